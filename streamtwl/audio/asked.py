@@ -1,0 +1,73 @@
+"""The sources that somebody asked for, each with a name of its own."""
+
+import itertools
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamtwl.audio import demo
+from streamtwl.audio.microphone import Microphone
+from streamtwl.audio.recording import Pipe, Recording
+from streamtwl.audio.source import Source
+from streamtwl.errors import UsageError
+
+SOURCE_NAME = re.compile("[a-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Which sources `listen` was asked for."""
+
+    devices: list[str]
+    files: list[Path]
+    stdin: bool
+    demo: bool
+    fast: bool
+    encoding: str
+    rate: int
+    channels: int
+    names: list[str]
+
+
+def make_sources(asked: SourceOptions) -> list[Source]:
+    """Make the sources, each with a name of its own; raises UsageError."""
+    if asked.fast and (asked.devices or asked.stdin or not (asked.files or asked.demo)):
+        raise UsageError("--fast is for --file and --demo: other sound comes when it comes")
+    microphones = asked.devices
+    if not (microphones or asked.files or asked.stdin or asked.demo):
+        microphones = [""]
+    kinds = ["mic"] * len(microphones) + [_slug(file.stem) for file in asked.files]
+    kinds += ["stdin"] * asked.stdin + ["demo"] * asked.demo
+    names = iter(_names(asked.names, kinds))
+    paced = not asked.fast
+    sources: list[Source] = [Microphone(next(names), device) for device in microphones]
+    sources += [Recording(next(names), file, paced) for file in asked.files]
+    if asked.stdin and sys.stdin is None:
+        raise UsageError("--stdin: standard input is closed")
+    if asked.stdin:
+        pipe = sys.stdin.buffer
+        sources.append(Pipe(next(names), pipe, asked.rate, asked.channels, asked.encoding))
+    if asked.demo:
+        sources.append(Recording(next(names), demo.wav(), paced))
+    return sources
+
+
+def _names(given: list[str], kinds: list[str]) -> list[str]:
+    """Return a name a source: those given, then its kind, numbered where it comes again."""
+    if len(given) > len(kinds):
+        raise UsageError(f"{len(given)} times --name for {len(kinds)} source(s)")
+    for name in given:
+        if not SOURCE_NAME.fullmatch(name):
+            raise UsageError(f"--name '{name}': it takes a-z, 0-9, _ and -")
+    if len(set(given)) < len(given):
+        raise UsageError("two sources have the same --name")
+    names = list(given)
+    for kind in kinds[len(given) :]:
+        candidates = itertools.chain([kind], (f"{kind}-{n}" for n in itertools.count(2)))
+        names.append(next(name for name in candidates if name not in names))
+    return names
+
+
+def _slug(stem: str) -> str:
+    return re.sub("[^a-z0-9_-]+", "-", stem.lower()).strip("-") or "file"

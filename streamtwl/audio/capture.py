@@ -1,0 +1,174 @@
+"""The process that a microphone lives in: `python -m streamtwl.audio.capture`.
+
+PortAudio lists the devices once, and re-initialising it stops every stream. So each microphone has
+a process of its own: a device that wedges or disappears is dropped with its process and opened
+again in a new one, while the others go on. The process needs neither numpy nor models.
+
+    list          print the inputs as one JSON array
+    open DEVICE   print one JSON line, then chunks: HEADER and float32 frames, interleaved
+
+`open` ends when its standard input closes, after it has written what the callback delivered.
+"""
+
+import json
+import os
+import select
+import signal
+import struct
+import sys
+import threading
+import time
+
+from streamtwl.audio.ring import RingBuffer
+
+# position of the first frame, frames, PortAudio's overflows so far, monotonic seconds at which the
+# last frame was captured; frames lost in the ring show as a jump of the position
+HEADER = struct.Struct("<qqqd")
+RING_S = 10.0
+BLOCK_S = 0.04
+BUFFER_S = 0.12  # of the driver: what the callback may be late by
+SETTLING_S = 2.0  # ALSA's first ages are too large by up to half a second
+BACKBONE_RATE = 16_000
+RATES = (48_000, 44_100, 96_000, 192_000, 32_000, 22_050, 8_000)
+PORTAUDIO_ABSENT = "the PortAudio library is missing: sudo apt-get install libportaudio2"
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the two commands; a failure is one JSON object with the key `error`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; ours to outlive
+    try:
+        import sounddevice
+    except OSError:
+        return _fail(PORTAUDIO_ABSENT)
+    try:
+        if arguments[0] == "list":
+            print(json.dumps(list_inputs(sounddevice)))
+            return 0
+        return _capture(sounddevice, arguments[1])
+    except BrokenPipeError:
+        return 0
+    except sounddevice.PortAudioError as error:
+        busy = "Device unavailable" in str(error)
+        return _fail(
+            f"the device is busy: does another program use it? ({error})" if busy else str(error)
+        )
+    except ValueError as error:
+        return _fail(str(error))
+
+
+def list_inputs(sounddevice) -> list[dict]:
+    """Return PortAudio's inputs: index, name, host_api, channels, default_rate_hz, is_default."""
+    default = sounddevice.default.device[0]
+    return [
+        {
+            "index": device["index"],
+            "name": device["name"],
+            "host_api": sounddevice.query_hostapis(device["hostapi"])["name"],
+            "channels": device["max_input_channels"],
+            "default_rate_hz": device["default_samplerate"],
+            "is_default": device["index"] == default,
+        }
+        for device in sounddevice.query_devices()
+        if device["max_input_channels"] > 0
+    ]
+
+
+def choose_input(inputs: list[dict], wanted: str) -> dict:
+    """Return the input that `wanted` names: "" the default, an index, a name or part of one.
+
+    ALSA numbers its cards anew when one is plugged in again, so a name also matches without its
+    "(hw:1,0)". Raises ValueError where none or several match.
+    """
+    if not inputs:
+        raise ValueError("there is no microphone: see `streamtwl devices`, or try --demo")
+    if not wanted:
+        return next((device for device in inputs if device["is_default"]), inputs[0])
+    if wanted.isdigit():
+        matches = [device for device in inputs if device["index"] == int(wanted)]
+    else:
+        bare = wanted.split(" (hw:")[0].lower()
+        matches = [device for device in inputs if device["name"] == wanted]
+        matches = matches or [device for device in inputs if bare in device["name"].lower()]
+        exact = [device for device in matches if device["name"].split(" (hw:")[0].lower() == bare]
+        matches = exact or matches
+    if len(matches) != 1:
+        found = "no input device matches" if not matches else f"{len(matches)} inputs match"
+        raise ValueError(f"{found} '{wanted}': see `streamtwl devices`")
+    return matches[0]
+
+
+def _capture(sounddevice, wanted: str) -> int:
+    device = choose_input(list_inputs(sounddevice), wanted)
+    channels, rate = _format(sounddevice, device)
+    ring = RingBuffer(int(RING_S * rate), 4 * channels)
+    fresh = threading.Event()
+    overflows = 0
+    opened_at = heard_at = time.monotonic()
+
+    def callback(frames, _count, clock, status) -> None:
+        nonlocal overflows, heard_at
+        ring.write(frames)
+        overflows += status.input_overflow
+        age_s = clock.currentTime - clock.inputBufferAdcTime  # of the block's first frame
+        block_s = len(frames) / ring.frame_bytes / rate
+        now = time.monotonic()
+        plausible = block_s <= age_s < 2.0 and now - opened_at > SETTLING_S
+        heard_at = now - (age_s - block_s if plausible else 0.0)
+        fresh.set()
+
+    stream = sounddevice.RawInputStream(
+        samplerate=rate,
+        channels=channels,
+        dtype="float32",
+        device=device["index"],
+        blocksize=int(BLOCK_S * rate),
+        latency=BUFFER_S,
+        callback=callback,
+    )
+    opening = {"rate": rate, "channels": channels, "device": device["name"]}
+    _write(json.dumps(opening).encode() + b"\n")
+    with stream:
+        while stream.active and not select.select([sys.stdin], [], [], 0)[0]:
+            if fresh.wait(0.25):
+                fresh.clear()
+                _forward(ring, overflows, heard_at)
+        gone = not stream.active
+    _forward(ring, overflows, heard_at)
+    return _fail(f"'{device['name']}' stopped") if gone else 0
+
+
+def _format(sounddevice, device: dict) -> tuple[int, int]:
+    """Return the (channels, rate) to open with: 16 kHz where the device allows it."""
+    most = device["channels"]
+    rates = dict.fromkeys((BACKBONE_RATE, int(device["default_rate_hz"]), *RATES))
+    refusal: Exception = ValueError(f"'{device['name']}' takes no sample rate that we know")
+    for channels in dict.fromkeys((min(2, most), most, 1)):
+        for rate in rates:
+            try:
+                sounddevice.check_input_settings(device["index"], channels, "float32", None, rate)
+                return channels, rate
+            except sounddevice.PortAudioError as error:
+                refusal = error
+    raise refusal
+
+
+def _forward(ring: RingBuffer, overflows: int, heard_at: float) -> None:
+    position, frames = ring.read()
+    if frames:
+        count = len(frames) // ring.frame_bytes
+        _write(HEADER.pack(position, count, overflows, heard_at) + frames)
+
+
+def _write(message: bytes) -> None:
+    view = memoryview(message)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def _fail(reason: str) -> int:
+    print(json.dumps({"error": reason}), file=sys.stderr, flush=True)
+    return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

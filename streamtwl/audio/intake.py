@@ -1,0 +1,194 @@
+"""Where the sources meet: whatever they give becomes blocks of 16 kHz mono, read by one worker."""
+
+import logging
+import math
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from streamtwl.audio.block import SAMPLE_RATE, Block
+from streamtwl.audio.clock import CaptureClock
+from streamtwl.audio.resample import Resampler
+from streamtwl.audio.source import Chunk, Source
+from streamtwl.errors import AudioError
+
+_log = logging.getLogger(__name__)
+
+FULL_SCALE = 32767 / 32768
+SAMPLE_LIMIT = 16.0  # 24 dB over full scale; beyond that it is no audio
+TICK_S = 0.1  # the longest wait for sound, so that stop requests and status come through
+AHEAD_S = 0.03  # wake so long before the next window is due
+
+
+class Stream:
+    """One source on its way into the pipeline, and what went wrong with it."""
+
+    def __init__(self, number: int, source: Source) -> None:
+        self.number = number
+        self.source = source
+        self.position = 0  # 16 kHz samples handed on, gaps included
+        self.dropped_samples = 0  # 16 kHz samples missing on the timeline
+        self.bad_samples = 0  # not finite or beyond SAMPLE_LIMIT, set to zero
+        self.clipped_samples = 0  # at full scale or beyond
+        self.capture_delay_ms: float | None = None  # sound card to resampler
+        self.resampling_delay_ms = 0.0
+        self.heard_at = -math.inf  # monotonic, when the newest samples came
+        self.error: AudioError | None = None
+        self.ended = False
+        self._clock: CaptureClock | None = None
+        self._jumps_before = 0  # of the wall clock, in earlier openings
+        self._resampler: Resampler | None = None
+        self._expected: tuple[int, int, int] | None = None  # (opened_at, rate, next frame)
+
+    def wall_jumps(self) -> int:
+        """Return how often the wall clock jumped by over a second."""
+        return self._jumps_before + (self._clock.wall_jumps if self._clock else 0)
+
+    def read(self, now: float) -> list[Block]:
+        """Return what the source gives now; the last block of a stream is marked so."""
+        blocks = []
+        try:
+            chunk = self.source.read(now)
+            blocks = self._take(chunk) if chunk is not None else []
+        except AudioError as error:
+            _log.info("source '%s' ends: %s", self.source.name, error)
+            self.error = error
+        self.heard_at = now if blocks else self.heard_at
+        if self.error is not None or self.source.state == "ended":
+            self.ended = True
+            blocks.append(self._block(self._flush(), last=True))
+        return blocks
+
+    def _take(self, chunk: Chunk) -> list[Block]:
+        before = []
+        if self._expected != (chunk.opened_at, chunk.rate, chunk.start):
+            if self._resampler is not None:
+                before = [self._block(self._flush())]
+            self._begin(chunk)
+        end = chunk.start + len(chunk.frames)
+        self._expected = (chunk.opened_at, chunk.rate, end)
+        if chunk.heard_at is not None and self._clock is not None:
+            self._clock.report(end, chunk.heard_at)
+        assert self._resampler is not None
+        samples = self._resampler.push(self._mono(chunk.frames))
+        return [*before, self._block(samples)]
+
+    def _begin(self, chunk: Chunk) -> None:
+        """Start anew after a gap: the resampler's memory would smear over it."""
+        reopened = self._expected is None or self._expected[:2] != (chunk.opened_at, chunk.rate)
+        if reopened and chunk.heard_at is not None:
+            self._jumps_before = self.wall_jumps()
+            self._clock = CaptureClock(chunk.rate)
+        self._resampler = Resampler(chunk.rate)
+        position = chunk.opened_at + round(chunk.start * SAMPLE_RATE / chunk.rate)
+        self.dropped_samples += max(0, position - self.position)
+        self.position = max(self.position, position)
+
+    def _block(self, samples: np.ndarray, last: bool = False) -> Block:
+        ready_at = time.monotonic()
+        captured_at = None
+        start, self.position = self.position, self.position + len(samples)
+        if self._clock is not None and self._expected is not None:
+            _, rate, heard = self._expected
+            delay_s = self._resampler.delay_s if self._resampler else 0.0
+            captured_at = self._clock.wall_at(heard - delay_s * rate)
+            self.resampling_delay_ms = 1000 * delay_s
+            age_s = ready_at - self._clock.monotonic_at(heard - delay_s * rate)
+            self.capture_delay_ms = 1000 * (age_s - delay_s)
+        return Block(self.number, start, samples, captured_at, ready_at, last)
+
+    def _flush(self) -> np.ndarray:
+        resampler, self._resampler = self._resampler, None
+        return np.empty(0, np.float32) if resampler is None else resampler.flush()
+
+    def _mono(self, frames: np.ndarray) -> np.ndarray:
+        size = np.abs(frames)
+        self.clipped_samples += int(np.count_nonzero(size >= FULL_SCALE))
+        sound = size <= SAMPLE_LIMIT  # False for NaN as well
+        if not sound.all():
+            self.bad_samples += int(sound.size - np.count_nonzero(sound))
+            frames = np.where(sound, frames, np.float32(0))
+        return frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
+
+
+class Intake:
+    """Reads the sources in turn, at most `width` of them open at once.
+
+    Sound that no window is waiting for yet is left where it is: `needs` says how many samples a
+    stream, by its number, is still short of.
+    """
+
+    def __init__(self, sources: Iterable[Source], width: int | None = None) -> None:
+        self._waiting = enumerate(sources)
+        self._width = width
+        self.streams: list[Stream] = []  # open
+        self.stopping = False
+        self.needs: Callable[[int], int] = lambda _stream: 0
+        self._woken = threading.Event()
+
+    def start(self) -> None:
+        """Open as many sources as go at once. A source that fails to open ends its stream."""
+        while self._width is None or len(self.streams) < self._width:
+            following = next(self._waiting, None)
+            if following is None:
+                return
+            stream = Stream(*following)
+            try:
+                stream.source.start()
+            except AudioError as error:
+                stream.error = error
+            self.streams.append(stream)
+
+    def ticks(self) -> Iterator[list[Block]]:
+        """Yield blocks, at most one a stream, or [] when nothing came; until all have ended."""
+        while self.streams:
+            self._wait()
+            now = time.monotonic()
+            given = [stream.read(now) for stream in self.streams]
+            for i in range(max(map(len, given), default=0)):
+                yield [blocks[i] for blocks in given if i < len(blocks)]
+            if not any(given):
+                yield []
+            self._replace_ended()
+
+    def stop(self) -> None:
+        """Hear nothing new; `ticks` goes on until everything that was heard has been given."""
+        self.stopping = True
+        self._waiting = enumerate(())
+        for stream in self.streams:
+            stream.source.stop()
+
+    def wake(self) -> None:
+        """End a wait that is under way, from another thread."""
+        self._woken.set()
+
+    def close(self) -> None:
+        """Close every source."""
+        for stream in self.streams:
+            stream.source.close()
+
+    def _wait(self) -> None:
+        if not self.stopping:
+            due_at = min(self._window_due_at(stream) for stream in self.streams)
+            self._woken.wait(max(0.0, due_at - AHEAD_S - time.monotonic()))
+        now = time.monotonic()
+        due_s = min((stream.source.due_in(now) for stream in self.streams), default=0.0)
+        filenos = [fileno for stream in self.streams for fileno in stream.source.filenos()]
+        if due_s > 0:
+            select.select(filenos, [], [], min(due_s, TICK_S))
+
+    def _window_due_at(self, stream: Stream) -> float:
+        """Return the monotonic seconds at which the stream's next window will be complete."""
+        if not stream.source.clocked:
+            return 0.0  # nobody knows
+        return stream.heard_at + self.needs(stream.number) / SAMPLE_RATE
+
+    def _replace_ended(self) -> None:
+        for stream in [stream for stream in self.streams if stream.ended]:
+            stream.source.close()
+            self.streams.remove(stream)
+        if not self.stopping:
+            self.start()

@@ -1,0 +1,245 @@
+"""Microphones, each in a process of its own (see `capture.py`), opened again when they fail."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from streamtwl.audio import capture
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.audio.source import Chunk, Source
+from streamtwl.errors import DeviceError
+
+_log = logging.getLogger(__name__)
+
+OPENING_GRACE_S = 5.0
+SILENT_DEVICE_S = 2.0  # without a callback
+BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+STOP_GRACE_S = 1.0
+KILL_GRACE_S = 0.5
+LISTING_GRACE_S = 10.0
+STDERR_LINES_PER_MINUTE = 5
+PIPE_BYTES = 1 << 20
+
+
+def list_inputs() -> list[dict]:
+    """Return PortAudio's inputs (`capture.list_inputs`); raises DeviceError without PortAudio."""
+    command = [sys.executable, "-m", capture.__name__, "list"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=LISTING_GRACE_S)
+    except subprocess.TimeoutExpired:
+        raise DeviceError(
+            f"PortAudio did not list its devices within {LISTING_GRACE_S:g} s: "
+            "is the sound server stuck?"
+        ) from None
+    if listed.returncode:
+        raise DeviceError(_reason(listed.stderr))
+    return json.loads(listed.stdout)
+
+
+class Microphone(Source):
+    """One input device; `device` is "" for the default, an index, or a name or part of one.
+
+    The first opening raises DeviceError; after that, a device that is silent for 2 s or disappears
+    is `lost` and opened again with back-off, by its name, its timeline going on by the clock.
+    """
+
+    def __init__(self, name: str, device: str = "") -> None:
+        super().__init__(name, paced=True, clocked=True)
+        self._wanted = device
+        self._child: subprocess.Popen[bytes] | None = None
+        self._opening: dict | None = None  # what the child said: rate, channels, device
+        self._received = bytearray()
+        self._opened_at: int | None = None  # stream position at which this opening began
+        self._last: tuple[int, float] | None = None  # position and monotonic time last heard
+        self._alive_at = 0.0  # monotonic, of the last sign of life
+        self._retry_at = 0.0
+        self._failures = 0
+        self._stopping = False
+        self._complaints = _Complaints(name)
+
+    def start(self) -> None:
+        """Start the capture process; that takes a while, its failure shows in `read`."""
+        self._spawn(time.monotonic())
+
+    def filenos(self) -> list[int]:
+        """The capture process's output and complaints."""
+        if self._child is None:
+            return []
+        return [self._child.stdout.fileno(), self._child.stderr.fileno()]  # type: ignore[union-attr]
+
+    def due_in(self, now: float) -> float:
+        """Seconds until the device counts as silent, or is to be opened again."""
+        if self._child is None:
+            return max(0.0, self._retry_at - now)
+        return max(0.0, self._alive_at + self._patience_s() - now)
+
+    def read(self, now: float) -> Chunk | None:
+        """Return what came since the last call; raises DeviceError if the first opening fails."""
+        if self.state == "ended":
+            return None
+        if self._child is None:
+            if now >= self._retry_at:
+                self._spawn(now)
+            return None
+        self._complaints.read(self._child.stderr.fileno())  # type: ignore[union-attr]
+        over = self._receive()
+        chunk = self._take_chunk()
+        if chunk is not None:
+            self._alive_at, self._failures = now, 0
+            self.state, self.error = "listening", None
+        elif over or now >= self._alive_at + self._patience_s():
+            self._lose(now, over)
+        return chunk
+
+    def stop(self) -> None:
+        """Ask the capture process to hand over what it has and end."""
+        self._stopping = True
+        if self._child is None:
+            self.state = "ended"
+        else:
+            self._child.stdin.close()  # type: ignore[union-attr]
+            self._alive_at = time.monotonic()
+
+    def close(self) -> None:
+        """End the capture process."""
+        if self._child is not None:
+            self._child.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in its driver
+                self._child.wait(KILL_GRACE_S)
+            for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
+                pipe.close()  # type: ignore[union-attr]
+            self._child = None
+
+    def _patience_s(self) -> float:
+        if self._stopping:
+            return STOP_GRACE_S
+        return SILENT_DEVICE_S if self.state == "listening" else OPENING_GRACE_S
+
+    def _spawn(self, now: float) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", capture.__name__, "open", self._wanted],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for pipe in (self._child.stdout, self._child.stderr):
+            os.set_blocking(pipe.fileno(), False)  # type: ignore[union-attr]
+        # Room for what comes between two windows, where the system allows it (Linux only).
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.fcntl(self._child.stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[union-attr]
+        self._opening = self._opened_at = None
+        self._received.clear()
+        self._alive_at = now
+        self._overflows_before = self.overflows
+
+    def _receive(self) -> bool:
+        """Read what the pipe holds; return whether the process has closed it."""
+        try:
+            received = os.read(self._child.stdout.fileno(), PIPE_BYTES)  # type: ignore[union-attr]
+        except BlockingIOError:
+            return False
+        self._received += received
+        return not received
+
+    def _take_chunk(self) -> Chunk | None:
+        """Return all whole chunks received, up to the first gap, as one."""
+        if self._opening is None:
+            line, newline, rest = self._received.partition(b"\n")
+            if not newline:
+                return None
+            self._opening, self._received = json.loads(line), rest
+            self._wanted = self._opening["device"]  # indices change when devices come and go
+        frame_bytes = 4 * self._opening["channels"]
+        payload, start, end, heard_at = bytearray(), 0, 0, 0.0
+        while len(self._received) >= capture.HEADER.size:
+            position, count, overflows, at = capture.HEADER.unpack_from(self._received)
+            size = capture.HEADER.size + count * frame_bytes
+            if len(self._received) < size or (payload and position != end):
+                break
+            start, end, heard_at = (start if payload else position), position + count, at
+            payload += self._received[capture.HEADER.size : size]
+            del self._received[:size]
+            self.overflows = self._overflows_before + overflows
+        if not payload:
+            return None
+        frames = np.frombuffer(payload, np.float32).reshape(-1, self._opening["channels"])
+        rate = self._opening["rate"]
+        if self._opened_at is None:
+            self._opened_at = 0
+            if self._last is not None:  # the timeline goes on by the clock
+                position, at = self._last
+                missing_s = max(0.0, heard_at - end / rate - at)
+                self._opened_at = position + round(missing_s * SAMPLE_RATE)
+                self.reopened += 1
+        self._last = (self._opened_at + round(end * SAMPLE_RATE / rate), heard_at)
+        return Chunk(frames, rate, start, self._opened_at, heard_at)
+
+    def _lose(self, now: float, over: bool) -> None:
+        """The device is gone: give up if it never worked, else come back later."""
+        self._complaints.read(self._child.stderr.fileno())  # type: ignore[union-attr]
+        never_worked = self._opening is None and self._last is None and not self._failures
+        silence = f"no sound from the device for {self._patience_s():g} s"
+        self.error = (self._complaints.reason if over else None) or silence
+        self.close()
+        if self._stopping:
+            self.state, self.error = "ended", None
+            return
+        if over and never_worked:
+            self.state = "ended"
+            raise DeviceError(f"microphone '{self.name}': {self.error}")
+        self.state = "lost"
+        wait_s = BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)]
+        level = logging.INFO if self._failures else logging.WARNING  # said once
+        self._failures += 1
+        self._retry_at = now + wait_s
+        _log.log(
+            level, "microphone '%s' lost (%s); try again in %g s", self.name, self.error, wait_s
+        )
+
+
+class _Complaints:
+    """The capture process's stderr, where ALSA and PortAudio chatter; logs a few lines a minute."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._minute = 0.0
+        self._lines = 0
+        self.reason: str | None = None  # the last `error` that capture.py reported
+
+    def read(self, fileno: int) -> None:
+        """Read what is there, never blocking."""
+        try:
+            text = os.read(fileno, PIPE_BYTES).decode(errors="replace")
+        except BlockingIOError:
+            return
+        for line in text.splitlines():
+            if line.startswith('{"error"'):
+                self.reason = _reason(line)
+            else:
+                self._report(line)
+
+    def _report(self, line: str) -> None:
+        if time.monotonic() - self._minute >= 60.0:
+            if self._lines > STDERR_LINES_PER_MINUTE:
+                hidden = self._lines - STDERR_LINES_PER_MINUTE
+                _log.info("%s: %d more lines from PortAudio not shown", self._name, hidden)
+            self._minute, self._lines = time.monotonic(), 0
+        self._lines += 1
+        if self._lines <= STDERR_LINES_PER_MINUTE:
+            _log.info("%s: PortAudio says: %s", self._name, line)
+
+
+def _reason(stderr: str) -> str:
+    """Return the `error` that capture.py reported in its stderr, else its last line."""
+    lines = stderr.strip().splitlines() or ["the capture process ended without a word"]
+    for line in reversed(lines):
+        if line.startswith('{"error"'):
+            return json.loads(line)["error"]
+    return lines[-1]

@@ -1,0 +1,1 @@
+"""Frozen audio classifiers: a window of features in, a posterior over sound categories out."""

@@ -1,0 +1,318 @@
+"""The command line: one short function a command; the work is done elsewhere."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from typer._click.exceptions import ClickException, NoArgsIsHelpError
+
+import streamtwl
+from streamtwl import commands
+from streamtwl.config import DEFAULT_PIPELINE
+from streamtwl.errors import StreamtwlError, UsageError
+
+app = typer.Typer(
+    name="streamtwl",
+    help="Listens to live sound, names what it hears, and keeps thinking while it listens.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(
+    help="The model weights: what there is, get them, where they are.", no_args_is_help=True
+)
+app.add_typer(models_app, name="models")
+
+Pipeline = Annotated[
+    str,
+    typer.Option(help="A pipeline file (.toml), or the name of one that streamtwl ships."),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="Which sounds to name: 'everyday' (about 70), 'all' (AudioSet's categories), or "
+        "names set off by commas, as 'Dog, Siren'. (default: the pipeline's, all)",
+        show_default=False,
+    ),
+]
+Hop = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds from one decision to the next, a multiple of 0.01 up to 0.96; 0.08 is quick."
+        " (default: the pipeline's, 0.48)",
+        show_default=False,
+    ),
+]
+LogLevel = Annotated[
+    commands.LogLevel, typer.Option(help="What is logged to standard error.", case_sensitive=False)
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"streamtwl {streamtwl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+
+
+@app.command()
+def devices() -> None:
+    """List the microphones: index, name, channels, default sample rate.
+
+    Exits with 1 where there is none.
+    """
+    commands.devices(Console())
+
+
+@app.command()
+def listen(
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A microphone: its index or (part of) its name. Repeat it for several."
+            " (default: the system's)",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(help="A sound file, played at the pace of real time. Repeat it for several."),
+    ] = None,
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help="Raw samples from standard input.")
+    ] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="A 20-second scene that streamtwl synthesises.")
+    ] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Files as fast as the machine can, not in real time.")
+    ] = False,
+    format: Annotated[
+        commands.Encoding, typer.Option(help="Of --stdin: interleaved little-endian samples.")
+    ] = commands.Encoding.s16le,
+    rate: Annotated[
+        int, typer.Option(help="Of --stdin: sample rate in Hz.", min=8_000, max=192_000)
+    ] = 16_000,
+    channels: Annotated[int, typer.Option(help="Of --stdin: channels.", min=1, max=64)] = 1,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a source is called on the wire (a-z, 0-9, _ and -). Once a source."
+            " (default: mic, or the file's name)"
+        ),
+    ] = None,
+    pipeline: Pipeline = DEFAULT_PIPELINE,
+    labels: Labels = None,
+    hop: Hop = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            help="K, categories drawn from each patch for reasoners that read a trace (evidence "
+            "reads the posterior itself), 1 to 4096. (default: the pipeline's, 16)",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of the draws. (default: the pipeline's, 0)", show_default=False),
+    ] = None,
+    bind: Annotated[
+        str | None,
+        typer.Option(
+            help="ZeroMQ endpoint to publish on. (default: the pipeline's, tcp://127.0.0.1:5577)",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the wire messages, one JSON object a line.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing; publish only.")] = False,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            help="End after so many seconds of sound. (default: never)",
+            min=0.1,
+            show_default=False,
+        ),
+    ] = None,
+    log_level: LogLevel = commands.LogLevel.warning,
+) -> None:
+    """Listen, name what is heard, and publish it over ZeroMQ.
+
+    Without --device, --file, --stdin or --demo the default microphone is used.
+
+    Ctrl-C ends it; what was heard so far is still worked through and published.
+    """
+    commands.listen(
+        commands.SourceOptions(
+            device or [], file or [], stdin, demo, fast, format.value, rate, channels, name or []
+        ),
+        commands.pipeline_settings(
+            pipeline,
+            {
+                "labels": labels,
+                "hop_s": hop,
+                "trace.samples": samples,
+                "trace.seed": seed,
+                "publish.bind": bind,
+            },
+        ),
+        commands.ListenOptions(as_json, quiet, duration, log_level.value),
+    )
+
+
+@app.command()
+def subscribe(
+    connect: Annotated[
+        str, typer.Option(help="ZeroMQ endpoint of a listening streamtwl.")
+    ] = "tcp://127.0.0.1:5577",
+    kind: Annotated[
+        list[commands.Kind] | None,
+        typer.Option(
+            help="Only this kind of message. Repeat it for several. (default: all)",
+            show_default=False,
+        ),
+    ] = None,
+    source: Annotated[str, typer.Option(help="Only this source. (default: all)")] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the messages whole, one JSON object a line.")
+    ] = False,
+) -> None:
+    """Print what a listening streamtwl publishes, until Ctrl-C."""
+    commands.subscribe(connect, [each.value for each in kind or []], source, as_json)
+
+
+@app.command()
+def label(
+    files: Annotated[list[Path], typer.Argument(help="Sound files, of any format and rate.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write all results to this .jsonl or .csv file."
+            " (default: JSON lines to standard output)",
+            show_default=False,
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("-d", "--folder", help="Write one result file for each sound file here."),
+    ] = None,
+    format: Annotated[
+        commands.LabelFormat | None,
+        typer.Option(
+            help="Of the results. (default: as -o's name ends; audacity with -d)",
+            show_default=False,
+        ),
+    ] = None,
+    pipeline: Pipeline = DEFAULT_PIPELINE,
+    labels: Labels = None,
+    hop: Hop = None,
+    log_level: LogLevel = commands.LogLevel.error,
+) -> None:
+    """Label recordings as fast as the machine can: which sounds, from when to when.
+
+    Every file gets a result; one that cannot be read gets its error, and the exit code is then 1.
+    """
+    settings = commands.pipeline_settings(pipeline, {"labels": labels, "hop_s": hop})
+    commands.start_logging(log_level.value)
+    form = format.value if format else None
+    raise typer.Exit(commands.label(files, output, folder, form, settings))
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        Path, typer.Argument(help="A data set: ESC-50's layout, or a folder per class.")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for results.json, table.md, plot.png.")
+    ] = Path("evaluation"),
+    fold: Annotated[
+        list[int] | None,
+        typer.Option(help="Only this test fold. Repeat it for several. (default: all)"),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="So many clips of each class and fold, for a quick look.", min=2),
+    ] = None,
+    hop: Annotated[
+        float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
+    ] = 0.48,
+) -> None:
+    """Measure the baselines on labelled clips, fold by fold (needs the extra `train`).
+
+    Resumes where it was ended: what the output folder holds already is not run again.
+    """
+    commands.evaluate(data, out, fold or [], limit, hop)
+
+
+@app.command()
+def labels(
+    every: Annotated[
+        bool, typer.Option("--all", help="AudioSet's categories instead of the everyday sounds.")
+    ] = False,
+) -> None:
+    """Print the names that --labels takes: the everyday sounds, and what each is made of."""
+    commands.labels(every)
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the models and whether they are here."""
+    commands.models_list(Console())
+
+
+@models_app.command("pull")
+def models_pull(
+    name: Annotated[str, typer.Argument(help="A model of `streamtwl models list`.")] = "yamnet",
+) -> None:
+    """Get a model's weights, unless they are here and whole."""
+    print(commands.pull(name))
+
+
+@models_app.command("path")
+def models_path(
+    name: Annotated[str, typer.Argument(help="A model of `streamtwl models list`.")] = "yamnet",
+) -> None:
+    """Print where a model's file is; exits with 1 if it is not there."""
+    commands.models_path(name)
+
+
+def main() -> None:
+    """Run the command line; an error is one line on standard error and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except StreamtwlError as error:
+        code = _fail(str(error), error.exit_code)
+    except NoArgsIsHelpError:  # the help has been shown
+        code = UsageError.exit_code
+    except ClickException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "streamtwl"
+        problem = error.format_message().rstrip(".")
+        code = _fail(f"{problem}: see `{command} --help`", UsageError.exit_code)
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"streamtwl: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,296 @@
+"""What the commands do, apart from the parsing of their options."""
+
+import contextlib
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from streamtwl import config
+from streamtwl.audio.asked import SOURCE_NAME, SourceOptions, make_sources
+from streamtwl.audio.intake import Intake
+from streamtwl.audio.microphone import list_inputs
+from streamtwl.config import Settings
+from streamtwl.errors import DeviceError, ModelError, UsageError
+from streamtwl.models import registry
+from streamtwl.signals import stop_requests
+
+if TYPE_CHECKING:
+    from streamtwl.session import Session, Sink
+    from streamtwl.sinks.publisher import Publisher
+    from streamtwl.sinks.screen import Screen
+
+LogLevel = StrEnum("LogLevel", ["debug", "info", "warning", "error"])
+Encoding = StrEnum("Encoding", ["s16le", "f32le"])
+Kind = StrEnum("Kind", ["hello", "patch", "label", "event", "status"])
+LabelFormat = StrEnum("LabelFormat", ["jsonl", "csv", "audacity"])
+
+_log = logging.getLogger(__name__)
+
+WATCH_S = 0.05  # for signals and the end
+STOP_GRACE_S = 3.0  # for what is to be told before the end
+
+
+@dataclass(frozen=True)
+class ListenOptions:
+    """How `listen` shows what it hears, and for how long."""
+
+    as_json: bool
+    quiet: bool
+    duration_s: float | None
+    log_level: str
+
+
+def pipeline_settings(pipeline: str, changes: dict[str, Any]) -> Settings:
+    """Return the settings of a pipeline, with those options that were given."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    return config.override(config.load(config.find(pipeline)), given)
+
+
+def start_logging(level: str) -> None:
+    """Log to standard error."""
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
+
+
+def devices(console: Console) -> None:
+    """Print the microphones; raises DeviceError where there is none."""
+    inputs = list_inputs()
+    if not inputs:
+        raise DeviceError("PortAudio sees no microphone: plug one in, or try --demo")
+    table = Table("index", "name", "channels", "default rate", "")
+    for device in inputs:
+        table.add_row(
+            str(device["index"]),
+            device["name"],
+            str(device["channels"]),
+            f"{device['default_rate_hz']:.0f} Hz",
+            "default" if device["is_default"] else "",
+        )
+    console.print(table)
+
+
+def listen(asked: SourceOptions, settings: Settings, options: ListenOptions) -> None:
+    """Listen until the sound ends, the time is up, or somebody stops it."""
+    start_logging(options.log_level)
+    if options.duration_s is not None and not math.isfinite(options.duration_s):
+        raise UsageError(f"--duration {options.duration_s}: it takes a number of seconds")
+    pull(settings.backbone.model)
+    sources = make_sources(asked)
+    with stop_requests() as stop_requested, contextlib.closing(Intake(sources)) as intake:
+        intake.start()  # a microphone takes a while to open, as do these imports
+        for stream in intake.streams:
+            if stream.error is not None:
+                raise stream.error
+        from streamtwl.session import Session
+        from streamtwl.sinks.publisher import Publisher
+        from streamtwl.sinks.screen import Screen
+
+        lossless = not all(source.paced for source in sources)
+        publisher = Publisher(settings.publish.bind, settings.publish.encoding, lossless)
+        with contextlib.closing(publisher):
+            sink = _sink(options, lossless, publisher)
+            session = Session(intake, sources, settings, publisher, sink, options.duration_s)
+            screen = Screen(sink)
+            session.start()
+            try:
+                _wait_for(session, screen, stop_requested)
+            finally:
+                sink.gone = sink.gone or session.running()  # nobody is to wait for it
+                try:
+                    session.close()
+                finally:
+                    screen.close()
+
+
+def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[], bool]) -> None:
+    """Return when the session has ended; ask it to where somebody wants that or nobody looks."""
+    asked_at = math.inf
+    while session.running():
+        time.sleep(WATCH_S)
+        if (stop_requested() or screen.sink.gone) and asked_at == math.inf:
+            session.stop()
+            asked_at = time.monotonic()
+        if time.monotonic() > asked_at + STOP_GRACE_S:
+            return  # held back by a reader who does not read
+
+
+def subscribe(connect: str, kinds: Sequence[str], source: str, as_json: bool) -> None:
+    """Print what arrives; the example for programs of other people."""
+    import msgspec
+    import zmq
+
+    from streamtwl.messages import decode, encode
+    from streamtwl.sinks.lines import Plain
+    from streamtwl.sinks.publisher import check_port
+
+    if source and not SOURCE_NAME.fullmatch(source):
+        raise UsageError(f"--source '{source}': it takes a-z, 0-9, _ and -")
+    plain = Plain()
+    newest: dict[tuple[str, str], int] = {}  # (session, topic): seq
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        try:
+            check_port(connect)
+            socket.connect(connect)
+        except zmq.ZMQError:
+            raise UsageError(
+                f"--connect '{connect}': it takes one as tcp://127.0.0.1:5577"
+            ) from None
+        suffix = f"{source}/" if source else ""
+        for kind in kinds or [kind.value for kind in Kind]:
+            socket.subscribe(f"{kind}/{suffix}")
+        with stop_requests() as stop_requested:
+            while not stop_requested():
+                if socket.poll(100):
+                    payload = socket.recv_multipart()[-1]
+                    try:
+                        message = decode(payload)
+                    except msgspec.MsgspecError as error:
+                        _log.warning("a message that this version cannot read: %s", error)
+                        continue
+                    heard = (message.session, message.topic)
+                    if message.seq <= newest.get(heard, -1):
+                        continue  # sent again for a newcomer
+                    newest[heard] = message.seq
+                    line = encode(message, "json").decode() if as_json else plain.line(message)
+                    if line and not _printed(line):
+                        return
+
+
+def _printed(line: str) -> bool:
+    """Print a line; return False where whoever read them has gone."""
+    from streamtwl.sinks.lines import silence_stdout
+
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        silence_stdout()
+        return False
+    return True
+
+
+def label(
+    files: Sequence[Path],
+    output: Path | None,
+    folder: Path | None,
+    form: str | None,
+    settings: Settings,
+) -> int:
+    """Label recordings; return the exit code: 1 where one of them could not be read."""
+    from streamtwl import labelling
+    from streamtwl.pipeline import build
+
+    if output is not None and folder is not None:
+        raise UsageError("-o (one file for all) and -d (a file each) exclude each other")
+    form = form or labelling.form_of(output, folder)
+    if form == "audacity" and folder is None:
+        raise UsageError("--format audacity makes a label track a file: name their folder with -d")
+    pull(settings.backbone.model)
+    settings = config.override(settings, {"backbone.threads": os.cpu_count() or 1})
+    pipeline = build(settings, [str(file) for file in files])
+    failed = 0
+    with labelling.Writer(output, folder, form, files) as writer, _progress() as progress:
+        bar = progress.add_task("labelling", total=len(files))
+        for number, result in labelling.label_files(files, pipeline):
+            writer.write(number, result)
+            if result.error is not None:
+                failed += 1
+                progress.console.print(f"streamtwl: {result.error}", markup=False, highlight=False)
+            progress.advance(bar)
+    return 1 if failed else 0
+
+
+def evaluate(data: Path, out: Path, folds: Sequence[int], limit: int | None, hop_s: float) -> None:
+    """Run the baselines on a data set and print their table."""
+    try:
+        from streamtwl.evaluation import clips
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"evaluate needs {error.name}: in a clone, .venv/bin/pip install -e '.[cpu,train]'"
+        ) from None
+    with _progress() as progress:
+        bars = {what: progress.add_task(what, total=None) for what in clips.STAGES}
+
+        def advance(what: str, done: int, total: int) -> None:
+            progress.update(bars[what], completed=done, total=total)
+
+        results = clips.evaluate(data, out, advance, folds, limit, hop_s)
+    print(clips.markdown(results))
+
+
+def labels(every: bool) -> None:
+    """Print the names of sounds, one a line."""
+    from streamtwl.ontology import categories, everyday
+
+    if every:
+        print("\n".join(categories()))
+    else:
+        for name, members in everyday().items():
+            print(f"{name}: {'; '.join(members)}")
+
+
+def models_list(console: Console) -> None:
+    """Print the models."""
+    table = Table("name", "what", "here")
+    for model in registry.MODELS.values():
+        here = "yes" if registry.checksum(model) else "no, `streamtwl models pull` gets it"
+        table.add_row(model.name, model.about, here)
+    console.print(table)
+
+
+def models_path(name: str) -> None:
+    """Print where a model's file is; raises ModelError if it is not there."""
+    model = registry.find(name)
+    if registry.checksum(model) is None:
+        raise ModelError(f"{name} is not here yet: run `streamtwl models pull {name}`")
+    print(registry.path(model))
+
+
+def pull(name: str) -> Path:
+    """Return a model's file, fetched with a progress bar if it is not here."""
+    model = registry.find(name)
+    if registry.checksum(model) is not None:
+        return registry.path(model)
+    with _progress(DownloadColumn()) as progress:
+        bar = progress.add_task(f"getting {name}", total=model.carrier.size)
+        return registry.pull(model, lambda done, total: progress.update(bar, completed=done))
+
+
+def _progress(*columns: ProgressColumn) -> Progress:
+    columns = columns or (MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True)
+    )
+
+
+def _sink(options: ListenOptions, lossless: bool, publisher: "Publisher") -> "Sink":
+    """Return what shows the messages: nothing, lines, or the live view in a terminal."""
+    from streamtwl.sinks.lines import Lines, Nothing
+    from streamtwl.sinks.live_view import LiveView, LogAbove
+
+    if options.quiet:
+        return Nothing()
+    if options.as_json or not sys.stdout.isatty():
+        return Lines(options.as_json, lossless)
+    view = LiveView(publisher.endpoint)
+    logging.getLogger().handlers[:] = [LogAbove(view)]
+    return view

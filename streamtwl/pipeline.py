@@ -1,0 +1,129 @@
+"""The graph: the one place where the stages are joined.
+
+    blocks -> windows -> patches -> drawn -> decided -> outcomes
+
+It runs synchronously on the thread that pushes the blocks: nothing is queued between stages.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import reactivex
+from reactivex import Observable, Subject
+from reactivex import operators as ops
+from reactivex.scheduler import ImmediateScheduler
+
+from streamtwl.audio.block import Block
+from streamtwl.backbones.yamnet import YamNet
+from streamtwl.config import Settings
+from streamtwl.events import Change, EventTracker
+from streamtwl.features.window import Windower
+from streamtwl.models import registry
+from streamtwl.ontology import check_names, vocabulary
+from streamtwl.reasoners.decision import Decision, Reasoner
+from streamtwl.reasoners.evidence import Evidence
+from streamtwl.trace import Drawn, Tracer
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one patch, or the end of a stream, led to."""
+
+    stream: int
+    position: int
+    captured_at: float | None
+    drawn: Drawn | None  # None at the end of a stream
+    decision: Decision | None
+    changes: list[Change]
+
+
+class Pipeline:
+    """Blocks of several streams in, outcomes out."""
+
+    def __init__(
+        self, settings: Settings, sources: list[str], backbone: YamNet, reasoner: Reasoner
+    ) -> None:
+        """`sources` names the streams, by number; the names key their samples."""
+        self.windower = Windower(settings.hop_s)
+        self.reasoner = reasoner
+        self.tracer = Tracer(sources, settings.trace, settings.hop_s)
+        self.events = EventTracker(reasoner.labels, settings.events)
+        self._blocks: Subject[list[Block]] = Subject()
+        self._ends: Subject[Block] = Subject()
+        self._outcomes: Observable[Outcome] = self._blocks.pipe(
+            ops.flat_map(_each(self.windower.push)),
+            ops.map(backbone.score),
+            ops.map(self.tracer.draw),
+            ops.map(self._decide),
+            ops.flat_map(_each(self._track)),
+            ops.merge(self._ends.pipe(ops.map(self._end))),
+        )
+
+    def subscribe(self, take: Callable[[Outcome], None]) -> None:
+        """Call `take` with each outcome; an error in any stage is raised by `push`."""
+        self._outcomes.subscribe(take, on_error=_raise)
+
+    def push(self, blocks: list[Block]) -> None:
+        """Take blocks, at most one a stream, and run all that follows from them."""
+        self._blocks.on_next(blocks)
+        for block in blocks:
+            if block.last:
+                self._ends.on_next(block)
+
+    def _decide(self, drawn: list[Drawn]) -> list[tuple[Drawn, Decision]]:
+        windows = [one.patch.window for one in drawn]
+        decisions = self.reasoner.step(
+            [window.stream for window in windows],
+            [window.position for window in windows],
+            np.stack([one.draws.samples for one in drawn]),
+            np.stack([one.patch.posterior for one in drawn]),
+        )
+        return list(zip(drawn, decisions, strict=True))
+
+    def _track(self, decided: list[tuple[Drawn, Decision]]) -> list[Outcome]:
+        outcomes = []
+        for drawn, decision in decided:
+            window = drawn.patch.window
+            stream, position = window.stream, window.position
+            changes = self.events.step(stream, position, decision.scores, decision.specific)
+            outcomes.append(Outcome(stream, position, window.captured_at, drawn, decision, changes))
+        return outcomes
+
+    def _end(self, last: Block) -> Outcome:
+        position = last.position + len(last.samples)
+        changes = self.events.close(last.stream, position)
+        self.tracer.forget(last.stream)
+        self.reasoner.forget(last.stream)
+        return Outcome(last.stream, position, last.captured_at, None, None, changes)
+
+
+def build(settings: Settings, sources: list[str]) -> Pipeline:
+    """Make the stages that the settings ask for; the model's file has to be there.
+
+    Raises ConfigError or UsageError where the settings name a label that does not exist.
+    """
+    check_names(settings.events.label, "[events.label]")
+    check_names(settings.events.include, "events.include")
+    check_names(settings.events.exclude, "events.exclude")
+    session = registry.session(registry.find(settings.backbone.model), settings.backbone.threads)
+    reasoner = Evidence(
+        vocabulary(settings.labels),
+        settings.reasoner.half_life_s,
+        settings.reasoner.specific_ratio,
+        settings.reasoner.floor,
+    )
+    return Pipeline(settings, sources, YamNet(session), reasoner)
+
+
+def _each(stage: Callable[[In], Iterable[Out]]) -> Callable[[In], Observable[Out]]:
+    """Make a stage that gives several results one that emits them one by one, at once."""
+    return lambda given: reactivex.from_iterable(stage(given), ImmediateScheduler())
+
+
+def _raise(error: Exception) -> None:
+    raise error

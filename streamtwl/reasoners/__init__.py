@@ -1,0 +1,1 @@
+"""Traces and posteriors in, decisions out, one new patch at a time."""

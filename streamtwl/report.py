@@ -1,0 +1,167 @@
+"""Outcomes to wire messages, numbered and stamped."""
+
+import time
+import uuid
+from typing import Any
+
+import numpy as np
+
+from streamtwl.audio.intake import Stream
+from streamtwl.features.window import SILENCE_DBFS
+from streamtwl.messages import (
+    AnyMessage,
+    Event,
+    Hello,
+    Label,
+    Message,
+    Patch,
+    Scored,
+    Status,
+    topic,
+)
+from streamtwl.pipeline import Outcome
+
+TOP = 5
+
+
+class Reporter:
+    """Makes the messages of one session: one run, some sources."""
+
+    def __init__(
+        self, sources: list[str], categories: list[str], labels: list[str], reasoner: str
+    ) -> None:
+        self.session = uuid.uuid4().hex[:16]
+        self.hops = [0] * len(sources)
+        self.late_hops = [0] * len(sources)
+        self._sources = sources
+        self._categories, self._labels = categories, labels
+        self._reasoner = reasoner
+        self._last_seq: dict[str, int] = {}
+        self._level_dbfs = [SILENCE_DBFS] * len(sources)
+        self._ended = [False] * len(sources)
+        self._heard: list[tuple[int, float | None]] = [(0, None)] * len(sources)
+
+    def outcome(self, outcome: Outcome, due_s: float | None) -> list[AnyMessage]:
+        """Return what is to be told of an outcome.
+
+        `due_s` is how long after a window the next one is due, None where nothing is in real time;
+        a first decision that comes later is a late hop.
+        """
+        messages: list[AnyMessage] = []
+        captured_at = outcome.captured_at
+        if outcome.drawn is not None and outcome.decision is not None:
+            window = outcome.drawn.patch.window
+            latency_s = time.monotonic() - window.ready_at
+            # Late is counted from the capture where that is known: `ready_at` is when we read.
+            age_s = latency_s if captured_at is None else time.time() - captured_at
+            self.hops[outcome.stream] += 1
+            self.late_hops[outcome.stream] += due_s is not None and age_s > due_s
+            self._level_dbfs[outcome.stream] = window.level_dbfs
+            decision = outcome.decision
+            messages += [
+                self._seal(
+                    Patch,
+                    outcome.stream,
+                    outcome.position,
+                    captured_at,
+                    top=_top(self._categories, outcome.drawn.patch.posterior),
+                    level_dbfs=window.level_dbfs,
+                ),
+                self._seal(
+                    Label,
+                    outcome.stream,
+                    outcome.position,
+                    captured_at,
+                    label=decision.label,
+                    confidence=decision.confidence,
+                    top=_top(self._labels, decision.specific),
+                    reasoner=self._reasoner,
+                    samples=decision.samples,
+                    traces=decision.traces,
+                    refinement=decision.refinement,
+                    latency_ms=1000 * latency_s,
+                ),
+            ]
+        else:
+            self._ended[outcome.stream] = True
+        self._heard[outcome.stream] = (outcome.position, captured_at)
+        for phase, event in outcome.changes:
+            messages.append(
+                self._seal(
+                    Event,
+                    outcome.stream,
+                    outcome.position,
+                    captured_at,
+                    id=f"{self.session}-{self._sources[outcome.stream]}-{event.number}",
+                    phase=phase,
+                    label=event.label,
+                    start=event.start,
+                    end=event.end,
+                    peak=event.peak,
+                    mean=event.mean,
+                )
+            )
+        return messages
+
+    def hello(self, stream: int, settings: dict, models: dict[str, str]) -> Hello:
+        """Return who publishes, for one source."""
+        heard = self._heard[stream]
+        return self._seal(
+            Hello, stream, *heard, labels=self._labels, settings=settings, models=models
+        )
+
+    def status(self, stream: Stream, **figures: Any) -> Status:
+        """Return how a stream goes; `figures` are those that only the session knows."""
+        source, number = stream.source, stream.number
+        over = source.state == "ended" and self._ended[number]  # and its tail has been told
+        state = "listening" if source.state == "ended" and not over else source.state
+        status = self._seal(
+            Status,
+            number,
+            *self._heard[number],
+            state=state,
+            level_dbfs=self._level_dbfs[number],
+            dropped_samples=stream.dropped_samples,
+            bad_samples=stream.bad_samples,
+            clipped_samples=stream.clipped_samples,
+            overflows=source.overflows,
+            reopened=source.reopened,
+            clock_jumps=stream.wall_jumps(),
+            hops=self.hops[number],
+            late_hops=self.late_hops[number],
+            capture_delay_ms=stream.capture_delay_ms,
+            resampling_delay_ms=stream.resampling_delay_ms,
+            last_seq={},
+            error=str(stream.error) if stream.error else source.error,
+            **figures,
+        )
+        suffix = f"/{source.name}/"
+        status.last_seq = {t: n for t, n in self._last_seq.items() if t.endswith(suffix)}
+        return status
+
+    def _seal(
+        self,
+        kind: type[Message],
+        stream: int,
+        position: int,
+        captured_at: float | None,
+        **body: Any,
+    ) -> Any:
+        """Make a message of a kind with the next number of its topic, stamped now."""
+        named = topic(kind, self._sources[stream])
+        seq = self._last_seq[named] = self._last_seq.get(named, -1) + 1
+        return kind(
+            source=self._sources[stream],
+            session=self.session,
+            seq=seq,
+            position=position,
+            captured_at=captured_at,
+            published_at=time.time(),
+            **body,
+        )
+
+
+def _top(names: list[str], scores: np.ndarray) -> list[Scored]:
+    """Return the strongest few, strongest first."""
+    strongest = np.argsort(-scores, kind="stable")[:TOP]
+    return [Scored(names[i], round(float(scores[i]), 4)) for i in strongest]

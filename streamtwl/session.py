@@ -1,0 +1,183 @@
+"""One run: a worker thread that reads, thinks and tells, until the sound or the user ends it."""
+
+import math
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+import psutil
+
+from streamtwl.audio.block import SAMPLE_RATE, Block
+from streamtwl.audio.intake import Intake
+from streamtwl.audio.source import Source
+from streamtwl.config import Settings
+from streamtwl.errors import DeviceError
+from streamtwl.messages import AnyMessage
+from streamtwl.models import registry
+from streamtwl.ontology import categories
+from streamtwl.pipeline import Outcome, build
+from streamtwl.report import Reporter
+from streamtwl.sinks.publisher import Publisher
+
+STATUS_S = 1.0
+HELLO_S = 60.0
+MEMORY_S = 10.0  # it takes a walk through all processes
+
+
+class Sink(Protocol):
+    """Something that shows messages: `take` on the worker's thread, the rest on the screen's."""
+
+    gone: bool  # nobody looks any more: `take` must not wait
+    every_s: float  # between two calls of `show`
+
+    def take(self, message: AnyMessage) -> None:
+        """Take a message; must not block in real time."""
+        ...
+
+    def show(self) -> None:
+        """Show what was taken since the last call."""
+        ...
+
+    def __enter__(self) -> "Sink":
+        """Begin to show."""
+        ...
+
+    def __exit__(self, *_error: object) -> None:
+        """Leave the terminal as it was."""
+        ...
+
+
+class Session:
+    """Joins the sources, the pipeline, the publisher and what shows messages here."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        sources: Sequence[Source],
+        settings: Settings,
+        publisher: Publisher,
+        sink: Sink,
+        duration_s: float | None = None,
+    ) -> None:
+        """Take an intake that has started, all of its sources, and what to run and show."""
+        names = [source.name for source in sources]
+        self._intake = intake
+        self._streams = list(intake.streams)
+        self._pipeline = build(settings, names)
+        intake.needs = self._pipeline.windower.needs
+        self._settings = settings
+        self._reporter = Reporter(
+            names, list(categories()), self._pipeline.reasoner.labels, self._pipeline.reasoner.kind
+        )
+        model = registry.find(settings.backbone.model)
+        self._models = {model.name: registry.checksum(model) or ""}
+        self._publisher = publisher
+        self._sink = sink
+        self._due_s = settings.hop_s if all(source.clocked for source in sources) else None
+        self._last_position = None if duration_s is None else round(duration_s * SAMPLE_RATE)
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._worker = threading.Thread(target=self._run, name="worker")
+        self._process = psutil.Process()
+        self._status_at = self._hello_at = self._memory_at = -math.inf
+        self._memory_mb = 0.0
+        self._work_s = 0.0  # since the last status
+        self._sound_s = 0.0  # since the last status
+        self._real_time_factor = 0.0
+
+    def start(self) -> None:
+        """Start the worker."""
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Ask for the end: what was heard so far is still worked through and told."""
+        self._stop.set()
+        self._intake.wake()
+
+    def running(self) -> bool:
+        """Whether the worker is still at it."""
+        return self._worker.is_alive()
+
+    def close(self) -> None:
+        """Wait for the worker; raises what went wrong in it or, after all is told, in a source."""
+        self.stop()
+        self._worker.join()
+        if self._failure is not None:
+            raise self._failure
+        for stream in self._streams:
+            if stream.error is not None:
+                raise stream.error
+
+    def _run(self) -> None:
+        try:
+            self._pipeline.subscribe(self._tell)
+            self._report(time.monotonic())
+            for blocks in self._intake.ticks():
+                began = time.monotonic()
+                self._pipeline.push(blocks)
+                self._account(blocks, time.monotonic() - began)
+                self._heed()
+                self._report(time.monotonic())
+            self._report(math.inf)
+        except BaseException as error:  # handed to the main thread by `close`
+            self._failure = error
+
+    def _tell(self, outcome: Outcome) -> None:
+        for message in self._reporter.outcome(outcome, self._due_s):
+            self._send(message)
+
+    def _send(self, message: AnyMessage) -> None:
+        self._publisher.send(message)
+        self._sink.take(message)
+
+    def _account(self, blocks: list[Block], work_s: float) -> None:
+        self._work_s += work_s
+        self._sound_s += max((len(block.samples) for block in blocks), default=0) / SAMPLE_RATE
+
+    def _heed(self) -> None:
+        """Stop when asked to, when the time is up, or when a microphone was never there."""
+        if self._intake.stopping:
+            return
+        absent = any(isinstance(stream.error, DeviceError) for stream in self._streams)
+        heard = min((stream.position for stream in self._streams if not stream.ended), default=0)
+        over = self._last_position is not None and heard >= self._last_position
+        if absent or over or self._stop.is_set():
+            self._intake.stop()
+
+    def _report(self, now: float) -> None:
+        """Say hello and how it goes, where that is due."""
+        if self._hello_at + HELLO_S <= now < math.inf:
+            self._hello_at = now
+            settings = msgspec.to_builtins(self._settings)
+            for stream in self._streams:
+                self._send(self._reporter.hello(stream.number, settings, self._models))
+        if now >= self._status_at + STATUS_S:
+            self._status_at = now
+            if self._sound_s:
+                self._real_time_factor = self._work_s / self._sound_s
+            self._work_s = self._sound_s = 0.0
+            if now >= self._memory_at + MEMORY_S:
+                self._memory_at, self._memory_mb = now, self._measure_memory_mb()
+            for stream in self._streams:
+                self._send(
+                    self._reporter.status(
+                        stream,
+                        dropped_windows=self._pipeline.windower.dropped.get(stream.number, 0),
+                        queued=self._publisher.queued,
+                        dropped_messages=self._publisher.dropped,
+                        stalled_subscribers=self._publisher.stalls,
+                        real_time_factor=self._real_time_factor,
+                        memory_mb=self._memory_mb,
+                    )
+                )
+
+    def _measure_memory_mb(self) -> float:
+        resident = self._process.memory_info().rss
+        for child in self._process.children():
+            try:
+                resident += child.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        return resident / 1e6

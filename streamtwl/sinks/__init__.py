@@ -1,0 +1,1 @@
+"""Where messages go: ZeroMQ, the terminal, standard output."""

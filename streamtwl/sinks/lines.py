@@ -1,0 +1,124 @@
+"""Messages as lines: plain ones for people, JSON for programs."""
+
+import logging
+import os
+import queue
+import sys
+from datetime import datetime
+
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.messages import AnyMessage, Event, Hello, Label, Status, encode
+
+_log = logging.getLogger(__name__)
+
+QUEUE = 10_000  # messages that a slow reader of standard output may lag behind
+PATIENCE_S = 0.1  # how long the worker waits for one before it looks whether he has gone
+
+
+class Nothing:
+    """Shows nothing."""
+
+    gone = False
+    every_s = 1.0
+
+    def take(self, message: AnyMessage) -> None:
+        """Let a message pass."""
+
+    def show(self) -> None:
+        """Show nothing."""
+
+    def __enter__(self) -> "Nothing":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Nothing to tidy up."""
+
+
+class Lines:
+    """Prints messages to standard output, one a line.
+
+    In real time what the reader is too slow for is dropped and counted; with `lossless` the worker
+    waits for the reader instead.
+    """
+
+    every_s = 0.02
+
+    def __init__(self, as_json: bool, lossless: bool) -> None:
+        self.dropped = 0
+        self.gone = False  # whoever read standard output
+        self._as_json = as_json
+        self._lossless = lossless
+        self._waiting: queue.Queue[AnyMessage] = queue.Queue(QUEUE)
+        self._plain = Plain()
+
+    def take(self, message: AnyMessage) -> None:
+        """Queue a message."""
+        while not self.gone:
+            try:
+                self._waiting.put(message, self._lossless, PATIENCE_S)
+                return
+            except queue.Full:
+                if not self._lossless:
+                    self.dropped += 1
+                    return
+
+    def show(self) -> None:
+        """Print what is queued."""
+        while not self._waiting.empty():
+            message = self._waiting.get()
+            if self._as_json:
+                print(encode(message, "json").decode())
+            elif line := self._plain.line(message):
+                print(line)
+        sys.stdout.flush()
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self.dropped:
+            _log.warning("%d messages not printed: the reader was too slow", self.dropped)
+
+
+def silence_stdout() -> None:
+    """Send what is still to be printed nowhere: its reader has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Plain:
+    """What is news in the messages, in words."""
+
+    def __init__(self) -> None:
+        self._labels: dict[str, str | None] = {}
+        self._states: dict[str, tuple] = {}
+
+    def line(self, message: AnyMessage) -> str | None:
+        """Return a line for a message that tells something new, else None."""
+        news = None
+        if isinstance(message, Label) and self._labels.get(message.source, "") != message.label:
+            self._labels[message.source] = message.label
+            news = f"{message.label} ({message.confidence:.2f})" if message.label else "-"
+        elif isinstance(message, Event):
+            lasted_s = ((message.end or 0) - message.start) / SAMPLE_RATE
+            ended = f", {lasted_s:.1f} s, peak {message.peak:.2f}" if message.end else ""
+            news = f"[{message.phase}] {message.label}{ended}"
+        elif isinstance(message, Status):
+            lost = {"samples": message.dropped_samples, "windows": message.dropped_windows}
+            lost |= {"messages": message.dropped_messages, "bad samples": message.bad_samples}
+            clipping = ", clipping: turn the gain down" if message.clipped_samples else ""
+            state = (message.state, message.error, clipping, *lost.values())
+            if self._states.get(message.source) != state:
+                self._states[message.source] = state
+                dropped = "".join(f", {n} {what} lost" for what, n in lost.items() if n)
+                news = f"[{message.state}]{dropped}{clipping} {message.error or ''}".rstrip()
+        elif isinstance(message, Hello):
+            return None
+        return f"{when(message)}  {message.source:<10} {news}" if news else None
+
+
+def when(message: AnyMessage) -> str:
+    """Return the time of day a message speaks of; for files the time from their start."""
+    if message.captured_at is not None:
+        return datetime.fromtimestamp(message.captured_at).strftime("%H:%M:%S.%f")[:-4]
+    minutes, seconds = divmod(round(message.position / SAMPLE_RATE, 2), 60)
+    return f"{minutes:02.0f}:{seconds:05.2f}"

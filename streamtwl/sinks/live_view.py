@@ -1,0 +1,181 @@
+"""The live view: what is heard right now, redrawn in place."""
+
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.messages import AnyMessage, Event, Label, Patch, Status
+from streamtwl.sinks.lines import when
+
+REDRAWS_PER_S = 4
+BAR = 24  # characters
+QUIETEST_DBFS = -80.0
+ROWS = 5  # of categories, and of events
+FEWER_ROWS = 2  # where several sources share the screen
+
+
+@dataclass(slots=True)
+class _Shown:
+    """The newest messages of one source."""
+
+    patch: Patch | None = None
+    label: Label | None = None
+    status: Status | None = None
+    since: int = 0  # position at which the label came into force
+    open: dict[str, Event] = field(default_factory=dict)
+    over: deque[Event] = field(default_factory=lambda: deque(maxlen=ROWS))
+
+
+class LiveView:
+    """One panel a source: level, decision, strongest categories, events, whether it keeps up."""
+
+    gone = False
+    every_s = 1 / REDRAWS_PER_S
+
+    def __init__(self, endpoint: str) -> None:
+        self._footer = f"publishing on {endpoint}   Ctrl-C ends"
+        self._sources: dict[str, _Shown] = {}
+        self._live = Live(console=Console(), auto_refresh=False, transient=False)
+
+    def __enter__(self) -> "LiveView":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._footer = ""
+        self.show()
+        self._live.stop()
+
+    def take(self, message: AnyMessage) -> None:
+        """Note a message."""
+        shown = self._sources.get(message.source)
+        if shown is None:  # a new dict, since `show` may be going through the old one
+            shown = _Shown()
+            self._sources = {**self._sources, message.source: shown}
+        if isinstance(message, Patch):
+            shown.patch = message
+        elif isinstance(message, Label):
+            if shown.label is None or shown.label.label != message.label:
+                shown.since = message.position
+            shown.label = message
+        elif isinstance(message, Status):
+            shown.status = message
+        elif isinstance(message, Event) and message.end is None:
+            shown.open = {**shown.open, message.id: message}
+        elif isinstance(message, Event):
+            shown.open = {id: event for id, event in shown.open.items() if id != message.id}
+            shown.over.append(message)
+
+    def show(self) -> None:
+        """Draw."""
+        panels = [
+            _panel(source, shown, ROWS if len(self._sources) == 1 else FEWER_ROWS)
+            for source, shown in self._sources.items()
+        ]
+        self._live.update(Group(*panels, Text(self._footer, style="dim")), refresh=True)
+
+
+class LogAbove(logging.Handler):
+    """Log lines above the live view instead of through it."""
+
+    def __init__(self, view: LiveView) -> None:
+        super().__init__()
+        self._console = view._live.console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        self._console.print(self.format(record), style="yellow", markup=False, highlight=False)
+
+
+def _panel(source: str, shown: _Shown, rows: int) -> Panel:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=9, style="dim")
+    table.add_column(min_width=60)
+    table.add_row("level", _level(shown.patch))
+    table.add_row("now", _decision(shown))
+    table.add_row("YAMNet", _strongest(shown.patch, rows))
+    table.add_row("sounding", _sounding(shown))
+    table.add_row("before", _over(shown, rows))
+    title = f"[bold]{source}[/bold] {when(shown.label) if shown.label else ''}"
+    return Panel(table, title=title, title_align="left", subtitle=_health(shown.status))
+
+
+def _level(patch: Patch | None) -> Text:
+    if patch is None:
+        return Text("waiting for sound", style="dim")
+    share = min(1.0, max(0.0, 1 - patch.level_dbfs / QUIETEST_DBFS))
+    return Text.assemble(_bar(share, "green"), f" {patch.level_dbfs:6.1f} dBFS")
+
+
+def _decision(shown: _Shown) -> Text:
+    label = shown.label
+    if label is None:
+        return Text("")
+    held_s = (label.position - shown.since) / SAMPLE_RATE
+    if label.label is None:
+        return Text(f"nothing it has a name for, for {held_s:.0f} s", style="dim")
+    return Text.assemble(
+        (label.label, "bold cyan"), f"  {label.confidence:.2f}  for {held_s:.0f} s"
+    )
+
+
+def _strongest(patch: Patch | None, rows: int) -> Group | Text:
+    if patch is None:
+        return Text("")
+    return Group(
+        *(
+            Text.assemble(_bar(each.score, "cyan"), f" {each.score:.2f} {each.label}")
+            for each in patch.top[:rows]
+        )
+    )
+
+
+def _sounding(shown: _Shown) -> Text:
+    label = shown.label
+    names = [
+        f"{event.label} ({(label.position - event.start) / SAMPLE_RATE if label else 0:.0f} s)"
+        for event in shown.open.values()
+    ]
+    return Text(", ".join(names) or "-", style="bold" if names else "dim")
+
+
+def _over(shown: _Shown, rows: int) -> Text:
+    lines = [
+        f"{when(event)}  {event.label}, {((event.end or 0) - event.start) / SAMPLE_RATE:.1f} s,"
+        f" peak {event.peak:.2f}"
+        for event in list(shown.over)[: -rows - 1 : -1]
+    ]
+    return Text("\n".join(lines) or "-", style="dim" if not lines else "")
+
+
+def _health(status: Status | None) -> str:
+    if status is None:
+        return "opening"
+    if status.state == "lost":
+        return f"[bold red]lost: {status.error}[/bold red]"
+    busy = status.real_time_factor
+    pace = f"keeps up, {100 * busy:.1f} % busy" if busy < 1 else "[bold red]too slow[/bold red]"
+    lost = {
+        "s of sound": round(status.dropped_samples / SAMPLE_RATE, 1),
+        "windows": status.dropped_windows,
+        "messages": status.dropped_messages,
+        "bad samples": status.bad_samples,
+        "overflows": status.overflows,
+    }
+    parts = [f"{count} {what} lost" for what, count in lost.items() if count]
+    parts += [f"{status.late_hops} late"] if status.late_hops else []
+    parts += ["clipping: turn the gain down"] if status.clipped_samples else []
+    trouble = f"  [red]{', '.join(parts)}[/red]" if parts else ""
+    return f"{status.state}  {pace}, {status.memory_mb:.0f} MB{trouble}"
+
+
+def _bar(share: float, style: str) -> Text:
+    filled = round(share * BAR)
+    return Text.assemble(("━" * filled, style), ("─" * (BAR - filled), "dim"))

@@ -1,0 +1,45 @@
+"""The thread that shows: standard output may block, and nothing else is to block with it."""
+
+import logging
+import os
+import sys
+import threading
+
+from streamtwl.session import Sink
+from streamtwl.sinks.lines import silence_stdout
+
+_log = logging.getLogger(__name__)
+
+GRACE_S = 2.0  # for what is still to be shown at the end
+
+
+class Screen:
+    """Shows a sink's messages until it is closed, or nobody looks any more."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Show the rest. Where that does not end, whoever reads us is stuck: end without it."""
+        self._over.set()
+        self._thread.join(GRACE_S)
+        if self._thread.is_alive():
+            _log.warning("standard output is not read: the last messages were not shown")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _run(self) -> None:
+        try:
+            with self.sink:
+                while not self._over.wait(self.sink.every_s) and not self.sink.gone:
+                    self.sink.show()
+                self.sink.show()
+        except BrokenPipeError:
+            silence_stdout()
+        except OSError as error:
+            silence_stdout()
+            _log.error("cannot write to standard output: %s", error.strerror)
+        finally:
+            self.sink.gone = True

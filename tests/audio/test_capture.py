@@ -1,0 +1,133 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from streamtwl.audio import capture
+from streamtwl.audio.capture import choose_input
+from streamtwl.audio.microphone import Microphone, list_inputs
+from streamtwl.errors import DeviceError
+
+NOWHERE = "no such microphone 4711"
+
+
+def device(index: int, name: str, is_default: bool = False) -> dict:
+    return {"index": index, "name": name, "channels": 2, "is_default": is_default}
+
+
+INPUTS = [
+    device(0, "HDA Intel PCH: ALC257 Analog (hw:0,0)"),
+    device(3, "USB Audio: - (hw:1,0)"),
+    device(4, "pulse", is_default=True),
+    device(7, "USB Audio Pro: Line (hw:2,0)"),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        ("", 4),
+        ("7", 7),
+        ("pulse", 4),
+        ("PULSE", 4),
+        ("intel", 0),
+        ("USB Audio: - (hw:1,0)", 3),
+        ("USB Audio: - (hw:5,0)", 3),  # plugged in again: another card number
+        ("usb audio: -", 3),
+        ("Line", 7),
+    ],
+)
+def test_an_input_is_chosen_by_default_index_or_name(wanted, index):
+    assert choose_input(INPUTS, wanted)["index"] == index
+
+
+def test_a_whole_name_goes_before_longer_ones():
+    inputs = [device(0, "Webcam Pro (hw:0,0)"), device(1, "Webcam (hw:1,0)")]
+    assert choose_input(inputs, "webcam")["index"] == 1
+
+
+def test_of_two_alike_the_exact_name_is_taken():
+    inputs = [device(0, "Webcam (hw:0,0)"), device(1, "Webcam (hw:1,0)")]
+    assert choose_input(inputs, "Webcam (hw:1,0)")["index"] == 1
+    with pytest.raises(ValueError, match="2 inputs match"):
+        choose_input(inputs, "Webcam")
+
+
+@pytest.mark.parametrize("wanted", ["1", "99", "banjo", "pulsee"])
+def test_what_matches_nothing_is_refused(wanted):
+    with pytest.raises(ValueError, match=f"no input device matches '{wanted}'.*streamtwl devices"):
+        choose_input(INPUTS, wanted)
+
+
+def test_what_matches_several_is_refused():
+    with pytest.raises(ValueError, match="2 inputs match 'usb'"):
+        choose_input(INPUTS, "usb")
+
+
+def test_without_a_default_the_first_is_taken():
+    assert choose_input(INPUTS[:2], "")["index"] == 0
+
+
+@pytest.mark.parametrize("wanted", ["", "0", "usb"])
+def test_without_any_input_the_demo_is_named(wanted):
+    with pytest.raises(ValueError, match="--demo"):
+        choose_input([], wanted)
+
+
+def run_capture(*arguments, **environment) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", capture.__name__, *arguments],
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+@pytest.fixture
+def without_portaudio(tmp_path):
+    """What sounddevice does where the library is missing (it cannot be taken away here)."""
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize("command", [("list",), ("open", "")])
+def test_a_missing_portaudio_is_named_with_its_package(command, without_portaudio):
+    ended = run_capture(*command, **without_portaudio)
+    assert ended.returncode != 0
+    assert "libportaudio2" in json.loads(ended.stderr)["error"]
+    assert ended.stdout == ""
+
+
+def test_an_absent_device_is_one_json_error():
+    ended = run_capture("open", NOWHERE)
+    assert ended.returncode != 0
+    assert ended.stdout == ""
+    assert list(json.loads(ended.stderr.splitlines()[-1])) == ["error"]
+
+
+def test_list_inputs_raises_without_portaudio(without_portaudio, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", without_portaudio["PYTHONPATH"])
+    with pytest.raises(DeviceError, match="libportaudio2"):
+        list_inputs()
+
+
+def test_a_microphone_that_was_never_there_raises_and_ends():
+    microphone = Microphone("mic", NOWHERE)
+    microphone.start()
+
+    def listen() -> None:
+        while microphone.state == "opening":
+            assert microphone.read(time.monotonic()) is None
+            time.sleep(0.01)
+
+    try:
+        with pytest.raises(DeviceError, match="mic"):
+            listen()
+        assert microphone.state == "ended"
+    finally:
+        microphone.close()

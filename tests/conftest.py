@@ -1,0 +1,146 @@
+"""What several tests share: the data at hand, YAMNet, noise, and the command line."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import soundfile
+
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.audio.resample import Resampler
+from streamtwl.backbones.yamnet import YamNet
+from streamtwl.models import registry
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+COMMAND = [sys.executable, str(Path(sys.executable).with_name("streamtwl"))]
+PATIENCE_S = 60  # a test that waits longer than this has hung
+
+hypothesis.settings.register_profile("streamtwl", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("streamtwl")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording of ESC-10."""
+
+    name: str
+    target: int  # ESC-50's number of the class
+    samples: np.ndarray  # float32[n], 16 kHz mono
+
+
+def _present(path: Path) -> Path:
+    if not path.exists():
+        pytest.skip(f"{path} is absent; $STREAMTWL_DATA names the folder that esc10/ is in")
+    return path
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with esc10/ and the CSV files: ../shared/data, or $STREAMTWL_DATA."""
+    return _present(Path(os.environ.get("STREAMTWL_DATA") or SHARED_DATA))
+
+
+@pytest.fixture(scope="session")
+def esc10(data) -> Path:
+    """ESC-10, in ESC-50's layout."""
+    return _present(data / "esc10")
+
+
+@pytest.fixture(scope="session")
+def tflite(data) -> Path:
+    """Google's YAMNet for LiteRT, front end included."""
+    return _present(data.parent / "models" / "yamnet.tflite")
+
+
+@pytest.fixture(scope="session")
+def clips(esc10) -> list[Clip]:
+    """ESC-10's clips at 16 kHz."""
+    return [_clip(file) for file in sorted((esc10 / "audio").glob("*.ogg"))]
+
+
+@pytest.fixture(scope="session")
+def real_audio(esc10) -> np.ndarray:
+    """Five seconds of a dog, 16 kHz."""
+    return _clip(sorted((esc10 / "audio").glob("*-0.ogg"))[0]).samples
+
+
+@pytest.fixture(scope="session")
+def yamnet() -> YamNet:
+    """YAMNet as the pipeline runs it, got and built first where it is absent."""
+    model = registry.find("yamnet")
+    registry.pull(model)
+    return YamNet(registry.session(model, threads=1))
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    """Two seconds of white noise at -20 dBFS, float32[32000]."""
+    return (0.1 * np.random.default_rng(7).standard_normal(32_000)).astype(np.float32)
+
+
+@pytest.fixture
+def wav(tmp_path):
+    """Make WAV files: wav(name, samples, rate=16000) returns the path."""
+
+    def write(name: str, samples: np.ndarray, rate: int = SAMPLE_RATE, **kwargs) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples, rate, **kwargs)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def cli():
+    """Run the command line in a process of its own: cli("label", "a.wav", env={...})."""
+
+    def run(*arguments, env=None, **kwargs) -> subprocess.CompletedProcess:
+        wide = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+        return subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            env=os.environ | wide | (env or {}),
+            capture_output=True,
+            timeout=PATIENCE_S,
+            **({"text": True} if not isinstance(kwargs.get("input"), bytes) else {}) | kwargs,
+        )
+
+    return run
+
+
+@pytest.fixture
+def start_cli():
+    """Start the command line; start_cli("listen", ...) returns the Popen, ended with the test."""
+    started = []
+
+    def start(*arguments, prelude: str = "", **kwargs) -> subprocess.Popen:
+        command = [sys.executable, "-c", f"{prelude}\nfrom streamtwl.cli import main; main()"]
+        command = command if prelude else COMMAND
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen([*command, *map(str, arguments)], **(pipes | kwargs))
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue  # what was unsent when it ended
+
+
+def _clip(file: Path) -> Clip:
+    frames, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    resampler = Resampler(rate)
+    samples = np.concatenate((resampler.push(frames.mean(axis=1)), resampler.flush()))
+    return Clip(file.name, int(file.stem.rsplit("-", 1)[1]), samples)

@@ -1,0 +1,98 @@
+"""A virtual microphone, and streamtwl as its users run it: as processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STREAMTWL = [sys.executable, "-c", "from streamtwl.cli import main; main()"]
+
+
+class VirtualMic:
+    """A PulseAudio null sink whose monitor is the default input."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.env: dict[str, str] = {}
+        self.plug_in()
+
+    def plug_in(self) -> None:
+        script = ROOT / "tools" / "virtual_mic.sh"
+        exports = subprocess.run(
+            [script, "start", self._folder], capture_output=True, text=True, check=True
+        ).stdout
+        for assignment in exports.replace("export ", "").split():
+            name, _, value = assignment.partition("=")
+            self.env[name] = value
+
+    def unplug(self) -> None:
+        os.kill(int((self._folder / "pid").read_text()), signal.SIGTERM)
+
+    def play(self, sound: Path) -> subprocess.Popen:
+        return subprocess.Popen(["paplay", sound], env=os.environ | self.env)
+
+
+@pytest.fixture(scope="session")
+def virtual_mic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMic]:
+    for program in ("pulseaudio", "pactl", "paplay"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program}: apt-get install pulseaudio pulseaudio-utils")
+    # A Unix socket's path is short, so not under pytest's own folder.
+    mic = VirtualMic(Path(f"/tmp/streamtwl-e2e-{os.getpid()}"))
+    yield mic
+    mic.unplug()
+
+
+class Running:
+    """A streamtwl process that writes JSON lines to a file."""
+
+    def __init__(self, arguments: list[str], out: Path, env: dict[str, str] | None = None) -> None:
+        self._out = out
+        with out.open("w") as stdout, out.with_suffix(".err").open("w") as stderr:
+            self.process = subprocess.Popen(
+                STREAMTWL + arguments, stdout=stdout, stderr=stderr, env=os.environ | (env or {})
+            )
+
+    def messages(self, kind: str | None = None) -> list[dict]:
+        lines = self._out.read_text().split("\n")[:-1]
+        messages = [json.loads(line) for line in lines]
+        return [each for each in messages if kind in (None, each["kind"])]
+
+    def wait_for(self, condition, timeout_s: float = 20.0) -> None:
+        """Wait until the messages so far meet the condition."""
+        deadline = time.monotonic() + timeout_s
+        while not condition(self.messages()):
+            assert self.process.poll() is None, self.stderr()
+            assert time.monotonic() < deadline, f"nothing such in {timeout_s} s: {self.stderr()}"
+            time.sleep(0.1)
+
+    def stderr(self) -> str:
+        return self._out.with_suffix(".err").read_text()
+
+    def end(self, how: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(15)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator:
+    """Start streamtwl processes that end with the test."""
+    started: list[Running] = []
+
+    def start(*arguments: str, env: dict[str, str] | None = None) -> Running:
+        started.append(Running(list(arguments), tmp_path / f"{len(started)}.jsonl", env))
+        return started[-1]
+
+    yield start
+    for running in started:
+        if running.process.poll() is None:
+            running.process.kill()
+            running.process.wait()

@@ -1,0 +1,194 @@
+"""Real sound through PortAudio, real weights, a real subscriber in another process."""
+
+import csv
+import hashlib
+import itertools
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+
+CLASSES = ("dog", "rooster", "crying_baby", "helicopter", "clock_tick")
+NAMED_WITHIN_S = 3.0
+ports = itertools.count(15577)
+
+
+def chosen_clips(esc10: Path) -> list[dict]:
+    """Three of each class, by a hash of their names."""
+    with (esc10 / "meta" / "esc10.csv").open() as file:
+        rows = sorted(
+            csv.DictReader(file),
+            key=lambda row: hashlib.sha256(row["filename"].encode()).hexdigest(),
+        )
+    return [row for name in CLASSES for row in [r for r in rows if r["category"] == name][:3]]
+
+
+def right_names(esc10: Path) -> dict[str, set[str]]:
+    with (esc10.parent / "esc50_audioset.csv").open() as file:
+        return {row["category"]: set(row["audioset"].split("|")) for row in csv.DictReader(file)}
+
+
+def named_offline(run, clip: Path, right: set[str]) -> bool:
+    """Whether the same pipeline names the clip by the same time when it reads it as a file."""
+    bind = f"tcp://127.0.0.1:{next(ports)}"
+    listening = run("listen", "--fast", "--json", "--bind", bind, "--file", str(clip))
+    assert listening.process.wait(30) == 0, listening.stderr()
+    labels = listening.messages("label")
+    assert labels
+    return any(m["label"] in right and m["position"] <= NAMED_WITHIN_S * 16_000 for m in labels)
+
+
+@pytest.mark.timeout(300)
+def test_names_what_a_subscriber_hears_about_in_time(virtual_mic, esc10, run, capsys):
+    right = right_names(esc10)
+    bind = f"tcp://127.0.0.1:{next(ports)}"
+    subscriber = run("subscribe", "--connect", bind, "--json")
+    listening = run("listen", "--device", "default", "--quiet", "--bind", bind, env=virtual_mic.env)
+    subscriber.wait_for(lambda messages: any(m["kind"] == "label" for m in messages))
+
+    live, offline = {}, {}
+    for clip in chosen_clips(esc10):
+        sound = esc10 / "audio" / clip["filename"]
+        began = time.time()
+        player = virtual_mic.play(sound)
+        time.sleep(NAMED_WITHIN_S)
+        player.terminate()
+        player.wait()
+        in_time = [
+            m["label"]
+            for m in subscriber.messages("label")
+            if began <= m["published_at"] <= began + NAMED_WITHIN_S
+        ]
+        live[clip["filename"]] = any(label in right[clip["category"]] for label in in_time)
+        offline[clip["filename"]] = named_offline(run, sound, right[clip["category"]])
+        time.sleep(1.5)
+
+    assert listening.end() == 0, listening.stderr()
+    with capsys.disabled():
+        counts = f"{sum(live.values())} live, {sum(offline.values())} offline of {len(live)} clips"
+        print(f"\n  named within {NAMED_WITHIN_S:g} s: {counts}", end=" ")
+    assert sum(live.values()) >= sum(offline.values()) - 2, (live, offline)
+    assert sum(offline.values()) >= len(offline) // 2
+
+    status = subscriber.messages("status")[-1]
+    assert status["dropped_samples"] == status["dropped_messages"] == 0
+    for kind in ("patch", "label", "event", "status"):
+        numbers = dict.fromkeys(m["seq"] for m in subscriber.messages(kind))
+        assert list(numbers) == list(range(min(numbers), min(numbers) + len(numbers))), kind
+
+
+@pytest.mark.timeout(120)
+def test_a_lost_microphone_comes_back_while_another_source_goes_on(virtual_mic, run, tmp_path):
+    soundfile.write(tmp_path / "other.wav", np.zeros(16_000 * 90), 16_000)
+    listening = run(
+        *("listen", "--device", "default", "--file", str(tmp_path / "other.wav"), "--json"),
+        *("--bind", f"tcp://127.0.0.1:{next(ports)}"),
+        env=virtual_mic.env,
+    )
+
+    def state(messages: list[dict]) -> str:
+        return [m for m in messages if m["kind"] == "status" and m["source"] == "mic"][-1]["state"]
+
+    listening.wait_for(lambda ms: any(m["kind"] == "label" and m["source"] == "mic" for m in ms))
+    virtual_mic.unplug()
+    listening.wait_for(lambda ms: state(ms) == "lost")
+    virtual_mic.plug_in()
+    listening.wait_for(lambda ms: state(ms) == "listening")
+    came_back = len(listening.messages("label"))
+    listening.wait_for(
+        lambda ms: any(m["source"] == "mic" for m in ms[came_back:] if m["kind"] == "label")
+    )
+    time.sleep(2)
+    assert listening.end() == 0, listening.stderr()
+
+    assert len({m["session"] for m in listening.messages()}) == 1
+    other = [m["position"] for m in listening.messages("label") if m["source"] == "other"]
+    assert set(np.diff(other[:-1])) == {7680}  # not a hop missing; the last is cut by the end
+    mic = [m for m in listening.messages("label") if m["source"] == "mic"]
+    jumps = [b["position"] - a["position"] for a, b in itertools.pairwise(mic[:-1])]
+    gap = max(range(len(jumps)), key=jumps.__getitem__)
+    assert jumps.count(7680) == len(jumps) - 1
+    by_clock = mic[gap + 1]["captured_at"] - mic[gap]["captured_at"]
+    assert jumps[gap] / 16_000 == pytest.approx(by_clock, abs=0.3)  # the timeline went on
+    status = [m for m in listening.messages("status") if m["source"] == "mic"][-1]
+    assert status["reopened"] >= 1
+    assert status["dropped_samples"] > 16_000
+    assert status["dropped_windows"] >= 2
+
+
+@pytest.mark.timeout(60)
+def test_two_microphones_at_once(virtual_mic, run):
+    listening = run(
+        *(
+            "listen",
+            "--device",
+            "default",
+            "--device",
+            "pulse",
+            "--name",
+            "left",
+            "--name",
+            "right",
+        ),
+        *("--json", "--duration", "4", "--bind", f"tcp://127.0.0.1:{next(ports)}"),
+        env=virtual_mic.env,
+    )
+    assert listening.process.wait(30) == 0, listening.stderr()
+    for name in ("left", "right"):
+        positions = [m["position"] for m in listening.messages("label") if m["source"] == name]
+        assert positions[:3] == [15_600, 23_280, 30_960]
+        assert positions[-1] >= 4 * 16_000
+
+
+@pytest.mark.timeout(60)
+def test_no_such_microphone_is_one_line_and_no_traceback(virtual_mic, run):
+    listening = run("listen", "--device", "kazoo", "--quiet", env=virtual_mic.env)
+    assert listening.process.wait(30) == 1
+    assert listening.stderr().count("\n") == 1
+    assert "kazoo" in listening.stderr()
+    assert "streamtwl devices" in listening.stderr()
+
+
+@pytest.mark.timeout(60)
+def test_a_microphone_that_goes_silent_is_opened_again(virtual_mic, run):
+    bind = f"tcp://127.0.0.1:{next(ports)}"
+    listening = run(
+        *("listen", "--device", "default", "--json", "--bind", bind), env=virtual_mic.env
+    )
+    listening.wait_for(lambda ms: any(m["kind"] == "label" for m in ms))
+    (capture,) = psutil.Process(listening.process.pid).children()
+    capture.suspend()  # alive, and without a callback
+
+    def status(messages: list[dict]) -> dict:
+        return [m for m in messages if m["kind"] == "status"][-1]
+
+    listening.wait_for(lambda ms: status(ms)["state"] == "lost")
+    assert "no sound from the device" in status(listening.messages())["error"]
+    listening.wait_for(lambda ms: status(ms)["state"] == "listening")
+    assert not capture.is_running()
+    assert listening.end() == 0, listening.stderr()
+
+
+@pytest.mark.timeout(60)
+def test_the_subscriber_of_the_readme(run, tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    program = readme.split("```python\n")[1].split("```")[0]
+    assert len(program.strip().split("\n")) <= 10
+    bind = f"tcp://127.0.0.1:{next(ports)}"
+    (tmp_path / "subscriber.py").write_text(program.replace("tcp://127.0.0.1:5577", bind))
+    heard = tmp_path / "heard.txt"
+    with heard.open("w") as out:
+        subscriber = subprocess.Popen([sys.executable, tmp_path / "subscriber.py"], stdout=out)
+    try:
+        listening = run("listen", "--demo", "--quiet", "--duration", "8", "--bind", bind)
+        assert listening.process.wait(40) == 0, listening.stderr()
+        time.sleep(0.5)
+        assert "onset Knock" in heard.read_text()
+    finally:
+        subscriber.kill()
+        subscriber.wait()

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import soundfile
+
+from streamtwl.errors import UsageError
+from streamtwl.evaluation.datasets import Clip, load, refuse_leaks, split, validation_split
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two classes, seven files each."""
+    for label in ("bell", "dog"):
+        (tmp_path / label).mkdir()
+        for n in range(7):
+            soundfile.write(tmp_path / label / f"{n}.wav", np.zeros(160), 16_000)
+    return tmp_path
+
+
+def test_esc10_keeps_its_published_folds(esc10):
+    clips = load(esc10)
+    assert len(clips) == 400
+    for fold in range(1, 6):
+        training, test = split(clips, fold)
+        assert len(test) == 80
+        assert len({clip.label for clip in test}) == 10
+        assert {clip.path.name[0] for clip in test} == {str(fold)}
+        assert not {clip.source for clip in training} & {clip.source for clip in test}
+
+
+def test_a_folder_per_class_gets_five_folds_with_every_class_in_each(folders):
+    clips = load(folders)
+    assert len(clips) == 14
+    assert {clip.fold for clip in clips} == {1, 2, 3, 4, 5}
+    for fold in range(1, 6):
+        assert {clip.label for clip in clips if clip.fold == fold} == {"bell", "dog"}
+    assert load(folders) == clips
+
+
+def test_a_shared_source_recording_is_refused(folders):
+    one = Clip(folders / "a.wav", "dog", "77", 1)
+    other = Clip(folders / "b.wav", "dog", "77", 2)
+    with pytest.raises(UsageError, match=r"share 1 source recording.*77"):
+        split([one, other], 1)
+    refuse_leaks([one], [])
+
+
+def test_the_validation_split_shares_no_source_and_holds_every_class(esc10):
+    training, _ = split(load(esc10), 4)
+    fit, choose = validation_split(training, seed=0)
+    assert len(fit) + len(choose) == len(training)
+    assert not {clip.source for clip in fit} & {clip.source for clip in choose}
+    assert len({clip.label for clip in choose}) == 10
+
+
+@pytest.mark.parametrize("what", ["nothing", "one class", "too few", "absent"])
+def test_what_is_no_data_set_is_refused_in_words(tmp_path, what):
+    folder = tmp_path / "data"
+    if what != "absent":
+        folder.mkdir()
+    for n in range({"one class": 9, "too few": 2}.get(what, 0)):
+        for label in ("a", "b") if what == "too few" else ("a",):
+            (folder / label).mkdir(exist_ok=True)
+            soundfile.write(folder / label / f"{n}.wav", np.zeros(160), 16_000)
+    with pytest.raises(UsageError, match=r"ESC-50|no such folder"):
+        load(folder)

