@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ KILL_GRACE_S = 0.5
 LISTING_GRACE_S = 10.0
 STDERR_LINES_PER_MINUTE = 5
 PIPE_BYTES = 1 << 20
+REOPENING_S = 0.7  # of sound that tells when it began: the first chunks come late and in bursts
 
 
 def list_inputs() -> list[dict]:
@@ -157,26 +159,30 @@ class Microphone(Source):
             self._opening, self._received = json.loads(line), rest
             self._wanted = self._opening["device"]  # indices change when devices come and go
         frame_bytes = 4 * self._opening["channels"]
-        payload, start, end, heard_at = bytearray(), 0, 0, 0.0
-        while len(self._received) >= capture.HEADER.size:
-            position, count, overflows, at = capture.HEADER.unpack_from(self._received)
+        rate = self._opening["rate"]
+        payload, start, end, heard_at, overflows = bytearray(), 0, 0, 0.0, 0
+        taken, began_at = 0, math.inf  # the earliest that any chunk puts frame 0 at
+        while len(self._received) >= taken + capture.HEADER.size:
+            position, count, lost, at = capture.HEADER.unpack_from(self._received, taken)
             size = capture.HEADER.size + count * frame_bytes
-            if len(self._received) < size or (payload and position != end):
+            if len(self._received) < taken + size or (payload and position != end):
                 break
             start, end, heard_at = (start if payload else position), position + count, at
-            payload += self._received[capture.HEADER.size : size]
-            del self._received[:size]
-            self.overflows = self._overflows_before + overflows
-        if not payload:
+            payload += self._received[taken + capture.HEADER.size : taken + size]
+            taken, overflows = taken + size, lost
+            began_at = min(began_at, at - end / rate)
+        reopening = self._opened_at is None and self._last is not None
+        settling = reopening and end < REOPENING_S * rate and not self._stopping
+        if not payload or settling:
             return None
+        del self._received[:taken]
+        self.overflows = self._overflows_before + overflows
         frames = np.frombuffer(payload, np.float32).reshape(-1, self._opening["channels"])
-        rate = self._opening["rate"]
         if self._opened_at is None:
             self._opened_at = 0
             if self._last is not None:  # the timeline goes on by the clock
                 position, at = self._last
-                missing_s = max(0.0, heard_at - end / rate - at)
-                self._opened_at = position + round(missing_s * SAMPLE_RATE)
+                self._opened_at = position + round(max(0.0, began_at - at) * SAMPLE_RATE)
                 self.reopened += 1
         self._last = (self._opened_at + round(end * SAMPLE_RATE / rate), heard_at)
         return Chunk(frames, rate, start, self._opened_at, heard_at)
