@@ -43,17 +43,17 @@ class Scorer:
         found = registry.find(model)
         registry.pull(found)
         self._session = registry.session(found, threads)
-        self._key = f"{registry.checksum(found)}/{hop_s:g}"
-        self._hop_s = hop_s
-        self._folder = registry.cache_folder() / "posteriors"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.key = f"{registry.checksum(found)}/{hop_s:g}"
+        self.hop_s = hop_s
+        self.folder = registry.cache_folder() / "posteriors"
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def score(self, path: Path, augmentation: Augmentation | None = None) -> Scored:
         """Return the patches of a recording, from the cache where they are there."""
         content = path.read_bytes()
         changed = f"{augmentation.name}/{augmentation.seed}" if augmentation else ""
-        named = hashlib.sha256(content + f"/{self._key}/{changed}".encode()).hexdigest()
-        cached = self._folder / f"{named}.npz"
+        named = hashlib.sha256(content + f"/{self.key}/{changed}".encode()).hexdigest()
+        cached = self.folder / f"{named}.npz"
         if cached.exists():
             with np.load(cached) as arrays:
                 return Scored(arrays["posteriors"], arrays["embeddings"])
@@ -70,7 +70,7 @@ class Scorer:
     def score_samples(self, samples: np.ndarray) -> Scored:
         """Return the patches of float32[n] samples at 16 kHz."""
         block = Block(0, 0, samples.astype(np.float32, copy=False), None, 0.0, last=True)
-        windows = [window for batch in Windower(self._hop_s).push([block]) for window in batch]
+        windows = [window for batch in Windower(self.hop_s).push([block]) for window in batch]
         log_mel = np.stack([window.log_mel for window in windows])
         batches = [
             self._session.run(["posterior", "embedding"], {"log_mel": log_mel[i : i + BATCH]})

@@ -12,9 +12,9 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamtwl.evaluation import datasets, scenes
+
 TOOLS = Path(__file__).parents[2] / "tools"
-sys.path.insert(0, str(TOOLS))
-import make_scene as tool  # noqa: E402
 
 RATE = 16_000
 
@@ -61,36 +61,40 @@ def esc(tmp_path) -> Path:
     return folder
 
 
-def planned(esc: Path, corpus: Path, seconds: float = 60.0, seed: int = 3) -> tool.Plan:
-    parts = tool.read_parts(esc, [1])
+def fold_1(esc: Path) -> list[scenes.Part]:
+    return scenes.read_parts([clip for clip in datasets.load(esc) if clip.fold == 1])
+
+
+def planned(esc: Path, corpus: Path, seconds: float = 60.0, seed: int = 3) -> scenes.Plan:
+    parts = fold_1(esc)
     rng = np.random.default_rng(seed)
-    return tool.plan_scene(rng, parts, tool.read_pieces(corpus), seconds)
+    return scenes.plan_scene(rng, parts, scenes.read_pieces(corpus), seconds)
 
 
 def rms_db(samples: np.ndarray) -> float:
-    return 20 * np.log10(tool.rms(samples))
+    return 20 * np.log10(scenes.rms(samples))
 
 
 def test_silence_at_the_ends_and_within_is_cut_away():
     bark = tone(0.4)
     clip = np.concatenate((silence(0.7), bark, silence(0.8), bark, silence(0.3), bark, silence(2)))
-    seconds = np.array(tool.sounding(clip)) / RATE
+    seconds = np.array(scenes.sounding(clip)) / RATE
     np.testing.assert_allclose(seconds, [[0.7, 1.1], [1.9, 3.0]], atol=0.011)
 
 
 def test_what_a_codec_leaves_of_a_cut_is_no_event():
     clip = np.concatenate((tone(1), silence(1), tone(0.05), silence(1), tone(0.5, level=0.0005)))
-    assert tool.sounding(clip) == [(0, RATE)]
+    assert scenes.sounding(clip) == [(0, RATE)]
 
 
 def test_a_silent_clip_has_no_parts():
-    assert tool.sounding(silence(5)) == []
+    assert scenes.sounding(silence(5)) == []
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.02, 2.0)), max_size=8))
 def test_parts_are_in_order_apart_and_loud_at_both_ends(stretches):
     clip = np.concatenate([silence(0), *(tone(s) if on else silence(s) for on, s in stretches)])
-    parts = tool.sounding(clip)
+    parts = scenes.sounding(clip)
     for start, stop in parts:
         assert 0 <= start < stop <= len(clip)
         assert np.abs(clip[start : start + 160]).max() > 0
@@ -101,7 +105,7 @@ def test_parts_are_in_order_apart_and_loud_at_both_ends(stretches):
 
 def test_the_truth_says_where_the_sound_is(esc, corpus):
     plan = planned(esc, corpus)
-    scene, timeline = tool.make_scene(plan, 60.0)  # at 60 dB the background is out of the way
+    scene, timeline = scenes.make_scene(plan, 60.0)  # at 60 dB the background is out of the way
     assert scene.dtype == np.int16
     assert len(scene) == 60 * RATE
     sounds = np.zeros(len(scene), bool)
@@ -115,9 +119,9 @@ def test_the_truth_says_where_the_sound_is(esc, corpus):
 @pytest.mark.parametrize("snr_db", [20, 10, 5])
 def test_the_snr_is_as_defined(esc, corpus, snr_db):
     plan = planned(esc, corpus)
-    scene, timeline = tool.make_scene(plan, snr_db)
-    silent, _ = tool.make_scene(
-        tool.Plan(plan.length, plan.background, (), plan.level_dbfs), snr_db
+    scene, timeline = scenes.make_scene(plan, snr_db)
+    silent, _ = scenes.make_scene(
+        scenes.Plan(plan.length, plan.background, (), plan.level_dbfs), snr_db
     )
     clear = [row for row in timeline if not overlapped(row, timeline)]
     assert clear
@@ -126,12 +130,12 @@ def test_the_snr_is_as_defined(esc, corpus, snr_db):
         event = scene[inside].astype(float) - silent[inside]
         snr = rms_db(event) - rms_db(silent)
         assert snr == pytest.approx(float(row["snr_db"]), abs=0.1)
-        assert abs(snr - snr_db) <= tool.SPREAD_DB + 0.1
+        assert abs(snr - snr_db) <= scenes.SPREAD_DB + 0.1
 
 
 def test_scenes_are_paired_over_snr(esc, corpus):
     plan = planned(esc, corpus)
-    timelines = [tool.make_scene(plan, snr_db)[1] for snr_db in (20, 10, 5)]
+    timelines = [scenes.make_scene(plan, snr_db)[1] for snr_db in (20, 10, 5)]
     for rows in zip(*timelines, strict=True):
         assert len({(row["onset_s"], row["offset_s"], row["clip"]) for row in rows}) == 1
         levels = [float(row["snr_db"]) for row in rows]
@@ -140,7 +144,7 @@ def test_scenes_are_paired_over_snr(esc, corpus):
 
 def test_a_third_of_the_events_overlap_one_of_another_label(esc, corpus):
     plan = planned(esc, corpus, seconds=1800)
-    rows = tool.make_scene(plan, 10)[1]
+    rows = scenes.make_scene(plan, 10)[1]
     others = [overlapped(row, rows) for row in rows]
     assert np.mean([bool(each) for each in others]) == pytest.approx(1 / 3, abs=0.03)
     assert all(row["label"] not in each for row, each in zip(rows, others, strict=True))
@@ -163,12 +167,12 @@ def overlapped(row: dict, rows: list[dict]) -> list[str]:
 
 def test_a_scene_that_would_clip_is_made_softer_as_a_whole():
     scene = np.array([0.5, -2.0, 1.0])
-    np.testing.assert_array_equal(tool.pcm_16(scene), [8192, -32767, 16384])
+    np.testing.assert_array_equal(scenes.pcm_16(scene), [8192, -32767, 16384])
 
 
 def test_the_background_has_no_gaps(esc, corpus):
     plan = planned(esc, corpus)
-    made = tool.make_background(plan.background, plan.length)
+    made = scenes.make_background(plan.background, plan.length)
     levels = np.sqrt(np.square(made.reshape(-1, 1600)).mean(axis=1))  # of every 0.1 s
     assert levels.min() > 0.5
     assert levels.max() < 2
@@ -202,7 +206,7 @@ def test_nothing_sounds_at_many_levels_and_its_timeline_is_empty(corpus, tmp_pat
     levels = [rms_db(second) for second in samples.reshape(-1, RATE)]
     assert min(levels) > -80
     assert max(levels) - min(levels) > 10
-    assert (tmp_path / "nothing.csv").read_text() == ",".join(tool.COLUMNS) + "\n"
+    assert (tmp_path / "nothing.csv").read_text() == ",".join(scenes.COLUMNS) + "\n"
 
 
 @pytest.mark.parametrize(

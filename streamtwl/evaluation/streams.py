@@ -1,0 +1,114 @@
+"""Streams as a reasoner meets them: scenes, scored patch by patch, with what sounds when.
+
+Models that read a stream are trained on these. Training, validation and test share no source
+recording and no piece of background.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.evaluation import scenes
+from streamtwl.evaluation.datasets import Clip, split, validation_split
+from streamtwl.evaluation.posteriors import Scorer
+from streamtwl.evaluation.timeline import Sound
+from streamtwl.features.window import WINDOW
+
+SCENE_S = 120.0
+TRAINING_SNR_DB = (0.0, 25.0)
+TEST_SNR_DB = (20.0, 10.0, 5.0)
+TRAINING_SCENES = 120
+VALIDATION_SCENES = 40
+VALIDATION_SHARE = 4  # one piece of background in so many is validation's
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One scene: its patches and its truth."""
+
+    name: str
+    duration_s: float
+    positions: np.ndarray  # int64[n], where each patch's window ends
+    posteriors: np.ndarray  # float32[n, C]
+    truth: list[Sound]
+
+    def sounding(self, labels: Sequence[str], before_s: float = 0.0) -> np.ndarray:
+        """Return bool[n, L]: which labels sound `before_s` before each window's end."""
+        at = self.positions / SAMPLE_RATE - before_s
+        active = np.zeros((len(at), len(labels)), bool)
+        index = {label: i for i, label in enumerate(labels)}
+        for sound in self.truth:
+            active[(at > sound.onset_s) & (at <= sound.offset_s), index[sound.label]] = True
+        return active
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What scenes are made of: clips, and pieces of background by package."""
+
+    clips: list[Clip]
+    packages: list[list[Path]]
+
+
+def materials(
+    clips: Sequence[Clip], corpus: Path, test_fold: int, seed: int = 0
+) -> tuple[Material, Material, Material]:
+    """Return (to fit, to choose by, to test) for a fold: nothing of one is in another."""
+    training, test = split(clips, test_fold)
+    fit, choose = validation_split(training, seed)
+    packages = scenes.read_pieces(corpus, "train")
+
+    def is_choice(piece: Path) -> bool:
+        return zlib.crc32(f"{piece.parent.name}/{piece.name}".encode()) % VALIDATION_SHARE == 0
+
+    to_choose = [[piece for piece in pieces if is_choice(piece)] for pieces in packages]
+    to_fit = [[piece for piece in pieces if not is_choice(piece)] for pieces in packages]
+    return (
+        Material(fit, [pieces for pieces in to_fit if pieces]),
+        Material(choose, [pieces for pieces in to_choose if pieces]),
+        Material(test, scenes.read_pieces(corpus, "test")),
+    )
+
+
+def training_streams(
+    material: Material,
+    count: int,
+    seed: Sequence[int],
+    scorer: Scorer,
+    progress: Callable[[int, int], None],
+) -> list[Stream]:
+    """Return scenes at SNRs drawn from TRAINING_SNR_DB, the same for the same seed."""
+    parts = scenes.read_parts(material.clips)
+    streams = []
+    for number in range(count):
+        rng = np.random.default_rng([*seed, number])
+        plan = scenes.plan_scene(rng, parts, material.packages, SCENE_S)
+        streams.append(stream(f"{number:03}", plan, rng.uniform(*TRAINING_SNR_DB), scorer))
+        progress(number + 1, count)
+    return streams
+
+
+def stream(name: str, plan: scenes.Plan, snr_db: float, scorer: Scorer) -> Stream:
+    """Return a planned scene, scored; from the cache where it is there."""
+    events = [
+        Sound(event.part.label, event.onset / SAMPLE_RATE, event.offset / SAMPLE_RATE)
+        for event in plan.events
+    ]
+    asked = hashlib.sha256(f"{plan}/{snr_db}/{scorer.key}".encode()).hexdigest()
+    cached = scorer.folder / f"scene-{asked}.npy"
+    if cached.exists():
+        posteriors = np.load(cached)
+    else:
+        samples, _ = scenes.make_scene(plan, snr_db)
+        posteriors = scorer.score_samples(samples.astype(np.float32) / 32768).posteriors
+        partial = cached.with_suffix(".partial.npy")
+        np.save(partial, posteriors)
+        partial.rename(cached)
+    hop = round(scorer.hop_s * SAMPLE_RATE)
+    positions = np.minimum(WINDOW + hop * np.arange(len(posteriors)), plan.length)
+    return Stream(name, plan.length / SAMPLE_RATE, positions, posteriors, events)
