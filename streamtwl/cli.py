@@ -44,6 +44,14 @@ Hop = Annotated[
         show_default=False,
     ),
 ]
+Reasoner = Annotated[
+    str | None,
+    typer.Option(
+        help="What decides: 'evidence', or a trained reasoner with labels of its own: its .onnx "
+        "file, or the name of one that streamtwl ships (esc10-hmm). (default: evidence)",
+        show_default=False,
+    ),
+]
 LogLevel = Annotated[
     commands.LogLevel, typer.Option(help="What is logged to standard error.", case_sensitive=False)
 ]
@@ -118,6 +126,7 @@ def listen(
     ] = None,
     pipeline: Pipeline = DEFAULT_PIPELINE,
     labels: Labels = None,
+    reasoner: Reasoner = None,
     hop: Hop = None,
     samples: Annotated[
         int | None,
@@ -166,6 +175,7 @@ def listen(
             pipeline,
             {
                 "labels": labels,
+                "reasoner.file": reasoner,
                 "hop_s": hop,
                 "trace.samples": samples,
                 "trace.seed": seed,
@@ -223,6 +233,7 @@ def label(
     ] = None,
     pipeline: Pipeline = DEFAULT_PIPELINE,
     labels: Labels = None,
+    reasoner: Reasoner = None,
     hop: Hop = None,
     log_level: LogLevel = commands.LogLevel.error,
 ) -> None:
@@ -230,7 +241,9 @@ def label(
 
     Every file gets a result; one that cannot be read gets its error, and the exit code is then 1.
     """
-    settings = commands.pipeline_settings(pipeline, {"labels": labels, "hop_s": hop})
+    settings = commands.pipeline_settings(
+        pipeline, {"labels": labels, "reasoner.file": reasoner, "hop_s": hop}
+    )
     commands.start_logging(log_level.value)
     form = format.value if format else None
     raise typer.Exit(commands.label(files, output, folder, form, settings))
@@ -242,7 +255,7 @@ def evaluate(
         Path, typer.Argument(help="A data set: ESC-50's layout, or a folder per class.")
     ],
     out: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for results.json, table.md, plot.png.")
+        Path, typer.Option("-o", "--output", help="Folder for results.json, table.md and plots.")
     ] = Path("evaluation"),
     fold: Annotated[
         list[int] | None,
@@ -255,12 +268,21 @@ def evaluate(
     hop: Annotated[
         float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
     ] = 0.48,
+    noise: Annotated[
+        bool,
+        typer.Option(
+            "--noise/--no-noise",
+            help="Also test in white noise of 20, 10 and 0 dB SNR, and also train with noisy copies"
+            " of the clips. Costs six model passes a clip instead of one, kept for the next run,"
+            " and about four times the training.",
+        ),
+    ] = True,
 ) -> None:
     """Measure the baselines on labelled clips, fold by fold (needs the extra `train`).
 
     Resumes where it was ended: what the output folder holds already is not run again.
     """
-    commands.evaluate(data, out, fold or [], limit, hop)
+    commands.evaluate(data, out, fold or [], limit, hop, noise)
 
 
 @app.command()

@@ -219,8 +219,10 @@ def label(
     return 1 if failed else 0
 
 
-def evaluate(data: Path, out: Path, folds: Sequence[int], limit: int | None, hop_s: float) -> None:
-    """Run the baselines on a data set and print their table."""
+def evaluate(
+    data: Path, out: Path, folds: Sequence[int], limit: int | None, hop_s: float, noise: bool
+) -> None:
+    """Run the baselines on a data set and print their tables."""
     try:
         from streamtwl.evaluation import clips
     except ModuleNotFoundError as error:
@@ -233,7 +235,7 @@ def evaluate(data: Path, out: Path, folds: Sequence[int], limit: int | None, hop
         def advance(what: str, done: int, total: int) -> None:
             progress.update(bars[what], completed=done, total=total)
 
-        results = clips.evaluate(data, out, advance, folds, limit, hop_s)
+        results = clips.evaluate(data, out, advance, folds, limit, hop_s, noise)
     print(clips.markdown(results))
 
 

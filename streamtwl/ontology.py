@@ -102,9 +102,9 @@ def vocabulary(labels: str) -> Vocabulary:
     return Vocabulary({name: rolled_up[name] for name in _names(labels, list(rolled_up))})
 
 
-def check_names(names: Iterable[str], where: str) -> None:
-    """Raise UsageError for a name or pattern (* and ?) that no sound or category has."""
-    known = [*everyday(), *categories()]
+def check_names(names: Iterable[str], where: str, others: Iterable[str] = ()) -> None:
+    """Raise UsageError for a name or pattern (* and ?) that no sound, category or other has."""
+    known = [*others, *everyday(), *categories()]
     for name in names:
         if not any(fnmatchcase(each.lower(), name.lower()) for each in known):
             raise UsageError(f"{where}: {_no_such_sound(name, known)}")

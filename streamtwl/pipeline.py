@@ -5,6 +5,7 @@
 It runs synchronously on the thread that pushes the blocks: nothing is queued between stages.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,14 +18,18 @@ from reactivex.scheduler import ImmediateScheduler
 
 from streamtwl.audio.block import Block
 from streamtwl.backbones.yamnet import YamNet
-from streamtwl.config import Settings
+from streamtwl.config import Settings, override
+from streamtwl.errors import UsageError
 from streamtwl.events import Change, EventTracker
 from streamtwl.features.window import Windower
 from streamtwl.models import registry
 from streamtwl.ontology import check_names, vocabulary
 from streamtwl.reasoners.decision import Decision, Reasoner
 from streamtwl.reasoners.evidence import Evidence
+from streamtwl.reasoners.recurrent import Recurrent
 from streamtwl.trace import Drawn, Tracer
+
+_log = logging.getLogger(__name__)
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -107,17 +112,43 @@ def build(settings: Settings, sources: list[str]) -> Pipeline:
 
     Raises ConfigError or UsageError where the settings name a label that does not exist.
     """
-    check_names(settings.events.label, "[events.label]")
-    check_names(settings.events.include, "events.include")
-    check_names(settings.events.exclude, "events.exclude")
+    reasoner = _reasoner(settings)
+    check_names(settings.events.label, "[events.label]", reasoner.labels)
+    check_names(settings.events.include, "events.include", reasoner.labels)
+    check_names(settings.events.exclude, "events.exclude", reasoner.labels)
+    if isinstance(reasoner, Recurrent):  # it brings the thresholds that were chosen with it
+        thresholds = {"events.on": reasoner.card.on, "events.off": reasoner.card.off}
+        settings = override(settings, thresholds)
     session = registry.session(registry.find(settings.backbone.model), settings.backbone.threads)
-    reasoner = Evidence(
-        vocabulary(settings.labels),
-        settings.reasoner.half_life_s,
-        settings.reasoner.specific_ratio,
-        settings.reasoner.floor,
-    )
     return Pipeline(settings, sources, YamNet(session), reasoner)
+
+
+def _reasoner(settings: Settings) -> Reasoner:
+    """Make the reasoner; one from a file has to fit the rest of the pipeline."""
+    asked = settings.reasoner
+    if not asked.file or asked.file == Evidence.kind:
+        names = vocabulary(settings.labels)
+        return Evidence(names, asked.half_life_s, asked.specific_ratio, asked.floor)
+    reasoner = Recurrent(registry.find_reasoner(asked.file))
+    card = reasoner.card
+    if settings.labels != "all":
+        raise UsageError(
+            f"--labels {settings.labels}: the reasoner {card.name} has labels of its own "
+            f"({', '.join(card.labels[:3])}, ...); leave --labels out"
+        )
+    if card.backbone != settings.backbone.model:
+        raise UsageError(
+            f"--reasoner {asked.file} reads {card.backbone}, not {settings.backbone.model}: "
+            "set backbone.model in the pipeline"
+        )
+    if abs(card.hop_s - settings.hop_s) > 1e-6:
+        _log.warning(
+            "reasoner %s was trained at a hop of %g s, not %g s",
+            card.name,
+            card.hop_s,
+            settings.hop_s,
+        )
+    return reasoner
 
 
 def _each(stage: Callable[[In], Iterable[Out]]) -> Callable[[In], Observable[Out]]:

@@ -18,6 +18,7 @@ from streamtwl.messages import AnyMessage
 from streamtwl.models import registry
 from streamtwl.ontology import categories
 from streamtwl.pipeline import Outcome, build
+from streamtwl.reasoners.recurrent import Recurrent
 from streamtwl.report import Reporter
 from streamtwl.sinks.publisher import Publisher
 
@@ -73,6 +74,8 @@ class Session:
         )
         model = registry.find(settings.backbone.model)
         self._models = {model.name: registry.checksum(model) or ""}
+        if isinstance(self._pipeline.reasoner, Recurrent):
+            self._models[self._pipeline.reasoner.kind] = self._pipeline.reasoner.sha256
         self._publisher = publisher
         self._sink = sink
         self._due_s = settings.hop_s if all(source.clocked for source in sources) else None

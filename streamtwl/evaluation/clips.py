@@ -1,27 +1,46 @@
-"""`streamtwl evaluate`: whole clips and their beginnings, every baseline, every fold."""
+"""`streamtwl evaluate`: whole clips, their beginnings and noise; every baseline, every fold."""
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from streamtwl.errors import UsageError
 from streamtwl.evaluation import baselines, compare, datasets
-from streamtwl.evaluation.baselines import BASELINES, Baseline
+from streamtwl.evaluation.baselines import BASELINES, SAMPLES, Baseline
 from streamtwl.evaluation.datasets import Clip
-from streamtwl.evaluation.posteriors import Scored, Scorer, prefixes
+from streamtwl.evaluation.posteriors import (
+    Augmentation,
+    Scored,
+    Scorer,
+    prefixes,
+    white_noise,
+    white_noise_between,
+)
 
 PREFIXES = (1, 2, 3, 5, 9)  # patches heard
 WHOLE = "whole clip"
+NOISY = {
+    f"{snr} dB": Augmentation(f"white noise {snr} dB", white_noise(snr)) for snr in (20, 10, 0)
+}
+CLEAN, WITH_NOISE = "clean", "with noise"  # kinds of training
+COPIES = tuple(  # of each training clip, beside the clip; the test's noise has the seed 0
+    Augmentation("white noise 0 to 25 dB", white_noise_between(0, 25), seed) for seed in (1, 2)
+)
 REFERENCE = "LR, root of mean posterior"  # what the others are compared with
 VOTE = "majority vote, LR on patches"
+COUNTS = {samples: f"LR, counts of {samples} samples" for samples in SAMPLES}
+SHOWN = (REFERENCE, "LR, log of mean posterior", *COUNTS.values(), "LR, mean embedding")
 SEEDS = (0, 1, 2, 3, 4)  # of the draws
 
 STAGES = ("scoring clips", "folds")
 Progress = Callable[[str, int, int], None]  # (what, done, of)
+Scores = dict[Augmentation | None, dict[Path, Scored]]  # None: the clip as it is
+Right = dict[str, dict[str, dict[str, float]]]  # method, heard, clip: share of right answers
 
 
 def evaluate(
@@ -31,11 +50,13 @@ def evaluate(
     folds: Sequence[int] = (),
     limit: int | None = None,
     hop_s: float = 0.48,
+    noise: bool = True,
 ) -> dict:
-    """Run every baseline on every fold; write results.json, table.md and plot.png into `out`.
+    """Run every baseline on every fold; write results.json, table.md and the plots into `out`.
 
     A fold that `out` holds already is not run again. `limit` takes so many clips of each class and
-    fold, for a quick look. Returns what results.json holds.
+    fold, for a quick look. Without `noise`, neither test nor training clips are heard in noise.
+    Returns what results.json holds.
     """
     clips = _limited(datasets.load(folder), limit)
     wanted = sorted(set(folds) or {clip.fold for clip in clips})
@@ -43,56 +64,68 @@ def evaluate(
     if unknown:
         raise UsageError(f"no fold {sorted(unknown)[0]} in {folder}")
     out.mkdir(parents=True, exist_ok=True)
-    scorer = Scorer(hop_s=hop_s)
-    scored = {}
-    for done, clip in enumerate(clips, 1):
-        scored[clip.path] = scorer.score(clip.path)
-        progress(STAGES[0], done, len(clips))
-    asked = _digest(clips, hop_s, [baseline.name for baseline in BASELINES])
-    by_clip: dict[str, dict[str, dict[str, float]]] = {}  # method, heard, clip: share right
+    scored = _score(clips, wanted, Scorer(hop_s=hop_s), noise, progress)
+    asked = _digest(
+        clips,
+        hop_s,
+        [baseline.name for baseline in BASELINES],
+        [(each.name, each.seed) for each in (*NOISY.values(), *COPIES) if noise],
+    )
+    by_clip: dict[str, Right] = {}  # by the kind of training
     for done, fold in enumerate(wanted, 1):
         kept = out / f"fold-{fold}-{asked}.json"
         if not kept.exists():
             partial = kept.with_suffix(".partial")
-            partial.write_text(json.dumps(run_fold(clips, scored, fold)))
+            partial.write_text(json.dumps(run_fold(clips, scored, fold, noise)))
             partial.rename(kept)
-        for method, heard in json.loads(kept.read_text()).items():
-            for name, right in heard.items():
-                by_clip.setdefault(method, {}).setdefault(name, {}).update(right)
+        for trained, methods in json.loads(kept.read_text()).items():
+            of_training = by_clip.setdefault(trained, {})
+            for method, heard in methods.items():
+                for name, right in heard.items():
+                    of_training.setdefault(method, {}).setdefault(name, {}).update(right)
         progress(STAGES[1], done, len(wanted))
-    results = summarise(by_clip, {str(clip.path): clip.source for clip in clips})
+    source = {str(clip.path): clip.source for clip in clips}
+    trained = {kind: summarise(right, source) for kind, right in by_clip.items()}
+    results = {"reference": REFERENCE, "trained": trained}
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     (out / "table.md").write_text(markdown(results))
     plot(results, out / "plot.png")
+    if noise:
+        plot_noise(results, out / "noise.png")
+        plot_samples(results, out / "samples.png")
     return results
 
 
 def run_fold(
-    clips: Sequence[Clip], scored: dict[Path, Scored], fold: int
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Return, for each method and how much was heard, each test clip's share of right answers."""
+    clips: Sequence[Clip], scored: Scores, fold: int, noise: bool = True
+) -> dict[str, Right]:
+    """Return, for each kind of training, each test clip's share of right answers."""
     training, test = datasets.split(clips, fold)
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for baseline in BASELINES:
-        heard = results[baseline.name] = {}
-        patches = [scored[clip.path] for clip in test]
-        model, _ = baselines.fit(baseline, training, [scored[c.path] for c in training], fold)
-        for name, part in [(WHOLE, patches)] + [(str(n), prefixes(patches, n)) for n in PREFIXES]:
-            heard[name] = _right(model, baseline, test, part)
-        if baseline.name == REFERENCE:
-            votes = [baselines.majority_vote(model, baseline, each, 0) for each in patches]
-            right = (vote == clip.label for vote, clip in zip(votes, test, strict=True))
-            results[VOTE] = {
-                WHOLE: {str(c.path): float(r) for c, r in zip(test, right, strict=True)}
-            }
-    return results
+    whole = [scored[None][clip.path] for clip in test]
+    heard = {WHOLE: whole} | {str(n): prefixes(whole, n) for n in PREFIXES}
+    kinds: dict[str, tuple[Augmentation | None, ...]] = {CLEAN: (None,)}
+    if noise:
+        kinds[WITH_NOISE] = (None, *COPIES)
+        heard |= {
+            name: [scored[change][clip.path] for clip in test] for name, change in NOISY.items()
+        }
+    return {
+        kind: _run_training(
+            training * len(copies),
+            [scored[copy][clip.path] for copy in copies for clip in training],
+            test,
+            heard,
+            fold,
+        )
+        for kind, copies in kinds.items()
+    }
 
 
-def summarise(by_clip: dict[str, dict[str, dict[str, float]]], source: dict[str, str]) -> dict:
+def summarise(by_clip: Right, source: dict[str, str]) -> dict:
     """Return accuracy and its interval, and the comparison with the reference, of each method."""
-    results: dict = {"reference": REFERENCE, "methods": {}}
+    methods: dict[str, dict[str, dict]] = {}
     for method, heard in by_clip.items():
-        rows = results["methods"][method] = {}
+        rows = methods[method] = {}
         for name, right in heard.items():
             paths = sorted(right)
             values = np.array([right[path] for path in paths])
@@ -102,19 +135,28 @@ def summarise(by_clip: dict[str, dict[str, dict[str, float]]], source: dict[str,
             if reference is not None and method != REFERENCE:
                 other = np.array([reference[path] for path in paths])
                 rows[name]["against_reference"] = asdict(compare.paired(values, other, sources))
-    return results
+    return methods
 
 
 def markdown(results: dict) -> str:
-    """Return the table: accuracy in per cent, and the difference from the reference."""
+    """Return the tables: accuracy in per cent, and the difference from the reference; noise."""
+    trained = results["trained"]
+    table = _table(trained[CLEAN])
+    if WITH_NOISE not in trained:
+        return table
+    noise_table = _noise_table(trained)
+    return f"Trained on clean clips:\n\n{table}\nWhole clips in white noise:\n\n{noise_table}"
+
+
+def _table(methods: dict) -> str:
     heard = [WHOLE, *map(str, PREFIXES)]
     lines = [
-        f"| method | {WHOLE} | against {results['reference']}: difference, only it, only ref. | "
+        f"| method | {WHOLE} | against {REFERENCE}: difference, only it, only ref. | "
         + " | ".join(f"{n} patches" for n in heard[1:])
         + " |",
         "|" + " --- |" * (len(heard) + 2),
     ]
-    for method, rows in results["methods"].items():
+    for method, rows in methods.items():
         accuracy = rows[WHOLE]["accuracy"]
         cells = [f"{_percent(accuracy)} ({_bounds(accuracy)})"]
         if against := rows[WHOLE].get("against_reference"):
@@ -130,15 +172,23 @@ def markdown(results: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _noise_table(trained: dict) -> str:
+    heard = {"clean": WHOLE} | {name: name for name in NOISY}
+    columns = [(kind, name) for kind in (CLEAN, WITH_NOISE) for name in heard]
+    titles = [f"trained {kind}: {name}" for kind, name in columns]
+    lines = [f"| method | {' | '.join(titles)} |", "|" + " --- |" * (len(columns) + 1)]
+    for method in trained[CLEAN]:
+        cells = [trained[kind][method][heard[name]]["accuracy"] for kind, name in columns]
+        cells = [f"{_percent(each)} ({_bounds(each)})" for each in cells]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def plot(results: dict, path: Path) -> None:
-    """Draw accuracy over the patches heard."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    """Draw accuracy over the patches heard, trained on clean clips."""
+    pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    for method, rows in results["methods"].items():
+    for method, rows in results["trained"][CLEAN].items():
         if all(str(n) in rows for n in PREFIXES):
             means = [100 * rows[str(n)]["accuracy"]["mean"] for n in PREFIXES]
             axes.plot(PREFIXES, means, marker="o", label=method)
@@ -149,6 +199,106 @@ def plot(results: dict, path: Path) -> None:
     pyplot.close(figure)
 
 
+def plot_noise(results: dict, path: Path) -> None:
+    """Draw accuracy over the SNR of whole clips, for both kinds of training."""
+    pyplot = _pyplot()
+    heard = {"clean": WHOLE} | {name: name for name in NOISY}
+    shades = pyplot.get_cmap("viridis")(np.linspace(0.9, 0.3, len(COUNTS)))
+    colours = dict(zip(COUNTS.values(), shades, strict=True))
+    figure, both = pyplot.subplots(1, 2, figsize=(11, 5), sharey=True, layout="constrained")
+    for axes, (kind, methods) in zip(both, results["trained"].items(), strict=True):
+        for method in SHOWN:
+            means = [100 * methods[method][name]["accuracy"]["mean"] for name in heard.values()]
+            style = ":" if method in colours else "-"
+            axes.plot(list(heard), means, style, marker="o", label=method, c=colours.get(method))
+        axes.set(title=f"trained {kind}", xlabel="white noise, SNR")
+        axes.grid(alpha=0.3)
+    both[0].set_ylabel("accuracy, %")
+    figure.legend(*both[0].get_legend_handles_labels(), loc="outside right center")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def plot_samples(results: dict, path: Path) -> None:
+    """Draw accuracy over the samples drawn, beside what many samples come to."""
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for kind, name, colour in ((CLEAN, WHOLE, "tab:blue"), (WITH_NOISE, "10 dB", "tab:red")):
+        methods = results["trained"][kind]
+        shown = f"{'clean' if name == WHOLE else name}, trained {kind}"
+        drawn = [methods[method][name]["accuracy"] for method in COUNTS.values()]
+        means = np.array([100 * each["mean"] for each in drawn])
+        bounds = [[100 * each[bound] for each in drawn] for bound in ("low", "high")]
+        errors = np.abs(np.array(bounds) - means)
+        axes.errorbar(
+            list(COUNTS),
+            means,
+            errors,
+            marker="o",
+            capsize=3,
+            c=colour,
+            label=f"{shown}: K samples",
+        )
+        limit = 100 * methods[REFERENCE][name]["accuracy"]["mean"]
+        axes.axhline(limit, ls="--", c=colour, label=f"{shown}: full posterior (root of mean)")
+    axes.set_xscale("log", base=2)
+    axes.set(xlabel="samples K a patch", ylabel="accuracy, %")
+    axes.set_xticks(list(COUNTS), [str(samples) for samples in COUNTS])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="lower right")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _score(
+    clips: Sequence[Clip], folds: Sequence[int], scorer: Scorer, noise: bool, progress: Progress
+) -> Scores:
+    """Score what the folds need: every clip as it is, test clips in noise, training copies."""
+    jobs: list[tuple[Clip, Augmentation | None]] = [(clip, None) for clip in clips]
+    if noise:
+        tested = [clip for clip in clips if clip.fold in folds]
+        trained = [clip for clip in clips if set(folds) - {clip.fold}]
+        jobs += [(clip, change) for change in NOISY.values() for clip in tested]
+        jobs += [(clip, change) for change in COPIES for clip in trained]
+    scored: Scores = {}
+    for done, (clip, change) in enumerate(jobs, 1):
+        scored.setdefault(change, {})[clip.path] = scorer.score(clip.path, change)
+        progress(STAGES[0], done, len(jobs))
+    return scored
+
+
+def _run_training(
+    training: Sequence[Clip],
+    scored: Sequence[Scored],
+    test: Sequence[Clip],
+    heard: dict[str, list[Scored]],
+    seed: int,
+) -> Right:
+    """Train every baseline on `scored`, a row for each of `training`; test it on all `heard`."""
+    results: Right = {}
+    for baseline in BASELINES:
+        model, _ = baselines.fit(baseline, training, scored, seed)
+        results[baseline.name] = {
+            name: _right(model, baseline, test, part) for name, part in heard.items()
+        }
+        if baseline.name == REFERENCE:
+            results[VOTE] = {
+                name: _votes_right(model, baseline, test, heard[name])
+                for name in (WHOLE, *NOISY)
+                if name in heard
+            }
+    return results
+
+
 def _right(
     model: baselines.Pipeline, baseline: Baseline, clips: Sequence[Clip], scored: Sequence[Scored]
 ) -> dict[str, float]:
@@ -156,6 +306,13 @@ def _right(
     truth = np.array([clip.label for clip in clips])
     right = [model.predict(baselines.features(baseline, scored, seed)) == truth for seed in seeds]
     return {str(c.path): float(r) for c, r in zip(clips, np.mean(right, axis=0), strict=True)}
+
+
+def _votes_right(
+    model: baselines.Pipeline, baseline: Baseline, clips: Sequence[Clip], scored: Sequence[Scored]
+) -> dict[str, float]:
+    votes = [baselines.majority_vote(model, baseline, each, 0) for each in scored]
+    return {str(c.path): float(v == c.label) for c, v in zip(clips, votes, strict=True)}
 
 
 def _digest(*asked: object) -> str:

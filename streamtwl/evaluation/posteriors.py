@@ -98,6 +98,15 @@ def white_noise(snr_db: float) -> Change:
     return add
 
 
+def white_noise_between(low_db: float, high_db: float) -> Change:
+    """Return a change that adds white noise at an SNR drawn uniformly from that range."""
+
+    def add(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return white_noise(rng.uniform(low_db, high_db))(samples, rng)
+
+    return add
+
+
 def prefixes(scored: Sequence[Scored], patches: int) -> list[Scored]:
     """Return the first so many patches of each clip."""
     return [Scored(each.posteriors[:patches], each.embeddings[:patches]) for each in scored]

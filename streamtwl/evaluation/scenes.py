@@ -149,7 +149,7 @@ def plan_scene(
 
 
 def plan_background(
-    rng: Generator, packages: list[list[Path]], length: int, levels_db: Sequence[float] = (0, 0)
+    rng: Generator, packages: list[list[Path]], length: int, levels_db: tuple[float, float] = (0, 0)
 ) -> tuple[Stretch, ...]:
     """Draw a background of `length` samples: runs of pieces of one package, each at one level."""
     pieces = dealt(rng, [dealt(rng, package) for package in packages])

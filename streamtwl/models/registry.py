@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+CHECKPOINTS = Path(__file__).parent / "checkpoints"  # trained by this project
 BUILDER = 1  # raise it when `build` makes another file from the same carrier
 
 
@@ -73,7 +74,7 @@ def checksum(model: Model) -> str | None:
     """Return the SHA-256 of the model's file if it is there and whole, else None."""
     try:
         card = json.loads(_card(model).read_text())
-        found = _sha256(path(model))
+        found = sha256(path(model))
     except (OSError, ValueError):
         return None
     wanted = {"sha256": found, "carrier_sha256": model.carrier.sha256, "builder": BUILDER}
@@ -103,8 +104,26 @@ def pull(model: Model, progress: Callable[[int, int], None] | None = None) -> Pa
     return path(model)
 
 
+def find_reasoner(name: str) -> Path:
+    """Return the file of a trained reasoner: a path, or the name of one that streamtwl ships."""
+    if name.endswith(".onnx") or "/" in name:
+        if not Path(name).is_file():
+            raise UsageError(f"--reasoner {name}: there is no such file")
+        return Path(name)
+    shipped = {file.stem: file for file in CHECKPOINTS.glob("*.onnx")}
+    if name not in shipped:
+        names = ", ".join(["evidence", *sorted(shipped)])
+        raise UsageError(f"no reasoner is called '{name}': there is {names}, or an .onnx file")
+    return shipped[name]
+
+
 def session(model: Model, threads: int) -> "onnxruntime.InferenceSession":
     """Return an ONNX Runtime session over the model's file, on a GPU where there is one."""
+    return open_session(path(model), threads)
+
+
+def open_session(file: Path, threads: int) -> "onnxruntime.InferenceSession":
+    """Return an ONNX Runtime session over an ONNX file, on a GPU where there is one."""
     try:
         import onnxruntime
     except ModuleNotFoundError:
@@ -121,7 +140,7 @@ def session(model: Model, threads: int) -> "onnxruntime.InferenceSession":
         for provider in ("CUDAExecutionProvider", "CPUExecutionProvider")
         if provider in onnxruntime.get_available_providers()
     ]
-    return onnxruntime.InferenceSession(str(path(model)), options, providers=providers)
+    return onnxruntime.InferenceSession(str(file), options, providers=providers)
 
 
 def _build(model: Model, carrier: Path, scratch: Path) -> None:
@@ -138,7 +157,7 @@ def _build(model: Model, carrier: Path, scratch: Path) -> None:
     built = scratch / "built.onnx"
     onnx.save(yamnet_onnx.build(exported), built)
     card = {
-        "sha256": _sha256(built),
+        "sha256": sha256(built),
         "carrier_sha256": model.carrier.sha256,
         "builder": BUILDER,
     }
@@ -150,6 +169,7 @@ def _card(model: Model) -> Path:
     return path(model).with_suffix(".json")
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

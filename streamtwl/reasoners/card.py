@@ -1,0 +1,36 @@
+"""What a reasoner's file says of itself, in the ONNX metadata under CARD."""
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+CARD = "streamtwl.card"
+
+
+class Card(Struct, kw_only=True):
+    """Where a trained reasoner comes from, and what it takes."""
+
+    name: str  # [a-z0-9_-]+
+    about: str
+    kind: Literal["recurrent"]  # the contract that the graph keeps: see recurrent.py
+    backbone: str  # whose posteriors it reads
+    hop_s: float  # of the streams it was trained on
+    labels: list[str]  # of its scores, in their order
+    on: float  # the thresholds chosen with it: an event begins here ...
+    off: float  # ... and ends here
+    data: str  # what it was trained on
+    folds: list[int]  # of the data, seen in training
+    command: str  # makes it again
+    version: str  # of streamtwl
+    validation: dict[str, float] = {}  # how it did on the validation split it was chosen by
+
+
+def decode(text: str) -> Card:
+    """Return the card in a file's metadata; raises msgspec.MsgspecError."""
+    return msgspec.json.decode(text, type=Card)
+
+
+def encode(card: Card) -> str:
+    """Return a card as it goes into a file's metadata."""
+    return msgspec.json.encode(card).decode()

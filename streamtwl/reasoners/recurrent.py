@@ -1,0 +1,96 @@
+"""A trained reasoner that reads posteriors: an ONNX graph that takes one step, with a state.
+
+    posterior float32[S, C], state float32[S, D], elapsed_s float32[S, 1]
+        -> scores float32[S, L] in [0, 1], new_state float32[S, D]
+
+A stream's first step has a state of zeros and an endless `elapsed_s`; after a gap in the stream it
+is longer than a hop, and it is up to the graph to forget.
+"""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.errors import UsageError
+from streamtwl.models import registry
+from streamtwl.reasoners import card
+from streamtwl.reasoners.card import Card
+from streamtwl.reasoners.decision import Decision
+
+ENDLESS_S = 1e9
+INPUTS = ["posterior", "state", "elapsed_s"]
+OUTPUTS = ["scores", "new_state"]
+SUFFIX = ".onnx"
+
+
+class Recurrent:
+    """Steps the graph of a reasoner's file, a state a stream."""
+
+    def __init__(self, path: Path) -> None:
+        """Load a reasoner's file; raises UsageError where it is none."""
+        try:
+            self._session = registry.open_session(path, threads=1)
+        except Exception as error:  # ONNX Runtime's own kinds share no better base
+            raise UsageError(f"--reasoner {path}: it is no ONNX file ({_first(error)})") from None
+        written = self._session.get_modelmeta().custom_metadata_map.get(card.CARD)
+        if written is None:
+            raise UsageError(f"--reasoner {path}: it carries no card; `streamtwl train` makes one")
+        try:
+            self.card: Card = card.decode(written)
+        except msgspec.MsgspecError as error:
+            raise UsageError(f"--reasoner {path}: its card does not fit ({error})") from None
+        inputs = {each.name: each.shape for each in self._session.get_inputs()}
+        outputs = [each.name for each in self._session.get_outputs()]
+        if list(inputs) != INPUTS or outputs != OUTPUTS:
+            raise UsageError(
+                f"--reasoner {path}: its graph takes {', '.join(inputs)} and gives "
+                f"{', '.join(outputs)}; a recurrent one has {', '.join(INPUTS)} and "
+                f"{', '.join(OUTPUTS)}"
+            )
+        self.kind = self.card.name
+        self.sha256 = registry.sha256(path)
+        self.labels = self.card.labels
+        self._zeros = np.zeros(inputs["state"][1], np.float32)
+        self._past: dict[int, tuple[int, np.ndarray]] = {}  # stream: (position, float32[D])
+
+    def step(
+        self,
+        streams: list[int],
+        positions: list[int],
+        samples: np.ndarray,
+        posteriors: np.ndarray,
+    ) -> list[Decision]:
+        """Take one new patch of each of S streams; `samples` is not read."""
+        states, elapsed_s = [], []
+        for stream, position in zip(streams, positions, strict=True):
+            before, state = self._past.get(stream, (None, self._zeros))
+            states.append(state)
+            elapsed_s.append(ENDLESS_S if before is None else (position - before) / SAMPLE_RATE)
+        given = {
+            "posterior": posteriors,
+            "state": np.stack(states),
+            "elapsed_s": np.array(elapsed_s, np.float32)[:, None],
+        }
+        scores, states = self._session.run(OUTPUTS, given)
+        self._past |= zip(streams, zip(positions, states, strict=True), strict=True)
+        return [self._decide(row) for row in scores]
+
+    def forget(self, stream: int) -> None:
+        """Let go of a stream that has ended."""
+        self._past.pop(stream, None)
+
+    def refine(self, deadline: float) -> None:
+        """Nothing to add: a step is all there is to it."""
+        return None
+
+    def _decide(self, scores: np.ndarray) -> Decision:
+        best = int(scores.argmax())
+        confidence = float(scores[best])
+        label = self.labels[best] if confidence >= self.card.on else None
+        return Decision(label, confidence, scores, scores)
+
+
+def _first(error: Exception) -> str:
+    return str(error).splitlines()[0]

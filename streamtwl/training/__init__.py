@@ -1,0 +1,1 @@
+"""Behind the extra `train`: what is learned from labelled streams, and how it becomes a file."""

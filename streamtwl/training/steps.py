@@ -1,0 +1,208 @@
+"""Models that read a stream of posteriors step by step, and how they become a reasoner's file.
+
+Each is a torch module that keeps the contract of `reasoners/recurrent.py`: (posterior, state,
+elapsed_s) to (scores, new state). All but the GRU stand on one linear model of a single patch.
+"""
+
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from streamtwl.reasoners import card as cards
+from streamtwl.reasoners.card import Card
+from streamtwl.reasoners.recurrent import ENDLESS_S, INPUTS, OUTPUTS
+
+FLOOR = 1e-6  # under a posterior's logarithm
+GAP_S = 1.0  # a longer step is a gap in the stream
+
+
+class LogPosterior(nn.Module):
+    """Posteriors as features: logarithms brought to zero mean and unit variance."""
+
+    mean: Tensor  # float32[C]
+    scale: Tensor  # float32[C]
+
+    def __init__(self, posteriors: Tensor) -> None:
+        """Take float32[n, C] training posteriors for mean and variance."""
+        super().__init__()
+        logs = torch.log(posteriors + FLOOR)
+        self.register_buffer("mean", logs.mean(dim=0))
+        self.register_buffer("scale", logs.std(dim=0).clamp_min(FLOOR))
+
+    def forward(self, posterior: Tensor) -> Tensor:
+        """Return float32[..., C] features."""
+        return (torch.log(posterior + FLOOR) - self.mean) / self.scale
+
+
+class PatchModel(nn.Module):
+    """A softmax regression over L labels and "none", on one patch."""
+
+    log_prior: Tensor  # float32[L + 1]: log shares of training time
+
+    def __init__(self, features: LogPosterior, labels: int) -> None:
+        super().__init__()
+        self.features = features
+        self.linear = nn.Linear(len(features.mean), labels + 1)
+        self.register_buffer("log_prior", torch.zeros(labels + 1))
+
+    def forward(self, posterior: Tensor) -> Tensor:
+        """Return float32[..., L + 1] log-probabilities; "none" is the last."""
+        return torch.log_softmax(self.linear(self.features(posterior)), dim=-1)
+
+
+class WindowTop(nn.Module):
+    """Each window by itself, and only its strongest label: what MediaPipe's stream gives."""
+
+    state_size = 1
+
+    def __init__(self, patch: PatchModel) -> None:
+        super().__init__()
+        self.patch = patch
+
+    def forward(self, posterior: Tensor, state: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities = torch.exp(self.patch(posterior))
+        strongest = probabilities.max(dim=-1, keepdim=True).values
+        kept = torch.where(probabilities >= strongest, probabilities, 0.0)[:, :-1]
+        return kept, state + 0.0 * elapsed_s
+
+
+class MovingAverage(nn.Module):
+    """An exponential moving average of the patch model's probabilities: what most programs do."""
+
+    def __init__(self, patch: PatchModel, half_life_s: float) -> None:
+        super().__init__()
+        self.patch = patch
+        self.half_life_s = half_life_s
+        self.state_size = len(patch.log_prior)
+
+    def forward(self, posterior: Tensor, state: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
+        kept = torch.exp2(-elapsed_s / self.half_life_s)
+        mean = kept * state + (1 - kept) * torch.exp(self.patch(posterior))
+        return mean[:, :-1], mean
+
+
+class Filter(nn.Module):
+    """The forward filter of a hidden Markov model whose states are the labels and "none".
+
+    The state is drawn anew from the prior at the rate 1 / duration_s, else it stays: its transition
+    over t seconds is exp(-t / duration_s) I + (1 - exp(-t / duration_s)) 1 prior^T. A patch speaks
+    with the weight (p(label | patch) / prior) ** exponent: windows overlap and share their noise,
+    so each is less than one independent observation. Rabiner, A tutorial on hidden Markov models,
+    Proc. IEEE 77 (1989), equations 19-20, with scaled likelihoods for the emissions.
+    """
+
+    def __init__(self, patch: PatchModel, duration_s: float, exponent: float) -> None:
+        super().__init__()
+        self.patch = patch
+        self.duration_s = duration_s
+        self.exponent = exponent
+        self.state_size = len(patch.log_prior)
+
+    def forward(self, posterior: Tensor, state: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
+        stays = torch.exp(-elapsed_s / self.duration_s)
+        foretold = stays * state + (1 - stays) * torch.exp(self.patch.log_prior)
+        belief = torch.softmax(torch.log(foretold + 1e-12) + self.evidence(posterior), dim=-1)
+        return belief[:, :-1], belief
+
+    def evidence(self, posterior: Tensor) -> Tensor:
+        """Return float32[..., L + 1]: a patch's log-likelihood of each state, up to a constant."""
+        return self.exponent * (self.patch(posterior) - self.patch.log_prior)
+
+    @torch.no_grad()
+    def smooth(self, posteriors: Tensor, elapsed_s: Tensor) -> np.ndarray:
+        """Return float32[n, T, L]: the beliefs of the forward-backward smoother, future included.
+
+        Takes float32[n, T, C] and float32[n, T], as `run` does. Rabiner's equations 24-27.
+        """
+        evidence = torch.exp(self.evidence(posteriors))  # [n, T, L + 1]
+        prior = torch.exp(self.patch.log_prior)
+        state = torch.zeros(len(posteriors), self.state_size)
+        forward = []
+        for t in range(posteriors.shape[1]):
+            _, state = self(posteriors[:, t], state, elapsed_s[:, t, None])
+            forward.append(state)
+        backward = torch.ones_like(state)
+        smoothed = []
+        for t in reversed(range(posteriors.shape[1])):
+            belief = forward[t] * backward
+            smoothed.append(belief / belief.sum(dim=-1, keepdim=True))
+            stays = torch.exp(-elapsed_s[:, t, None] / self.duration_s)
+            ahead = evidence[:, t] * backward
+            backward = stays * ahead + (1 - stays) * (ahead @ prior)[:, None]
+            backward = backward / backward.sum(dim=-1, keepdim=True)
+        return torch.stack(smoothed[::-1], dim=1)[..., :-1].numpy()
+
+
+class Gru(nn.Module):
+    """A gated recurrent unit beside a linear path, one probability a label."""
+
+    def __init__(self, features: LogPosterior, labels: int, hidden: int) -> None:
+        super().__init__()
+        self.features = features
+        self.squeeze = nn.Linear(len(features.mean), hidden)
+        self.cell = nn.GRUCell(hidden, hidden)
+        self.drop = nn.Dropout(0.3)
+        self.read = nn.Linear(hidden, labels)
+        self.direct = nn.Linear(len(features.mean), labels)
+        self.state_size = hidden
+
+    def forward(self, posterior: Tensor, state: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(posterior)
+        known = torch.where(elapsed_s > GAP_S, torch.zeros_like(state), state)
+        state = self.cell(self.drop(torch.relu(self.squeeze(features))), known)
+        return torch.sigmoid(self.read(self.drop(state)) + self.direct(features)), state
+
+
+Step = WindowTop | MovingAverage | Filter | Gru
+
+
+def run(step: Step, posteriors: Tensor, elapsed_s: Tensor) -> Tensor:
+    """Return float32[n, T, L] scores of n streams of T patches.
+
+    Takes float32[n, T, C], and float32[n, T] seconds since the patch before, ENDLESS_S at first.
+    """
+    state = torch.zeros(len(posteriors), step.state_size)
+    scores = []
+    for t in range(posteriors.shape[1]):
+        given, state = step(posteriors[:, t], state, elapsed_s[:, t, None])
+        scores.append(given)
+    return torch.stack(scores, dim=1)
+
+
+def elapsed(positions: np.ndarray, rate: int) -> np.ndarray:
+    """Return float32[T] seconds since the patch before, of int64[T] positions."""
+    return np.append(ENDLESS_S, np.diff(positions) / rate).astype(np.float32)
+
+
+def export(step: Step, categories: int, card: Card, path: Path) -> None:
+    """Write a reasoner's file: the graph, and its card in the metadata."""
+    streams = torch.export.Dim("streams")
+    given = (
+        torch.full((2, categories), 0.1),
+        torch.zeros(2, step.state_size),
+        torch.full((2, 1), card.hop_s),
+    )
+    step.eval()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own exporter, about itself
+        program = torch.onnx.export(
+            step,
+            given,
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            dynamic_shapes=({0: streams}, {0: streams}, {0: streams}),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {cards.CARD: cards.encode(card)})
+    partial = path.with_suffix(".partial")
+    onnx.save(model, partial)
+    partial.rename(path)
