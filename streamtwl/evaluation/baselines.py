@@ -143,6 +143,12 @@ GRUS = ((128, 0.1), (128, 0.3))  # (hidden units, weight decay)
 EPOCHS = 50
 BATCH = 16  # streams
 
+_FILTERS = [
+    ({"duration_s": duration_s, "exponent": exponent}, steps.Filter)
+    for duration_s in DURATIONS_S
+    for exponent in EXPONENTS
+]
+
 TOP, AVERAGE, FILTER, SMOOTHER, GRU = (
     "window top-1",
     "moving average",
@@ -228,14 +234,7 @@ def fit_timeline(
     for name, candidates in (
         (TOP, [({}, steps.WindowTop)]),
         (AVERAGE, [({"half_life_s": each}, steps.MovingAverage) for each in HALF_LIVES_S]),
-        (
-            FILTER,
-            [
-                ({"duration_s": duration_s, "exponent": exponent}, steps.Filter)
-                for duration_s in DURATIONS_S
-                for exponent in EXPONENTS
-            ],
-        ),
+        (FILTER, _FILTERS),
     ):
         progress(name)
         tried = [
@@ -244,6 +243,16 @@ def fit_timeline(
         setting, thresholds = _best(tried, choose_by)
         step = candidates[0][1](patch_of_both, **setting)
         chosen[name] = Chosen(step, **thresholds, setting={"penalty": penalty, **setting})
+    progress(SMOOTHER)
+    setting, thresholds = _best(
+        [
+            (setting, kind(patch, **setting).smooth(choose_by.posteriors, choose_by.elapsed_s))
+            for setting, kind in _FILTERS
+        ],
+        choose_by,
+    )
+    step = steps.Filter(patch_of_both, **setting)
+    chosen[SMOOTHER] = Chosen(step, **thresholds, setting={"penalty": penalty, **setting})
     progress(GRU)
     grus = [_fit_gru(fit_on, hidden, decay, seed, choose_by) for hidden, decay in GRUS]
     tried = [
@@ -306,7 +315,9 @@ def _fit_gru(
     for epoch in range(1, epochs + 1):
         gru.train()
         for batch in np.array_split(rng.permutation(len(target)), -(-len(target) // BATCH)):
-            scores = steps.run(gru, streams.posteriors[batch], streams.elapsed_s[batch])
+            scores, _ = gru.read_stream(
+                streams.posteriors[batch], torch.zeros(len(batch), gru.state_size)
+            )
             loss = torch.nn.functional.binary_cross_entropy(scores, target[batch])
             optimiser.zero_grad()
             loss.backward()

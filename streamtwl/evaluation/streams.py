@@ -109,6 +109,12 @@ def stream(name: str, plan: scenes.Plan, snr_db: float, scorer: Scorer) -> Strea
         partial = cached.with_suffix(".partial.npy")
         np.save(partial, posteriors)
         partial.rename(cached)
-    hop = round(scorer.hop_s * SAMPLE_RATE)
-    positions = np.minimum(WINDOW + hop * np.arange(len(posteriors)), plan.length)
-    return Stream(name, plan.length / SAMPLE_RATE, positions, posteriors, events)
+    duration_s = plan.length / SAMPLE_RATE
+    ends = positions(len(posteriors), scorer.hop_s, duration_s)
+    return Stream(name, duration_s, ends, posteriors, events)
+
+
+def positions(patches: int, hop_s: float, duration_s: float) -> np.ndarray:
+    """Return int64[n], where the windows of a recording's patches end."""
+    ends = WINDOW + round(hop_s * SAMPLE_RATE) * np.arange(patches)
+    return np.minimum(ends, round(duration_s * SAMPLE_RATE))

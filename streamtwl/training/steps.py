@@ -145,17 +145,23 @@ class Gru(nn.Module):
         super().__init__()
         self.features = features
         self.squeeze = nn.Linear(len(features.mean), hidden)
-        self.cell = nn.GRUCell(hidden, hidden)
+        self.gru = nn.GRU(hidden, hidden, batch_first=True)
         self.drop = nn.Dropout(0.3)
         self.read = nn.Linear(hidden, labels)
         self.direct = nn.Linear(len(features.mean), labels)
         self.state_size = hidden
 
     def forward(self, posterior: Tensor, state: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.features(posterior)
         known = torch.where(elapsed_s > GAP_S, torch.zeros_like(state), state)
-        state = self.cell(self.drop(torch.relu(self.squeeze(features))), known)
-        return torch.sigmoid(self.read(self.drop(state)) + self.direct(features)), state
+        scores, state = self.read_stream(posterior[:, None], known)
+        return scores[:, 0], state
+
+    def read_stream(self, posteriors: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return float32[n, T, L] scores of gapless float32[n, T, C], and the state after them."""
+        features = self.features(posteriors)
+        squeezed = self.drop(torch.relu(self.squeeze(features)))
+        states, last = self.gru(squeezed, state[None])
+        return torch.sigmoid(self.read(self.drop(states)) + self.direct(features)), last[0]
 
 
 Step = WindowTop | MovingAverage | Filter | Gru

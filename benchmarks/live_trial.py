@@ -1,0 +1,336 @@
+"""The live trial: scenes through `streamtwl listen`, judged by what a ZeroMQ subscriber received.
+
+    tools/corpus.sh CORPUS
+    .venv/bin/python benchmarks/live_trial.py --corpus CORPUS --out TRIAL
+
+For each fold of ESC-10 every baseline is trained on scenes of the other folds and the corpus's
+training side, with all choices made on scenes of a validation split (`evaluation/baselines.py`);
+20 scenes of 2 minutes at 20, 10 and 5 dB, and an hour of nothing, from the fold and the corpus's
+test side, are played through the product by each of them. The smoother, which sees the future, is
+the bound; it alone does not go through the product. The open vocabulary is played on the same
+scenes and judged through esc50_audioset.csv: what it tells of sounds that are none of the ten is
+not judged.
+
+TRIAL/results.json, tables.md and plot.png hold the result; what TRIAL holds already is not run
+again. About an hour and a half on two cores; --fold and --scenes make it less.
+"""
+
+import argparse
+import csv
+import functools
+import json
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import soundfile
+import torch
+from rich.progress import Progress
+
+import streamtwl
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.errors import StreamtwlError
+from streamtwl.evaluation import baselines, datasets, scenes, score, streams, timeline, trial
+from streamtwl.evaluation.posteriors import Scorer
+from streamtwl.evaluation.score import Played
+from streamtwl.evaluation.timeline import Scene, Sound
+from streamtwl.messages import AnyMessage, Event, Label, Scored
+from streamtwl.ontology import categories, everyday
+from streamtwl.reasoners.card import Card
+from streamtwl.training import steps
+
+SPAWN = multiprocessing.get_context("spawn")
+DATA = Path(__file__).parents[2] / "shared" / "data"
+COMMAND = "benchmarks/live_trial.py"
+SNR_DB = (20, 10, 5)
+SEED = 1
+LIVE = (baselines.TOP, baselines.AVERAGE, baselines.FILTER, baselines.GRU)
+OPEN = {"open": ["--labels", "all"], "open, everyday": ["--labels", "everyday"]}
+OFF_SHARE = 0.5  # of the shipped pipeline
+NOTHING = "nothing"
+
+
+def main() -> None:
+    """Train, play, judge, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--corpus", type=Path, required=True, help="made by tools/corpus.sh")
+    add("--out", type=Path, required=True, help="folder for models, scenes, messages and results")
+    add(
+        "--data",
+        type=Path,
+        default=DATA,
+        help="esc10/ and esc50_audioset.csv (../shared/data)",
+    )
+    add("--fold", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="test folds (all)")
+    add("--scenes", type=int, default=20, help="a fold, each at every SNR (20)")
+    add("--minutes", type=float, default=60, help="of nothing (60)")
+    add("--jobs", type=int, default=2, help="processes (2)")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    train = functools.partial(train_fold, asked.data, asked.corpus, asked.out)
+    render = functools.partial(
+        make_scenes, asked.data, asked.corpus, asked.out, asked.scenes, asked.minutes
+    )
+    with Progress() as progress, ProcessPoolExecutor(asked.jobs, SPAWN) as pool:
+        for what, work, given in (
+            ("training", train, asked.fold),
+            ("scenes", render, [0, *asked.fold]),
+            ("playing", functools.partial(play, asked.out, asked.scenes), plays(asked.fold)),
+        ):
+            bar = progress.add_task(what, total=len(given))
+            for _ in pool.map(work, given):
+                progress.advance(bar)
+    results = judge(asked.out, asked.data, asked.fold, asked.scenes)
+    (asked.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    tables = score.markdown(results, baselines.FILTER)
+    (asked.out / "tables.md").write_text(tables)
+    score.plot(results, str(asked.out / "plot.png"))
+    print(tables)
+
+
+def train_fold(data: Path, corpus: Path, out: Path, fold: int) -> None:
+    """Train every baseline for a test fold; write the reasoners' files, and all in models.pt."""
+    folder = out / f"fold{fold}"
+    if (folder / "models.pt").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    clips = datasets.load(data / "esc10")
+    labels = sorted({clip.label for clip in clips})
+    fit, choose, _ = streams.materials(clips, corpus, fold)
+    scorer = Scorer(threads=1)
+    both = [
+        streams.training_streams(material, count, [SEED, fold, part], scorer, lambda *_: None)
+        for part, (material, count) in enumerate(
+            ((fit, streams.TRAINING_SCENES), (choose, streams.VALIDATION_SCENES))
+        )
+    ]
+    fit_on, choose_by = (baselines.arrays(each, labels) for each in both)
+    chosen = baselines.fit_timeline(fit_on, choose_by, SEED, lambda _: None)
+    for name in LIVE:
+        one = chosen[name]
+        card = Card(
+            name=slug(name),
+            about=f"{name} on ESC-10, test fold {fold}",
+            kind="recurrent",
+            backbone="yamnet",
+            hop_s=scorer.hop_s,
+            labels=labels,
+            on=one.on,
+            off=one.off,
+            data="esc10",
+            folds=sorted({clip.fold for clip in clips} - {fold}),
+            command=COMMAND,
+            version=streamtwl.__version__,
+            validation={
+                "in_force_f1": one.in_force_f1,
+                "false_starts_per_minute": one.false_starts_per_minute,
+                **one.setting,
+            },
+        )
+        steps.export(one.step, len(categories()), card, folder / f"{slug(name)}.onnx")
+    torch.save(chosen, folder / "models.pt")
+
+
+def make_scenes(data: Path, corpus: Path, out: Path, count: int, minutes: float, fold: int) -> None:
+    """Write a fold's scenes, or with fold 0 the hour of nothing, as tools/make_scene.py does."""
+    folder = out / "scenes"
+    folder.mkdir(exist_ok=True)
+    packages = scenes.read_pieces(corpus)
+    if not fold:
+        if not (folder / "nothing.flac").exists():
+            rng = np.random.default_rng([SEED, 0])
+            nothing = scenes.make_nothing(rng, packages, 60 * minutes)
+            soundfile.write(folder / "nothing.flac", nothing, SAMPLE_RATE, subtype="PCM_16")
+        return
+    parts = scenes.read_parts([c for c in datasets.load(data / "esc10") if c.fold == fold])
+    for number in range(count):
+        rng = np.random.default_rng([SEED, fold, number])
+        plan = scenes.plan_scene(rng, parts, packages, streams.SCENE_S)
+        for snr_db in SNR_DB:
+            stem = folder / scene_name(fold, number, snr_db)
+            if stem.with_suffix(".csv").exists():
+                continue
+            samples, rows = scenes.make_scene(plan, snr_db)
+            soundfile.write(stem.with_suffix(".flac"), samples, SAMPLE_RATE, subtype="PCM_16")
+            with stem.with_suffix(".csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, scenes.COLUMNS, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+
+
+def plays(folds: Sequence[int]) -> list[tuple[str, int, int | None]]:
+    """Return what is to be played: method, fold, SNR or None for nothing."""
+    closed = [(method, fold, at) for method in LIVE for fold in folds for at in (*SNR_DB, None)]
+    opened = [(method, fold, at) for method in OPEN for fold in folds for at in SNR_DB]
+    return [*closed, *opened, *((method, folds[0], None) for method in OPEN)]
+
+
+def play(out: Path, count: int, what: tuple[str, int, int | None]) -> list[AnyMessage]:
+    """Play scenes by a method, unless that was done; return what the subscriber received."""
+    method, fold, snr_db = what
+    played = NOTHING if snr_db is None else f"snr{snr_db}"
+    options = OPEN.get(method) or ["--reasoner", str(out / f"fold{fold}" / f"{slug(method)}.onnx")]
+    names = [NOTHING]
+    if snr_db is not None:
+        names = [scene_name(fold, number, snr_db) for number in range(count)]
+    files = [out / "scenes" / f"{name}.flac" for name in names]
+    kept = out / f"fold{fold}" / f"{slug(method)}-{played}.msgpack"
+    return trial.play(files, options, kept, lambda *_: None)
+
+
+def judge(out: Path, data: Path, folds: Sequence[int], count: int) -> dict:
+    """Return every figure of every method."""
+    told = {method: tell(out, data, method, folds, count) for method in (*LIVE, *OPEN)}
+    told[baselines.SMOOTHER] = smooth(out, data, folds, count)
+    results: dict = {
+        "methods": {method: score.score(*both) for method, both in told.items()},
+        "bounds": [baselines.SMOOTHER],
+        "against": {},
+    }
+    reference = told[baselines.FILTER][0]
+    for method in (*LIVE, baselines.SMOOTHER):
+        if method != baselines.FILTER:
+            results["against"][method] = score.compare(told[method][0], reference)
+    return results
+
+
+def tell(
+    out: Path, data: Path, method: str, folds: Sequence[int], count: int
+) -> tuple[list[Played], list[Played]]:
+    """Return (scenes, nothing) as a method's subscriber had them."""
+    labels = sorted(right_names(data))
+    played, nothing = [], []
+    for _, fold, snr_db in (each for each in plays(folds) if each[0] == method):
+        messages = play(out, count, (method, fold, snr_db))
+        share = OFF_SHARE
+        if method in OPEN:
+            messages = [closed(message, right_names(data)) for message in messages]
+            messages = [m for m in messages if not isinstance(m, Event) or m.label in labels]
+        else:
+            chosen = torch.load(out / f"fold{fold}" / "models.pt", weights_only=False)[method]
+            share = chosen.off / chosen.on
+        numbers: Sequence[int] = range(count) if snr_db is not None else [0]
+        for number in numbers:
+            name = NOTHING if snr_db is None else scene_name(fold, number, snr_db)
+            truth, duration_s = read_truth(out / "scenes" / name)
+            own = trial.of_source(messages, name)
+            scene = timeline.read_messages(name, duration_s, truth, labels, own)
+            (nothing if snr_db is None else played).append(
+                Played(fold, number, snr_db or 0, scene, share)
+            )
+    return played, nothing
+
+
+def smooth(
+    out: Path, data: Path, folds: Sequence[int], count: int
+) -> tuple[list[Played], list[Played]]:
+    """Return (scenes, nothing) as the smoother has them, every belief told at its moment."""
+    scorer = Scorer()
+    played, nothing = [], []
+    for fold in folds:
+        chosen = torch.load(out / f"fold{fold}" / "models.pt", weights_only=False)
+        one = chosen[baselines.SMOOTHER]
+        labels = sorted(right_names(data))
+        names: list[tuple[int, int | None]] = [(n, at) for n in range(count) for at in SNR_DB]
+        for number, snr_db in [*names, (0, None)]:
+            name = NOTHING if snr_db is None else scene_name(fold, number, snr_db)
+            truth, duration_s = read_truth(out / "scenes" / name)
+            posteriors = scorer.score(out / "scenes" / f"{name}.flac").posteriors
+            ends = streams.positions(len(posteriors), scorer.hop_s, duration_s)
+            elapsed_s = torch.from_numpy(steps.elapsed(ends, SAMPLE_RATE))[None]
+            scores = one.step.smooth(torch.from_numpy(posteriors)[None], elapsed_s)[0]
+            best = scores.argmax(axis=1)
+            scene = Scene(
+                name=name,
+                duration_s=duration_s,
+                truth=truth,
+                told=[],
+                positions=ends,
+                times_s=ends / SAMPLE_RATE,
+                scores=scores,
+                labels=labels,
+                named=[
+                    labels[i] if row[i] >= one.on else None
+                    for i, row in zip(best, scores, strict=True)
+                ],
+            )
+            one_played = Played(
+                fold,
+                number,
+                snr_db or 0,
+                timeline.retrack(scene, one.on, one.off),
+                one.off / one.on,
+            )
+            (nothing if snr_db is None else played).append(one_played)
+    order = {at: i for i, at in enumerate(SNR_DB)}
+    played.sort(key=lambda each: (each.fold, order[int(each.snr_db)], each.number))
+    return played, nothing
+
+
+@functools.cache
+def right_names(data: Path) -> dict[str, frozenset[str]]:
+    """Return the names that are right for each of ESC-10's classes, everyday ones included."""
+    labels = {clip.label for clip in datasets.load(data / "esc10")}
+    with (data / "esc50_audioset.csv").open(newline="") as file:
+        names = {
+            row["category"]: set(row["audioset"].split("|"))
+            for row in csv.DictReader(file)
+            if row["category"] in labels
+        }
+    return {
+        label: frozenset(right | {sound for sound, of in everyday().items() if right & {*of}})
+        for label, right in names.items()
+    }
+
+
+def closed(message: AnyMessage, right: dict[str, frozenset[str]]) -> AnyMessage:
+    """Return a message in the ten classes' words; a name that is none of theirs stays as it is."""
+    to_class = {name: label for label, names in right.items() for name in names}
+    if isinstance(message, Event):
+        return msgspec.structs.replace(message, label=to_class.get(message.label, message.label))
+    if isinstance(message, Label):
+        best: dict[str, float] = {}
+        for each in message.top:
+            label = to_class.get(each.label)
+            if label is not None:
+                best[label] = max(each.score, best.get(label, 0.0))
+        top = [Scored(label, value) for label, value in best.items()]
+        return msgspec.structs.replace(message, label=to_class.get(message.label or ""), top=top)
+    return message
+
+
+def read_truth(stem: Path) -> tuple[list[Sound], float]:
+    """Return (what sounds, seconds) of a scene."""
+    duration_s = soundfile.info(stem.with_suffix(".flac")).duration
+    if stem.name == NOTHING:
+        return [], duration_s
+    with stem.with_suffix(".csv").open(newline="") as file:
+        return [
+            Sound(row["label"], float(row["onset_s"]), float(row["offset_s"]))
+            for row in csv.DictReader(file)
+        ], duration_s
+
+
+def scene_name(fold: int, number: int, snr_db: float) -> str:
+    """Return what a scene is called, as a file and on the wire."""
+    return f"fold{fold}-{number:02}-snr{snr_db:g}"
+
+
+def slug(method: str) -> str:
+    """Return a method's name as a file's, and as a reasoner's on the wire."""
+    return method.lower().replace(", ", "-").replace(" ", "-")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except StreamtwlError as error:
+        sys.exit(f"live_trial.py: {error}")

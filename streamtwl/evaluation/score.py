@@ -1,0 +1,317 @@
+"""The live trial's tables: what each method's subscribers believed, against the truth."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from streamtwl.evaluation import sound_events, timeline
+from streamtwl.evaluation.timeline import Scene
+
+LAGS_S = (0.0, 0.5, 1.0, 2.0)
+ONS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+RECALL = 0.9
+STARTS_PER_MINUTE = 2.0  # at which methods are compared
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One scene as one method told it."""
+
+    fold: int
+    number: int
+    snr_db: float
+    scene: Scene
+    off_share: float  # of the threshold for on: the one for off
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """A method at one threshold, the same for all folds."""
+
+    on: float
+    f1: float  # in force
+    starts_per_minute: float
+    recall: float
+    nothing_per_hour: float  # events where there is nothing
+
+
+def score(played: Sequence[Played], nothing: Sequence[Played]) -> dict:
+    """Return every figure of one method: by SNR, and over its thresholds."""
+    levels = sorted({each.snr_db for each in played}, reverse=True)
+    hours = sum(each.scene.duration_s for each in nothing) / 3600
+    return {
+        "by_snr": {
+            f"{level:g}": _at(level, [p for p in played if p.snr_db == level]) for level in levels
+        },
+        "nothing_per_hour": sum(len(each.scene.told) for each in nothing) / hours,
+        "swept": [asdict(each) for each in sweep(played, nothing)],
+    }
+
+
+def compare(a: Sequence[Played], b: Sequence[Played]) -> dict:
+    """Return A against B on the same scenes, by SNR: in-force F1 at lags, and sounds named."""
+    result = {}
+    for level in sorted({each.snr_db for each in a}, reverse=True):
+        of_a = [each for each in a if each.snr_db == level]
+        of_b = [each for each in b if each.snr_db == level]
+        assert [each.scene.name for each in of_a] == [each.scene.name for each in of_b]
+        groups = [(each.fold, each.number) for each in of_a]
+        named = [
+            np.isfinite(np.concatenate([timeline.onset_delays(each.scene) for each in side]))
+            for side in (of_a, of_b)
+        ]
+        result[f"{level:g}"] = {
+            "f1": {
+                f"{lag_s:g}": asdict(
+                    timeline.bootstrap_paired(
+                        _agreements(of_a, lag_s), _agreements(of_b, lag_s), timeline.f1, groups
+                    )
+                )
+                for lag_s in LAGS_S
+            },
+            "named_only_a": int(np.count_nonzero(named[0] & ~named[1])),
+            "named_only_b": int(np.count_nonzero(named[1] & ~named[0])),
+        }
+    return result
+
+
+def sweep(played: Sequence[Played], nothing: Sequence[Played]) -> list[Swept]:
+    """Return a method at every threshold, told again from the scores that were sent."""
+    minutes = sum(each.scene.duration_s for each in played) / 60
+    hours = sum(each.scene.duration_s for each in nothing) / 3600
+    sounds = sum(len(each.scene.truth) for each in played)
+    swept = []
+    for on in ONS:
+        scenes = [_retracked(each, on) for each in played]
+        counts = np.array([timeline.agreement(scene) for scene in scenes]).sum(axis=0)
+        swept.append(
+            Swept(
+                on,
+                float(timeline.f1(counts)),
+                sum(map(timeline.false_starts, scenes)) / minutes,
+                sum(map(timeline.found, scenes)) / sounds,
+                sum(len(_retracked(each, on).told) for each in nothing) / hours,
+            )
+        )
+    return swept
+
+
+def at_starts(swept: Sequence[dict], starts_per_minute: float = STARTS_PER_MINUTE) -> float:
+    """Return the in-force F1 at so many false starts a minute, interpolated between thresholds."""
+    in_order = sorted(swept, key=lambda each: each["starts_per_minute"])
+    starts = [each["starts_per_minute"] for each in in_order]
+    return float(np.interp(starts_per_minute, starts, [each["f1"] for each in in_order]))
+
+
+def nothing_at_recall(swept: Sequence[dict], recall: float = RECALL) -> float | None:
+    """Return events an hour of nothing at the highest threshold with that recall, if there is."""
+    enough = [each for each in swept if each["recall"] >= recall]
+    return min((each["nothing_per_hour"] for each in enough), default=None)
+
+
+def markdown(results: dict, reference: str) -> str:
+    """Return the tables of every method's figures."""
+    return "\n".join(
+        [
+            *_in_force_table(results, reference),
+            *_delay_table(results),
+            *_lag_table(results),
+            *_standard_table(results),
+            *_nothing_table(results),
+        ]
+    )
+
+
+def plot(results: dict, path: str) -> None:
+    """Draw in-force F1 over false events in an hour of nothing, a line a method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
+    for method, figures in results["methods"].items():
+        swept = figures["swept"]
+        dashed = "--" if method in results["bounds"] else "-"
+        for axis, over in zip(axes, ("nothing_per_hour", "starts_per_minute"), strict=True):
+            x, y = [each[over] for each in swept], [each["f1"] for each in swept]
+            axis.plot(x, y, dashed, marker=".", label=method)
+    axes[0].set(xlabel="events told in an hour of nothing", ylabel="in-force F1", xscale="symlog")
+    axes[1].set(xlabel="false starts a minute, in the scenes", xlim=(0, 12))
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    axes[1].legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _at(level: float, played: Sequence[Played]) -> dict:
+    scenes = [each.scene for each in played]
+    groups = [(each.fold, each.number) for each in played]
+    minutes = sum(scene.duration_s for scene in scenes) / 60
+    starts = np.array([(timeline.false_starts(s), s.duration_s / 60) for s in scenes])
+    onsets = np.concatenate([timeline.onset_delays(scene) for scene in scenes])
+    offsets = np.concatenate([timeline.offset_delays(scene) for scene in scenes])
+    onsets_named = onsets[np.isfinite(onsets)]
+    by_label = np.array([timeline.agreement_of_label(scene) for scene in scenes])
+    lags = {}
+    for lag_s in LAGS_S:
+        counts = _agreements(played, lag_s)
+        lags[f"{lag_s:g}"] = {
+            "f1": asdict(timeline.bootstrap(counts, timeline.f1, groups)),
+            "right": asdict(timeline.bootstrap(counts, _right, groups)),
+        }
+    return {
+        "lags": lags,
+        "label_f1": asdict(timeline.bootstrap(by_label, timeline.f1, groups)),
+        "false_starts_per_minute": asdict(timeline.bootstrap(starts, _ratio, groups)),
+        "sounds": len(onsets),
+        "minutes": minutes,
+        "named": float(np.isfinite(onsets).mean()),
+        "onset_s": _median_and_p90(onsets_named),
+        "offset_s": _median_and_p90(offsets),
+        **sound_events.sed_eval_metrics(scenes),
+        **sound_events.psds(scenes),
+    }
+
+
+def _in_force_table(results: dict, reference: str) -> list[str]:
+    levels = _levels(results)
+    lines = [
+        "### In force: F1 of what a subscriber believes at each moment",
+        "",
+        "95 % intervals are bootstraps over scenes. At 2/min: the threshold moved until there are two "
+        "false starts a minute in the test scenes, all SNRs together.",
+        "",
+        "| method | "
+        + " | ".join(f"{level} dB | false starts a minute" for level in levels)
+        + f" | F1 at 2/min | against {reference}: "
+        + ", ".join(f"{level} dB" for level in levels)
+        + " |",
+        "|" + " --- |" * (2 * len(levels) + 3),
+    ]
+    for method, figures in results["methods"].items():
+        cells = []
+        for level in levels:
+            at = figures["by_snr"][level]
+            cells.append(_interval(at["lags"]["0"]["f1"]))
+            cells.append(f"{at['false_starts_per_minute']['mean']:.1f}")
+        cells.append(f"{at_starts(figures['swept']):.3f}")
+        against = results["against"].get(method)
+        cells.append(
+            ", ".join(_interval(against[level]["f1"]["0"], "+") for level in levels)
+            if against
+            else ""
+        )
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _delay_table(results: dict) -> list[str]:
+    levels = _levels(results)
+    lines = [
+        "### How soon: seconds from onset to the right label, from offset to its end",
+        "",
+        "| method | "
+        + " | ".join(
+            f"{level} dB: named, onset median, p90, offset median, p90" for level in levels
+        )
+        + " |",
+        "|" + " --- |" * (len(levels) + 1),
+    ]
+    for method, figures in results["methods"].items():
+        cells = []
+        for level in levels:
+            at = figures["by_snr"][level]
+            seconds = [*at["onset_s"], *at["offset_s"]]
+            cells.append(", ".join([f"{100 * at['named']:.0f} %", *(f"{s:.2f}" for s in seconds)]))
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _lag_table(results: dict) -> list[str]:
+    levels = _levels(results)
+    lines = [
+        "### At lag: what is said of a moment 0, 0.5, 1, 2 s later (F1; share of time all right)",
+        "",
+        "| method | " + " | ".join(f"{level} dB" for level in levels) + " |",
+        "|" + " --- |" * (len(levels) + 1),
+    ]
+    for method, figures in results["methods"].items():
+        cells = []
+        for level in levels:
+            lags = figures["by_snr"][level]["lags"].values()
+            f1 = ", ".join(f"{lag['f1']['mean']:.3f}" for lag in lags)
+            right = ", ".join(f"{100 * lag['right']['mean']:.0f}" for lag in lags)
+            cells.append(f"{f1}; {right} %")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _standard_table(results: dict) -> list[str]:
+    levels = _levels(results)
+    lines = [
+        "### The field's metrics: segment F1 (1 s), event F1 (0.5 s collar), PSDS 1, PSDS 2; "
+        "F1 of the one label in force",
+        "",
+        "| method | " + " | ".join(f"{level} dB" for level in levels) + " |",
+        "|" + " --- |" * (len(levels) + 1),
+    ]
+    names = ("segment_f1_micro", "event_f1_micro", "psds1", "psds2")
+    for method, figures in results["methods"].items():
+        cells = []
+        for level in levels:
+            at = figures["by_snr"][level]
+            values = ", ".join(f"{at[name]:.3f}" for name in names)
+            cells.append(f"{values}; {at['label_f1']['mean']:.3f}")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _nothing_table(results: dict) -> list[str]:
+    lines = [
+        f"### In the hour of nothing: events told an hour, and at {100 * RECALL:.0f} % recall",
+        "",
+        "| method | as set | at 90 % recall | highest recall |",
+        "| --- | --- | --- | --- |",
+    ]
+    for method, figures in results["methods"].items():
+        at_recall = nothing_at_recall(figures["swept"])
+        said = "not reached" if at_recall is None else f"{at_recall:.0f}"
+        most = max(each["recall"] for each in figures["swept"])
+        lines.append(
+            f"| {method} | {figures['nothing_per_hour']:.1f} | {said} | {100 * most:.0f} % |"
+        )
+    return [*lines, ""]
+
+
+def _levels(results: dict) -> list[str]:
+    return list(next(iter(results["methods"].values()))["by_snr"])
+
+
+def _interval(interval: dict, sign: str = "") -> str:
+    low, high = interval["low"], interval["high"]
+    return f"{interval['mean']:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
+def _agreements(played: Sequence[Played], lag_s: float) -> np.ndarray:
+    return np.array([timeline.agreement(each.scene, lag_s) for each in played])
+
+
+def _retracked(played: Played, on: float) -> Scene:
+    return timeline.retrack(played.scene, on, played.off_share * on)
+
+
+def _right(counts: np.ndarray) -> np.ndarray:
+    return counts[..., 3] / counts[..., 4]
+
+
+def _ratio(stats: np.ndarray) -> np.ndarray:
+    return stats[..., 0] / stats[..., 1]
+
+
+def _median_and_p90(seconds: np.ndarray) -> list[float]:
+    if not len(seconds):
+        return [float("nan")] * 2
+    return [float(value) for value in np.percentile(seconds, (50, 90))]

@@ -1,0 +1,103 @@
+"""Scenes played through the product: `streamtwl listen` in a process, a subscriber in this one."""
+
+import socket as sockets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from streamtwl.errors import SinkError
+from streamtwl.messages import AnyMessage, Event, Label, Status, decode
+
+LISTEN = (sys.executable, "-c", "from streamtwl.cli import main; main()", "listen")
+PATIENCE_S = 120.0  # without a message, while the listener runs
+_encoder = msgspec.msgpack.Encoder()
+
+
+def play(
+    files: Sequence[Path], options: Sequence[str], kept: Path, told: Callable[[int, int], None]
+) -> list[AnyMessage]:
+    """Return the label, event and status messages that a subscriber had of these recordings.
+
+    They run as fast as they go, side by side, each a source named after its file. `told` is called
+    with the recordings that have ended and how many there are. Messages are kept in the file `kept`
+    and read from it the next time. Raises SinkError where the listener fails or a message is lost.
+    """
+    if kept.exists():
+        return msgspec.msgpack.decode(kept.read_bytes(), type=list[AnyMessage])
+    sources = [argument for file in files for argument in ("--file", str(file))]
+    messages = record([*sources, "--fast", *options], len(files), told)
+    refuse_gaps(messages)
+    partial = kept.with_suffix(".partial")
+    partial.write_bytes(_encoder.encode(messages))
+    partial.rename(kept)
+    return messages
+
+
+def record(
+    options: Sequence[str], sources: int, told: Callable[[int, int], None]
+) -> list[AnyMessage]:
+    """Run `streamtwl listen` with these options to its end; return what a subscriber received."""
+    bind = f"tcp://127.0.0.1:{_free_port()}"
+    messages: list[AnyMessage] = []
+    ended: set[str] = set()
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.RECONNECT_IVL, 10)
+        for kind in (Label, Event, Status):
+            socket.subscribe(f"{kind.__name__.lower()}/")
+        socket.connect(bind)
+        command = [*LISTEN, "--quiet", "--bind", bind, *options]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as listener:
+            heard_at = time.monotonic()
+            while listener.poll() is None or socket.poll(200):
+                if socket.poll(200):
+                    message = decode(socket.recv_multipart()[-1])
+                    messages.append(message)
+                    heard_at = time.monotonic()
+                    if isinstance(message, Status) and message.state == "ended":
+                        ended.add(message.source)
+                        told(len(ended), sources)
+                elif time.monotonic() > heard_at + PATIENCE_S:
+                    listener.kill()
+            if listener.returncode:
+                assert listener.stderr is not None
+                raise SinkError(f"streamtwl listen failed: {listener.stderr.read().strip()}")
+    return messages
+
+
+def refuse_gaps(messages: Sequence[AnyMessage]) -> None:
+    """Raise SinkError where a message is missing, the first and the last included."""
+    last: dict[str, int] = {}
+    for message in messages:
+        if isinstance(message, Status):
+            last |= message.last_seq
+    for kind in (Label, Event):
+        for topic in {topic for topic in last if topic.startswith(f"{kind.__name__.lower()}/")}:
+            numbers = {message.seq for message in messages if message.topic == topic}
+            missing = set(range(last[topic] + 1)) - numbers
+            if missing:
+                raise SinkError(f"{len(missing)} messages of {topic} never arrived")
+
+
+def of_source(messages: Sequence[AnyMessage], source: str) -> list[Label | Event]:
+    """Return one source's labels and events in the order they were published, each once."""
+    seen: set[tuple[str, int]] = set()
+    kept: list[Label | Event] = []
+    for message in messages:
+        if isinstance(message, Label | Event) and message.source == source:
+            key = (message.topic, message.seq)
+            if key not in seen:
+                seen.add(key)
+                kept.append(message)
+    return kept
+
+
+def _free_port() -> int:
+    with sockets.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
