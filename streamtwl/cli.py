@@ -286,6 +286,39 @@ def evaluate(
 
 
 @app.command()
+def train(
+    data: Annotated[
+        Path, typer.Argument(help="Your sounds: ESC-50's layout, or a folder per class.")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--output", help="The reasoner's file; its name is its name.")
+    ] = Path("reasoner.onnx"),
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help="Backgrounds without your sounds: FOLDER/train/ANY/*.flac, as tools/corpus.sh "
+            "makes them. (default: corpus in the cache folder)",
+            show_default=False,
+        ),
+    ] = None,
+    leave_out: Annotated[
+        list[int] | None,
+        typer.Option(help="A fold to keep for a test. Repeat it for several. (default: none)"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the scenes.", min=0)] = 0,
+    hop: Annotated[
+        float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
+    ] = 0.48,
+) -> None:
+    """Train a reasoner on your own labelled clips (needs the extra `train`).
+
+    The clips are put over backgrounds into scenes, and a hidden Markov model learns what sounds
+    when. Thresholds are chosen on clips kept apart. `listen --reasoner FILE` then uses it.
+    """
+    commands.train(data, corpus, out, leave_out or [], seed, hop)
+
+
+@app.command()
 def labels(
     every: Annotated[
         bool, typer.Option("--all", help="AudioSet's categories instead of the everyday sounds.")

@@ -239,6 +239,32 @@ def evaluate(
     print(clips.markdown(results))
 
 
+def train(
+    data: Path, corpus: Path | None, out: Path, leave_out: Sequence[int], seed: int, hop_s: float
+) -> None:
+    """Train a reasoner on a data set and say how it did on the validation split."""
+    try:
+        from streamtwl.training import train as training
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"train needs {error.name}: in a clone, .venv/bin/pip install -e '.[cpu,train]'"
+        ) from None
+    corpus = corpus or registry.cache_folder() / "corpus"
+    with _progress() as progress:
+        bars = {what: progress.add_task(what, total=None) for what in training.STAGES}
+
+        def advance(what: str, done: int, total: int) -> None:
+            progress.update(bars[what], completed=done, total=total)
+
+        card = training.train(data, corpus, out, leave_out, seed, hop_s, advance)
+    figures = card.validation
+    print(
+        f"{out}: {len(card.labels)} labels; on validation scenes in-force F1 "
+        f"{figures['in_force_f1']:.3f} at {figures['false_starts_per_minute']:.1f} false starts "
+        f"a minute\nHear with it: streamtwl listen --reasoner {out}"
+    )
+
+
 def labels(every: bool) -> None:
     """Print the names of sounds, one a line."""
     from streamtwl.ontology import categories, everyday

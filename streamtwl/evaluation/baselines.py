@@ -5,7 +5,7 @@ On timelines, each reads a stream patch by patch (`training/steps.py`). Whatever
 chosen on a source-grouped validation split of the training folds; then both are trained on.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -222,9 +222,13 @@ def in_force(scores: np.ndarray, streams: Streams, on: float, off: float) -> tup
 
 
 def fit_timeline(
-    fit_on: Streams, choose_by: Streams, seed: int, progress: Callable[[str], None]
+    fit_on: Streams,
+    choose_by: Streams,
+    seed: int,
+    progress: Callable[[str], None],
+    names: Collection[str] = (TOP, AVERAGE, FILTER, SMOOTHER, GRU),
 ) -> dict[str, Chosen]:
-    """Return every timeline baseline by its name."""
+    """Return timeline baselines by their names; `progress` is told what is being fitted."""
     progress("patch model")
     penalty = min(PENALTIES, key=lambda each: _loss(fit_patch_model(fit_on, each), choose_by))
     patch = fit_patch_model(fit_on, penalty)
@@ -236,6 +240,8 @@ def fit_timeline(
         (AVERAGE, [({"half_life_s": each}, steps.MovingAverage) for each in HALF_LIVES_S]),
         (FILTER, _FILTERS),
     ):
+        if name not in names:
+            continue
         progress(name)
         tried = [
             (setting, _scores(kind(patch, **setting), choose_by)) for setting, kind in candidates
@@ -243,27 +249,18 @@ def fit_timeline(
         setting, thresholds = _best(tried, choose_by)
         step = candidates[0][1](patch_of_both, **setting)
         chosen[name] = Chosen(step, **thresholds, setting={"penalty": penalty, **setting})
-    progress(SMOOTHER)
-    setting, thresholds = _best(
-        [
+    if SMOOTHER in names:
+        progress(SMOOTHER)
+        tried = [
             (setting, kind(patch, **setting).smooth(choose_by.posteriors, choose_by.elapsed_s))
             for setting, kind in _FILTERS
-        ],
-        choose_by,
-    )
-    step = steps.Filter(patch_of_both, **setting)
-    chosen[SMOOTHER] = Chosen(step, **thresholds, setting={"penalty": penalty, **setting})
-    progress(GRU)
-    grus = [_fit_gru(fit_on, hidden, decay, seed, choose_by) for hidden, decay in GRUS]
-    tried = [
-        ({"hidden": hidden, "decay": decay, "epochs": epochs}, _scores(gru, choose_by))
-        for (gru, epochs), (hidden, decay) in zip(grus, GRUS, strict=True)
-    ]
-    setting, thresholds = _best(tried, choose_by)
-    gru, _ = _fit_gru(
-        both, setting["hidden"], setting["decay"], seed, epochs=int(setting["epochs"])
-    )
-    chosen[GRU] = Chosen(gru, **thresholds, setting=setting)
+        ]
+        setting, thresholds = _best(tried, choose_by)
+        smoother = steps.Filter(patch_of_both, **setting)
+        chosen[SMOOTHER] = Chosen(smoother, **thresholds, setting={"penalty": penalty, **setting})
+    if GRU in names:
+        progress(GRU)
+        chosen[GRU] = _choose_gru(fit_on, choose_by, both, seed)
     return chosen
 
 
@@ -293,6 +290,19 @@ def fit_patch_model(streams: Streams, penalty: float) -> steps.PatchModel:
 
     optimiser.step(closure)
     return model.requires_grad_(False)
+
+
+def _choose_gru(fit_on: Streams, choose_by: Streams, both: Streams, seed: int) -> Chosen:
+    grus = [_fit_gru(fit_on, hidden, decay, seed, choose_by) for hidden, decay in GRUS]
+    tried = [
+        ({"hidden": hidden, "decay": decay, "epochs": epochs}, _scores(gru, choose_by))
+        for (gru, epochs), (hidden, decay) in zip(grus, GRUS, strict=True)
+    ]
+    setting, thresholds = _best(tried, choose_by)
+    gru, _ = _fit_gru(
+        both, setting["hidden"], setting["decay"], seed, epochs=int(setting["epochs"])
+    )
+    return Chosen(gru, **thresholds, setting=setting)
 
 
 def _fit_gru(

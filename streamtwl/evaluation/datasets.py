@@ -44,7 +44,7 @@ def load(folder: Path, seed: int = 0) -> list[Clip]:
     return sorted(clips, key=lambda clip: clip.path)
 
 
-def split(clips: Sequence[Clip], test_fold: int) -> tuple[list[Clip], list[Clip]]:
+def split(clips: Sequence[Clip], test_fold: int | None) -> tuple[list[Clip], list[Clip]]:
     """Return (training, test) clips; raises UsageError if they share a source recording."""
     training = [clip for clip in clips if clip.fold != test_fold]
     test = [clip for clip in clips if clip.fold == test_fold]

@@ -181,8 +181,8 @@ def _in_force_table(results: dict, reference: str) -> list[str]:
     lines = [
         "### In force: F1 of what a subscriber believes at each moment",
         "",
-        "95 % intervals are bootstraps over scenes. At 2/min: the threshold moved until there are two "
-        "false starts a minute in the test scenes, all SNRs together.",
+        "95 % intervals are bootstraps over scenes. At 2/min: the threshold moved until there are "
+        "two false starts a minute in the test scenes, all SNRs together.",
         "",
         "| method | "
         + " | ".join(f"{level} dB | false starts a minute" for level in levels)

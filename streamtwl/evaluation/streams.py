@@ -56,9 +56,12 @@ class Material:
 
 
 def materials(
-    clips: Sequence[Clip], corpus: Path, test_fold: int, seed: int = 0
+    clips: Sequence[Clip], corpus: Path, test_fold: int | None, seed: int = 0
 ) -> tuple[Material, Material, Material]:
-    """Return (to fit, to choose by, to test) for a fold: nothing of one is in another."""
+    """Return (to fit, to choose by, to test) for a fold: nothing of one is in another.
+
+    Without a test fold all clips are trained on.
+    """
     training, test = split(clips, test_fold)
     fit, choose = validation_split(training, seed)
     packages = scenes.read_pieces(corpus, "train")
