@@ -11,7 +11,7 @@ import msgspec
 import zmq
 
 from streamtwl.errors import SinkError
-from streamtwl.messages import AnyMessage, Event, Label, Status, decode
+from streamtwl.messages import AnyMessage, Event, Label, Patch, Status, decode
 
 LISTEN = (sys.executable, "-c", "from streamtwl.cli import main; main()", "listen")
 PATIENCE_S = 120.0  # without a message, while the listener runs
@@ -32,6 +32,7 @@ def play(
     sources = [argument for file in files for argument in ("--file", str(file))]
     messages = record([*sources, "--fast", *options], len(files), told)
     refuse_gaps(messages)
+    messages = [message for message in messages if not isinstance(message, Patch)]
     partial = kept.with_suffix(".partial")
     partial.write_bytes(_encoder.encode(messages))
     partial.rename(kept)
@@ -39,16 +40,22 @@ def play(
 
 
 def record(
-    options: Sequence[str], sources: int, told: Callable[[int, int], None]
+    options: Sequence[str],
+    sources: int,
+    told: Callable[[int, int], None],
+    heard: Callable[[AnyMessage], None] = lambda _: None,
 ) -> list[AnyMessage]:
-    """Run `streamtwl listen` with these options to its end; return what a subscriber received."""
+    """Run `streamtwl listen` with these options to its end; return what a subscriber received.
+
+    `heard` is called with each message as it comes.
+    """
     bind = f"tcp://127.0.0.1:{_free_port()}"
     messages: list[AnyMessage] = []
     ended: set[str] = set()
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, 10)
-        for kind in (Label, Event, Status):
+        for kind in (Patch, Label, Event, Status):
             socket.subscribe(f"{kind.__name__.lower()}/")
         socket.connect(bind)
         command = [*LISTEN, "--quiet", "--bind", bind, *options]
@@ -59,6 +66,7 @@ def record(
                     message = decode(socket.recv_multipart()[-1])
                     messages.append(message)
                     heard_at = time.monotonic()
+                    heard(message)
                     if isinstance(message, Status) and message.state == "ended":
                         ended.add(message.source)
                         told(len(ended), sources)
