@@ -22,8 +22,8 @@ import time
 from streamtwl.audio.ring import RingBuffer
 
 # position of the first frame, frames, PortAudio's overflows so far, monotonic seconds at which the
-# last frame was captured; frames lost in the ring show as a jump of the position
-HEADER = struct.Struct("<qqqd")
+# last frame came, how old it was then; frames lost in the ring show as a jump of the position
+HEADER = struct.Struct("<qqqdd")
 RING_S = 10.0
 BLOCK_S = 0.04
 BUFFER_S = 0.12  # of the driver: what the callback may be late by
@@ -103,17 +103,20 @@ def _capture(sounddevice, wanted: str) -> int:
     ring = RingBuffer(int(RING_S * rate), 4 * channels)
     fresh = threading.Event()
     overflows = 0
-    opened_at = heard_at = time.monotonic()
+    came_at = time.monotonic()
+    first_at: float | None = None  # when the first block came
+    age_s = 0.0  # of the newest frame when it came, as far as ALSA is to be believed
 
     def callback(frames, _count, clock, status) -> None:
-        nonlocal overflows, heard_at
+        nonlocal overflows, came_at, age_s, first_at
         ring.write(frames)
         overflows += status.input_overflow
-        age_s = clock.currentTime - clock.inputBufferAdcTime  # of the block's first frame
+        first_s = clock.currentTime - clock.inputBufferAdcTime  # age of the block's first frame
         block_s = len(frames) / ring.frame_bytes / rate
-        now = time.monotonic()
-        plausible = block_s <= age_s < 2.0 and now - opened_at > SETTLING_S
-        heard_at = now - (age_s - block_s if plausible else 0.0)
+        came_at = time.monotonic()
+        first_at = came_at if first_at is None else first_at
+        plausible = block_s <= first_s < 2.0 and came_at - first_at > SETTLING_S
+        age_s = first_s - block_s if plausible else 0.0
         fresh.set()
 
     stream = sounddevice.RawInputStream(
@@ -131,9 +134,9 @@ def _capture(sounddevice, wanted: str) -> int:
         while stream.active and not select.select([sys.stdin], [], [], 0)[0]:
             if fresh.wait(0.25):
                 fresh.clear()
-                _forward(ring, overflows, heard_at)
+                _forward(ring, overflows, came_at, age_s)
         gone = not stream.active
-    _forward(ring, overflows, heard_at)
+    _forward(ring, overflows, came_at, age_s)
     return _fail(f"'{device['name']}' stopped") if gone else 0
 
 
@@ -152,11 +155,11 @@ def _format(sounddevice, device: dict) -> tuple[int, int]:
     raise refusal
 
 
-def _forward(ring: RingBuffer, overflows: int, heard_at: float) -> None:
+def _forward(ring: RingBuffer, overflows: int, came_at: float, age_s: float) -> None:
     position, frames = ring.read()
     if frames:
         count = len(frames) // ring.frame_bytes
-        _write(HEADER.pack(position, count, overflows, heard_at) + frames)
+        _write(HEADER.pack(position, count, overflows, came_at, age_s) + frames)
 
 
 def _write(message: bytes) -> None:

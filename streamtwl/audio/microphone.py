@@ -14,6 +14,7 @@ import numpy as np
 
 from streamtwl.audio import capture
 from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.audio.clock import CaptureClock
 from streamtwl.audio.source import Chunk, Source
 from streamtwl.errors import DeviceError
 
@@ -59,7 +60,8 @@ class Microphone(Source):
         self._opening: dict | None = None  # what the child said: rate, channels, device
         self._received = bytearray()
         self._opened_at: int | None = None  # stream position at which this opening began
-        self._last: tuple[int, float] | None = None  # position and monotonic time last heard
+        self._last: tuple[int, float] | None = None  # position last heard, when it came (monotonic)
+        self._arrivals: CaptureClock | None = None  # of this opening
         self._alive_at = 0.0  # monotonic, of the last sign of life
         self._retry_at = 0.0
         self._failures = 0
@@ -136,7 +138,7 @@ class Microphone(Source):
         # Room for what comes between two windows, where the system allows it (Linux only).
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(self._child.stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[union-attr]
-        self._opening = self._opened_at = None
+        self._opening = self._opened_at = self._arrivals = None
         self._received.clear()
         self._alive_at = now
         self._overflows_before = self.overflows
@@ -163,14 +165,17 @@ class Microphone(Source):
         payload, start, end, heard_at, overflows = bytearray(), 0, 0, 0.0, 0
         taken, began_at = 0, math.inf  # the earliest that any chunk puts frame 0 at
         while len(self._received) >= taken + capture.HEADER.size:
-            position, count, lost, at = capture.HEADER.unpack_from(self._received, taken)
+            position, count, lost, came_at, age_s = capture.HEADER.unpack_from(
+                self._received, taken
+            )
             size = capture.HEADER.size + count * frame_bytes
             if len(self._received) < taken + size or (payload and position != end):
                 break
-            start, end, heard_at = (start if payload else position), position + count, at
+            start, end = (start if payload else position), position + count
+            heard_at = came_at - age_s
             payload += self._received[taken + capture.HEADER.size : taken + size]
             taken, overflows = taken + size, lost
-            began_at = min(began_at, at - end / rate)
+            began_at = min(began_at, came_at - end / rate)
         reopening = self._opened_at is None and self._last is not None
         settling = reopening and end < REOPENING_S * rate and not self._stopping
         if not payload or settling:
@@ -184,7 +189,11 @@ class Microphone(Source):
                 position, at = self._last
                 self._opened_at = position + round(max(0.0, began_at - at) * SAMPLE_RATE)
                 self.reopened += 1
-        self._last = (self._opened_at + round(end * SAMPLE_RATE / rate), heard_at)
+        if self._arrivals is None:
+            self._arrivals = CaptureClock(rate)
+        self._arrivals.report(end, began_at + end / rate)
+        at = self._arrivals.monotonic_at(end)  # as both ends of a gap are timed by arrival
+        self._last = (self._opened_at + round(end * SAMPLE_RATE / rate), at)
         return Chunk(frames, rate, start, self._opened_at, heard_at)
 
     def _lose(self, now: float, over: bool) -> None:

@@ -34,7 +34,8 @@ COPIES = tuple(  # of each training clip, beside the clip; the test's noise has 
 REFERENCE = "LR, root of mean posterior"  # what the others are compared with
 VOTE = "majority vote, LR on patches"
 COUNTS = {samples: f"LR, counts of {samples} samples" for samples in SAMPLES}
-SHOWN = (REFERENCE, "LR, log of mean posterior", *COUNTS.values(), "LR, mean embedding")
+LOG_OF_MEAN, EMBEDDING = "LR, log of mean posterior", "LR, mean embedding"
+SHOWN = (REFERENCE, LOG_OF_MEAN, EMBEDDING, *COUNTS.values())  # in the plot over the noise
 SEEDS = (0, 1, 2, 3, 4)  # of the draws
 
 STAGES = ("scoring clips", "folds")
@@ -203,14 +204,22 @@ def plot_noise(results: dict, path: Path) -> None:
     """Draw accuracy over the SNR of whole clips, for both kinds of training."""
     pyplot = _pyplot()
     heard = {"clean": WHOLE} | {name: name for name in NOISY}
-    shades = pyplot.get_cmap("viridis")(np.linspace(0.9, 0.3, len(COUNTS)))
+    shades = pyplot.get_cmap("Oranges")(np.linspace(0.35, 0.95, len(COUNTS)))
     colours = dict(zip(COUNTS.values(), shades, strict=True))
+    colours |= {REFERENCE: "black", LOG_OF_MEAN: "tab:blue", EMBEDDING: "tab:green"}
     figure, both = pyplot.subplots(1, 2, figsize=(11, 5), sharey=True, layout="constrained")
     for axes, (kind, methods) in zip(both, results["trained"].items(), strict=True):
         for method in SHOWN:
             means = [100 * methods[method][name]["accuracy"]["mean"] for name in heard.values()]
-            style = ":" if method in colours else "-"
-            axes.plot(list(heard), means, style, marker="o", label=method, c=colours.get(method))
+            axes.plot(
+                list(heard),
+                means,
+                "--" if method in COUNTS.values() else "-",
+                marker="o",
+                markersize=4,
+                c=colours[method],
+                label=method,
+            )
         axes.set(title=f"trained {kind}", xlabel="white noise, SNR")
         axes.grid(alpha=0.3)
     both[0].set_ylabel("accuracy, %")
@@ -223,22 +232,19 @@ def plot_samples(results: dict, path: Path) -> None:
     """Draw accuracy over the samples drawn, beside what many samples come to."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    for kind, name, colour in ((CLEAN, WHOLE, "tab:blue"), (WITH_NOISE, "10 dB", "tab:red")):
+    for kind, name, colour, aside in (
+        (CLEAN, WHOLE, "tab:blue", 0.98),  # so that the intervals do not cover each other
+        (WITH_NOISE, "10 dB", "tab:red", 1.02),
+    ):
         methods = results["trained"][kind]
         shown = f"{'clean' if name == WHOLE else name}, trained {kind}"
         drawn = [methods[method][name]["accuracy"] for method in COUNTS.values()]
         means = np.array([100 * each["mean"] for each in drawn])
         bounds = [[100 * each[bound] for each in drawn] for bound in ("low", "high")]
         errors = np.abs(np.array(bounds) - means)
-        axes.errorbar(
-            list(COUNTS),
-            means,
-            errors,
-            marker="o",
-            capsize=3,
-            c=colour,
-            label=f"{shown}: K samples",
-        )
+        label = f"{shown}: K samples"
+        x = aside * np.array(list(COUNTS))
+        axes.errorbar(x, means, errors, marker="o", capsize=3, c=colour, label=label)
         limit = 100 * methods[REFERENCE][name]["accuracy"]["mean"]
         axes.axhline(limit, ls="--", c=colour, label=f"{shown}: full posterior (root of mean)")
     axes.set_xscale("log", base=2)

@@ -158,10 +158,10 @@ def test_a_long_gap_makes_the_filter_forget_and_a_short_one_does_not():
 def test_long_certainty_does_not_underflow():
     step = steps.Filter(patch_model(), 0.5, 1.0)
     torch.nn.init.normal_(step.patch.linear.weight, std=40)
-    found = steps.run(step, heard(2, 400), seconds(*[[0.01] * 399] * 2))
+    found = steps.run(step, heard(2, 150), seconds(*[[0.01] * 149] * 2))
     assert torch.isfinite(found).all()
     assert ((found >= 0) & (found.sum(dim=-1, keepdim=True) < 1.0001)).all()
-    assert np.isfinite(step.smooth(heard(2, 400), seconds(*[[0.01] * 399] * 2))).all()
+    assert np.isfinite(step.smooth(heard(2, 150), seconds(*[[0.01] * 149] * 2))).all()
 
 
 # Moving average, window top, GRU
