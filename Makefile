@@ -1,12 +1,13 @@
 # make listen   set up and listen: to the default microphone, or to the demo where there is none
 # make test     set up what the tests need, check and test
 # make soak     the long tests
+# make train    set up what training and the benchmarks need
 # ARGS="..."    further options of `streamtwl listen` (default: --labels everyday) or pytest
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: listen test soak
+.PHONY: listen test soak train
 
 listen: ARGS ?= --labels everyday
 listen: .venv/.listen
@@ -27,6 +28,9 @@ test: .venv/.test
 
 soak: .venv/.test
 	$(BIN)/pytest -m soak $(ARGS)
+
+train: .venv/.test
+	@echo "Ready: see \`$(BIN)/streamtwl train --help\`"
 
 .venv/.listen: pyproject.toml constraints.txt | .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu]'

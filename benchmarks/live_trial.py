@@ -22,7 +22,7 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import msgspec
@@ -85,8 +85,14 @@ def main() -> None:
             ("playing", functools.partial(play, asked.out, asked.scenes), plays(asked.fold)),
         ):
             bar = progress.add_task(what, total=len(given))
-            for _ in pool.map(work, given):
-                progress.advance(bar)
+            running = [pool.submit(work, each) for each in given]
+            try:
+                for done in as_completed(running):
+                    done.result()
+                    progress.advance(bar)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     results = judge(asked.out, asked.data, asked.fold, asked.scenes)
     (asked.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     tables = score.markdown(results, baselines.FILTER)

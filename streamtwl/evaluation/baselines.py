@@ -139,8 +139,8 @@ PENALTIES = (3e-4, 1e-3, 3e-3)  # on squared weights of the patch model
 HALF_LIVES_S = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 DURATIONS_S = (0.15, 0.25, 0.5, 1.0, 2.0, 4.0)
 EXPONENTS = (0.35, 0.5, 0.7, 1.0)
-GRUS = ((128, 0.1), (128, 0.3))  # (hidden units, weight decay)
-EPOCHS = 50
+GRUS = ((128, 0.3),)  # (hidden units, weight decay)
+EPOCHS = 45
 BATCH = 16  # streams
 
 _FILTERS = [
@@ -218,7 +218,7 @@ def in_force(scores: np.ndarray, streams: Streams, on: float, off: float) -> tup
         told += np.count_nonzero(believed)
     hop_s = float(streams.elapsed_s[:, 1:].mean())
     minutes = scores.shape[0] * scores.shape[1] * hop_s / 60
-    return 2 * hit / max(told + streams.ahead.sum(), 1e-9), starts / minutes
+    return float(2 * hit / max(told + streams.ahead.sum(), 1e-9)), float(starts / minutes)
 
 
 def fit_timeline(

@@ -1,0 +1,329 @@
+"""What thinking has to beat on timelines: how it is counted, trained and chosen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.config import EventSettings
+from streamtwl.evaluation import baselines
+from streamtwl.evaluation.baselines import (
+    AVERAGE,
+    FILTER,
+    GRU,
+    SMOOTHER,
+    TOP,
+    Chosen,
+    Streams,
+    arrays,
+    fit_patch_model,
+    fit_timeline,
+    in_force,
+)
+from streamtwl.evaluation.streams import Stream, positions
+from streamtwl.evaluation.timeline import Sound
+from streamtwl.events import EventTracker
+from streamtwl.reasoners.recurrent import ENDLESS_S
+from streamtwl.training import steps
+
+LABELS = ["dog", "saw"]
+PATCHES, CATEGORIES = 40, 8
+HOP_S = 0.48
+DURATION_S = (15_600 + 7680 * (PATCHES - 1)) / SAMPLE_RATE + 0.2
+NAMES = (TOP, AVERAGE, FILTER, SMOOTHER, GRU)
+
+
+def by_hand(sounding, recently=None, ahead=None, hop_s: float = 1.0) -> Streams:
+    """One stream of one label, or more of both: what sounds at each patch, and what follows."""
+    sounding = np.array(sounding, bool)
+    elapsed_s = np.full(sounding.shape[:2], hop_s, np.float32)
+    elapsed_s[:, 0] = ENDLESS_S
+    return Streams(
+        torch.zeros(*sounding.shape[:2], CATEGORIES),
+        torch.from_numpy(elapsed_s),
+        sounding,
+        sounding if recently is None else np.array(recently, bool),
+        sounding.astype(float) if ahead is None else np.array(ahead, float),
+    )
+
+
+def column(*values):
+    """One stream of one label."""
+    return np.array(values)[None, :, None]
+
+
+# In force
+
+
+def test_in_force_by_hand():
+    truth = by_hand(column(0, 1, 1, 1, 0, 0))
+    scores = column(0.1, 0.9, 0.9, 0.1, 0.1, 0.1)  # 2 of 3 that sound, 2 of 2 that are told
+    assert in_force(scores, truth, 0.5, 0.5) == (pytest.approx(2 * 2 / (2 + 3)), 0)
+
+
+def test_who_tells_all_or_nothing():
+    truth = by_hand(column(0, 1, 1, 0))
+    assert in_force(column(0.0, 1, 1, 0), truth, 0.5, 0.5) == (1, 0)
+    assert in_force(column(0.0, 0, 0, 0), truth, 0.5, 0.5) == (0, 0)
+    assert in_force(column(0.0, 0, 0, 0), by_hand(column(0, 0, 0, 0)), 0.5, 0.5) == (0, 0)
+
+
+def test_a_belief_lasts_until_its_score_is_under_off():
+    truth = by_hand(column(1, 1, 1, 0))
+    scores = column(0.6, 0.3, 0.2, 0.1)
+    assert in_force(scores, truth, 0.5, 0.5)[0] == pytest.approx(2 * 1 / (1 + 3))
+    assert in_force(scores, truth, 0.5, 0.2)[0] == 1  # at `off` it still holds
+    assert in_force(scores, truth, 0.5, 0.05)[0] == pytest.approx(2 * 3 / (4 + 3))
+    assert in_force(column(0.4, 0.4, 0.4, 0.4), truth, 0.5, 0.2)[0] == 0  # never on
+    assert in_force(column(0.5, 0, 0, 0), truth, 0.5, 0.2)[0] > 0  # at `on` it begins
+
+
+def test_false_starts_a_minute():
+    truth = by_hand(column(0, 0, 1, 0, 0, 0), column(0, 0, 1, 1, 0, 0), hop_s=0.5)
+    scores = column(1.0, 0.0, 1.0, 0.0, 1.0, 1.0)  # false at 0, right at 2, false at 4
+    assert in_force(scores, truth, 0.5, 0.5)[1] == pytest.approx(2 / (6 * 0.5 / 60))
+    late = column(0.0, 0.0, 0.0, 1.0, 1.0, 1.0)  # it has just sounded
+    assert in_force(late, truth, 0.5, 0.5)[1] == 0
+    held = column(0.0, 0.0, 1.0, 1.0, 1.0, 1.0)  # wrong, but it began right
+    assert in_force(held, truth, 0.5, 0.5)[1] == 0
+
+
+def test_what_follows_a_decision_counts_in_parts():
+    truth = by_hand(column(0, 1, 1), ahead=column(0.5, 1, 0.25))
+    scores = column(1.0, 1.0, 1.0)
+    assert in_force(scores, truth, 0.5, 0.5)[0] == pytest.approx(2 * 1.75 / (3 + 1.75))
+
+
+def test_streams_and_labels_are_pooled_and_do_not_share_beliefs():
+    truth = by_hand([[[1, 0], [1, 0]], [[0, 0], [0, 1]]])
+    scores = np.array([[[1, 0], [0.3, 0.3]], [[0, 1], [0.3, 0.3]]])  # 0.3 holds, does not begin
+    f1, starts = in_force(scores, truth, 0.5, 0.2)
+    assert f1 == pytest.approx(2 * 3 / (4 + 3))
+    assert starts == pytest.approx(1 / (4 / 60))
+
+
+def test_beliefs_are_those_of_the_products_events():
+    rng = np.random.default_rng(3)
+    scores = rng.random((1, 60, 2)).astype(np.float32)
+    nothing = by_hand(np.zeros((1, 60, 2)), hop_s=HOP_S)
+    tracker = EventTracker(LABELS, EventSettings(on=0.7, off=0.35))
+    onsets = sum(
+        phase == "onset"
+        for t in range(60)
+        for phase, _ in tracker.step(0, 15_600 + 7680 * t, scores[0, t], scores[0, t])
+    )
+    minutes = 60 * HOP_S / 60
+    assert in_force(scores, nothing, 0.7, 0.35)[1] == pytest.approx(onsets / minutes, rel=1e-5)
+
+
+# Streams as arrays
+
+
+def stream(truth: list[Sound], seed: int = 0, noise: float = 0.05) -> Stream:
+    """Category 1 fires for a dog, 4 for a saw, while they sound at a window's end."""
+    ends = positions(PATCHES, HOP_S, DURATION_S)
+    made = Stream(f"{seed}", DURATION_S, ends, np.zeros((0, 0)), truth)
+    heard = noise * np.random.default_rng(seed).random((PATCHES, CATEGORIES))
+    heard[:, [1, 4]] += 0.8 * made.sounding(LABELS)
+    return replace(made, posteriors=heard.astype(np.float32).clip(0, 1))
+
+
+def test_arrays_by_hand():
+    """Windows end at 0.975, 1.455, 1.935 s ..."""
+    truth = [Sound("saw", 1.0, 1.5), Sound("saw", 1.2, 1.3), Sound("dog", 0.0, 1.0)]
+    made = arrays([stream(truth), stream([])], LABELS)
+    assert made.posteriors.shape == (2, PATCHES, CATEGORIES)
+    np.testing.assert_allclose(made.elapsed_s[0, :3], [ENDLESS_S, 0.48, 0.48], rtol=1e-5)
+    dog, saw = 0, 1
+    assert np.flatnonzero(made.sounding[0, :, dog]).tolist() == [0]
+    assert np.flatnonzero(made.sounding[0, :, saw]).tolist() == [1]
+    assert np.flatnonzero(made.recently[0, :, dog]).tolist() == [0, 1, 2]  # 1.935 - 0.975 < 1
+    assert np.flatnonzero(made.recently[0, :, saw]).tolist() == [1, 2, 3]  # up to 2.475
+    np.testing.assert_allclose(made.ahead[0, :2, dog], [0.025 / 0.48, 0])
+    np.testing.assert_allclose(made.ahead[0, 1, saw], 0.045 / 0.48)
+    assert made.ahead.max() <= 1
+    assert not made.sounding[1].any()
+    assert not made.recently[1].any()
+    assert not made.ahead[1].any()
+
+
+def test_the_last_decision_speaks_up_to_the_end():
+    made = arrays([stream([Sound("dog", DURATION_S - 0.1, DURATION_S)])], LABELS)
+    assert np.flatnonzero(made.ahead[0, :, 0]).tolist() == [PATCHES - 1]
+    np.testing.assert_allclose(made.ahead[0, -1, 0], 0.5)
+
+
+def test_streams_are_cut_to_the_shortest():
+    short = stream([])
+    short = replace(short, positions=short.positions[:7], posteriors=short.posteriors[:7])
+    assert arrays([stream([]), short], LABELS).sounding.shape == (2, 7, 2)
+
+
+# Training and choosing
+
+
+def scenes(count: int, seed: int, noise: float = 0.05, told: list[str] = LABELS) -> Streams:
+    """Streams with three sounds each, of 2 to 4 s, now and then at once."""
+    made = []
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        onsets = rng.uniform(0, 15, 3)
+        sounds = [
+            Sound(LABELS[i], at, at + rng.uniform(2, 4))
+            for i, at in zip((0, 1, number % 2), onsets, strict=True)
+        ]
+        one = stream(sounds, seed=1000 * seed + number, noise=noise)
+        renamed = dict(zip(LABELS, told, strict=True))
+        made.append(replace(one, truth=[replace(s, label=renamed[s.label]) for s in sounds]))
+    return arrays(made, LABELS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Little to choose from, a GRU that is there for its name's sake, and no threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "PENALTIES", (1e-3,))
+        patch.setattr(baselines, "HALF_LIVES_S", (0.1, 0.7))
+        short_and_long = ({"duration_s": each, "exponent": 1.0} for each in (0.25, 4.0))
+        patch.setattr(baselines, "_FILTERS", [(each, steps.Filter) for each in short_and_long])
+        patch.setattr(baselines, "ONS", (0.1, 0.3, 0.5, 0.7, 0.9))
+        patch.setattr(baselines, "OFF_SHARES", (1.0, 0.5))
+        patch.setattr(baselines, "GRUS", ((1, 0.1),))
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def right() -> dict[str, Chosen]:
+    """Fitted on an easy problem, with a GRU that learns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "GRUS", ((8, 0.1),))
+        patch.setattr(baselines, "BATCH", 1)
+        return fitted(scenes(6, 1), scenes(4, 2))
+
+
+def fitted(fit_on: Streams, choose_by: Streams, seed: int = 0) -> dict[str, Chosen]:
+    return fit_timeline(fit_on, choose_by, seed, lambda _: None)
+
+
+def test_a_patch_model_learns_which_category_is_whose():
+    fit_on, new = scenes(8, 1), scenes(4, 2)
+    model = fit_patch_model(fit_on, 1e-3)
+    found = torch.exp(model(new.posteriors)).numpy()
+    single = new.sounding.sum(axis=2) <= 1
+    expected = np.where(new.sounding.any(axis=2), new.sounding.argmax(axis=2), len(LABELS))
+    assert (found.argmax(axis=2) == expected)[single].mean() > 0.98
+    both = found[new.sounding.all(axis=2)]
+    assert len(both)
+    assert (both[:, :2] > 0.2).all()  # where two sound, each is half
+    none = (~fit_on.sounding.any(axis=2)).mean()
+    np.testing.assert_allclose(torch.exp(model.log_prior)[-1], none, rtol=1e-4)
+    assert torch.exp(model.log_prior).sum() == pytest.approx(1)
+
+
+def test_a_penalty_keeps_weights_small():
+    fit_on = scenes(4, 1)
+    free, tied = (fit_patch_model(fit_on, each).linear.weight.norm() for each in (1e-4, 1.0))
+    assert tied < free / 3
+
+
+def test_every_baseline_solves_an_easy_problem(right):
+    assert list(right) == list(NAMES)
+    new = scenes(6, 3)
+    for name, one in right.items():
+        assert one.off <= one.on
+        assert one.false_starts_per_minute <= baselines.FALSE_STARTS_PER_MINUTE
+        scores = (
+            one.step.smooth(new.posteriors, new.elapsed_s)
+            if name == SMOOTHER
+            else steps.run(one.step, new.posteriors, new.elapsed_s).numpy()
+        )
+        f1, starts = in_force(scores, new, one.on, one.off)
+        assert f1 > 0.8, name
+        if name != GRU:  # which learns more than a little by the validation streams
+            assert one.in_force_f1 == pytest.approx(f1, abs=0.1)
+        assert starts < 5
+    kinds = [type(right[name].step) for name in NAMES]
+    assert kinds == [steps.WindowTop, steps.MovingAverage, steps.Filter, steps.Filter, steps.Gru]
+
+
+def test_a_setting_is_the_steps_own(right):
+    average, hmm, gru = right[AVERAGE], right[FILTER], right[GRU]
+    assert average.setting == {"penalty": 1e-3, "half_life_s": average.step.half_life_s}
+    assert hmm.setting["duration_s"] == hmm.step.duration_s
+    assert gru.setting["hidden"] == gru.step.state_size
+    assert 1 <= gru.setting["epochs"] <= baselines.EPOCHS
+    assert not gru.step.training
+
+
+def test_progress_names_what_is_trained():
+    said = []
+    fit_timeline(scenes(2, 1), scenes(2, 2), 0, said.append)
+    assert said == ["patch model", *NAMES]
+
+
+def test_the_final_models_know_the_validation_streams_too():
+    """Validation streams use another category for a saw: only who saw them can know it."""
+    fit_on, choose_by = scenes(6, 1), scenes(6, 2)
+    choose_by.posteriors[:, :, [4, 6]] = choose_by.posteriors[:, :, [6, 4]].clone()
+    [chosen] = [fitted(fit_on, choose_by)[TOP]]
+    learnt = chosen.step.patch.linear.weight[LABELS.index("saw")].tolist()
+    only_fit = fit_patch_model(fit_on, 1e-3).linear.weight[LABELS.index("saw")].tolist()
+    assert learnt[6] > only_fit[6] + 0.5
+
+
+def test_the_validation_streams_decide(right):
+    wrong = fitted(scenes(6, 1), scenes(4, 2, told=LABELS[::-1]))
+    for name in NAMES:
+        assert wrong[name].in_force_f1 < 0.5 < right[name].in_force_f1, name
+    chosen = [[(one.setting, one.on, one.off) for one in each.values()] for each in (right, wrong)]
+    assert chosen[0] != chosen[1]
+
+
+def test_the_validation_streams_choose_the_half_life(right):
+    """Where a sound's patches come and go, a longer average is what helps."""
+    choose_by = scenes(8, 2)
+    flicker = torch.rand(8, PATCHES, 1, generator=torch.manual_seed(1)) < 0.4
+    silent = choose_by.posteriors.clone()
+    silent[:, :, [1, 4]] = 0.02
+    spoilt = replace(choose_by, posteriors=torch.where(flicker, silent, choose_by.posteriors))
+    average = fitted(scenes(6, 1), spoilt)[AVERAGE]
+    assert (right[AVERAGE].step.half_life_s, average.step.half_life_s) == (0.1, 0.7)
+    assert average.in_force_f1 < right[AVERAGE].in_force_f1 - 0.1
+
+
+def spurious(streams: Streams, seed: int) -> Streams:
+    """The same with a category that also fires, more or less, where its label does not sound."""
+    rng = torch.manual_seed(seed)
+    n = len(streams.posteriors)
+    fires = torch.rand(n, PATCHES, generator=rng) < 0.15
+    louder = 0.1 + 0.8 * torch.rand(n, PATCHES, generator=rng)
+    posteriors = streams.posteriors.clone()
+    posteriors[:, :, 1] = torch.where(
+        fires, torch.maximum(posteriors[:, :, 1], louder), posteriors[:, :, 1]
+    )
+    return replace(streams, posteriors=posteriors)
+
+
+def test_false_starts_are_capped_on_the_validation_streams(monkeypatch):
+    fit_on, choose_by = spurious(scenes(6, 1), 1), spurious(scenes(6, 2), 2)
+    monkeypatch.setattr(baselines, "FALSE_STARTS_PER_MINUTE", 1e9)
+    free = fitted(fit_on, choose_by)
+    monkeypatch.setattr(baselines, "FALSE_STARTS_PER_MINUTE", 1.0)
+    capped = fitted(fit_on, choose_by)
+    for name in (TOP, AVERAGE, FILTER):
+        assert free[name].false_starts_per_minute > 1, name
+        assert capped[name].false_starts_per_minute <= 1, name
+        assert capped[name].in_force_f1 < free[name].in_force_f1, name
+
+
+def test_the_same_seed_trains_the_same():
+    fit_on, choose_by = scenes(4, 1), scenes(3, 2)
+    one, again, other = (fitted(fit_on, choose_by, seed)[GRU] for seed in (0, 0, 1))
+    weights = [each.step.read.weight for each in (one, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])

@@ -1,0 +1,166 @@
+"""The live trial's own parts: what is played, and the open vocabulary in the words of ESC-10."""
+
+import importlib.util
+import itertools
+from pathlib import Path
+
+import pytest
+
+from streamtwl.evaluation import datasets
+from streamtwl.messages import Event, Label, Scored
+from streamtwl.ontology import categories, everyday
+
+PATH = Path(__file__).parents[1] / "benchmarks" / "live_trial.py"
+COMMON = {"source": "s", "session": "s", "captured_at": None, "published_at": 0.0, "seq": 3}
+RIGHT = {"dog": frozenset({"Dog", "Bark"}), "rain": frozenset({"Rain", "Raindrop"})}
+
+
+@pytest.fixture(scope="module")
+def live_trial():
+    spec = importlib.util.spec_from_file_location("live_trial", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def label(named: str | None, **top: float) -> Label:
+    return Label(
+        **COMMON,
+        position=15_600,
+        label=named,
+        confidence=max(top.values(), default=0.0),
+        top=[Scored(name, value) for name, value in top.items()],
+        reasoner="evidence",
+        samples=0,
+        traces=0,
+        refinement=0,
+        latency_ms=7.0,
+    )
+
+
+def event(named: str) -> Event:
+    about = {"id": "e", "phase": "onset", "start": 0, "end": None, "peak": 0.5, "mean": 0.4}
+    return Event(**COMMON, **about, position=1, label=named)
+
+
+def scored(message: Label) -> dict[str, float]:
+    assert len({each.label for each in message.top}) == len(message.top)
+    return {each.label: each.score for each in message.top}
+
+
+# The open vocabulary, closed
+
+
+def test_a_class_has_the_best_score_of_its_names(live_trial):
+    heard = label("Bark", Dog=0.3, Bark=0.6, Raindrop=0.2, Rain=0.1, Siren=0.9)
+    found = live_trial.closed(heard, RIGHT)
+    assert found.label == "dog"
+    assert scored(found) == {"dog": 0.6, "rain": 0.2}
+    reversed_ = label("Bark", Bark=0.6, Dog=0.3)
+    assert scored(live_trial.closed(reversed_, RIGHT)) == {"dog": 0.6}
+
+
+@pytest.mark.parametrize("named", ["Siren", None])
+def test_a_name_of_no_class_names_nothing(live_trial, named):
+    found = live_trial.closed(label(named, Siren=0.9), RIGHT)
+    assert (found.label, found.top) == (None, [])
+
+
+def test_the_rest_of_a_message_stays_and_so_does_what_was_given(live_trial):
+    heard = label("Dog", Dog=0.5)
+    found = live_trial.closed(heard, RIGHT)
+    assert (found.seq, found.position, found.latency_ms) == (3, 15_600, 7.0)
+    assert (heard.label, scored(heard)) == ("Dog", {"Dog": 0.5})
+
+
+def test_events_are_renamed_and_others_are_left(live_trial):
+    assert live_trial.closed(event("Raindrop"), RIGHT).label == "rain"
+    assert live_trial.closed(event("Siren"), RIGHT) == event("Siren")
+    assert live_trial.closed(event("Dog"), RIGHT).id == "e"
+
+
+# Which names are right
+
+
+@pytest.fixture
+def right_names(live_trial, esc10):
+    return live_trial.right_names(esc10.parent)
+
+
+def test_every_class_of_esc_10_has_names_that_can_be_told(right_names, esc10):
+    assert set(right_names) == {clip.label for clip in datasets.load(esc10)}
+    known = {*categories(), *everyday()}
+    for names in right_names.values():
+        assert names
+        assert names <= known
+
+
+def test_no_name_is_right_for_two_classes(right_names):
+    for (a, names), (b, others) in itertools.combinations(right_names.items(), 2):
+        assert not names & others, (a, b)
+
+
+def test_every_class_can_be_told_by_either_vocabulary(right_names):
+    for vocabulary in (categories(), everyday()):
+        for label, names in right_names.items():
+            assert names & set(vocabulary), label
+
+
+def test_no_everyday_sound_takes_in_more_than_its_class(right_names):
+    """An everyday name is right for a class if it is for any of the categories behind it."""
+    for label, names in right_names.items():
+        for name in names & everyday().keys():
+            others = {*everyday()[name]} - names
+            taken = {other for other, theirs in right_names.items() if theirs & others}
+            assert not taken, (label, name)
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [("dog", "Bark"), ("rooster", "Rooster"), ("crying_baby", "Crying baby"), ("rain", "Rain")],
+)
+def test_some_names_are_right(right_names, label, name):
+    assert name in right_names[label]
+
+
+# What is played
+
+
+def test_every_method_plays_every_fold_and_level_and_nothing(live_trial):
+    listed = live_trial.plays([2, 5])
+    assert len(set(listed)) == len(listed)
+    for method in live_trial.LIVE:
+        own = {each[1:] for each in listed if each[0] == method}
+        assert own == {(fold, at) for fold in (2, 5) for at in (20, 10, 5, None)}
+    for method in live_trial.OPEN:  # not trained, so nothing is the same in every fold
+        own = {each[1:] for each in listed if each[0] == method}
+        assert own == {(fold, at) for fold in (2, 5) for at in (20, 10, 5)} | {(2, None)}
+    assert {each[0] for each in listed} == {*live_trial.LIVE, *live_trial.OPEN}
+
+
+def test_a_methods_plays_are_in_the_order_in_which_methods_are_compared(live_trial):
+    orders = [
+        [each[1:] for each in live_trial.plays([1, 2]) if each[0] == method and each[2] is not None]
+        for method in (*live_trial.LIVE, *live_trial.OPEN)
+    ]
+    assert all(order == orders[0] for order in orders)
+
+
+def test_names_of_scenes_and_methods_are_sources_and_files(live_trial):
+    assert live_trial.scene_name(3, 7, 5) == "fold3-07-snr5"
+    slugs = [live_trial.slug(method) for method in (*live_trial.LIVE, *live_trial.OPEN)]
+    assert len(set(slugs)) == len(slugs)
+    for slug in [*slugs, live_trial.scene_name(1, 0, 20)]:
+        assert set(slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-")
+
+
+def test_truth_is_read_as_it_was_written(live_trial, wav, tmp_path):
+    wav("a.flac", [0.0] * 40_000)
+    (tmp_path / "a.csv").write_text(
+        "onset_s,offset_s,label,src_file,clip,snr_db\n0.5000,1.2500,dog,1,a.ogg,5.0\n"
+    )
+    truth, duration_s = live_trial.read_truth(tmp_path / "a")
+    assert duration_s == 2.5
+    assert [(each.label, each.onset_s, each.offset_s) for each in truth] == [("dog", 0.5, 1.25)]
+    wav("nothing.flac", [0.0] * 16_000)
+    assert live_trial.read_truth(tmp_path / "nothing") == ([], 1.0)
