@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import reactivex
 from reactivex import Observable, Subject
 from reactivex import operators as ops
-from reactivex.scheduler import ImmediateScheduler
 
 from streamtwl.audio.block import Block
 from streamtwl.backbones.yamnet import YamNet
@@ -61,11 +59,11 @@ class Pipeline:
         self._blocks: Subject[list[Block]] = Subject()
         self._ends: Subject[Block] = Subject()
         self._outcomes: Observable[Outcome] = self._blocks.pipe(
-            ops.flat_map(_each(self.windower.push)),
+            _each(self.windower.push),
             ops.map(backbone.score),
             ops.map(self.tracer.draw),
             ops.map(self._decide),
-            ops.flat_map(_each(self._track)),
+            _each(self._track),
             ops.merge(self._ends.pipe(ops.map(self._end))),
         )
 
@@ -117,8 +115,15 @@ def build(settings: Settings, sources: list[str]) -> Pipeline:
     check_names(settings.events.include, "events.include", reasoner.labels)
     check_names(settings.events.exclude, "events.exclude", reasoner.labels)
     if isinstance(reasoner, Recurrent):  # it brings the thresholds that were chosen with it
-        thresholds = {"events.on": reasoner.card.on, "events.off": reasoner.card.off}
-        settings = override(settings, thresholds)
+        own = set(reasoner.labels)  # the shipped rules speak of AudioSet's "Noise", not of "noise"
+        events = settings.events
+        changes = {
+            "events.on": reasoner.card.on,
+            "events.off": reasoner.card.off,
+            "events.label": {name: rule for name, rule in events.label.items() if name in own},
+            "events.exclude": [name for name in events.exclude if name in own],
+        }
+        settings = override(settings, changes)
     session = registry.session(registry.find(settings.backbone.model), settings.backbone.threads)
     return Pipeline(settings, sources, YamNet(session), reasoner)
 
@@ -151,9 +156,26 @@ def _reasoner(settings: Settings) -> Reasoner:
     return reasoner
 
 
-def _each(stage: Callable[[In], Iterable[Out]]) -> Callable[[In], Observable[Out]]:
-    """Make a stage that gives several results one that emits them one by one, at once."""
-    return lambda given: reactivex.from_iterable(stage(given), ImmediateScheduler())
+def _each(
+    stage: Callable[[In], Iterable[Out]],
+) -> Callable[[Observable[In]], Observable[Out]]:
+    """Make an operator of a stage that gives several results: it emits them one by one, at once.
+
+    Not `flat_map(from_iterable(...))`: that one takes what is raised after it for its own error,
+    tells those who have stopped listening because of it, and so it is lost.
+    """
+
+    def operator(source: Observable[In]) -> Observable[Out]:
+        def subscribe(observer, scheduler=None):
+            def on_next(given: In) -> None:
+                for each in stage(given):
+                    observer.on_next(each)
+
+            return source.subscribe(on_next, observer.on_error, observer.on_completed)
+
+        return Observable(subscribe)
+
+    return operator
 
 
 def _raise(error: Exception) -> None:

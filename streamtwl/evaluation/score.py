@@ -99,15 +99,21 @@ def sweep(played: Sequence[Played], nothing: Sequence[Played]) -> list[Swept]:
 
 def at_starts(swept: Sequence[dict], starts_per_minute: float = STARTS_PER_MINUTE) -> float:
     """Return the in-force F1 at so many false starts a minute, interpolated between thresholds."""
-    in_order = sorted(swept, key=lambda each: each["starts_per_minute"])
-    starts = [each["starts_per_minute"] for each in in_order]
-    return float(np.interp(starts_per_minute, starts, [each["f1"] for each in in_order]))
+    before: dict | None = None
+    for each in sorted(swept, key=lambda each: each["on"], reverse=True):
+        if each["starts_per_minute"] > starts_per_minute:
+            if before is None:
+                return each["f1"]
+            starts = [before["starts_per_minute"], each["starts_per_minute"]]
+            return float(np.interp(starts_per_minute, starts, [before["f1"], each["f1"]]))
+        before = each
+    return before["f1"] if before else float("nan")
 
 
 def nothing_at_recall(swept: Sequence[dict], recall: float = RECALL) -> float | None:
     """Return events an hour of nothing at the highest threshold with that recall, if there is."""
     enough = [each for each in swept if each["recall"] >= recall]
-    return min((each["nothing_per_hour"] for each in enough), default=None)
+    return max(enough, key=lambda each: each["on"])["nothing_per_hour"] if enough else None
 
 
 def markdown(results: dict, reference: str) -> str:

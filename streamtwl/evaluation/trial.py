@@ -3,6 +3,7 @@
 import socket as sockets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,7 +60,10 @@ def record(
             socket.subscribe(f"{kind.__name__.lower()}/")
         socket.connect(bind)
         command = [*LISTEN, "--quiet", "--bind", bind, *options]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as listener:
+        with (
+            tempfile.TemporaryFile("w+") as said,  # a pipe that nobody reads would fill up
+            subprocess.Popen(command, stderr=said, text=True) as listener,
+        ):
             heard_at = time.monotonic()
             while listener.poll() is None or socket.poll(200):
                 if socket.poll(200):
@@ -73,13 +77,17 @@ def record(
                 elif time.monotonic() > heard_at + PATIENCE_S:
                     listener.kill()
             if listener.returncode:
-                assert listener.stderr is not None
-                raise SinkError(f"streamtwl listen failed: {listener.stderr.read().strip()}")
+                said.seek(0)
+                raise SinkError(f"streamtwl listen failed: {said.read().strip()}")
     return messages
 
 
 def refuse_gaps(messages: Sequence[AnyMessage]) -> None:
     """Raise SinkError where a message is missing, the first and the last included."""
+    sources = {each.source for each in messages}
+    ended = {each.source for each in messages if isinstance(each, Status) and each.state == "ended"}
+    if sources - ended:
+        raise SinkError(f"the end of {', '.join(sorted(sources - ended))} never arrived")
     last: dict[str, int] = {}
     for message in messages:
         if isinstance(message, Status):

@@ -13,8 +13,9 @@ import msgspec
 import numpy as np
 
 from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.errors import UsageError
+from streamtwl.errors import StreamtwlError, UsageError
 from streamtwl.models import registry
+from streamtwl.ontology import categories
 from streamtwl.reasoners import card
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.decision import Decision
@@ -32,6 +33,8 @@ class Recurrent:
         """Load a reasoner's file; raises UsageError where it is none."""
         try:
             self._session = registry.open_session(path, threads=1)
+        except StreamtwlError:
+            raise  # ONNX Runtime is not here
         except Exception as error:  # ONNX Runtime's own kinds share no better base
             raise UsageError(f"--reasoner {path}: it is no ONNX file ({_first(error)})") from None
         written = self._session.get_modelmeta().custom_metadata_map.get(card.CARD)
@@ -49,6 +52,18 @@ class Recurrent:
                 f"{', '.join(outputs)}; a recurrent one has {', '.join(INPUTS)} and "
                 f"{', '.join(OUTPUTS)}"
             )
+        shapes = {each.name: each.shape for each in self._session.get_outputs()}
+        n_state, n_labels = inputs["state"][1], len(self.card.labels)
+        for what, found, wanted in (
+            ("posterior", inputs["posterior"][1], len(categories())),
+            ("state", n_state, n_state if isinstance(n_state, int) else "a number"),
+            ("scores", shapes["scores"][1], n_labels or "of labels"),
+        ):
+            if found != wanted:
+                raise UsageError(
+                    f"--reasoner {path}: its {what} has the size {found}, not {wanted}: "
+                    f"its card has {n_labels} labels"
+                )
         self.kind = self.card.name
         self.sha256 = registry.sha256(path)
         self.labels = self.card.labels

@@ -193,6 +193,7 @@ def quick():
         patch.setattr(baselines, "ONS", (0.1, 0.3, 0.5, 0.7, 0.9))
         patch.setattr(baselines, "OFF_SHARES", (1.0, 0.5))
         patch.setattr(baselines, "GRUS", ((1, 0.1),))
+        patch.setattr(baselines._fit_gru, "__defaults__", (None, 2))  # epochs
         yield
     torch.set_num_threads(threads)
 
@@ -202,6 +203,7 @@ def right() -> dict[str, Chosen]:
     """Fitted on an easy problem, with a GRU that learns."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baselines, "GRUS", ((8, 0.1),))
+        patch.setattr(baselines._fit_gru, "__defaults__", (None, baselines.EPOCHS))
         patch.setattr(baselines, "BATCH", 1)
         return fitted(scenes(6, 1), scenes(4, 2))
 
@@ -321,9 +323,26 @@ def test_false_starts_are_capped_on_the_validation_streams(monkeypatch):
         assert capped[name].in_force_f1 < free[name].in_force_f1, name
 
 
+def weights(gru: steps.Gru) -> torch.Tensor:
+    return torch.cat([each.flatten() for each in gru.parameters()])
+
+
+def test_a_gru_is_kept_as_it_was_after_its_best_epoch():
+    """Where all is silent that sounds, and the other way about, training only makes it worse."""
+    fit_on, choose_by = scenes(3, 1), scenes(2, 2)
+    turned = replace(choose_by, sounding=~choose_by.sounding)
+    kept, epochs = baselines._fit_gru(fit_on, 4, 0.1, 0, turned, epochs=4)
+    once, _ = baselines._fit_gru(fit_on, 4, 0.1, 0, epochs=1)
+    assert epochs == 1
+    assert torch.equal(weights(kept), weights(once))
+    _, epochs = baselines._fit_gru(fit_on, 4, 0.1, 0, choose_by, epochs=4)
+    assert epochs == 4
+
+
 def test_the_same_seed_trains_the_same():
-    fit_on, choose_by = scenes(4, 1), scenes(3, 2)
-    one, again, other = (fitted(fit_on, choose_by, seed)[GRU] for seed in (0, 0, 1))
-    weights = [each.step.read.weight for each in (one, again, other)]
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
+    fit_on = scenes(3, 1)
+    one, again, other = (
+        weights(baselines._fit_gru(fit_on, 4, 0.1, seed, epochs=2)[0]) for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
