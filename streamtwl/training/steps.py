@@ -208,6 +208,9 @@ def export(step: Step, categories: int, card: Card, path: Path) -> None:
         )
     assert program is not None
     model = program.model_proto
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]  # torch's stack traces, with this machine's paths
     onnx.helper.set_model_props(model, {cards.CARD: cards.encode(card)})
     partial = path.with_suffix(".partial")
     onnx.save(model, partial)

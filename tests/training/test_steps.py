@@ -305,3 +305,10 @@ def test_a_file_stands_alone(exported):
     _, path = exported
     onnx.checker.check_model(onnx.load(path, load_external_data=False), full_check=True)
     assert [each.name for each in path.parent.iterdir()] == [path.name]  # no weights beside it
+
+
+def test_a_file_holds_no_path_of_the_machine_it_was_made_on(tmp_path):
+    steps.export(steps.WindowTop(patch_model()), CATEGORIES, CARD, tmp_path / "top.onnx")
+    written = (tmp_path / "top.onnx").read_bytes()
+    assert b".py" not in written
+    assert b"stack_trace" not in written
