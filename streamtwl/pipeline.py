@@ -21,7 +21,7 @@ from streamtwl.errors import UsageError
 from streamtwl.events import Change, EventTracker
 from streamtwl.features.window import Windower
 from streamtwl.models import registry
-from streamtwl.ontology import check_names, vocabulary
+from streamtwl.ontology import categories, check_names, vocabulary
 from streamtwl.reasoners.decision import Decision, Reasoner
 from streamtwl.reasoners.evidence import Evidence
 from streamtwl.reasoners.recurrent import Recurrent
@@ -145,6 +145,11 @@ def _reasoner(settings: Settings) -> Reasoner:
         raise UsageError(
             f"--reasoner {asked.file} reads {card.backbone}, not {settings.backbone.model}: "
             "set backbone.model in the pipeline"
+        )
+    if reasoner.width != len(categories()):
+        raise UsageError(
+            f"--reasoner {asked.file}: its posterior has {reasoner.width} categories, not "
+            f"{card.backbone}'s {len(categories())}"
         )
     if abs(card.hop_s - settings.hop_s) > 1e-6:
         _log.warning(

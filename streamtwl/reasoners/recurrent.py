@@ -15,7 +15,6 @@ import numpy as np
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import StreamtwlError, UsageError
 from streamtwl.models import registry
-from streamtwl.ontology import categories
 from streamtwl.reasoners import card
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.decision import Decision
@@ -55,7 +54,6 @@ class Recurrent:
         shapes = {each.name: each.shape for each in self._session.get_outputs()}
         n_state, n_labels = inputs["state"][1], len(self.card.labels)
         for what, found, wanted in (
-            ("posterior", inputs["posterior"][1], len(categories())),
             ("state", n_state, n_state if isinstance(n_state, int) else "a number"),
             ("scores", shapes["scores"][1], n_labels or "of labels"),
         ):
@@ -65,6 +63,7 @@ class Recurrent:
                     f"its card has {n_labels} labels"
                 )
         self.kind = self.card.name
+        self.width = inputs["posterior"][1]  # C
         self.sha256 = registry.sha256(path)
         self.labels = self.card.labels
         self._zeros = np.zeros(inputs["state"][1], np.float32)
