@@ -97,7 +97,7 @@ def training_streams(
 
 
 def stream(name: str, plan: scenes.Plan, snr_db: float, scorer: Scorer) -> Stream:
-    """Return a planned scene, scored; from the cache where it is there."""
+    """Return a planned scene, scored; from the cache, which knows files by their paths."""
     events = [
         Sound(event.part.label, event.onset / SAMPLE_RATE, event.offset / SAMPLE_RATE)
         for event in plan.events
