@@ -1,0 +1,90 @@
+"""`streamtwl train`, from a folder per class to a file that the pipeline takes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from streamtwl.errors import UsageError
+from streamtwl.evaluation import streams
+from streamtwl.reasoners.recurrent import Recurrent
+from streamtwl.training import train as training
+
+RATE = 16_000
+TONES = {"beep": 1000, "hum": 120}
+
+pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """(a folder per class, backgrounds)."""
+    folder = tmp_path_factory.mktemp("material")
+    rng = np.random.default_rng(3)
+    for label, hz in TONES.items():
+        (folder / "sounds" / label).mkdir(parents=True)
+        for i in range(10):
+            seconds = np.arange(2 * RATE) / RATE
+            sound = np.sin(2 * np.pi * hz * (1 + 0.02 * i) * seconds)
+            soundfile.write(folder / "sounds" / label / f"{i}.wav", 0.2 * sound, RATE)
+    for package in ("train/a", "test/b"):
+        (folder / "corpus" / package).mkdir(parents=True)
+        for i in range(8):
+            noise = 0.01 * rng.standard_normal(5 * RATE)
+            soundfile.write(folder / "corpus" / package / f"{i}.flac", noise, RATE)
+    return folder
+
+
+@pytest.mark.timeout(120)
+def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(material, tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "SCENE_S", 30.0)
+    monkeypatch.setattr(streams, "TRAINING_SCENES", 8)
+    monkeypatch.setattr(streams, "VALIDATION_SCENES", 4)
+    told = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        told[what] = (done, total)
+
+    out = tmp_path / "tones.onnx"
+    given = material / "sounds", material / "corpus", out
+    card = training.train(*given, [4], 1, 0.48, progress)
+    assert told == {
+        training.FITTING: (8, 8),
+        training.CHOOSING: (4, 4),
+        training.STAGES[2]: (2, 2),
+    }
+    reasoner = Recurrent(out)
+    assert reasoner.card == card
+    assert (card.name, card.labels, card.folds) == ("tones", ["beep", "hum"], [1, 2, 3, 5])
+    assert "--leave-out 4" in card.command
+    assert str(tmp_path) not in card.command
+    command = [sys.executable, "-c", "from streamtwl.cli import main; main()", "label"]
+    sound = material / "sounds" / "beep" / "3.wav"
+    done = subprocess.run(
+        [*command, str(sound), "--reasoner", str(out)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"label":"beep"' in done.stdout.replace(" ", "")
+
+
+@pytest.mark.parametrize("name", ["Tones.onnx", "tones.bin"])
+def test_a_name_that_could_not_go_on_the_wire_is_refused_before_any_work(material, tmp_path, name):
+    with pytest.raises(UsageError, match=r"\.onnx"):
+        training.train(
+            material / "sounds", material / "corpus", tmp_path / name, [], 0, 0.48, print
+        )
+
+
+def test_leaving_everything_out_is_refused(material, tmp_path):
+    with pytest.raises(UsageError, match="--leave-out"):
+        training.train(
+            material / "sounds",
+            material / "corpus",
+            tmp_path / "t.onnx",
+            [1, 2, 3, 4, 5],
+            0,
+            0.48,
+            print,
+        )
