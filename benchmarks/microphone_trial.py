@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import soundfile
-from live_trial import DATA, read_truth, right_names, scene_name, slug
+from live_trial import DATA, LATENCY_MS, read_truth, right_names, scene_name, slug
 
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.evaluation import baselines, timeline, trial
@@ -89,7 +89,9 @@ def measure(out: Path, data: Path, fold: int, number: int, snr_db: float) -> dic
         name, duration_s, truth, labels, shifted(trial.of_source(messages, MIC), began, duration_s)
     )
     kept = out / f"fold{fold}" / f"{slug(baselines.FILTER)}-snr{snr_db:g}.msgpack"
-    of_file = trial.of_source(trial.play([], [], kept, lambda *_: None), name)
+    of_file = trial.of_source(
+        trial.at_latency(trial.play([], [], kept, lambda *_: None), LATENCY_MS), name
+    )
     filed = timeline.read_messages(name, duration_s, truth, labels, of_file)
     return {
         "scene": name,

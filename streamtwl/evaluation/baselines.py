@@ -272,7 +272,7 @@ def fit_patch_model(streams: Streams, penalty: float) -> steps.PatchModel:
     target = torch.cat((sounding, none), dim=1)
     target = target / target.sum(dim=1, keepdim=True)
     model = steps.PatchModel(steps.LogPosterior(posteriors), sounding.shape[1])
-    model.log_prior = torch.log(target.mean(dim=0))
+    model.log_prior = torch.log(target.mean(dim=0).clamp_min(FLOOR))
     features = model.features(posteriors)
     nn = torch.nn
     nn.init.zeros_(model.linear.weight)

@@ -54,8 +54,14 @@ def split(clips: Sequence[Clip], test_fold: int | None) -> tuple[list[Clip], lis
 
 def validation_split(clips: Sequence[Clip], seed: int) -> tuple[list[Clip], list[Clip]]:
     """Split training clips into (four fifths to fit, a fifth to choose by), by source."""
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     labels, sources = [clip.label for clip in clips], [clip.source for clip in clips]
+    recordings: dict[str, set[str]] = {}
+    for clip in clips:
+        recordings.setdefault(clip.label, set()).add(clip.source)
+    fewest, scarce = min((len(of), label) for label, of in recordings.items())
+    if fewest < 2:
+        raise UsageError(f"{scarce} has clips of one recording only: it takes two or more")
+    folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=seed)
     fit, choose = next(folds.split(labels, labels, sources))
     return [clips[i] for i in fit], [clips[i] for i in choose]
 

@@ -97,17 +97,20 @@ def sweep(played: Sequence[Played], nothing: Sequence[Played]) -> list[Swept]:
     return swept
 
 
-def at_starts(swept: Sequence[dict], starts_per_minute: float = STARTS_PER_MINUTE) -> float:
-    """Return the in-force F1 at so many false starts a minute, interpolated between thresholds."""
+def at_starts(swept: Sequence[dict], starts_per_minute: float = STARTS_PER_MINUTE) -> float | None:
+    """Return the in-force F1 at so many false starts a minute, interpolated between thresholds.
+
+    None where no threshold tells so many, or every one tells more.
+    """
     before: dict | None = None
     for each in sorted(swept, key=lambda each: each["on"], reverse=True):
         if each["starts_per_minute"] > starts_per_minute:
             if before is None:
-                return each["f1"]
+                return None
             starts = [before["starts_per_minute"], each["starts_per_minute"]]
             return float(np.interp(starts_per_minute, starts, [before["f1"], each["f1"]]))
         before = each
-    return before["f1"] if before else float("nan")
+    return None
 
 
 def nothing_at_recall(swept: Sequence[dict], recall: float = RECALL) -> float | None:
@@ -203,7 +206,8 @@ def _in_force_table(results: dict, reference: str) -> list[str]:
             at = figures["by_snr"][level]
             cells.append(_interval(at["lags"]["0"]["f1"]))
             cells.append(f"{at['false_starts_per_minute']['mean']:.1f}")
-        cells.append(f"{at_starts(figures['swept']):.3f}")
+        f1 = at_starts(figures["swept"])
+        cells.append("not reached" if f1 is None else f"{f1:.3f}")
         against = results["against"].get(method)
         cells.append(
             ", ".join(_interval(against[level]["f1"]["0"], "+") for level in levels)

@@ -113,6 +113,20 @@ def of_source(messages: Sequence[AnyMessage], source: str) -> list[Label | Event
     return kept
 
 
+def at_latency(messages: Sequence[AnyMessage], latency_ms: float) -> list[AnyMessage]:
+    """Return the messages as if every decision had come that late.
+
+    Recordings that run as fast as they go, twenty at once, are as late as the machine is busy; that
+    says nothing of the method.
+    """
+    return [
+        msgspec.structs.replace(message, latency_ms=latency_ms)
+        if isinstance(message, Label)
+        else message
+        for message in messages
+    ]
+
+
 def _free_port() -> int:
     with sockets.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import streamtwl
+from streamtwl import config
 from streamtwl.audio.asked import SOURCE_NAME
+from streamtwl.config import Settings
 from streamtwl.errors import UsageError
 from streamtwl.evaluation import baselines, datasets, streams
 from streamtwl.evaluation.posteriors import Scorer
@@ -36,6 +38,7 @@ def train(
     clips = [clip for clip in datasets.load(folder) if clip.fold not in leave_out]
     if not clips:
         raise UsageError(f"--leave-out leaves no clip of {folder}")
+    config.override(Settings(), {"hop_s": hop_s})  # refuses a hop that `listen` would refuse
     labels = sorted({clip.label for clip in clips})
     fit, choose, _ = streams.materials(clips, corpus, None, seed)
     scorer = Scorer(hop_s=hop_s)
@@ -51,6 +54,13 @@ def train(
         return baselines.arrays(made, labels)
 
     fit_on = scenes_of(fit, FITTING, streams.TRAINING_SCENES)
+    sounding = fit_on.sounding.any(axis=1).any(axis=0)
+    if not sounding.all():
+        raise UsageError(
+            f"{labels[int(sounding.argmin())]} never sounds in the training scenes: its clips have "
+            "to be loud enough, "
+            f"shorter than {streams.SCENE_S:g} s, and of more than one recording"
+        )
     choose_by = scenes_of(choose, CHOOSING, streams.VALIDATION_SCENES)
     fitted: list[str] = []
 
@@ -61,6 +71,7 @@ def train(
     chosen = baselines.fit_timeline(fit_on, choose_by, seed, count_fitted, [baselines.FILTER])
     progress(STAGES[2], 2, 2)
     one = chosen[baselines.FILTER]
+    name = folder.resolve().name
     left_out = "".join(f" --leave-out {fold}" for fold in leave_out)
     card = Card(
         name=out.stem,
@@ -71,10 +82,11 @@ def train(
         labels=labels,
         on=one.on,
         off=one.off,
-        data=folder.name,
+        data=name,
         folds=sorted({clip.fold for clip in clips}),
         command=(
-            f"streamtwl train {folder.name} --corpus CORPUS -o {out.name}{left_out} --seed {seed}"
+            f"streamtwl train {name} --corpus CORPUS -o {out.name}{left_out} --seed {seed}"
+            f" --hop {hop_s:g}"
         ),
         version=streamtwl.__version__,
         validation={
