@@ -16,6 +16,8 @@ Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
+Think = Literal["off", "fixed", "anytime"]
+
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     pass
@@ -36,6 +38,8 @@ class TraceSettings(_Section):
     temperature: Annotated[float, Meta(gt=0, le=1000)] = 1.0  # tau
     horizon_s: PositiveSeconds = 30.0
     seed: Seed = 0
+    think: Think = "anytime"  # off: one trace; fixed: M before a decision; anytime: a few, then on
+    budget: Share = 0.5  # of the hop, for thinking on
 
 
 class ReasonerSettings(_Section):

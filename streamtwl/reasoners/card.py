@@ -8,12 +8,24 @@ from msgspec import Struct
 CARD = "streamtwl.card"
 
 
+class TraceCard(Struct, kw_only=True):
+    """How a reasoner reads a trace."""
+
+    body: str  # the language model
+    trained: Literal["embedding", "all"]  # the rest was frozen
+    soft: bool  # one token a patch, the expectation of many samples
+    samples: tuple[int, int]  # K, from and to; 0, 0 where the trace is soft
+    temperature: float
+    context: int  # tokens, at most
+    residual: str  # what reads the posterior beside it; empty: nothing does
+
+
 class Card(Struct, kw_only=True):
     """Where a trained reasoner comes from, and what it takes."""
 
     name: str  # [a-z0-9_-]+
     about: str
-    kind: Literal["recurrent"]  # the contract that the graph keeps: see recurrent.py
+    kind: Literal["recurrent", "gpt2"]  # the contract that the graph keeps: see the module
     backbone: str  # whose posteriors it reads
     hop_s: float  # of the streams it was trained on
     labels: list[str]  # of its scores, in their order
@@ -23,6 +35,7 @@ class Card(Struct, kw_only=True):
     folds: list[int]  # of the data, seen in training
     command: str  # makes it again
     version: str  # of streamtwl
+    trace: TraceCard | None = None  # of a gpt2
     validation: dict[str, float] = {}  # how it did on the validation split it was chosen by
 
 

@@ -9,20 +9,15 @@ is longer than a hop, and it is up to the graph to forget.
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.errors import StreamtwlError, UsageError
-from streamtwl.models import registry
-from streamtwl.reasoners import card
-from streamtwl.reasoners.card import Card
+from streamtwl.reasoners import graph
 from streamtwl.reasoners.decision import Decision
 
 ENDLESS_S = 1e9
 INPUTS = ["posterior", "state", "elapsed_s"]
 OUTPUTS = ["scores", "new_state"]
-SUFFIX = ".onnx"
 
 
 class Recurrent:
@@ -30,43 +25,12 @@ class Recurrent:
 
     def __init__(self, path: Path) -> None:
         """Load a reasoner's file; raises UsageError where it is none."""
-        try:
-            self._session = registry.open_session(path, threads=1)
-        except StreamtwlError:
-            raise  # ONNX Runtime is not here
-        except Exception as error:  # ONNX Runtime's own kinds share no better base
-            raise UsageError(f"--reasoner {path}: it is no ONNX file ({_first(error)})") from None
-        written = self._session.get_modelmeta().custom_metadata_map.get(card.CARD)
-        if written is None:
-            raise UsageError(f"--reasoner {path}: it carries no card; `streamtwl train` makes one")
-        try:
-            self.card: Card = card.decode(written)
-        except msgspec.MsgspecError as error:
-            raise UsageError(f"--reasoner {path}: its card does not fit ({error})") from None
-        inputs = {each.name: each.shape for each in self._session.get_inputs()}
-        outputs = [each.name for each in self._session.get_outputs()]
-        if list(inputs) != INPUTS or outputs != OUTPUTS:
-            raise UsageError(
-                f"--reasoner {path}: its graph takes {', '.join(inputs)} and gives "
-                f"{', '.join(outputs)}; a recurrent one has {', '.join(INPUTS)} and "
-                f"{', '.join(OUTPUTS)}"
-            )
-        shapes = {each.name: each.shape for each in self._session.get_outputs()}
-        n_state, n_labels = inputs["state"][1], len(self.card.labels)
-        for what, found, wanted in (
-            ("state", n_state, n_state if isinstance(n_state, int) else "a number"),
-            ("scores", shapes["scores"][1], n_labels or "of labels"),
-        ):
-            if found != wanted:
-                raise UsageError(
-                    f"--reasoner {path}: its {what} has the size {found}, not {wanted}: "
-                    f"its card has {n_labels} labels"
-                )
+        loaded = graph.load(path, INPUTS, OUTPUTS)
+        self._session, self.card, self.sha256 = loaded.session, loaded.card, loaded.sha256
         self.kind = self.card.name
-        self.width = inputs["posterior"][1]  # C
-        self.sha256 = registry.sha256(path)
+        self.width = loaded.shapes["posterior"][1]  # C
         self.labels = self.card.labels
-        self._zeros = np.zeros(inputs["state"][1], np.float32)
+        self._zeros = np.zeros(loaded.shapes["state"][1], np.float32)
         self._past: dict[int, tuple[int, np.ndarray]] = {}  # stream: (position, float32[D])
 
     def step(
@@ -105,6 +69,3 @@ class Recurrent:
         label = self.labels[best] if confidence >= self.card.on else None
         return Decision(label, confidence, scores, scores)
 
-
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -4,18 +4,15 @@ Each is a torch module that keeps the contract of `reasoners/recurrent.py`: (pos
 elapsed_s) to (scores, new state). All but the GRU stand on one linear model of a single patch.
 """
 
-import logging
-import warnings
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
-from streamtwl.reasoners import card as cards
 from streamtwl.reasoners.card import Card
-from streamtwl.reasoners.recurrent import ENDLESS_S, INPUTS, OUTPUTS
+from streamtwl.reasoners.recurrent import ENDLESS_S, OUTPUTS
+from streamtwl.training.export import write
 
 FLOOR = 1e-6  # under a posterior's logarithm
 GAP_S = 1.0  # a longer step is a gap in the stream
@@ -138,6 +135,45 @@ class Filter(nn.Module):
         return torch.stack(smoothed[::-1], dim=1)[..., :-1].numpy()
 
 
+class FixedLag(nn.Module):
+    """A filter that looks back: what it believes now, and now believes of the patches before.
+
+    The fixed-lag smoother: `Filter.smooth`, told only what was heard up to now. Its state is the
+    filter's beliefs after each of the last patches, newest first, their evidence, and the seconds
+    before each.
+    """
+
+    def __init__(self, filter: Filter, lags: int) -> None:
+        super().__init__()
+        self.filter = filter
+        self.lags = lags
+        self._n = filter.state_size  # L + 1
+        self._sizes = [(1 + lags) * self._n, lags * self._n, lags]
+        self.state_size = sum(self._sizes)
+
+    def forward(self, posterior: Tensor, state: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
+        """Return float32[S, 1 + lags, L]: newest patch first, and the new state."""
+        beliefs, evidence, steps_s = torch.split(state, self._sizes, dim=-1)
+        beliefs = beliefs.unflatten(-1, (1 + self.lags, self._n))
+        evidence = evidence.unflatten(-1, (self.lags, self._n))
+        _, belief = self.filter(posterior, beliefs[:, 0], elapsed_s)
+        beliefs = torch.cat((belief[:, None], beliefs[:, :-1]), dim=1)
+        evidence = torch.cat((self.filter.evidence(posterior)[:, None], evidence[:, :-1]), dim=1)
+        steps_s = torch.cat((elapsed_s, steps_s[:, :-1]), dim=1)
+        prior = torch.exp(self.filter.patch.log_prior)
+        now_believed = [belief]
+        backward = torch.ones_like(belief)
+        for lag in range(self.lags):
+            stays = torch.exp(-steps_s[:, lag, None] / self.filter.duration_s)
+            ahead = torch.exp(evidence[:, lag]) * backward
+            backward = stays * ahead + (1 - stays) * (ahead @ prior)[:, None]
+            backward = backward / backward.sum(dim=-1, keepdim=True)
+            joint = beliefs[:, lag + 1] * backward + 1e-12
+            now_believed.append(joint / joint.sum(dim=-1, keepdim=True))
+        kept = torch.cat((beliefs.flatten(1), evidence.flatten(1), steps_s), dim=1)
+        return torch.stack(now_believed, dim=1)[..., :-1], kept
+
+
 class Gru(nn.Module):
     """A gated recurrent unit beside a linear path, one probability a label."""
 
@@ -188,30 +224,10 @@ def elapsed(positions: np.ndarray, rate: int) -> np.ndarray:
 def export(step: Step, categories: int, card: Card, path: Path) -> None:
     """Write a reasoner's file: the graph, and its card in the metadata."""
     streams = torch.export.Dim("streams")
-    given = (
-        torch.full((2, categories), 0.1),
-        torch.zeros(2, step.state_size),
-        torch.full((2, 1), card.hop_s),
-    )
-    step.eval()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own exporter, about itself
-        program = torch.onnx.export(
-            step,
-            given,
-            input_names=INPUTS,
-            output_names=OUTPUTS,
-            dynamic_shapes=({0: streams}, {0: streams}, {0: streams}),
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
-        del part.metadata_props[:]  # torch's stack traces, with this machine's paths
-    onnx.helper.set_model_props(model, {cards.CARD: cards.encode(card)})
-    partial = path.with_suffix(".partial")
-    onnx.save(model, partial)
-    partial.rename(path)
+    given = {
+        "posterior": torch.full((2, categories), 0.1),
+        "state": torch.zeros(2, step.state_size),
+        "elapsed_s": torch.full((2, 1), card.hop_s),
+    }
+    dynamic = {name: {0: streams} for name in given}
+    write(step, given, dynamic, OUTPUTS, card, path)

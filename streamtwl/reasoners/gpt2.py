@@ -1,0 +1,268 @@
+"""A GPT-2, or another causal language model, that reads the growing trace and decides again.
+
+The graph of a reasoner's file takes one patch of R rows, each a trace of T new tokens after up to P
+read before:
+
+    tokens int64[R, T, 2]: category (C: the boundary), confidence bin; the boundary is the last
+    posterior float32[R, C], state float32[R, D], elapsed_s float32[R, 1]: the residual path's
+    past_key_values float32[N, 2, R, H, P, E], attention_mask bool[R, P + T], position_ids
+    int64[R, T]
+        -> scores float32[R, 1 + B, L] in [0, 1]: of this patch, and of the B before it by now
+           new_state float32[R, D], present_key_values float32[N, 2, R, H, T, E]
+
+A row is full after `capacity` patches. A re-base without a pause: when a row has half its life
+before it, a second one begins beside it and reads the same patches; when the first is full, the
+second has read its newest half, and takes over. So the prefix is read patch by patch while it
+comes, and no step is longer than two rows a trace. Lives of different traces end at different
+moments.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.config import TraceSettings
+from streamtwl.errors import UsageError
+from streamtwl.reasoners import graph
+from streamtwl.reasoners.decision import Decision
+from streamtwl.trace import confidence_bin
+
+ENDLESS_S = 1e9
+INPUTS = [
+    *("tokens", "posterior", "state", "elapsed_s"),
+    *("past_key_values", "attention_mask", "position_ids"),
+]
+OUTPUTS = ["scores", "new_state", "present_key_values"]
+GROUP = 4  # traces that advance together
+SETTLED = 2.0  # standard errors between a label's mean score and the threshold
+
+
+@dataclass(slots=True)
+class _Row:
+    """One reading of a trace, from some patch on."""
+
+    cache: np.ndarray  # float32[N, 2, H, capacity x T, E]
+    full_at: int  # patches
+    age: int = 0  # patches read
+
+
+@dataclass(slots=True)
+class _Trace:
+    """A trace and who reads it: one that decides, and from half its life on a second one."""
+
+    reader: _Row | None
+    successor: _Row | None = None
+
+
+@dataclass(slots=True)
+class _Stream:
+    state: np.ndarray  # float32[D], the residual path's
+    traces: list[_Trace]
+    position: int | None = None
+
+
+@dataclass(slots=True)
+class _Patch:
+    """The patch that is being thought about, of S streams."""
+
+    streams: list[_Stream]
+    tokens: np.ndarray  # int64[S, M, T, 2]
+    posteriors: np.ndarray  # float32[S, C]
+    states: np.ndarray  # float32[S, D] before the patch
+    elapsed_s: np.ndarray  # float32[S, 1]
+    scores: list[list[np.ndarray]] = field(default_factory=list)  # S x traces: float32[1 + B, L]
+    thought: int = 0  # traces that have advanced
+    refinement: int = 0
+
+
+class Gpt2:
+    """Steps the graph of a reasoner's file: M traces a stream, a cache a trace."""
+
+    def __init__(self, path: Path, settings: TraceSettings, hop_s: float) -> None:
+        """Load a reasoner's file; raises UsageError where it is none, or the trace does not fit."""
+        loaded = graph.load(path, INPUTS, OUTPUTS)
+        self._session, self.card, self.sha256 = loaded.session, loaded.card, loaded.sha256
+        read = self.card.trace
+        if read is None:
+            raise UsageError(f"--reasoner {path}: its card does not say how it reads a trace")
+        self.kind = self.card.name
+        self.labels = self.card.labels
+        self._boundary = self.width = loaded.shapes["posterior"][1]
+        self._state_size = loaded.shapes["state"][1]
+        layers, _, _, heads, _, width = loaded.shapes["past_key_values"]
+        self._soft = read.soft
+        self._samples = 0 if read.soft else settings.samples
+        self._traces = 1 if read.soft else settings.traces
+        self._group = self._traces if settings.think == "fixed" else GROUP
+        if settings.think == "off":
+            self._traces = 1
+        n_tokens = self._samples + 1
+        self.capacity = min(read.context // n_tokens, round(settings.horizon_s / hop_s))
+        if self.capacity < 2:
+            raise UsageError(
+                f"--samples {self._samples}: {read.context} tokens, which is all that "
+                f"{self.card.name} takes, or horizon_s is not room for two patches"
+            )
+        self._cache_shape = (layers, 2, heads, self.capacity * n_tokens, width)
+        self._streams: dict[int, _Stream] = {}
+        self._patch: _Patch | None = None
+
+    def step(
+        self,
+        streams: list[int],
+        positions: list[int],
+        samples: np.ndarray,
+        posteriors: np.ndarray,
+    ) -> list[Decision]:
+        """Take one new patch of each of S streams: int16[S, M, K, 2], float32[S, C].
+
+        The first group of traces advances, and decides.
+        """
+        self._retire()
+        known = [self._stream(number) for number in streams]
+        elapsed_s = []
+        for stream, position in zip(known, positions, strict=True):
+            before, stream.position = stream.position, position
+            elapsed_s.append(ENDLESS_S if before is None else (position - before) / SAMPLE_RATE)
+        self._patch = _Patch(
+            streams=known,
+            tokens=self._tokens(samples, posteriors),
+            posteriors=posteriors,
+            states=np.stack([stream.state for stream in known]),
+            elapsed_s=np.array(elapsed_s, np.float32)[:, None],
+            scores=[[] for _ in known],
+        )
+        return self._advance(self._patch)
+
+    def refine(self, deadline: float) -> list[Decision] | None:
+        """Let the next group of traces read the patch; None when all have, or nothing is open.
+
+        The caller keeps the time: `deadline` is not looked at within a group.
+        """
+        patch = self._patch
+        if patch is None or patch.thought >= self._traces or self._settled(patch):
+            return None
+        patch.refinement += 1
+        return self._advance(patch)
+
+    def forget(self, stream: int) -> None:
+        """Let go of a stream that has ended."""
+        self._streams.pop(stream, None)
+
+    def _stream(self, number: int) -> _Stream:
+        if number not in self._streams:
+            half = self.capacity // 2
+            shares = [(trace + 1) / self._traces for trace in range(self._traces)]
+            lives = [self.capacity - half + max(1, round(share * half)) for share in shares]
+            self._streams[number] = _Stream(
+                np.zeros(self._state_size, np.float32),
+                [_Trace(self._row(min(life, self.capacity))) for life in lives],
+            )
+        return self._streams[number]
+
+    def _row(self, full_at: int) -> _Row:
+        return _Row(np.zeros(self._cache_shape, np.float32), full_at)
+
+    def _retire(self) -> None:
+        """Traces that missed the last patch begin anew, and speak again once they know enough."""
+        patch = self._patch
+        if patch is None:
+            return
+        for stream in patch.streams:
+            for trace in stream.traces[patch.thought :]:
+                trace.reader = None
+                trace.successor = self._row(self.capacity)
+
+    def _tokens(self, samples: np.ndarray, posteriors: np.ndarray) -> np.ndarray:
+        """Return int64[S, M, T, 2]: the samples, and the boundary with the total score's bin."""
+        totals = confidence_bin(posteriors.sum(axis=1))
+        boundary = np.stack((np.full_like(totals, self._boundary), totals), axis=-1)
+        boundary = np.broadcast_to(
+            boundary[:, None, None], (len(totals), self._traces, 1, 2)
+        )
+        drawn = samples[:, : self._traces, : self._samples]
+        return np.concatenate((drawn, boundary), axis=2).astype(np.int64)
+
+    def _advance(self, patch: _Patch) -> list[Decision]:
+        """Let one group of traces read the patch, in one call; decide by all that have."""
+        group = range(patch.thought, min(patch.thought + self._group, self._traces))
+        rows: list[tuple[int, int, _Row, bool]] = []  # stream's index, trace, row, whether it counts
+        for s, stream in enumerate(patch.streams):
+            for m in group:
+                trace = stream.traces[m]
+                self._renew(trace)
+                if trace.reader is not None:
+                    rows.append((s, m, trace.reader, True))
+                if trace.successor is not None:
+                    rows.append((s, m, trace.successor, trace.reader is None and s < 0))
+        at = [s for s, *_ in rows]
+        scores, states, new = self._run(patch, rows, at)
+        for i, (s, _, row, counts) in enumerate(rows):
+            n_tokens = new.shape[4]
+            row.cache[:, :, :, row.age * n_tokens : (row.age + 1) * n_tokens] = new[:, :, i]
+            row.age += 1
+            patch.streams[s].state = states[i]
+            if counts:
+                patch.scores[s].append(scores[i])
+        patch.thought = group.stop
+        return [self._decide(patch, s) for s in range(len(patch.streams))]
+
+    def _renew(self, trace: _Trace) -> None:
+        """Begin a successor, or let it take over, where it is time."""
+        reader, half = trace.reader, self.capacity // 2
+        if reader is None:
+            if trace.successor is not None and trace.successor.age >= half:
+                trace.reader, trace.successor = trace.successor, None
+            return
+        if reader.age >= reader.full_at:
+            trace.reader, trace.successor = trace.successor, None
+            reader = trace.reader
+            assert reader is not None  # it began half a life ago
+        if trace.successor is None and reader.age >= reader.full_at - half:
+            trace.successor = self._row(self.capacity)
+
+    def _run(
+        self, patch: _Patch, rows: list[tuple[int, int, _Row, bool]], at: list[int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        n_tokens = self._samples + 1
+        lengths = np.array([row.age * n_tokens for _, _, row, _ in rows])
+        n_past = int(lengths.max())
+        present = np.arange(n_past) < lengths[:, None]
+        given = {
+            "tokens": np.stack([patch.tokens[s, m] for s, m, *_ in rows]),
+            "posterior": patch.posteriors[at],
+            "state": patch.states[at],
+            "elapsed_s": patch.elapsed_s[at],
+            "past_key_values": np.stack([row.cache[:, :, :, :n_past] for _, _, row, _ in rows], 2),
+            "attention_mask": np.concatenate((present, np.ones((len(rows), n_tokens), bool)), 1),
+            "position_ids": lengths[:, None] + np.arange(n_tokens),
+        }
+        return self._session.run(OUTPUTS, given)
+
+    def _decide(self, patch: _Patch, s: int) -> Decision:
+        scores = np.mean(patch.scores[s], axis=0)
+        now = scores[0]
+        best = int(now.argmax())
+        confidence = float(now[best])
+        readers = [t.reader for t in patch.streams[s].traces[: patch.thought]]
+        return Decision(
+            label=self.labels[best] if confidence >= self.card.on else None,
+            confidence=confidence,
+            scores=now,
+            specific=now,
+            samples=self._samples * sum(row.age for row in readers if row is not None),
+            traces=len(patch.scores[s]),
+            refinement=patch.refinement,
+            earlier=scores[1:],
+        )
+
+    def _settled(self, patch: _Patch) -> bool:
+        """Whether no label is likely to cross the threshold, whatever the other traces say."""
+        for scores in patch.scores:
+            now = np.stack(scores)[:, 0]  # traces, labels
+            error = now.std(axis=0, ddof=1) / np.sqrt(len(now)) if len(now) > 1 else np.inf
+            if np.any(np.abs(now.mean(axis=0) - self.card.on) < SETTLED * error):
+                return False
+        return True

@@ -1,0 +1,80 @@
+"""A reasoner's file: an ONNX graph, and the card in its metadata."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streamtwl.errors import StreamtwlError, UsageError
+from streamtwl.models import registry
+from streamtwl.reasoners import card as cards
+from streamtwl.reasoners.card import Card
+
+SUFFIX = ".onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A loaded file."""
+
+    session: Any  # onnxruntime.InferenceSession
+    card: Card
+    shapes: dict[str, list]  # of inputs and outputs, by name; a string is a size that varies
+    sha256: str
+
+
+def load(path: Path, inputs: list[str], outputs: list[str], threads: int = 1) -> Graph:
+    """Load a reasoner's file; raises UsageError where it is none, or its graph is another's."""
+    session = open_session(path, threads)
+    card = read_card(session, path)
+    given = {each.name: each.shape for each in session.get_inputs()}
+    taken = {each.name: each.shape for each in session.get_outputs()}
+    if list(given) != inputs or list(taken) != outputs:
+        raise UsageError(
+            f"--reasoner {path}: its graph takes {', '.join(given)} and gives "
+            f"{', '.join(taken)}; a {card.kind} one has {', '.join(inputs)} and "
+            f"{', '.join(outputs)}"
+        )
+    sizes = given | taken
+    n_labels = len(card.labels)
+    for what, found, wanted in (
+        ("state", sizes["state"][1], "a number"),
+        ("scores", sizes["scores"][-1], n_labels or "of labels"),
+    ):
+        if found != wanted and not (wanted == "a number" and isinstance(found, int)):
+            raise UsageError(
+                f"--reasoner {path}: its {what} has the size {found}, not {wanted}: "
+                f"its card has {n_labels} labels"
+            )
+    return Graph(session, card, sizes, registry.sha256(path))
+
+
+def kind(path: Path) -> str:
+    """Return what the card of a reasoner's file says it is."""
+    return read_card(open_session(path, 1), path).kind
+
+
+def open_session(path: Path, threads: int) -> Any:
+    """Open a file; raises UsageError where it is no ONNX file."""
+    try:
+        return registry.open_session(path, threads)
+    except StreamtwlError:
+        raise  # ONNX Runtime is not here
+    except Exception as error:  # ONNX Runtime's own kinds share no better base
+        raise UsageError(f"--reasoner {path}: it is no ONNX file ({_first(error)})") from None
+
+
+def read_card(session: Any, path: Path) -> Card:
+    """Return the card in a file's metadata; raises UsageError where there is none."""
+    written = session.get_modelmeta().custom_metadata_map.get(cards.CARD)
+    if written is None:
+        raise UsageError(f"--reasoner {path}: it carries no card; `streamtwl train` makes one")
+    try:
+        return cards.decode(written)
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"--reasoner {path}: its card does not fit ({error})") from None
+
+
+def _first(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,87 @@
+"""Language models that read a trace: transformers' own, with the cache of a stream in and out.
+
+A body takes embeddings instead of words, and its keys and values as one array, so that every kind
+of causal model has the same face: `tiny` is the project's own small GPT-2.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, DynamicCache, GPT2Config, GPT2Model, PreTrainedModel
+
+TINY = "tiny"
+TINY_SIZES = {"n_layer": 3, "n_embd": 96, "n_head": 4}
+TINY_POSITIONS = 512
+UNSEEN = -1e9  # added to the attention of what is not to be seen
+
+
+class Body(nn.Module):
+    """A causal language model without its words."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        config = model.config.get_text_config()
+        self.width: int = config.hidden_size
+        self.layers: int = config.num_hidden_layers
+        self.heads: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        self.head_width: int = (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        self.positions: int = config.max_position_embeddings
+
+    def forward(
+        self, embeddings: Tensor, past: Tensor, attention_mask: Tensor, position_ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Read T new tokens of R rows, of which P were read before.
+
+        Takes float32[R, T, D], float32[layers, 2, R, H, P, D/H], bool[R, P + T]: which tokens of a
+        row there are, and int64[R, T]. Returns float32[R, T, D] and the new part of the cache,
+        float32[layers, 2, R, H, T, D/H].
+        """
+        n_new, n_past = embeddings.shape[1], past.shape[4]
+        order = torch.ones(n_new, n_past + n_new, dtype=torch.bool).tril(n_past)
+        seen = order[None] & attention_mask[:, None]
+        mask = torch.where(seen, 0.0, UNSEEN)[:, None].to(embeddings.dtype)
+        cache = DynamicCache()
+        for layer in range(self.layers):
+            cache.update(past[layer, 0], past[layer, 1], layer)
+        read = self.model(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        new = [
+            torch.stack((layer.keys[:, :, n_past:], layer.values[:, :, n_past:]))
+            for layer in read.past_key_values.layers
+        ]
+        return read.last_hidden_state, torch.stack(new)
+
+    def nothing_read(self, rows: int) -> Tensor:
+        """Return the empty cache of so many rows."""
+        return torch.zeros(self.layers, 2, rows, self.heads, 0, self.head_width)
+
+
+def load(body: str, seed: int) -> Body:
+    """Return a body by its name: `tiny`, or a Hugging Face directory or id of a causal model."""
+    torch.manual_seed(seed)
+    if body == TINY:
+        config = GPT2Config(
+            **TINY_SIZES,
+            n_positions=TINY_POSITIONS,
+            vocab_size=1,
+            bos_token_id=0,
+            eos_token_id=0,
+            resid_pdrop=0.1,
+            embd_pdrop=0.1,
+            attn_pdrop=0.1,
+        )
+        return Body(_wordless(GPT2Model(config)))
+    return Body(_wordless(AutoModel.from_pretrained(body)))
+
+
+def _wordless(model: PreTrainedModel) -> PreTrainedModel:
+    """Let go of the word embeddings, which can be most of a small model."""
+    model.set_input_embeddings(nn.Embedding(1, model.config.get_text_config().hidden_size))
+    return model

@@ -1,0 +1,49 @@
+"""Torch modules to reasoners' files."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from streamtwl.reasoners import card as cards
+from streamtwl.reasoners.card import Card
+
+
+def write(
+    module: torch.nn.Module,
+    given: dict[str, torch.Tensor],
+    dynamic: dict[str, dict[int, Any]],
+    outputs: list[str],
+    card: Card,
+    path: Path,
+) -> None:
+    """Write a module's graph with its card in the metadata; `path` is whole, or not there.
+
+    `given` are inputs to trace it with, by the names of its parameters; `dynamic` names the
+    dimensions of each that may vary.
+    """
+    module.eval()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own exporter, about itself
+        program = torch.onnx.export(
+            module,
+            kwargs=given,
+            input_names=list(given),
+            output_names=outputs,
+            dynamic_shapes=dynamic,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]  # torch's stack traces, with this machine's paths
+    onnx.helper.set_model_props(model, {cards.CARD: cards.encode(card)})
+    partial = path.with_suffix(".partial")
+    onnx.save(model, partial)
+    partial.rename(path)

@@ -1,0 +1,174 @@
+"""A trace and a language model's body to one probability a label: what `reasoners/gpt2.py` runs.
+
+A patch is K samples and a boundary token, or, in the soft trace, one token: the boundary with the
+posterior's expectation of a sample's embedding. At each boundary the body's last hidden state is
+read out: L labels now, and L for each of the `lags` patches before, as they look by now. A residual
+path adds what a fixed-lag HMM smoother makes of the posteriors themselves.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from streamtwl.reasoners.card import Card
+from streamtwl.reasoners.gpt2 import OUTPUTS
+from streamtwl.trace import N_BINS
+from streamtwl.training.bodies import Body
+from streamtwl.training.export import write
+from streamtwl.training.steps import FixedLag
+
+SURE = 1e-4  # the residual's beliefs are kept this far from 0 and 1
+
+
+class Reader(nn.Module):
+    """New embeddings before a body, a linear read-out after it, and a residual path beside it."""
+
+    def __init__(
+        self,
+        body: Body,
+        categories: int,
+        labels: int,
+        lags: int,
+        soft: bool = False,
+        residual: FixedLag | None = None,
+        bare: bool = False,
+    ) -> None:
+        """Take a body; `bare` leaves the confidence bins of the samples out."""
+        super().__init__()
+        self.body = body
+        self.soft, self.bare = soft, bare
+        self.categories = categories
+        self.shape = (1 + lags, labels)
+        self.symbols = nn.Embedding(categories + 1, body.width)  # the last is the boundary
+        self.bins = nn.Embedding(N_BINS, body.width)
+        for table in (self.symbols, self.bins):
+            nn.init.normal_(table.weight, std=0.02)
+        self.drop = nn.Dropout(0.2)
+        self.read = nn.Linear(body.width, (1 + lags) * labels)
+        self.residual = residual
+        if residual is not None:
+            nn.init.zeros_(self.read.weight)
+            nn.init.zeros_(self.read.bias)
+            self.belief = nn.Linear((1 + lags) * labels, body.width)
+            self.scale = nn.Parameter(torch.ones(self.shape))
+            self.bias = nn.Parameter(torch.zeros(self.shape))
+
+    def embed(self, tokens: Tensor, posterior: Tensor, believed: Tensor | None) -> Tensor:
+        """Return float32[..., T, D] of int64[..., T, 2] tokens that end in a boundary.
+
+        `posterior` float32[..., C] is read by the soft trace only, `believed` float32[..., 1 +
+        lags, L] are the residual's log-odds.
+        """
+        bins = self.bins(tokens[..., 1])
+        if self.bare:
+            bins = bins * (tokens[..., :1] == self.categories)
+        embedded = self.symbols(tokens[..., 0]) + bins
+        added = None
+        if self.soft:
+            shares = posterior / posterior.sum(dim=-1, keepdim=True).clamp_min(1e-9)
+            octave = torch.floor(torch.log2(posterior.clamp_min(1e-9))) + 13
+            spread = nn.functional.one_hot(octave.clamp(0, N_BINS - 1).long(), N_BINS)
+            in_bins = (shares[..., None] * spread).sum(dim=-2)
+            added = shares @ self.symbols.weight[:-1]
+            added = added if self.bare else added + in_bins @ self.bins.weight
+        if believed is not None:
+            path = self.belief(believed.flatten(-2))
+            added = path if added is None else added + path
+        if added is None:
+            return embedded
+        boundary = embedded[..., -1:, :] + added[..., None, :]
+        return torch.cat((embedded[..., :-1, :], boundary), dim=-2)
+
+    def decide(self, hidden: Tensor, believed: Tensor | None) -> Tensor:
+        """Return float32[..., 1 + lags, L] log-odds from the hidden state at a boundary."""
+        read = self.read(self.drop(hidden)).unflatten(-1, self.shape)
+        return read if believed is None else read + self.scale * believed + self.bias
+
+    def read_stream(self, tokens: Tensor, posteriors: Tensor, believed: Tensor | None) -> Tensor:
+        """Return float32[n, P, 1 + lags, L] log-odds of n streams from their beginning.
+
+        Takes int64[n, P, T, 2], float32[n, P, C], float32[n, P, 1 + lags, L].
+        """
+        n, patches, length, _ = tokens.shape
+        embedded = self.embed(tokens, posteriors, believed).flatten(1, 2)
+        mask = torch.ones(n, patches * length, dtype=torch.bool)
+        positions = torch.arange(patches * length).expand(n, -1)
+        hidden, _ = self.body(embedded, self.body.nothing_read(n), mask, positions)
+        return self.decide(hidden[:, length - 1 :: length], believed)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        posterior: Tensor,
+        state: Tensor,
+        elapsed_s: Tensor,
+        past_key_values: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One patch of R rows; see `reasoners/gpt2.py` for shapes."""
+        believed = None
+        if self.residual is not None:
+            beliefs, state = self.residual(posterior, state, elapsed_s)
+            believed = log_odds(beliefs)
+        embedded = self.embed(tokens, posterior, believed)
+        hidden, new = self.body(embedded, past_key_values, attention_mask, position_ids)
+        scores = torch.sigmoid(self.decide(hidden[:, -1], believed))
+        used = 0 * (posterior.sum(dim=-1) + elapsed_s[:, 0])[:, None]  # keeps all inputs
+        return scores, state + used, new
+
+
+def export(reader: Reader, hop_s: float, card: Card, path: Path) -> None:
+    """Write a reasoner's file: one patch of R rows, T new tokens each after P."""
+    rows, past = 2, 3
+    length = 1 if reader.soft else 4
+    state = 1 if reader.residual is None else reader.residual.state_size
+    given = {
+        "tokens": torch.zeros(rows, length, 2, dtype=torch.int64),
+        "posterior": torch.full((rows, reader.categories), 0.1),
+        "state": torch.zeros(rows, state),
+        "elapsed_s": torch.full((rows, 1), hop_s),
+        "past_key_values": torch.randn(
+            reader.body.layers, 2, rows, reader.body.heads, past, reader.body.head_width
+        ),
+        "attention_mask": torch.ones(rows, past + length, dtype=torch.bool),
+        "position_ids": torch.arange(past, past + length).expand(rows, -1).contiguous(),
+    }
+    auto = torch.export.Dim.DYNAMIC
+    tokens = {} if reader.soft else {1: auto}
+    dynamic = {
+        "tokens": {0: auto, **tokens},
+        "posterior": {0: auto},
+        "state": {0: auto},
+        "elapsed_s": {0: auto},
+        "past_key_values": {2: auto, 4: auto},
+        "attention_mask": {0: auto, 1: auto},
+        "position_ids": {0: auto, **tokens},
+    }
+    write(reader, given, dynamic, OUTPUTS, card, path)
+
+
+def log_odds(beliefs: Tensor) -> Tensor:
+    """Return the logarithm of p / (1 - p), p kept away from 0 and 1."""
+    return torch.logit(beliefs.clamp(SURE, 1 - SURE))
+
+
+def draw(posteriors: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    """Return int64[..., K + 1, 2]: K samples of each float32[..., C] posterior and the boundary.
+
+    As `trace.Tracer` draws them at temperature 1.
+    """
+    categories = posteriors.shape[-1]
+    weights = posteriors.flatten(0, -2) + 1e-12
+    if samples:
+        drawn = torch.multinomial(weights, samples, replacement=True, generator=generator)
+        scores = torch.gather(posteriors.flatten(0, -2), 1, drawn)
+    else:
+        drawn = torch.zeros(len(weights), 0, dtype=torch.int64)
+        scores = torch.zeros(len(weights), 0)
+    symbols = torch.nn.functional.pad(drawn, (0, 1), value=categories)
+    scores = torch.cat((scores, posteriors.flatten(0, -2).sum(dim=1, keepdim=True)), dim=1)
+    bins = torch.floor(torch.log2(scores.clamp_min(1e-9))) + 13
+    tokens = torch.stack((symbols, bins.clamp(0, N_BINS - 1).long()), dim=-1)
+    return tokens.unflatten(0, posteriors.shape[:-1])
