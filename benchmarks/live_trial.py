@@ -41,15 +41,22 @@ from streamtwl.evaluation.score import Played
 from streamtwl.evaluation.timeline import Scene, Sound
 from streamtwl.messages import AnyMessage, Event, Label, Scored
 from streamtwl.ontology import categories, everyday
+from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
-from streamtwl.training import steps
+from streamtwl.training import lessons, reader, steps
+from streamtwl.training import train as training
+from streamtwl.training.train import Recipe
 
 SPAWN = multiprocessing.get_context("spawn")
 DATA = Path(__file__).parents[2] / "shared" / "data"
 COMMAND = "benchmarks/live_trial.py"
 SNR_DB = (20, 10, 5)
 SEED = 1
-LIVE = (baselines.TOP, baselines.AVERAGE, baselines.FILTER, baselines.GRU)
+BASELINES = (
+    *(baselines.TOP, baselines.AVERAGE, baselines.FILTER, baselines.LAGGED, baselines.GRU),
+)
+READERS = {"GPT-2": Recipe(seed=SEED)}
+LIVE = (*BASELINES, *READERS)
 OPEN = {"open vocabulary": ["--labels", "all"]}
 OFF_SHARE = 0.5  # of the shipped pipeline
 NOTHING = "nothing"
@@ -78,6 +85,7 @@ def main() -> None:
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     train = functools.partial(train_fold, asked.data, asked.corpus, asked.out)
+    read = functools.partial(train_reader, asked.data, asked.corpus, asked.out)
     render = functools.partial(
         make_scenes, asked.data, asked.corpus, asked.out, asked.scenes, asked.minutes
     )
@@ -96,7 +104,8 @@ def main() -> None:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-        run("training", train, asked.fold)
+        run("baselines", train, asked.fold)
+        run("readers", read, [(name, fold) for fold in asked.fold for name in READERS])
         run("scenes", render, [0, *asked.fold])
         run("playing", functools.partial(keep, asked.out, asked.scenes), plays(asked.fold))
         judged = run("judging", judging, [*LIVE, baselines.SMOOTHER, *OPEN])
@@ -120,40 +129,62 @@ def train_fold(data: Path, corpus: Path, out: Path, fold: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     clips = datasets.load(data / "esc10")
-    labels = sorted({clip.label for clip in clips})
-    fit, choose, _ = streams.materials(clips, corpus, fold)
     scorer = Scorer(threads=1)
-    both = [
-        streams.training_streams(material, count, [SEED, fold, part], scorer, lambda *_: None)
-        for part, (material, count) in enumerate(
-            ((fit, streams.TRAINING_SCENES), (choose, streams.VALIDATION_SCENES))
-        )
-    ]
-    fit_on, choose_by = (baselines.arrays(each, labels) for each in both)
-    chosen = baselines.fit_timeline(fit_on, choose_by, SEED, lambda _: None)
-    for name in LIVE:
+    given = lessons.prepare(clips, corpus, fold, [SEED, fold], scorer, lambda *_: None)
+    chosen = baselines.fit_timeline(given.whole, given.choose, SEED, lambda _: None)
+    seen = sorted({clip.fold for clip in clips} - {fold})
+    common: dict[str, Any] = {
+        "backbone": "yamnet",
+        "hop_s": scorer.hop_s,
+        "labels": given.labels,
+        "data": "esc10",
+        "folds": seen,
+        "command": COMMAND,
+        "version": streamtwl.__version__,
+    }
+    for name in BASELINES:
         one = chosen[name]
         card = Card(
             name=slug(name),
             about=f"{name} on ESC-10, test fold {fold}",
             kind="recurrent",
-            backbone="yamnet",
-            hop_s=scorer.hop_s,
-            labels=labels,
             on=one.on,
             off=one.off,
-            data="esc10",
-            folds=sorted({clip.fold for clip in clips} - {fold}),
-            command=COMMAND,
-            version=streamtwl.__version__,
             validation={
                 "in_force_f1": one.in_force_f1,
                 "false_starts_per_minute": one.false_starts_per_minute,
                 **one.setting,
             },
+            **common,
         )
         steps.export(one.step, len(categories()), card, folder / f"{slug(name)}.onnx")
     torch.save(chosen, folder / "models.pt")
+
+
+def train_reader(data: Path, corpus: Path, out: Path, what: tuple[str, int]) -> None:
+    """Train one of READERS for a test fold; write the reasoner's file."""
+    name, fold = what
+    folder = out / f"fold{fold}"
+    file = folder / f"{slug(name)}.onnx"
+    if file.exists():
+        return
+    torch.set_num_threads(1)
+    clips = datasets.load(data / "esc10")
+    given = lessons.prepare(clips, corpus, fold, [SEED, fold], Scorer(threads=1), lambda *_: None)
+    fitted = torch.load(folder / "models.pt", weights_only=False)[baselines.FILTER]
+    recipe = READERS[name]
+    kept = training.train_reader(given, fitted, recipe, folder / slug(name), lambda *_: None)
+    common = {
+        "name": slug(name),
+        "backbone": "yamnet",
+        "hop_s": recipe.hop_s,
+        "labels": given.labels,
+        "data": "esc10",
+        "folds": sorted({clip.fold for clip in clips} - {fold}),
+        "command": COMMAND,
+        "version": streamtwl.__version__,
+    }
+    reader.export(kept.reader, recipe.hop_s, training.reader_card(kept, recipe, common), file)
 
 
 def make_scenes(data: Path, corpus: Path, out: Path, count: int, minutes: float, fold: int) -> None:
@@ -245,8 +276,9 @@ def tell(
             messages = [closed(message, right_names(data)) for message in messages]
             messages = [m for m in messages if not isinstance(m, Event) or m.label in labels]
         else:
-            chosen = torch.load(out / f"fold{fold}" / "models.pt", weights_only=False)[method]
-            share = chosen.off / chosen.on
+            file = out / f"fold{fold}" / f"{slug(method)}.onnx"
+            card = graph.read_card(graph.open_session(file, 1), file)
+            share = card.off / card.on
         numbers: Sequence[int] = range(count) if snr_db is not None else [0]
         for number in numbers:
             name = NOTHING if snr_db is None else scene_name(fold, number, snr_db)
@@ -270,7 +302,8 @@ def smooth(
         one = chosen[baselines.SMOOTHER]
         labels = sorted(right_names(data))
         names: list[tuple[int, int | None]] = [(n, at) for n in range(count) for at in SNR_DB]
-        for number, snr_db in [*names, (0, None)]:
+        nothings: list[tuple[int, None]] = [(0, None)] if fold in folds[:NOTHING_FOLDS] else []
+        for number, snr_db in [*names, *nothings]:
             name = NOTHING if snr_db is None else scene_name(fold, number, snr_db)
             truth, duration_s = read_truth(out / "scenes" / name)
             posteriors = scorer.score(out / "scenes" / f"{name}.flac").posteriors

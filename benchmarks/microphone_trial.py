@@ -62,7 +62,10 @@ def main() -> None:
 def start_microphone(folder: Path) -> dict[str, str]:
     """Start the virtual microphone; return the variables that lead to it."""
     said = subprocess.run(
-        [VIRTUAL_MIC, "start", folder.absolute(), str(SAMPLE_RATE)], check=True, capture_output=True, text=True
+        [VIRTUAL_MIC, "start", folder.absolute(), str(SAMPLE_RATE)],
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     assignments = said.replace("export ", "").split()
     return dict(each.split("=", 1) for each in assignments)

@@ -136,6 +136,29 @@ def listen(
             show_default=False,
         ),
     ] = None,
+    traces: Annotated[
+        int | None,
+        typer.Option(
+            help="M, traces drawn side by side; the decision is their mean, 1 to 256. (default: the "
+            "pipeline's, 1)",
+            show_default=False,
+        ),
+    ] = None,
+    think: Annotated[
+        commands.Think | None,
+        typer.Option(
+            help="off: one trace; fixed: all M before a decision; anytime: a few, then the others "
+            "while the decision is open and there is time. (default: the pipeline's, anytime)",
+            show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            help="How much of a hop is for thinking on, 0 to 1. (default: the pipeline's, 0.5)",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Of the draws. (default: the pipeline's, 0)", show_default=False),
@@ -178,6 +201,9 @@ def listen(
                 "reasoner.file": reasoner,
                 "hop_s": hop,
                 "trace.samples": samples,
+                "trace.traces": traces,
+                "trace.think": think and think.value,
+                "trace.budget": budget,
                 "trace.seed": seed,
                 "publish.bind": bind,
             },
@@ -305,17 +331,48 @@ def train(
         list[int] | None,
         typer.Option(help="A fold to keep for a test. Repeat it for several. (default: none)"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the scenes.", min=0)] = 0,
+    body: Annotated[
+        str,
+        typer.Option(
+            help="The language model that reads: tiny (a small GPT-2 of our own), a Hugging Face "
+            "directory or id of a causal model, a GGUF file; none: the HMM filter alone."
+        ),
+    ] = "tiny",
+    train: Annotated[
+        commands.Weights,
+        typer.Option(help="What learns: all, or the embedding and read-out, the body frozen."),
+    ] = commands.Weights.all,
+    trace: Annotated[
+        commands.Trace,
+        typer.Option(
+            help="What is read: samples of each posterior, or soft: what many samples come to."
+        ),
+    ] = commands.Trace.soft,
+    residual: Annotated[
+        bool, typer.Option(help="Stand on the HMM filter, or read the trace alone.")
+    ] = True,
+    epochs: Annotated[int, typer.Option(help="At most.", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="Of the scenes and the weights.", min=0)] = 0,
     hop: Annotated[
         float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
     ] = 0.48,
 ) -> None:
     """Train a reasoner on your own labelled clips (needs the extra `train`).
 
-    The clips are put over backgrounds into scenes, and a hidden Markov model learns what sounds
-    when. Thresholds are chosen on clips kept apart. `listen --reasoner FILE` then uses it.
+    The clips are put over backgrounds into scenes. A hidden Markov model learns what sounds when,
+    and a language model reads the stream and corrects it. Epochs and thresholds are chosen on clips
+    kept apart. `listen --reasoner FILE` then uses it. Stopped, the same command goes on.
     """
-    commands.train(data, corpus, out, leave_out or [], seed, hop)
+    recipe = {
+        "body": body,
+        "trained": train.value,
+        "soft": trace == commands.Trace.soft,
+        "residual": residual,
+        "epochs": epochs,
+        "seed": seed,
+        "hop_s": hop,
+    }
+    commands.train(data, corpus, out, leave_out or [], recipe)
 
 
 @app.command()

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 LogLevel = StrEnum("LogLevel", ["debug", "info", "warning", "error"])
 Encoding = StrEnum("Encoding", ["s16le", "f32le"])
 Kind = StrEnum("Kind", ["hello", "patch", "label", "event", "status"])
+Think = StrEnum("Think", ["off", "fixed", "anytime"])
+Weights = StrEnum("Weights", ["all", "embedding"])
+Trace = StrEnum("Trace", ["soft", "sampled"])
 LabelFormat = StrEnum("LabelFormat", ["jsonl", "csv", "audacity"])
 
 _log = logging.getLogger(__name__)
@@ -240,7 +243,7 @@ def evaluate(
 
 
 def train(
-    data: Path, corpus: Path | None, out: Path, leave_out: Sequence[int], seed: int, hop_s: float
+    data: Path, corpus: Path | None, out: Path, leave_out: Sequence[int], recipe: dict[str, Any]
 ) -> None:
     """Train a reasoner on a data set and say how it did on the validation split."""
     try:
@@ -256,7 +259,8 @@ def train(
         def advance(what: str, done: int, total: int) -> None:
             progress.update(bars[what], completed=done, total=total)
 
-        card = training.train(data, corpus, out, leave_out, seed, hop_s, advance)
+        asked = training.Recipe(**recipe)
+        card = training.train(data, corpus, out, leave_out, asked, advance)
     figures = card.validation
     print(
         f"{out}: {len(card.labels)} labels; on validation scenes in-force F1 "

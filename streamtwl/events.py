@@ -30,7 +30,7 @@ class Sounding:
         self.mean += (score - self.mean) / self.patches
 
 
-Change = tuple[Literal["onset", "offset"], Sounding]
+Change = tuple[Literal["onset", "offset", "revised"], Sounding]
 
 
 class EventTracker:
@@ -43,16 +43,25 @@ class EventTracker:
     """
 
     def __init__(self, labels: list[str], settings: EventSettings) -> None:
-        rules = [_rule(label, settings) for label in labels]
-        self._rules = {i: rule for i, rule in enumerate(rules) if rule is not None}
+        self._rules = rules(labels, settings)
         self._labels = labels
-        self._on = np.array([np.inf if rule is None else rule.on for rule in rules])
+        self._on = np.full(len(labels), np.inf)
+        for i, rule in self._rules.items():
+            self._on[i] = rule.on
         self._streams: dict[int, _Stream] = {}
 
     def step(
-        self, stream: int, position: int, scores: np.ndarray, specific: np.ndarray
+        self,
+        stream: int,
+        position: int,
+        scores: np.ndarray,
+        specific: np.ndarray,
+        earlier: np.ndarray | None = None,
     ) -> list[Change]:
-        """Take a decision's float32[L] `scores` and `specific`; return the onsets and offsets."""
+        """Take a decision's float32[L] `scores` and `specific`; return the onsets and offsets.
+
+        `earlier` is not looked at: see `revisions.py`.
+        """
         state = self._streams.setdefault(stream, _Stream())
         middle = max(0, position - WINDOW // 2)
         changes = []
@@ -115,6 +124,12 @@ def _begin(state: _Stream, label: int) -> Change:
     event.number, state.count = state.count, state.count + 1
     state.open.add(label)
     return "onset", event
+
+
+def rules(labels: list[str], settings: EventSettings) -> dict[int, LabelEventSettings]:
+    """Return the rules of those labels, by index, whose events are wanted."""
+    found = {i: _rule(label, settings) for i, label in enumerate(labels)}
+    return {i: rule for i, rule in found.items() if rule is not None}
 
 
 def _rule(label: str, settings: EventSettings) -> LabelEventSettings | None:

@@ -54,7 +54,7 @@ class _File:
         self.total = np.zeros(n_labels)
         self.decisions = 0
         self.named = False
-        self.events: list[Sounding] = []
+        self.events: dict[int, Sounding] = {}  # by number, as last told
 
 
 def label_files(files: Sequence[Path], pipeline: Pipeline) -> Iterator[tuple[int, Labelled]]:
@@ -65,10 +65,10 @@ def label_files(files: Sequence[Path], pipeline: Pipeline) -> Iterator[tuple[int
 
     def take(outcome: Outcome) -> None:
         gathered = running[outcome.stream]
-        gathered.events += [event for phase, event in outcome.changes if phase == "offset"]
+        gathered.events |= {event.number: event for _, event in outcome.changes}
         if outcome.decision is None:
             done.append(outcome.stream)
-        else:
+        elif outcome.final:
             gathered.total += outcome.decision.specific
             gathered.decisions += 1
             gathered.named |= outcome.decision.label is not None
@@ -210,7 +210,8 @@ def _result(file: Path, gathered: _File, labels: list[str]) -> Labelled:
                 round(event.peak, 4),
                 round(event.mean, 4),
             )
-            for event in sorted(gathered.events, key=lambda event: event.start)
+            for event in sorted(gathered.events.values(), key=lambda event: event.start)
+            if event.end != event.start  # it was taken back
         ],
         bad_samples=gathered.stream.bad_samples,
         error=str(gathered.stream.error) if gathered.stream.error else None,

@@ -1,12 +1,14 @@
 """The graph: the one place where the stages are joined.
 
-    blocks -> windows -> patches -> drawn -> decided -> outcomes
+    blocks -> windows -> patches -> drawn -> decided, once or more -> outcomes
 
 It runs synchronously on the thread that pushes the blocks: nothing is queued between stages.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,15 +18,18 @@ from reactivex import operators as ops
 
 from streamtwl.audio.block import Block
 from streamtwl.backbones.yamnet import YamNet
-from streamtwl.config import Settings, override
+from streamtwl.config import EventSettings, Settings, override
 from streamtwl.errors import UsageError
 from streamtwl.events import Change, EventTracker
 from streamtwl.features.window import Windower
 from streamtwl.models import registry
 from streamtwl.ontology import categories, check_names, vocabulary
+from streamtwl.reasoners import graph
 from streamtwl.reasoners.decision import Decision, Reasoner
 from streamtwl.reasoners.evidence import Evidence
+from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.reasoners.recurrent import Recurrent
+from streamtwl.revisions import RevisingTracker
 from streamtwl.trace import Drawn, Tracer
 
 _log = logging.getLogger(__name__)
@@ -43,27 +48,47 @@ class Outcome:
     drawn: Drawn | None  # None at the end of a stream
     decision: Decision | None
     changes: list[Change]
+    final: bool = True  # False: the patch is being thought about, another decision comes
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A patch and the newest decision on it."""
+
+    drawn: Drawn
+    decision: Decision
+    final: bool
 
 
 class Pipeline:
     """Blocks of several streams in, outcomes out."""
 
     def __init__(
-        self, settings: Settings, sources: list[str], backbone: YamNet, reasoner: Reasoner
+        self,
+        settings: Settings,
+        sources: list[str],
+        backbone: YamNet,
+        reasoner: Reasoner,
+        paced: bool,
     ) -> None:
-        """`sources` names the streams, by number; the names key their samples."""
+        """`sources` names the streams, by number; the names key their samples.
+
+        Where the sound is `paced`, thinking on ends before the next window is due.
+        """
         self.windower = Windower(settings.hop_s)
         self.reasoner = reasoner
         self.tracer = Tracer(sources, settings.trace, settings.hop_s)
-        self.events = EventTracker(reasoner.labels, settings.events)
+        self.events = _tracker(reasoner, settings.events)
+        self._budget_s = settings.trace.budget * settings.hop_s if paced else math.inf
         self._blocks: Subject[list[Block]] = Subject()
         self._ends: Subject[Block] = Subject()
         self._outcomes: Observable[Outcome] = self._blocks.pipe(
             _each(self.windower.push),
             ops.map(backbone.score),
             ops.map(self.tracer.draw),
-            ops.map(self._decide),
-            _each(self._track),
+            _each(self._think),
+            ops.map(self._track),
+            _each(iter),
             ops.merge(self._ends.pipe(ops.map(self._end))),
         )
 
@@ -78,23 +103,37 @@ class Pipeline:
             if block.last:
                 self._ends.on_next(block)
 
-    def _decide(self, drawn: list[Drawn]) -> list[tuple[Drawn, Decision]]:
+    def _think(self, drawn: list[Drawn]) -> Iterator[list[Decided]]:
+        """Decide, and decide again while that may change something and there is time."""
         windows = [one.patch.window for one in drawn]
+        deadline = min(window.ready_at for window in windows) + self._budget_s
         decisions = self.reasoner.step(
             [window.stream for window in windows],
             [window.position for window in windows],
             np.stack([one.draws.samples for one in drawn]),
             np.stack([one.patch.posterior for one in drawn]),
         )
-        return list(zip(drawn, decisions, strict=True))
+        while not self.reasoner.settled and time.monotonic() < deadline:
+            yield [Decided(*pair, False) for pair in zip(drawn, decisions, strict=True)]
+            decisions = self.reasoner.refine(deadline) or decisions
+        yield [Decided(*pair, True) for pair in zip(drawn, decisions, strict=True)]
 
-    def _track(self, decided: list[tuple[Drawn, Decision]]) -> list[Outcome]:
+    def _track(self, decided: list[Decided]) -> list[Outcome]:
         outcomes = []
-        for drawn, decision in decided:
-            window = drawn.patch.window
+        for one in decided:
+            window, decision = one.drawn.patch.window, one.decision
             stream, position = window.stream, window.position
-            changes = self.events.step(stream, position, decision.scores, decision.specific)
-            outcomes.append(Outcome(stream, position, window.captured_at, drawn, decision, changes))
+            changes: list[Change] = []
+            if one.final:
+                changes = self.events.step(
+                    stream, position, decision.scores, decision.specific, decision.earlier
+                )
+            outcomes.append(
+                Outcome(
+                    *(stream, position, window.captured_at, one.drawn, decision, changes),
+                    final=one.final,
+                )
+            )
         return outcomes
 
     def _end(self, last: Block) -> Outcome:
@@ -105,7 +144,7 @@ class Pipeline:
         return Outcome(last.stream, position, last.captured_at, None, None, changes)
 
 
-def build(settings: Settings, sources: list[str]) -> Pipeline:
+def build(settings: Settings, sources: list[str], paced: bool = False) -> Pipeline:
     """Make the stages that the settings ask for; the model's file has to be there.
 
     Raises ConfigError or UsageError where the settings name a label that does not exist.
@@ -114,7 +153,7 @@ def build(settings: Settings, sources: list[str]) -> Pipeline:
     check_names(settings.events.label, "[events.label]", reasoner.labels)
     check_names(settings.events.include, "events.include", reasoner.labels)
     check_names(settings.events.exclude, "events.exclude", reasoner.labels)
-    if isinstance(reasoner, Recurrent):  # it brings the thresholds that were chosen with it
+    if isinstance(reasoner, Recurrent | Gpt2):  # it brings the thresholds that were chosen with it
         own = set(reasoner.labels)  # the shipped rules speak of AudioSet's "Noise", not of "noise"
         events = settings.events
         changes = {
@@ -125,7 +164,7 @@ def build(settings: Settings, sources: list[str]) -> Pipeline:
         }
         settings = override(settings, changes)
     session = registry.session(registry.find(settings.backbone.model), settings.backbone.threads)
-    return Pipeline(settings, sources, YamNet(session), reasoner)
+    return Pipeline(settings, sources, YamNet(session), reasoner, paced)
 
 
 def _reasoner(settings: Settings) -> Reasoner:
@@ -134,7 +173,12 @@ def _reasoner(settings: Settings) -> Reasoner:
     if not asked.file or asked.file == Evidence.kind:
         names = vocabulary(settings.labels)
         return Evidence(names, asked.half_life_s, asked.specific_ratio, asked.floor)
-    reasoner = Recurrent(registry.find_reasoner(asked.file))
+    file = registry.find_reasoner(asked.file)
+    reasoner: Recurrent | Gpt2
+    if graph.kind(file) == "gpt2":
+        reasoner = Gpt2(file, settings.trace, settings.hop_s)
+    else:
+        reasoner = Recurrent(file)
     card = reasoner.card
     if settings.labels != "all":
         raise UsageError(
@@ -159,6 +203,12 @@ def _reasoner(settings: Settings) -> Reasoner:
             settings.hop_s,
         )
     return reasoner
+
+
+def _tracker(reasoner: Reasoner, settings: EventSettings) -> EventTracker | RevisingTracker:
+    if isinstance(reasoner, Gpt2 | Recurrent) and reasoner.lags:
+        return RevisingTracker(reasoner.labels, settings, reasoner.lags)
+    return EventTracker(reasoner.labels, settings)
 
 
 def _each(

@@ -54,19 +54,22 @@ class Reporter:
             latency_s = time.monotonic() - window.ready_at
             # Late is counted from the capture where that is known: `ready_at` is when we read.
             age_s = latency_s if captured_at is None else time.time() - captured_at
-            self.hops[outcome.stream] += 1
-            self.late_hops[outcome.stream] += due_s is not None and age_s > due_s
             self._level_dbfs[outcome.stream] = window.level_dbfs
             decision = outcome.decision
-            messages += [
-                self._seal(
-                    Patch,
-                    outcome.stream,
-                    outcome.position,
-                    captured_at,
-                    top=_top(self._categories, outcome.drawn.patch.posterior),
-                    level_dbfs=window.level_dbfs,
-                ),
+            if not decision.refinement:
+                self.hops[outcome.stream] += 1
+                self.late_hops[outcome.stream] += due_s is not None and age_s > due_s
+                messages.append(
+                    self._seal(
+                        Patch,
+                        outcome.stream,
+                        outcome.position,
+                        captured_at,
+                        top=_top(self._categories, outcome.drawn.patch.posterior),
+                        level_dbfs=window.level_dbfs,
+                    )
+                )
+            messages.append(
                 self._seal(
                     Label,
                     outcome.stream,
@@ -80,8 +83,8 @@ class Reporter:
                     traces=decision.traces,
                     refinement=decision.refinement,
                     latency_ms=1000 * latency_s,
-                ),
-            ]
+                )
+            )
         else:
             self._ended[outcome.stream] = True
         self._heard[outcome.stream] = (outcome.position, captured_at)

@@ -18,6 +18,7 @@ from streamtwl.messages import AnyMessage
 from streamtwl.models import registry
 from streamtwl.ontology import categories
 from streamtwl.pipeline import Outcome, build
+from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.reasoners.recurrent import Recurrent
 from streamtwl.report import Reporter
 from streamtwl.sinks.publisher import Publisher
@@ -66,7 +67,8 @@ class Session:
         names = [source.name for source in sources]
         self._intake = intake
         self._streams = list(intake.streams)
-        self._pipeline = build(settings, names)
+        paced = all(source.paced for source in sources)
+        self._pipeline = build(settings, names, paced)
         intake.needs = self._pipeline.windower.needs
         self._settings = settings
         self._reporter = Reporter(
@@ -74,7 +76,7 @@ class Session:
         )
         model = registry.find(settings.backbone.model)
         self._models = {model.name: registry.checksum(model) or ""}
-        if isinstance(self._pipeline.reasoner, Recurrent):
+        if isinstance(self._pipeline.reasoner, Recurrent | Gpt2):
             self._models[self._pipeline.reasoner.kind] = self._pipeline.reasoner.sha256
         self._publisher = publisher
         self._sink = sink

@@ -6,7 +6,7 @@ chosen on a source-grouped validation split of the training folds; then both are
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -149,13 +149,15 @@ _FILTERS = [
     for exponent in EXPONENTS
 ]
 
-TOP, AVERAGE, FILTER, SMOOTHER, GRU = (
+TOP, AVERAGE, FILTER, LAGGED, SMOOTHER, GRU = (
     "window top-1",
     "moving average",
     "HMM filter",
+    "HMM filter, looking back",
     "HMM smoother",
     "GRU",
 )
+LAGS = 4  # patches that a filter looks back
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +228,13 @@ def fit_timeline(
     choose_by: Streams,
     seed: int,
     progress: Callable[[str], None],
-    names: Collection[str] = (TOP, AVERAGE, FILTER, SMOOTHER, GRU),
+    names: Collection[str] = (TOP, AVERAGE, FILTER, LAGGED, SMOOTHER, GRU),
 ) -> dict[str, Chosen]:
     """Return timeline baselines by their names; `progress` is told what is being fitted."""
     progress("patch model")
     penalty = min(PENALTIES, key=lambda each: _loss(fit_patch_model(fit_on, each), choose_by))
     patch = fit_patch_model(fit_on, penalty)
-    both = _joined(fit_on, choose_by)
+    both = joined([fit_on, choose_by])
     patch_of_both = fit_patch_model(both, penalty)
     chosen = {}
     for name, candidates in (
@@ -244,18 +246,22 @@ def fit_timeline(
             continue
         progress(name)
         tried = [
-            (setting, _scores(kind(patch, **setting), choose_by)) for setting, kind in candidates
+            (setting, scores_of(kind(patch, **setting), choose_by)) for setting, kind in candidates
         ]
-        setting, thresholds = _best(tried, choose_by)
+        setting, thresholds = pick_best(tried, choose_by)
         step = candidates[0][1](patch_of_both, **setting)
         chosen[name] = Chosen(step, **thresholds, setting={"penalty": penalty, **setting})
+    if LAGGED in names:
+        one = chosen[FILTER].step
+        assert isinstance(one, steps.Filter)
+        chosen[LAGGED] = replace(chosen[FILTER], step=steps.FixedLag(one, LAGS))
     if SMOOTHER in names:
         progress(SMOOTHER)
         tried = [
             (setting, kind(patch, **setting).smooth(choose_by.posteriors, choose_by.elapsed_s))
             for setting, kind in _FILTERS
         ]
-        setting, thresholds = _best(tried, choose_by)
+        setting, thresholds = pick_best(tried, choose_by)
         smoother = steps.Filter(patch_of_both, **setting)
         chosen[SMOOTHER] = Chosen(smoother, **thresholds, setting={"penalty": penalty, **setting})
     if GRU in names:
@@ -295,10 +301,10 @@ def fit_patch_model(streams: Streams, penalty: float) -> steps.PatchModel:
 def _choose_gru(fit_on: Streams, choose_by: Streams, both: Streams, seed: int) -> Chosen:
     grus = [_fit_gru(fit_on, hidden, decay, seed, choose_by) for hidden, decay in GRUS]
     tried = [
-        ({"hidden": hidden, "decay": decay, "epochs": epochs}, _scores(gru, choose_by))
+        ({"hidden": hidden, "decay": decay, "epochs": epochs}, scores_of(gru, choose_by))
         for (gru, epochs), (hidden, decay) in zip(grus, GRUS, strict=True)
     ]
-    setting, thresholds = _best(tried, choose_by)
+    setting, thresholds = pick_best(tried, choose_by)
     gru, _ = _fit_gru(
         both, setting["hidden"], setting["decay"], seed, epochs=int(setting["epochs"])
     )
@@ -334,7 +340,7 @@ def _fit_gru(
             optimiser.step()
         if choose_by is not None:
             truth = torch.from_numpy(choose_by.sounding).float()
-            scores = torch.from_numpy(_scores(gru, choose_by))
+            scores = torch.from_numpy(scores_of(gru, choose_by))
             chosen_by = torch.nn.functional.binary_cross_entropy(scores, truth).item()
             if chosen_by < best:
                 best, kept_epochs = chosen_by, epoch
@@ -345,7 +351,7 @@ def _fit_gru(
 
 
 @torch.no_grad()
-def _scores(step: steps.Step, streams: Streams) -> np.ndarray:
+def scores_of(step: steps.Step, streams: Streams) -> np.ndarray:
     return steps.run(step.eval(), streams.posteriors, streams.elapsed_s).numpy()
 
 
@@ -358,7 +364,7 @@ def _loss(patch: steps.PatchModel, streams: Streams) -> float:
     return float(-(target * patch(streams.posteriors)).sum(dim=2).mean())
 
 
-def _best(
+def pick_best(
     tried: Sequence[tuple[dict[str, float], np.ndarray]], streams: Streams
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return (setting, thresholds and figures): the best F1 with few enough false starts."""
@@ -381,11 +387,13 @@ def _best(
     return setting, thresholds
 
 
-def _joined(a: Streams, b: Streams) -> Streams:
+def joined(parts: Sequence[Streams]) -> Streams:
+    """Return streams of several parts as one, cut to the shortest."""
+    n_patches = min(part.sounding.shape[1] for part in parts)
     return Streams(
-        torch.cat((a.posteriors, b.posteriors)),
-        torch.cat((a.elapsed_s, b.elapsed_s)),
-        np.concatenate((a.sounding, b.sounding)),
-        np.concatenate((a.recently, b.recently)),
-        np.concatenate((a.ahead, b.ahead)),
+        torch.cat([part.posteriors[:, :n_patches] for part in parts]),
+        torch.cat([part.elapsed_s[:, :n_patches] for part in parts]),
+        np.concatenate([part.sounding[:, :n_patches] for part in parts]),
+        np.concatenate([part.recently[:, :n_patches] for part in parts]),
+        np.concatenate([part.ahead[:, :n_patches] for part in parts]),
     )

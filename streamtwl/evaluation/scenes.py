@@ -10,7 +10,7 @@ Events lie up to 3 dB from the SNR that their scene is named for; the timeline h
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,6 +27,7 @@ COLUMNS = ("onset_s", "offset_s", "label", "src_file", "clip", "snr_db")
 SILENT_DBFS = -70.0
 SILENCE_S = 0.5
 SHORTEST_S = 0.1  # of an event: shorter ones are what a codec leaves of a cut
+SHORTEST_CROP_S = 0.4
 FAINTEST_DB = -40.0  # of a part, against the loudest of its clip
 GAP_S = (0.5, 8.0)
 OVERLAP = (0.2, 0.8)  # where in an event another one begins
@@ -116,6 +117,22 @@ def read_pieces(corpus: Path, split: str = "test") -> list[list[Path]]:
     if not any(packages):
         raise UsageError(f"'{corpus}' has no {split} pieces: tools/corpus.sh {corpus} makes them")
     return [pieces for pieces in packages if pieces]
+
+
+def cropped(rng: Generator, parts: Sequence[Part]) -> list[Part]:
+    """Return the parts, half of them cut to a stretch of themselves, at least 0.4 s.
+
+    A data set's clips are all of one length, sounds are not: who trains on clips as they are learns
+    when they end.
+    """
+    return [_crop(rng, part) if rng.random() < 0.5 else part for part in parts]
+
+
+def _crop(rng: Generator, part: Part) -> Part:
+    whole = part.stop - part.start
+    length = round(rng.uniform(min(whole, SHORTEST_CROP_S * SAMPLE_RATE), whole))
+    start = part.start + int(rng.integers(0, whole - length + 1))
+    return replace(part, start=start, stop=start + length)
 
 
 def plan_scene(

@@ -44,7 +44,7 @@ def score(played: Sequence[Played], nothing: Sequence[Played]) -> dict:
         "by_snr": {
             f"{level:g}": _at(level, [p for p in played if p.snr_db == level]) for level in levels
         },
-        "nothing_per_hour": sum(len(each.scene.told) for each in nothing) / hours,
+        "nothing_per_hour": sum(timeline.told(each.scene) for each in nothing) / hours,
         "swept": [asdict(each) for each in sweep(played, nothing)],
     }
 

@@ -78,19 +78,38 @@ def materials(
     )
 
 
+def by_source(material: Material, count: int, seed: int) -> list[Material]:
+    """Return the material in parts that share no source recording, each with all the labels."""
+    rng = np.random.default_rng(seed)
+    part_of: dict[str, int] = {}
+    for label in sorted({clip.label for clip in material.clips}):
+        sources = sorted({clip.source for clip in material.clips if clip.label == label})
+        for number, source in enumerate(rng.permutation(sources)):
+            part_of.setdefault(str(source), number % count)
+    return [
+        Material([c for c in material.clips if part_of[c.source] == part], material.packages)
+        for part in range(count)
+    ]
+
+
 def training_streams(
     material: Material,
     count: int,
     seed: Sequence[int],
     scorer: Scorer,
     progress: Callable[[int, int], None],
+    crop: bool = False,
 ) -> list[Stream]:
-    """Return scenes at SNRs drawn from TRAINING_SNR_DB, the same for the same seed."""
+    """Return scenes at SNRs drawn from TRAINING_SNR_DB, the same for the same seed.
+
+    With `crop` half of the sounds are cut short: see `scenes.cropped`.
+    """
     parts = scenes.read_parts(material.clips)
     streams = []
     for number in range(count):
         rng = np.random.default_rng([*seed, number])
-        plan = scenes.plan_scene(rng, parts, material.packages, SCENE_S)
+        heard = scenes.cropped(rng, parts) if crop else parts
+        plan = scenes.plan_scene(rng, heard, material.packages, SCENE_S)
         streams.append(stream(f"{number:03}", plan, rng.uniform(*TRAINING_SNR_DB), scorer))
         progress(number + 1, count)
     return streams

@@ -48,6 +48,7 @@ class Told:
     withdrawn_s: float = (
         inf  # when it was taken back: from then on it is believed never to have been
     )
+    again: bool = False  # the same label, with another beginning or end
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ def read_messages(
             told_now = replace(known, end_s=told_now.end_s, offset_told_s=at_s)
         elif known is not None:
             withdrawn.append(replace(known, withdrawn_s=at_s))
+            told_now = replace(told_now, again=told_now.label == known.label)
         told[message.id] = told_now
     scores = np.zeros((len(decisions), len(labels)), np.float32)
     for row, (_, decision) in zip(scores, decisions, strict=True):
@@ -209,19 +211,26 @@ def offset_delays(scene: Scene) -> list[float]:
 
 
 def false_starts(scene: Scene, tolerance_s: float = WINDOW_S) -> int:
-    """Count onsets told, also by revisions, of labels that did not sound.
+    """Count onsets told, also by revisions to another label, of labels that did not sound.
 
-    A label did if it sounds at any moment from `tolerance_s` before the message to the message.
+    A label did if it sounds at any moment from `tolerance_s` before the message, or from where the
+    event is said to begin, to the message.
     """
     return sum(
         not any(
             sound.label == told.label
             and sound.onset_s <= told.onset_told_s
-            and sound.offset_s >= told.onset_told_s - tolerance_s
+            and sound.offset_s >= min(told.start_s, told.onset_told_s - tolerance_s)
             for sound in scene.truth
         )
         for told in scene.told
+        if not told.again
     )
+
+
+def told(scene: Scene) -> int:
+    """Count events told, each once however often it was revised."""
+    return sum(not told.again for told in scene.told)
 
 
 def found(scene: Scene) -> int:

@@ -26,6 +26,11 @@ class Reasoner(Protocol):
     kind: str
     labels: list[str]
 
+    @property
+    def settled(self) -> bool:
+        """Whether `refine` has nothing to add to the decisions on the newest patches."""
+        ...
+
     def step(
         self,
         streams: list[int],

@@ -17,6 +17,7 @@ class Evidence:
     """
 
     kind = "evidence"
+    settled = True  # one look at a patch is all there is to it
 
     def __init__(
         self, vocabulary: Vocabulary, half_life_s: float, specific_ratio: float, floor: float

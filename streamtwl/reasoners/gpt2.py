@@ -17,6 +17,7 @@ comes, and no step is longer than two rows a trace. Lives of different traces en
 moments.
 """
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,6 +90,7 @@ class Gpt2:
             raise UsageError(f"--reasoner {path}: its card does not say how it reads a trace")
         self.kind = self.card.name
         self.labels = self.card.labels
+        self.lags = loaded.shapes["scores"][1] - 1
         self._boundary = self.width = loaded.shapes["posterior"][1]
         self._state_size = loaded.shapes["state"][1]
         layers, _, _, heads, _, width = loaded.shapes["past_key_values"]
@@ -137,15 +139,18 @@ class Gpt2:
         return self._advance(self._patch)
 
     def refine(self, deadline: float) -> list[Decision] | None:
-        """Let the next group of traces read the patch; None when all have, or nothing is open.
-
-        The caller keeps the time: `deadline` is not looked at within a group.
-        """
+        """Let the next group of traces read the patch; None when settled, or it is too late."""
         patch = self._patch
-        if patch is None or patch.thought >= self._traces or self._settled(patch):
+        if patch is None or self.settled or time.monotonic() >= deadline:
             return None
         patch.refinement += 1
         return self._advance(patch)
+
+    @property
+    def settled(self) -> bool:
+        """Whether all traces have read the newest patches, or what they say is plain."""
+        patch = self._patch
+        return patch is None or patch.thought >= self._traces or self._plain(patch)
 
     def forget(self, stream: int) -> None:
         """Let go of a stream that has ended."""
@@ -179,32 +184,26 @@ class Gpt2:
         """Return int64[S, M, T, 2]: the samples, and the boundary with the total score's bin."""
         totals = confidence_bin(posteriors.sum(axis=1))
         boundary = np.stack((np.full_like(totals, self._boundary), totals), axis=-1)
-        boundary = np.broadcast_to(
-            boundary[:, None, None], (len(totals), self._traces, 1, 2)
-        )
+        boundary = np.broadcast_to(boundary[:, None, None], (len(totals), self._traces, 1, 2))
         drawn = samples[:, : self._traces, : self._samples]
         return np.concatenate((drawn, boundary), axis=2).astype(np.int64)
 
     def _advance(self, patch: _Patch) -> list[Decision]:
         """Let one group of traces read the patch, in one call; decide by all that have."""
         group = range(patch.thought, min(patch.thought + self._group, self._traces))
-        rows: list[tuple[int, int, _Row, bool]] = []  # stream's index, trace, row, whether it counts
+        rows: list[tuple[int, int, _Row]] = []  # stream's index, trace's, who reads it
         for s, stream in enumerate(patch.streams):
             for m in group:
                 trace = stream.traces[m]
                 self._renew(trace)
-                if trace.reader is not None:
-                    rows.append((s, m, trace.reader, True))
-                if trace.successor is not None:
-                    rows.append((s, m, trace.successor, trace.reader is None and s < 0))
-        at = [s for s, *_ in rows]
-        scores, states, new = self._run(patch, rows, at)
-        for i, (s, _, row, counts) in enumerate(rows):
-            n_tokens = new.shape[4]
+                rows += [(s, m, row) for row in (trace.reader, trace.successor) if row is not None]
+        scores, states, new = self._run(patch, rows)
+        n_tokens = new.shape[4]
+        for i, (s, m, row) in enumerate(rows):
             row.cache[:, :, :, row.age * n_tokens : (row.age + 1) * n_tokens] = new[:, :, i]
             row.age += 1
             patch.streams[s].state = states[i]
-            if counts:
+            if row is patch.streams[s].traces[m].reader:
                 patch.scores[s].append(scores[i])
         patch.thought = group.stop
         return [self._decide(patch, s) for s in range(len(patch.streams))]
@@ -224,18 +223,19 @@ class Gpt2:
             trace.successor = self._row(self.capacity)
 
     def _run(
-        self, patch: _Patch, rows: list[tuple[int, int, _Row, bool]], at: list[int]
+        self, patch: _Patch, rows: list[tuple[int, int, _Row]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         n_tokens = self._samples + 1
-        lengths = np.array([row.age * n_tokens for _, _, row, _ in rows])
+        at = [s for s, _, _ in rows]
+        lengths = np.array([row.age * n_tokens for _, _, row in rows])
         n_past = int(lengths.max())
         present = np.arange(n_past) < lengths[:, None]
         given = {
-            "tokens": np.stack([patch.tokens[s, m] for s, m, *_ in rows]),
+            "tokens": np.stack([patch.tokens[s, m] for s, m, _ in rows]),
             "posterior": patch.posteriors[at],
             "state": patch.states[at],
             "elapsed_s": patch.elapsed_s[at],
-            "past_key_values": np.stack([row.cache[:, :, :, :n_past] for _, _, row, _ in rows], 2),
+            "past_key_values": np.stack([row.cache[:, :, :, :n_past] for _, _, row in rows], 2),
             "attention_mask": np.concatenate((present, np.ones((len(rows), n_tokens), bool)), 1),
             "position_ids": lengths[:, None] + np.arange(n_tokens),
         }
@@ -258,7 +258,7 @@ class Gpt2:
             earlier=scores[1:],
         )
 
-    def _settled(self, patch: _Patch) -> bool:
+    def _plain(self, patch: _Patch) -> bool:
         """Whether no label is likely to cross the threshold, whatever the other traces say."""
         for scores in patch.scores:
             now = np.stack(scores)[:, 0]  # traces, labels

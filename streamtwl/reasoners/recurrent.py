@@ -3,6 +3,7 @@
     posterior float32[S, C], state float32[S, D], elapsed_s float32[S, 1]
         -> scores float32[S, L] in [0, 1], new_state float32[S, D]
 
+Scores may be float32[S, 1 + B, L]: of this patch, and of the B patches before it by now.
 A stream's first step has a state of zeros and an endless `elapsed_s`; after a gap in the stream it
 is longer than a hop, and it is up to the graph to forget.
 """
@@ -23,12 +24,16 @@ OUTPUTS = ["scores", "new_state"]
 class Recurrent:
     """Steps the graph of a reasoner's file, a state a stream."""
 
+    settled = True  # one look at a patch is all there is to it
+
     def __init__(self, path: Path) -> None:
         """Load a reasoner's file; raises UsageError where it is none."""
         loaded = graph.load(path, INPUTS, OUTPUTS)
         self._session, self.card, self.sha256 = loaded.session, loaded.card, loaded.sha256
         self.kind = self.card.name
         self.width = loaded.shapes["posterior"][1]  # C
+        size = loaded.shapes["scores"]
+        self.lags = size[1] - 1 if len(size) == 3 else 0
         self.labels = self.card.labels
         self._zeros = np.zeros(loaded.shapes["state"][1], np.float32)
         self._past: dict[int, tuple[int, np.ndarray]] = {}  # stream: (position, float32[D])
@@ -63,9 +68,9 @@ class Recurrent:
         """Nothing to add: a step is all there is to it."""
         return None
 
-    def _decide(self, scores: np.ndarray) -> Decision:
+    def _decide(self, given: np.ndarray) -> Decision:
+        scores, earlier = (given[0], given[1:]) if self.lags else (given, None)
         best = int(scores.argmax())
         confidence = float(scores[best])
         label = self.labels[best] if confidence >= self.card.on else None
-        return Decision(label, confidence, scores, scores)
-
+        return Decision(label, confidence, scores, scores, earlier=earlier)

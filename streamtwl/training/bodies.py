@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers import AutoModel, DynamicCache, GPT2Config, GPT2Model, PreTrainedModel
 
 TINY = "tiny"
-TINY_SIZES = {"n_layer": 3, "n_embd": 96, "n_head": 4}
 TINY_POSITIONS = 512
 UNSEEN = -1e9  # added to the attention of what is not to be seen
 
@@ -68,14 +67,16 @@ def load(body: str, seed: int) -> Body:
     torch.manual_seed(seed)
     if body == TINY:
         config = GPT2Config(
-            **TINY_SIZES,
+            n_layer=3,
+            n_embd=128,
+            n_head=4,
             n_positions=TINY_POSITIONS,
             vocab_size=1,
             bos_token_id=0,
             eos_token_id=0,
-            resid_pdrop=0.1,
+            resid_pdrop=0.3,
             embd_pdrop=0.1,
-            attn_pdrop=0.1,
+            attn_pdrop=0.0,
         )
         return Body(_wordless(GPT2Model(config)))
     return Body(_wordless(AutoModel.from_pretrained(body)))

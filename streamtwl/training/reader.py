@@ -18,6 +18,7 @@ from streamtwl.training.bodies import Body
 from streamtwl.training.export import write
 from streamtwl.training.steps import FixedLag
 
+CONTEXT = 512  # tokens
 SURE = 1e-4  # the residual's beliefs are kept this far from 0 and 1
 
 
@@ -38,13 +39,14 @@ class Reader(nn.Module):
         super().__init__()
         self.body = body
         self.soft, self.bare = soft, bare
+        self.context = CONTEXT
         self.categories = categories
         self.shape = (1 + lags, labels)
         self.symbols = nn.Embedding(categories + 1, body.width)  # the last is the boundary
         self.bins = nn.Embedding(N_BINS, body.width)
         for table in (self.symbols, self.bins):
             nn.init.normal_(table.weight, std=0.02)
-        self.drop = nn.Dropout(0.2)
+        self.drop = nn.Dropout(0.1)
         self.read = nn.Linear(body.width, (1 + lags) * labels)
         self.residual = residual
         if residual is not None:

@@ -200,7 +200,7 @@ class Gru(nn.Module):
         return torch.sigmoid(self.read(self.drop(states)) + self.direct(features)), last[0]
 
 
-Step = WindowTop | MovingAverage | Filter | Gru
+Step = WindowTop | MovingAverage | Filter | FixedLag | Gru
 
 
 def run(step: Step, posteriors: Tensor, elapsed_s: Tensor) -> Tensor:

@@ -1,22 +1,55 @@
 """`streamtwl train`: from labelled clips to a reasoner's file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 import streamtwl
 from streamtwl import config
 from streamtwl.audio.asked import SOURCE_NAME
 from streamtwl.config import Settings
 from streamtwl.errors import UsageError
-from streamtwl.evaluation import baselines, datasets, streams
+from streamtwl.evaluation import baselines, datasets
 from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.ontology import categories
-from streamtwl.reasoners.card import Card
-from streamtwl.training import steps
+from streamtwl.reasoners.card import Card, TraceCard
+from streamtwl.training import bodies, lessons, reader, reading, steps
+from streamtwl.training.lessons import Lessons
+from streamtwl.training.reader import Reader
 
-FITTING, CHOOSING = "scenes to fit", "scenes to choose by"
-STAGES = (FITTING, CHOOSING, "models")
+MODELS, CHECKING, FINAL = "HMM filter", "to choose the epochs", "to keep"
+STAGES = (lessons.FITTING, lessons.CHOOSING, MODELS, CHECKING, FINAL)
+NO_BODY = "none"
+SAMPLES = 16  # K at which thresholds are chosen
 Progress = Callable[[str, int, int], None]  # (what, done, of)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is trained, and how."""
+
+    body: str = bodies.TINY  # or a Hugging Face directory or id, or "none": the HMM filter alone
+    trained: str = "all"  # or "embedding": the body stays frozen
+    soft: bool = True
+    residual: bool = True
+    epochs: int = 8
+    hop_s: float = 0.48
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A reader as the validation split chose it, trained on all lessons."""
+
+    reader: Reader
+    on: float
+    off: float
+    in_force_f1: float  # on the validation split, by the hop
+    false_starts_per_minute: float
+    epochs: int
 
 
 def train(
@@ -24,76 +57,177 @@ def train(
     corpus: Path,
     out: Path,
     leave_out: Sequence[int],
-    seed: int,
-    hop_s: float,
+    recipe: Recipe,
     progress: Progress,
 ) -> Card:
-    """Train the HMM filter on scenes of a data set's clips; write its file, return its card.
+    """Train a reasoner on scenes of a data set's clips; write its file, return its card.
 
     `corpus` holds the backgrounds, in which none of the sounds is heard. Folds left out are not
-    looked at. Raises UsageError for a data set or a name that does not fit.
+    looked at. Stopped, the same call goes on where it was. Raises UsageError for a data set or a
+    name that does not fit.
     """
     if out.suffix != ".onnx" or not SOURCE_NAME.fullmatch(out.stem):
         raise UsageError(f"-o {out}: it takes a name of a-z, 0-9, _ and - that ends in .onnx")
     clips = [clip for clip in datasets.load(folder) if clip.fold not in leave_out]
     if not clips:
         raise UsageError(f"--leave-out leaves no clip of {folder}")
-    config.override(Settings(), {"hop_s": hop_s})  # refuses a hop that `listen` would refuse
-    labels = sorted({clip.label for clip in clips})
-    fit, choose, _ = streams.materials(clips, corpus, None, seed)
-    scorer = Scorer(hop_s=hop_s)
-
-    def scenes_of(material: streams.Material, what: str, count: int) -> baselines.Streams:
-        made = streams.training_streams(
-            material,
-            count,
-            [seed, STAGES.index(what)],
-            scorer,
-            lambda done, total: progress(what, done, total),
-        )
-        return baselines.arrays(made, labels)
-
-    fit_on = scenes_of(fit, FITTING, streams.TRAINING_SCENES)
-    sounding = fit_on.sounding.any(axis=1).any(axis=0)
-    if not sounding.all():
-        raise UsageError(
-            f"{labels[int(sounding.argmin())]} never sounds in the training scenes: its clips have "
-            "to be loud enough, "
-            f"shorter than {streams.SCENE_S:g} s, and of more than one recording"
-        )
-    choose_by = scenes_of(choose, CHOOSING, streams.VALIDATION_SCENES)
-    fitted: list[str] = []
-
-    def count_fitted(what: str) -> None:
-        progress(STAGES[2], len(fitted), 2)
-        fitted.append(what)
-
-    chosen = baselines.fit_timeline(fit_on, choose_by, seed, count_fitted, [baselines.FILTER])
-    progress(STAGES[2], 2, 2)
-    one = chosen[baselines.FILTER]
+    config.override(Settings(), {"hop_s": recipe.hop_s})  # refuses what `listen` would refuse
     name = folder.resolve().name
+    scorer = Scorer(hop_s=recipe.hop_s)
+    given = lessons.prepare(clips, corpus, None, [recipe.seed], scorer, progress)
     left_out = "".join(f" --leave-out {fold}" for fold in leave_out)
-    card = Card(
-        name=out.stem,
-        about=f"{baselines.FILTER} over a linear model of single patches",
-        kind="recurrent",
-        backbone="yamnet",
-        hop_s=hop_s,
-        labels=labels,
-        on=one.on,
-        off=one.off,
-        data=name,
-        folds=sorted({clip.fold for clip in clips}),
-        command=(
-            f"streamtwl train {name} --corpus CORPUS -o {out.name}{left_out} --seed {seed}"
-            f" --hop {hop_s:g}"
-        ),
-        version=streamtwl.__version__,
-        validation={
-            "in_force_f1": round(one.in_force_f1, 4),
-            "false_starts_per_minute": round(one.false_starts_per_minute, 3),
-            **one.setting,
-        },
-    )
-    steps.export(one.step, len(categories()), card, out)
+    common: dict[str, Any] = {
+        "name": out.stem,
+        "backbone": "yamnet",
+        "hop_s": recipe.hop_s,
+        "labels": given.labels,
+        "data": name,
+        "folds": sorted({clip.fold for clip in clips}),
+        "command": f"streamtwl train {name} --corpus CORPUS -o {out.name}{left_out}{_said(recipe)}",
+        "version": streamtwl.__version__,
+    }
+    progress(MODELS, 0, 1)
+    fitted = baselines.fit_timeline(
+        given.whole, given.choose, recipe.seed, lambda _: None, [baselines.FILTER]
+    )[baselines.FILTER]
+    progress(MODELS, 1, 1)
+    if recipe.body == NO_BODY:
+        card = Card(
+            about=f"{baselines.FILTER} over a linear model of single patches",
+            kind="recurrent",
+            on=fitted.on,
+            off=fitted.off,
+            validation=_figures(fitted, fitted.setting),
+            **common,
+        )
+        steps.export(fitted.step, len(categories()), card, out)
+        return card
+    kept = train_reader(given, fitted, recipe, out.with_suffix(".training"), progress)
+    card = reader_card(kept, recipe, common)
+    reader.export(kept.reader, recipe.hop_s, card, out)
     return card
+
+
+def train_reader(
+    given: Lessons, fitted: baselines.Chosen, recipe: Recipe, scratch: Path, progress: Progress
+) -> Trained:
+    """Train a reader on the scenes to fit, choose epochs and thresholds, and train on all scenes.
+
+    The residual path stands on patch models that have not heard the recordings of the scenes they
+    read (as in stacking: Wolpert, Stacked generalization, Neural Networks 5 (1992)), else a reader
+    would learn to trust it as only training scenes deserve.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    tried: dict[int, tuple[float, dict[str, float]]] = {}
+    first = build(given, given.fit, fitted, recipe)
+    choose = reading.readings(given.choose, first.residual, baselines.LAGS)
+
+    def check(epoch: int) -> None:
+        scores = reading.read(first, choose, SAMPLES, recipe.seed)
+        now = torch.from_numpy(scores[:, :, 0])
+        loss = torch.nn.functional.binary_cross_entropy(now, choose.target[:, :, 0])
+        _, thresholds = baselines.pick_best([({}, scores[:, :, 0])], given.choose)
+        tried[epoch] = loss.item(), thresholds
+        torch.save(tried, scratch / "tried.pt")
+
+    if (scratch / "tried.pt").exists():
+        tried = torch.load(scratch / "tried.pt", weights_only=False)
+    reading.fit(
+        first,
+        lesson_readings(given.fit, fitted, recipe),
+        recipe.seed,
+        recipe.epochs,
+        scratch / "first.pt",
+        lambda done, of: progress(CHECKING, done, of),
+        check,
+    )
+    epochs = min(tried, key=lambda epoch: tried[epoch][0])
+    thresholds = tried[epochs][1]
+    everything = [*given.fit, given.choose]
+    final = build(given, everything, fitted, recipe)
+    reading.fit(
+        final,
+        lesson_readings(everything, fitted, recipe),
+        recipe.seed,
+        epochs,
+        scratch / "final.pt",
+        lambda done, of: progress(FINAL, done, of),
+        of_epochs=recipe.epochs,
+    )
+    return Trained(final, epochs=epochs, **thresholds)
+
+
+def build(
+    given: Lessons,
+    parts: Sequence[baselines.Streams],
+    fitted: baselines.Chosen,
+    recipe: Recipe,
+) -> Reader:
+    """Return a reader that nothing was taught yet, over a residual path fitted on these parts."""
+    body = bodies.load(recipe.body, recipe.seed)
+    if recipe.trained == "embedding":
+        body.requires_grad_(False)
+    residual = _residual(parts, fitted) if recipe.residual else None
+    made = Reader(body, len(categories()), len(given.labels), baselines.LAGS, recipe.soft, residual)
+    return made
+
+
+def lesson_readings(
+    parts: Sequence[baselines.Streams], fitted: baselines.Chosen, recipe: Recipe
+) -> reading.Readings:
+    """Return what a reader reads of each part, its residual path fitted on the others."""
+    made = []
+    for part in parts:
+        others = [other for other in parts if other is not part]
+        residual = _residual(others, fitted) if recipe.residual else None
+        made.append(reading.readings(part, residual, baselines.LAGS))
+    return reading.joined(made)
+
+
+def reader_card(kept: Trained, recipe: Recipe, common: dict[str, Any]) -> Card:
+    """Return the card of a reader."""
+    residual = f"{baselines.FILTER}, {baselines.LAGS} patches back" if recipe.residual else ""
+    return Card(
+        about=f"{recipe.body} reads the {'soft' if recipe.soft else 'sampled'} trace"
+        + (f", beside the {baselines.FILTER}" if recipe.residual else ""),
+        kind="gpt2",
+        on=kept.on,
+        off=kept.off,
+        trace=TraceCard(
+            body=recipe.body,
+            trained="embedding" if recipe.trained == "embedding" else "all",
+            soft=recipe.soft,
+            samples=(0, 0) if recipe.soft else (reading.SAMPLES[0], reading.SAMPLES[-1]),
+            temperature=1.0,
+            context=kept.reader.context,
+            residual=residual,
+        ),
+        validation=_figures(kept, {"epochs": kept.epochs}),
+        **common,
+    )
+
+
+def _residual(parts: Sequence[baselines.Streams], fitted: baselines.Chosen) -> steps.FixedLag:
+    setting = fitted.setting
+    patch = baselines.fit_patch_model(baselines.joined(parts), setting["penalty"])
+    one = steps.Filter(patch, setting["duration_s"], setting["exponent"])
+    return steps.FixedLag(one, baselines.LAGS).requires_grad_(False)
+
+
+def _figures(kept: Trained | baselines.Chosen, more: Mapping[str, float]) -> dict[str, float]:
+    return {
+        "in_force_f1": round(kept.in_force_f1, 4),
+        "false_starts_per_minute": round(kept.false_starts_per_minute, 3),
+        **more,
+    }
+
+
+def _said(recipe: Recipe) -> str:
+    """Return the options that ask for a recipe."""
+    if recipe.body == NO_BODY:
+        kind = f" --body {NO_BODY}"
+    else:
+        trace = "soft" if recipe.soft else "sampled"
+        kind = f" --body {recipe.body} --train {recipe.trained} --trace {trace}"
+        kind += f"{'' if recipe.residual else ' --no-residual'} --epochs {recipe.epochs}"
+    return f"{kind} --seed {recipe.seed} --hop {recipe.hop_s:g}"

@@ -1,0 +1,214 @@
+"""Second thoughts: events of a reasoner that also says how the last patches look by now.
+
+A label is on or off at each patch, by hysteresis over the newest belief on that patch; a stretch of
+on is an event, from its first patch's position to the first one that is off. With every patch the
+last few beliefs are new, so events may turn out to have begun earlier, to have ended, to have been
+another label's, or not to have been at all: what differs from what was told is told again.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.config import EventSettings, LabelEventSettings
+from streamtwl.events import Change, Sounding, rules
+from streamtwl.features.window import WINDOW
+
+Span = tuple[int, int | None]  # positions; None: still on
+
+
+class RevisingTracker:
+    """Tells events as `EventTracker` does, and revises those of the last `lags` patches."""
+
+    def __init__(self, labels: list[str], settings: EventSettings, lags: int) -> None:
+        self._labels = labels
+        self._rules = rules(labels, settings)
+        self._on = np.full(len(labels), np.inf)
+        for i, rule in self._rules.items():
+            self._on[i] = rule.on
+        self._lags = lags
+        self._streams: dict[int, _Stream] = {}
+
+    def step(
+        self,
+        stream: int,
+        position: int,
+        scores: np.ndarray,
+        specific: np.ndarray,
+        earlier: np.ndarray | None = None,
+    ) -> list[Change]:
+        """Take a decision's float32[L] scores and its float32[lags, L] on the patches before.
+
+        Returns what is new: onsets, offsets and revisions. Among `scores` a label that yields to a
+        kind of its own counts only once it is on.
+        """
+        state = self._streams.setdefault(stream, _Stream(deque(maxlen=self._lags + 1)))
+        changes: list[Change] = []
+        if state.patches and position - state.heard_to >= WINDOW:
+            changes = self._end_all(state, state.heard_to)
+        state.heard_to = position
+        if len(state.patches) == self._lags + 1:
+            self._settle(state)
+        known = [event.index for event in state.told]
+        now = specific.copy()
+        now[known] = scores[known]
+        state.patches.append((position, now))
+        before = list(state.patches)[-2::-1]  # newest first
+        for patch, belief in zip(before, () if earlier is None else earlier, strict=False):
+            patch[1][:] = belief
+        return changes + self._compare(state)
+
+    def close(self, stream: int, position: int) -> list[Change]:
+        """The stream ended at `position`: end what is open, and forget it."""
+        state = self._streams.pop(stream, None)
+        return [] if state is None else self._end_all(state, position)
+
+    def _end_all(self, state: "_Stream", position: int) -> list[Change]:
+        changes: list[Change] = []
+        for event in state.told:
+            if event.sounding.end is None:
+                event.sounding.end = max(position, event.sounding.start)
+                changes.append(("offset", event.sounding))
+        state.told.clear()
+        state.settled.clear()
+        state.patches.clear()
+        return changes
+
+    def _settle(self, state: "_Stream") -> None:
+        """The oldest patch is out of reach: whatever is on there began where it now began."""
+        position, belief = state.patches[0]
+        for label, rule in self._rules.items():
+            if belief[label] >= (rule.off if label in state.settled else rule.on):
+                state.settled.setdefault(label, position)
+            elif label in state.settled:
+                del state.settled[label]
+                state.rest_until[label] = position + round(rule.cooldown_s * SAMPLE_RATE)
+        second = state.patches[1][0] if len(state.patches) > 1 else state.heard_to
+        state.told = [e for e in state.told if e.sounding.end is None or e.sounding.end >= second]
+
+    def _compare(self, state: "_Stream") -> list[Change]:
+        """Tell what differs between the events as they look now and as they were told."""
+        beliefs = np.stack([belief for _, belief in state.patches])
+        active = {int(i) for i in np.flatnonzero((beliefs >= self._on).any(axis=0))}
+        active |= set(state.settled) | {event.index for event in state.told}
+        changes: list[Change] = []
+        gone: list[_Told] = []
+        new: list[tuple[int, Span]] = []
+        for label in sorted(active):
+            told = [event for event in state.told if event.index == label]
+            for span in self._spans(state, label, beliefs[:, label]):
+                same = next((event for event in told if _overlap(event.span, span)), None)
+                if same is None:
+                    new.append((label, span))
+                else:
+                    told.remove(same)
+                    changes += _update(same, span)
+            gone += told
+        for label, span in new:
+            was = next((event for event in gone if _mostly(event.span, span)), None)
+            if was is not None:  # it was this label's, not that one's
+                gone.remove(was)
+                was.index, was.sounding.label = label, self._labels[label]
+                was.sounding.start, was.sounding.end = span
+                changes.append(("revised", was.sounding))
+            else:
+                changes += self._tell(state, label, span)
+        for event in gone:
+            state.told.remove(event)
+            event.sounding.end = event.sounding.start  # it was nothing
+            changes.append(("revised", event.sounding))
+        newest = beliefs[-1]
+        for event in state.told:
+            if event.sounding.end is None:
+                event.sounding.add(float(newest[event.index]))
+        return changes
+
+    def _spans(self, state: "_Stream", label: int, beliefs: np.ndarray) -> list[Span]:
+        """Return the stretches in which a label is on, as far as they can still change."""
+        rule = self._rules.get(label)
+        if rule is None:
+            return []
+        began, rest_until = state.settled.get(label), state.rest_until.get(label, 0)
+        spans: list[Span] = []
+        for (position, _), belief in zip(state.patches, beliefs, strict=True):
+            if began is None and belief >= rule.on and position >= rest_until:
+                began = position
+            elif began is not None and belief < rule.off:
+                spans.append((began, position))
+                began, rest_until = None, position + round(rule.cooldown_s * SAMPLE_RATE)
+        if began is not None:
+            spans.append((began, None))
+        return [span for span in spans if self._long_enough(state, span, rule)]
+
+    def _long_enough(self, state: "_Stream", span: Span, rule: LabelEventSettings) -> bool:
+        start, end = span
+        lasted = (state.heard_to if end is None else end) - start
+        return lasted >= rule.min_duration_s * SAMPLE_RATE
+
+    def _tell(self, state: "_Stream", label: int, span: Span) -> list[Change]:
+        sounding = Sounding(state.count, self._labels[label], span[0])
+        state.count += 1
+        for position, belief in state.patches:
+            if position >= span[0] and (span[1] is None or position < span[1]):
+                sounding.add(float(belief[label]))
+        state.told.append(_Told(label, sounding))
+        changes: list[Change] = [("onset", replace(sounding))]
+        if span[1] is not None:
+            sounding.end = span[1]
+            changes.append(("offset", sounding))
+        return changes
+
+
+@dataclass(slots=True)
+class _Told:
+    """An event that was told and can still be revised."""
+
+    index: int  # of its label
+    sounding: Sounding
+
+    @property
+    def span(self) -> Span:
+        """Where it was told to be."""
+        return self.sounding.start, self.sounding.end
+
+
+@dataclass(slots=True)
+class _Stream:
+    """The events of one stream."""
+
+    patches: deque[tuple[int, np.ndarray]]  # position, float32[L]: the newest belief on it
+    told: list[_Told] = field(default_factory=list)
+    settled: dict[int, int] = field(default_factory=dict)  # label on before `patches`: since when
+    rest_until: dict[int, int] = field(default_factory=dict)  # position
+    heard_to: int = 0
+    count: int = 0
+
+
+def _update(event: _Told, span: Span) -> list[Change]:
+    """Bring an event to where it now is; an end that comes in time is no revision."""
+    sounding = event.sounding
+    ends = sounding.end is None and span[1] is not None
+    moved = sounding.start != span[0] or (not ends and sounding.end != span[1])
+    if not (moved or ends):
+        return []
+    sounding.start, sounding.end = span
+    return [("offset" if ends and not moved else "revised", sounding)]
+
+
+def _overlap(a: Span, b: Span) -> bool:
+    return _seconds_shared(a, b) > 0
+
+
+def _mostly(a: Span, b: Span) -> bool:
+    """Whether two spans share more than half of the longer one."""
+    now = max(position for position in (*a, *b) if position is not None) + WINDOW
+    longer = max((now if end is None else end) - start for start, end in (a, b))
+    return 2 * _seconds_shared(a, b) > longer
+
+
+def _seconds_shared(a: Span, b: Span) -> int:
+    now = max(position for position in (*a, *b) if position is not None) + WINDOW
+    ends = [now if end is None else end for _, end in (a, b)]
+    return max(0, min(ends) - max(a[0], b[0]))

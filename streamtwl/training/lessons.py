@@ -1,0 +1,68 @@
+"""What a reasoner of a data set's labels learns from: scenes of its clips over a corpus."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamtwl.errors import UsageError
+from streamtwl.evaluation import baselines, streams
+from streamtwl.evaluation.baselines import Streams
+from streamtwl.evaluation.datasets import Clip
+from streamtwl.evaluation.posteriors import Scorer
+
+FITTING, CHOOSING = "scenes to fit", "scenes to choose by"
+PARTS = 3  # of the scenes to fit, that share no source recording
+Progress = Callable[[str, int, int], None]  # (what, done, of)
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """Scenes to fit, in parts that share no source recording, and scenes to choose by."""
+
+    fit: list[Streams]
+    choose: Streams
+    labels: list[str]
+
+    @property
+    def whole(self) -> Streams:
+        """All scenes to fit."""
+        return baselines.joined(self.fit)
+
+
+def prepare(
+    clips: Sequence[Clip],
+    corpus: Path,
+    test_fold: int | None,
+    seed: Sequence[int],
+    scorer: Scorer,
+    progress: Progress,
+) -> Lessons:
+    """Make the scenes and score them; raises UsageError for clips that make none."""
+    labels = sorted({clip.label for clip in clips})
+    to_fit, to_choose, _ = streams.materials(clips, corpus, test_fold, seed[0])
+    fit: list[Streams] = []
+
+    def count(done: int, of: int) -> None:
+        progress(FITTING, len(fit) * of + done, PARTS * of)
+
+    for number, part in enumerate(streams.by_source(to_fit, PARTS, seed[0])):
+        made = streams.training_streams(
+            part, streams.TRAINING_SCENES, [*seed, number], scorer, count, crop=True
+        )
+        fit.append(baselines.arrays(made, labels))
+    made = streams.training_streams(
+        to_choose,
+        streams.VALIDATION_SCENES,
+        [*seed, PARTS],
+        scorer,
+        lambda done, total: progress(CHOOSING, done, total),
+    )
+    lessons = Lessons(fit, baselines.arrays(made, labels), labels)
+    sounding = lessons.whole.sounding.any(axis=1).any(axis=0)
+    if not sounding.all():
+        raise UsageError(
+            f"{labels[int(sounding.argmin())]} never sounds in the training scenes: its clips have "
+            "to be loud enough, "
+            f"shorter than {streams.SCENE_S:g} s, and of more than one recording"
+        )
+    return lessons

@@ -1,0 +1,179 @@
+"""How a reader of traces is trained: on stretches of streams, samples drawn afresh each time."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from streamtwl.evaluation.baselines import Streams
+from streamtwl.training.reader import Reader, draw, log_odds
+from streamtwl.training.steps import FixedLag
+
+SAMPLES = (1, 2, 4, 8, 16)  # K, one of them a batch
+HORIZON_PATCHES = 64
+TOKENS = 4096  # a batch
+VISITS = 2  # of each patch, an epoch
+LEARNING_RATE, DECAY, WARM_UP = 1e-3, 0.3, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What a reader is trained on: n streams, T patches; B = 1 + lags."""
+
+    posteriors: Tensor  # float32[n, T, C]
+    believed: Tensor | None  # float32[n, T, B, L] log-odds of the residual path
+    target: Tensor  # float32[n, T, B, L]: share of a patch's hop in which the label sounds
+
+
+def readings(streams: Streams, residual: FixedLag | None, lags: int) -> Readings:
+    """Return streams with what the residual path makes of them."""
+    believed = None if residual is None else log_odds(believe(residual, streams))
+    ahead = torch.from_numpy(streams.ahead).float()
+    target = [functional.pad(ahead, (0, 0, lag, 0))[:, : ahead.shape[1]] for lag in range(lags + 1)]
+    return Readings(streams.posteriors, believed, torch.stack(target, dim=2))
+
+
+@torch.no_grad()
+def believe(residual: FixedLag, streams: Streams) -> Tensor:
+    """Return float32[n, T, 1 + lags, L] beliefs of the fixed-lag smoother."""
+    state = torch.zeros(len(streams.posteriors), residual.state_size)
+    beliefs = []
+    for t in range(streams.posteriors.shape[1]):
+        now, state = residual(streams.posteriors[:, t], state, streams.elapsed_s[:, t, None])
+        beliefs.append(now)
+    return torch.stack(beliefs, dim=1)
+
+
+def joined(parts: Sequence[Readings]) -> Readings:
+    """Return several parts as one, cut to the shortest."""
+    n_patches = min(part.posteriors.shape[1] for part in parts)
+
+    def join(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([tensor[:, :n_patches] for tensor in tensors])
+
+    believed = [part.believed for part in parts if part.believed is not None]
+    return Readings(
+        join([part.posteriors for part in parts]),
+        join(believed) if believed else None,
+        join([part.target for part in parts]),
+    )
+
+
+def fit(
+    reader: Reader,
+    data: Readings,
+    seed: int,
+    epochs: int,
+    state: Path,
+    progress: Callable[[int, int], None],
+    each_epoch: Callable[[int], None] = lambda _: None,
+    of_epochs: int | None = None,
+) -> None:
+    """Train a reader; what `state` holds of the same training is gone on with.
+
+    The schedule is one of `of_epochs`, of which the first `epochs` are run. `each_epoch` is called
+    after each that is run here.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    trained = [parameter for parameter in reader.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=DECAY)
+    n, n_patches = data.posteriors.shape[:2]
+    an_epoch = VISITS * n * n_patches
+    done = step = 0
+    if state.exists():
+        kept = torch.load(state, weights_only=False)
+        reader.load_state_dict(kept["reader"])
+        optimiser.load_state_dict(kept["optimiser"])
+        generator.set_state(kept["generator"])
+        torch.set_rng_state(kept["dropout"])
+        done, step = kept["epochs"], kept["step"]
+    total = of_epochs or epochs
+    for epoch in range(done, epochs):
+        reader.train()
+        seen = 0
+        while seen < an_epoch:
+            passed = (epoch + seen / an_epoch) / total
+            warm = min(1.0, (step + 1) / WARM_UP)
+            for group in optimiser.param_groups:
+                group["lr"] = LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * passed))
+            batch = _draw_batch(reader, data, generator)
+            logits = reader.read_stream(*batch[:3])
+            loss = functional.binary_cross_entropy_with_logits(logits, batch[3])
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimiser.step()
+            step += 1
+            seen += batch[0].shape[0] * batch[0].shape[1]
+            progress(
+                epoch * n * n_patches + min(seen // VISITS, n * n_patches), epochs * n * n_patches
+            )
+        partial = state.with_suffix(".partial")
+        torch.save(
+            {
+                "reader": reader.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "generator": generator.get_state(),
+                "dropout": torch.get_rng_state(),
+                "epochs": epoch + 1,
+                "step": step,
+            },
+            partial,
+        )
+        partial.rename(state)
+        each_epoch(epoch + 1)
+    reader.eval()
+
+
+@torch.no_grad()
+def read(reader: Reader, data: Readings, samples: int, seed: int, traces: int = 1) -> np.ndarray:
+    """Return float32[n, T, 1 + lags, L] scores, as the live reasoner gives them with re-bases.
+
+    Every stretch of patches is decided by a reading that began at least half a context before it.
+    """
+    reader.eval()
+    generator = torch.Generator().manual_seed(seed)
+    n_patches = data.posteriors.shape[1]
+    samples = 0 if reader.soft else samples
+    context = _patches(samples, reader)
+    half = context // 2
+    scores = torch.zeros(data.target.shape)
+    for _ in range(traces):
+        tokens = draw(data.posteriors, samples, generator)
+        start, decided = 0, 0
+        while decided < n_patches:
+            end = min(n_patches, start + context)
+            part = slice(start, end)
+            believed = None if data.believed is None else data.believed[:, part]
+            logits = reader.read_stream(tokens[:, part], data.posteriors[:, part], believed)
+            scores[:, decided:end] += torch.sigmoid(logits[:, decided - start :]) / traces
+            start, decided = end - half, end
+    return scores.numpy()
+
+
+def _patches(samples: int, reader: Reader) -> int:
+    return min(HORIZON_PATCHES, min(reader.context, reader.body.positions) // (samples + 1))
+
+
+def _draw_batch(
+    reader: Reader, data: Readings, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Return (tokens, posteriors, believed, target) of random stretches, of one K."""
+
+    def pick(high: int, count: int) -> Tensor:
+        return torch.randint(high, (count,), generator=generator)
+
+    samples = 0 if reader.soft else SAMPLES[int(pick(len(SAMPLES), 1))]
+    length = _patches(samples, reader)
+    rows = max(1, TOKENS // (length * (samples + 1)) // (2 if reader.soft else 1))
+    n, n_patches = data.posteriors.shape[:2]
+    stream = pick(n, rows)[:, None]
+    patch = pick(n_patches - length + 1, rows)[:, None] + torch.arange(length)
+    posteriors = data.posteriors[stream, patch]
+    believed = None if data.believed is None else data.believed[stream, patch]
+    return draw(posteriors, samples, generator), posteriors, believed, data.target[stream, patch]

@@ -1,0 +1,268 @@
+"""The reader of traces, live: what it costs, what it remembers, how it is refused."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from streamtwl.config import TraceSettings
+from streamtwl.errors import UsageError
+from streamtwl.ontology import categories
+from streamtwl.reasoners.card import Card, TraceCard
+from streamtwl.reasoners.gpt2 import ENDLESS_S, Gpt2
+from streamtwl.trace import confidence_bin
+from streamtwl.training import bodies, reader, steps
+
+HOP = 7680
+LABELS = ["dog", "rain", "siren"]
+LAGS = 2
+WIDTH = len(categories())
+
+
+@dataclass(frozen=True)
+class Made:
+    """A reasoner's file, and the module that it was made of."""
+
+    file: Path
+    module: reader.Reader
+
+
+def make(folder: Path, soft: bool, residual: bool) -> Made:
+    """Write a file whose weights are random, and large enough to matter."""
+    torch.manual_seed(7)
+    path = None
+    if residual:
+        patch = steps.PatchModel(steps.LogPosterior(torch.rand(50, WIDTH)), len(LABELS))
+        torch.nn.init.normal_(patch.linear.weight, std=0.1)
+        patch.log_prior = torch.log(torch.full((len(LABELS) + 1,), 0.25))
+        path = steps.FixedLag(steps.Filter(patch, 0.3, 0.7), LAGS)
+    module = reader.Reader(bodies.load("tiny", 3), WIDTH, len(LABELS), LAGS, soft, path).eval()
+    for weights in module.body.parameters():
+        if weights.ndim == 2:
+            torch.nn.init.normal_(weights, std=0.15)  # else the past hardly matters
+    torch.nn.init.normal_(module.read.weight, std=0.3)
+    torch.nn.init.normal_(module.symbols.weight, std=0.5)
+    card = Card(
+        name="toy",
+        about="random",
+        kind="gpt2",
+        backbone="yamnet",
+        hop_s=0.48,
+        labels=LABELS,
+        on=0.5,
+        off=0.3,
+        data="none",
+        folds=[],
+        command="pytest",
+        version="0",
+        trace=TraceCard(
+            body="tiny",
+            trained="all",
+            soft=soft,
+            samples=(0, 0) if soft else (1, 16),
+            temperature=1.0,
+            context=512,
+            residual="HMM filter" if residual else "",
+        ),
+    )
+    file = folder / f"toy-{soft}-{residual}.onnx"
+    reader.export(module, 0.48, card, file)
+    return Made(file, module)
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make(tmp_path_factory.mktemp("gpt2"), soft=False, residual=True)
+
+
+@pytest.fixture(scope="module")
+def soft(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make(tmp_path_factory.mktemp("gpt2"), soft=True, residual=False)
+
+
+def sounds(patches: int, seed: int, samples: int = 4, traces: int = 1) -> tuple:
+    """Return posteriors float32[n, C] and samples int16[n, M, K, 2]."""
+    rng = np.random.default_rng(seed)
+    posteriors = rng.random((patches, WIDTH), np.float32) ** 8
+    drawn = rng.integers(0, WIDTH, (patches, traces, samples))
+    bins = confidence_bin(np.take_along_axis(posteriors[:, None], drawn, axis=2))
+    return posteriors, np.stack((drawn, bins), axis=-1).astype(np.int16)
+
+
+def scratch(
+    made: Made, posteriors: np.ndarray, drawn: np.ndarray, first: int, last: int
+) -> np.ndarray:
+    """Return float32[n, 1 + LAGS, L] of one reading of patches [first, last), in torch, at once."""
+    module = made.module
+    boundary = np.stack(
+        (np.full(len(posteriors), WIDTH), confidence_bin(posteriors.sum(axis=1))), axis=-1
+    )[:, None]
+    tokens = boundary if module.soft else np.concatenate((drawn[:, 0], boundary), axis=1)
+    heard = torch.from_numpy(posteriors)
+    believed = None
+    with torch.no_grad():
+        if module.residual is not None:
+            state = torch.zeros(1, module.residual.state_size)
+            beliefs = []
+            for t in range(len(posteriors)):
+                elapsed_s = torch.full((1, 1), 0.48 if t else ENDLESS_S)
+                now, state = module.residual(heard[t, None], state, elapsed_s)
+                beliefs.append(now)
+            believed = reader.log_odds(torch.stack(beliefs, dim=1))[:, first:last]
+        read = torch.from_numpy(tokens.astype(np.int64))[None, first:last]
+        logits = module.read_stream(read, heard[None, first:last], believed)
+    return torch.sigmoid(logits)[0].numpy()
+
+
+def all_of(decision) -> np.ndarray:
+    return np.concatenate((decision.scores[None], decision.earlier))
+
+
+@pytest.mark.parametrize("kind", ["sampled", "soft"])
+def test_step_by_step_is_as_from_scratch_over_200_patches(kind, request):
+    made = request.getfixturevalue(kind)
+    ages = {0: 0, 1: 17, 2: 63}  # stream: the patch of the batch at which it begins
+    settings = TraceSettings(samples=4, horizon_s=12)
+    reasoner = Gpt2(made.file, settings, 0.48)
+    heard = {stream: sounds(200, stream) for stream in ages}
+    told: dict[int, list[np.ndarray]] = {stream: [] for stream in ages}
+    for t in range(263):
+        there = [s for s, begins in ages.items() if begins <= t < begins + 200]
+        at = [t - ages[s] for s in there]
+        decisions = reasoner.step(
+            there,
+            [15600 + HOP * i for i in at],
+            np.stack([heard[s][1][i] for s, i in zip(there, at, strict=True)]),
+            np.stack([heard[s][0][i] for s, i in zip(there, at, strict=True)]),
+        )
+        for stream, decision in zip(there, decisions, strict=True):
+            told[stream].append(all_of(decision))
+    for stream in ages:
+        first, full_at, worst, rebases = 0, reasoner.capacity, 0.0, 0
+        while first < 200:
+            last = min(200, first + full_at)
+            known = 0 if first == 0 else reasoner.capacity // 2
+            expected = scratch(made, *heard[stream], first, last)[known:]
+            given = np.stack(told[stream][first + known : last])
+            worst = max(worst, float(np.abs(given - expected).max()))
+            first, rebases = last - reasoner.capacity // 2, rebases + 1
+            if last == 200:
+                break
+        assert rebases > 10
+        assert worst < 1e-4
+
+
+def test_scores_depend_on_what_was_heard_before(sampled):
+    posteriors, drawn = sounds(12, 0)
+    other = sounds(12, 1)
+    reasoner = Gpt2(sampled.file, TraceSettings(samples=4), 0.48)
+    told = []
+    for past in (drawn, other[1]):
+        for t in range(12):
+            given = drawn if t == 11 else past
+            decision = reasoner.step([0], [15600 + HOP * t], given[t, None], posteriors[t, None])[0]
+        told.append(decision.scores)
+        reasoner.forget(0)
+    assert np.abs(told[0] - told[1]).max() > 1e-3
+
+
+def test_what_is_kept_of_a_stream_stops_growing(sampled):
+    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=3, think="fixed"), 0.48)
+    posteriors, drawn = sounds(300, 0, traces=3)
+    rows, lengths = [], []
+    for t in range(300):
+        reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+        traces = reasoner._streams[0].traces
+        held = [row for trace in traces for row in (trace.reader, trace.successor) if row]
+        rows.append(len(held))
+        lengths.append(max(row.age for row in held))
+        assert max(row.cache.shape[3] for row in held) == reasoner.capacity * 5
+    assert max(rows) <= 6
+    assert max(lengths) == reasoner.capacity
+
+
+def test_traces_are_rebased_at_different_moments(sampled):
+    settings = TraceSettings(samples=4, traces=4, think="fixed", horizon_s=10)
+    reasoner = Gpt2(sampled.file, settings, 0.48)
+    posteriors, drawn = sounds(100, 0, traces=4)
+    moments: dict[int, list[int]] = {m: [] for m in range(4)}
+    readers: list = [None] * 4
+    for t in range(100):
+        reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+        for m, trace in enumerate(reasoner._streams[0].traces):
+            if readers[m] is not None and trace.reader is not readers[m]:
+                moments[m].append(t)
+            readers[m] = trace.reader
+    assert all(len(each) > 5 for each in moments.values())
+    assert not set.intersection(*(set(each) for each in moments.values()))
+
+
+def test_the_decision_is_the_mean_over_traces(sampled):
+    posteriors, drawn = sounds(5, 0, traces=3)
+    together = Gpt2(sampled.file, TraceSettings(samples=4, traces=3, think="fixed"), 0.48)
+    alone = [Gpt2(sampled.file, TraceSettings(samples=4), 0.48) for _ in range(3)]
+    for t in range(5):
+        at = [0], [15600 + HOP * t]
+        mean = together.step(*at, drawn[t, None], posteriors[t, None])[0]
+        each = [
+            one.step(*at, drawn[t, None, m : m + 1], posteriors[t, None])[0]
+            for m, one in enumerate(alone)
+        ]
+    assert mean.traces == 3
+    assert mean.samples == sum(one.samples for one in each) == 3 * 5 * 4
+    np.testing.assert_allclose(all_of(mean), np.mean([all_of(one) for one in each], 0), atol=1e-5)
+
+
+def test_refining_to_the_end_is_as_thinking_at_once(sampled, monkeypatch):
+    monkeypatch.setattr("streamtwl.reasoners.gpt2.SETTLED", np.inf)
+    posteriors, drawn = sounds(40, 0, traces=10)
+    anytime = Gpt2(sampled.file, TraceSettings(samples=4, traces=10, think="anytime"), 0.48)
+    fixed = Gpt2(sampled.file, TraceSettings(samples=4, traces=10, think="fixed"), 0.48)
+    for t in range(40):
+        at = [0], [15600 + HOP * t], drawn[t, None], posteriors[t, None]
+        decisions = [anytime.step(*at)[0]]
+        while not anytime.settled:
+            decisions.append(anytime.refine(np.inf)[0])
+        assert [one.traces for one in decisions] == [4, 8, 10]
+        assert [one.refinement for one in decisions] == [0, 1, 2]
+        whole = fixed.step(*at)[0]
+        np.testing.assert_allclose(all_of(decisions[-1]), all_of(whole), atol=1e-5)
+
+
+def test_a_trace_that_missed_a_patch_is_silent_until_it_knows_enough(sampled, monkeypatch):
+    monkeypatch.setattr("streamtwl.reasoners.gpt2.SETTLED", np.inf)
+    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8, horizon_s=10), 0.48)
+    posteriors, drawn = sounds(40, 0, traces=8)
+    said = []
+    for t in range(40):
+        reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+        assert reasoner.refine(-np.inf) is None  # too late
+        if t != 5:
+            said.append(reasoner.refine(np.inf)[0].traces)
+    half = reasoner.capacity // 2
+    assert said[:5] == [8] * 5
+    assert said[5 : 5 + half] == [4] * half
+    assert said[5 + half :] == [8] * (34 - half)
+
+
+def test_what_is_plain_is_not_thought_over(sampled):
+    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8), 0.48)
+    posteriors, drawn = sounds(1, 0, traces=8)
+    reasoner.card.on = 1.5  # out of reach of any score
+    reasoner.step([0], [15600], drawn, posteriors)
+    assert reasoner.settled
+    assert reasoner.refine(np.inf) is None
+
+
+def test_off_thinks_with_one_trace(sampled):
+    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8, think="off"), 0.48)
+    posteriors, drawn = sounds(1, 0, traces=8)
+    assert reasoner.step([0], [15600], drawn, posteriors)[0].traces == 1
+    assert reasoner.settled
+
+
+def test_samples_that_leave_no_room_are_refused(sampled):
+    with pytest.raises(UsageError, match="512 tokens, which is all that toy takes"):
+        Gpt2(sampled.file, TraceSettings(samples=256), 0.48)

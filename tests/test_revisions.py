@@ -1,0 +1,148 @@
+"""Events that are thought over: what is told, and what is told again."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from streamtwl.config import EventSettings
+from streamtwl.revisions import RevisingTracker
+
+HOP = 7680
+LABELS = ["dog", "rain"]
+LAGS = 3
+RULES = EventSettings(on=0.5, off=0.3)
+
+
+def at(patch: int) -> int:
+    return 15600 + HOP * patch
+
+
+def told(rows: list[list], rules: EventSettings = RULES, close: bool = False) -> list[tuple]:
+    """Step through [now, 1 ago, 2 ago, 3 ago] of "dog", or of each label; return what was told."""
+    tracker = RevisingTracker(LABELS, rules, LAGS)
+    news = []
+    for patch, row in enumerate(rows):
+        beliefs = np.array([b if isinstance(b, tuple) else (b, 0) for b in row], np.float32)
+        changes = tracker.step(0, at(patch), beliefs[0], beliefs[0], beliefs[1:])
+        news += [_news(patch, phase, event) for phase, event in changes]
+    if close:
+        news += [_news(len(rows), *change) for change in tracker.close(0, at(len(rows)))]
+    return news
+
+
+def _news(patch, phase, event) -> tuple:
+    end = None if event.end is None else (event.end - at(0)) / HOP
+    return patch, phase, event.number, event.label, (event.start - at(0)) / HOP, end
+
+
+def test_what_comes_and_goes_in_time_is_not_revised():
+    rows = [[0, 0, 0, 0], [0.9, 0, 0, 0], [0.9, 0.9, 0, 0], [0.1, 0.9, 0.9, 0], [0, 0, 0.9, 0.9]]
+    assert told(rows) == [(1, "onset", 0, "dog", 1, None), (3, "offset", 0, "dog", 1, 3)]
+
+
+def test_an_onset_says_where_it_began():
+    assert told([[0, 0, 0, 0], [0.4, 0, 0, 0], [0.9, 0.8, 0, 0]]) == [
+        (2, "onset", 0, "dog", 1, None)
+    ]
+
+
+def test_an_event_that_began_earlier_is_revised():
+    rows = [[0, 0, 0, 0], [0.4, 0, 0, 0], [0.9, 0.4, 0, 0], [0.9, 0.9, 0.8, 0]]
+    assert told(rows) == [(2, "onset", 0, "dog", 2, None), (3, "revised", 0, "dog", 1, None)]
+
+
+def test_an_event_that_was_nothing_is_taken_back():
+    rows = [[0, 0, 0, 0], [0.9, 0, 0, 0], [0, 0.1, 0, 0], [0, 0, 0, 0]]
+    assert told(rows) == [(1, "onset", 0, "dog", 1, None), (2, "revised", 0, "dog", 1, 1)]
+
+
+def test_an_event_that_was_another_labels_is_revised():
+    rows = [
+        [(0, 0), (0, 0), (0, 0), (0, 0)],
+        [(0.9, 0), (0, 0), (0, 0), (0, 0)],
+        [(0.1, 0.9), (0.1, 0.9), (0, 0), (0, 0)],
+    ]
+    assert told(rows) == [(1, "onset", 0, "dog", 1, None), (2, "revised", 0, "rain", 1, None)]
+
+
+def test_an_event_that_ended_early_goes_on_after_all():
+    rows = [[0.9, 0, 0, 0], [0.1, 0.9, 0, 0], [0.9, 0.9, 0.9, 0]]
+    assert told(rows) == [
+        (0, "onset", 0, "dog", 0, None),
+        (1, "offset", 0, "dog", 0, 1),
+        (2, "revised", 0, "dog", 0, None),
+    ]
+
+
+def test_what_is_only_seen_afterwards_is_told_afterwards():
+    rows = [[0, 0, 0, 0], [0, 0, 0, 0], [0.1, 0.9, 0, 0]]
+    assert told(rows) == [(2, "onset", 0, "dog", 1, None), (2, "offset", 0, "dog", 1, 2)]
+
+
+def test_nothing_is_revised_beyond_reach():
+    rows = [[0.9, 0, 0, 0], *[[0.9, 0.9, 0.9, 0.9]] * 6, [0.9, 0.0, 0.9, 0.9]]
+    news = told(rows)
+    assert news[0] == (0, "onset", 0, "dog", 0, None)
+    assert news[1:] == [(7, "offset", 0, "dog", 0, 6), (7, "onset", 1, "dog", 7, None)]
+
+
+def test_events_end_with_the_stream():
+    assert told([[0.9, 0, 0, 0]], close=True)[-1] == (1, "offset", 0, "dog", 0, 1)
+
+
+def test_a_gap_ends_what_was_open():
+    tracker = RevisingTracker(LABELS, RULES, LAGS)
+    loud, nothing = np.array([0.9, 0], np.float32), np.zeros((LAGS, 2), np.float32)
+    tracker.step(0, at(0), loud, loud, nothing)
+    changes = tracker.step(0, at(9), loud, loud, nothing)
+    assert [(phase, event.start, event.end) for phase, event in changes] == [
+        ("offset", at(0), at(0)),
+        ("onset", at(9), None),
+    ]
+
+
+def test_a_short_event_waits_until_it_is_long_enough():
+    rules = EventSettings(on=0.5, off=0.3, min_duration_s=0.9)
+    rows = [[0.9, 0, 0, 0], [0, 0.9, 0, 0], [0.9, 0, 0.9, 0], [0.9, 0.9, 0, 0.9]]
+    assert told(rows, rules) == []
+    assert told([*rows, [0.9, 0.9, 0.9, 0]], rules) == [(4, "onset", 0, "dog", 2, None)]
+
+
+def test_no_event_of_a_label_while_it_rests():
+    rules = EventSettings(on=0.5, off=0.3, cooldown_s=1.0)
+    rows = [[0.9, 0, 0, 0], [0, 0.9, 0, 0], [0.9, 0, 0.9, 0], [0, 0.9, 0, 0.9], [0, 0, 0.9, 0]]
+    assert [each[:3] for each in told(rows, rules)] == [(0, "onset", 0), (1, "offset", 0)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(arrays(np.float32, (25, LAGS + 1, 2), elements=st.sampled_from([0.0, 0.2, 0.4, 0.6, 1.0])))
+@pytest.mark.parametrize("lags", [0, LAGS])
+def test_what_was_told_adds_up(lags, rows):
+    """By the end every event is over, and those of a label lie where it was last believed on."""
+    tracker = RevisingTracker(LABELS, RULES, lags)
+    known: dict[int, tuple] = {}
+    final = np.zeros((25, 2), np.float32)
+    for patch, beliefs in enumerate(rows):
+        for phase, event in tracker.step(
+            0, at(patch), beliefs[0], beliefs[0], beliefs[1 : lags + 1]
+        ):
+            assert (phase == "onset") == (event.number not in known)
+            known[event.number] = (event.label, event.start, event.end)
+        for lag in range(min(lags, patch) + 1):
+            final[patch - lag] = beliefs[lag]
+    for phase, event in tracker.close(0, at(25)):
+        assert phase == "offset"
+        known[event.number] = (event.label, event.start, event.end)
+    for i, label in enumerate(LABELS):
+        told_on = np.zeros(25, bool)
+        for named, start, end in known.values():
+            assert end is not None
+            if named == label:
+                told_on[(start - at(0)) // HOP : (end - at(0)) // HOP] = True
+        on, expected = False, []
+        for belief in final[:, i]:
+            on = belief >= (RULES.off if on else RULES.on)
+            expected.append(on)
+        assert told_on.tolist() == expected
