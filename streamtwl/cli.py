@@ -139,8 +139,8 @@ def listen(
     traces: Annotated[
         int | None,
         typer.Option(
-            help="M, traces drawn side by side; the decision is their mean, 1 to 256. (default: the "
-            "pipeline's, 1)",
+            help="M, traces drawn side by side; the decision is their mean, 1 to 256. (default: "
+            "the pipeline's, 1)",
             show_default=False,
         ),
     ] = None,

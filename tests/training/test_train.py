@@ -2,15 +2,20 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import soundfile
 
+from streamtwl.config import TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.evaluation import streams
+from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.reasoners.recurrent import Recurrent
+from streamtwl.training import lessons
 from streamtwl.training import train as training
+from streamtwl.training.train import Recipe
 
 RATE = 16_000
 TONES = {"beep": 1000, "hum": 120}
@@ -37,11 +42,25 @@ def material(tmp_path_factory):
     return folder
 
 
-@pytest.mark.timeout(120)
-def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(material, tmp_path, monkeypatch):
+@pytest.fixture
+def short(monkeypatch):
+    """Fewer and shorter scenes."""
     monkeypatch.setattr(streams, "SCENE_S", 30.0)
-    monkeypatch.setattr(streams, "TRAINING_SCENES", 8)
+    monkeypatch.setattr(streams, "TRAINING_SCENES", 4)
     monkeypatch.setattr(streams, "VALIDATION_SCENES", 4)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (Recipe(body="none", seed=1), "--body none"),
+        (Recipe(epochs=3, seed=1), "--body tiny --train all --trace soft --epochs 3"),
+    ],
+)
+def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(
+    material, tmp_path, short, recipe, said
+):
     told = {}
 
     def progress(what: str, done: int, total: int) -> None:
@@ -49,16 +68,16 @@ def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(material, tmp
 
     out = tmp_path / "tones.onnx"
     given = material / "sounds", material / "corpus", out
-    card = training.train(*given, [4], 1, 0.48, progress)
-    assert told == {
-        training.FITTING: (8, 8),
-        training.CHOOSING: (4, 4),
-        training.STAGES[2]: (2, 2),
-    }
-    reasoner = Recurrent(out)
-    assert reasoner.card == card
+    card = training.train(*given, [4], recipe, progress)
+    assert all(done == total for done, total in told.values())
+    assert told[lessons.FITTING] == (12, 12)
+    assert list(told) == list(training.STAGES[: 3 if recipe.body == "none" else 5])
+    loads = (
+        Recurrent if recipe.body == "none" else partial(Gpt2, settings=TraceSettings(), hop_s=0.48)
+    )
+    assert loads(out).card == card
     assert (card.name, card.labels, card.folds) == ("tones", ["beep", "hum"], [1, 2, 3, 5])
-    assert "--leave-out 4" in card.command
+    assert f"--leave-out 4 {said}" in card.command
     assert str(tmp_path) not in card.command
     command = [sys.executable, "-c", "from streamtwl.cli import main; main()", "label"]
     sound = material / "sounds" / "beep" / "3.wav"
@@ -73,7 +92,7 @@ def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(material, tmp
 def test_a_name_that_could_not_go_on_the_wire_is_refused_before_any_work(material, tmp_path, name):
     with pytest.raises(UsageError, match=r"\.onnx"):
         training.train(
-            material / "sounds", material / "corpus", tmp_path / name, [], 0, 0.48, print
+            material / "sounds", material / "corpus", tmp_path / name, [], Recipe(), print
         )
 
 
@@ -84,7 +103,6 @@ def test_leaving_everything_out_is_refused(material, tmp_path):
             material / "corpus",
             tmp_path / "t.onnx",
             [1, 2, 3, 4, 5],
-            0,
-            0.48,
+            Recipe(),
             print,
         )
