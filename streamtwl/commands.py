@@ -29,7 +29,7 @@ from streamtwl.audio.asked import SOURCE_NAME, SourceOptions, make_sources
 from streamtwl.audio.intake import Intake
 from streamtwl.audio.microphone import list_inputs
 from streamtwl.config import Settings
-from streamtwl.errors import DeviceError, ModelError, UsageError
+from streamtwl.errors import DeviceError, MessageError, ModelError, UsageError
 from streamtwl.models import registry
 from streamtwl.signals import stop_requests
 
@@ -136,7 +136,6 @@ def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[],
 
 def subscribe(connect: str, kinds: Sequence[str], source: str, as_json: bool) -> None:
     """Print what arrives; the example for programs of other people."""
-    import msgspec
     import zmq
 
     from streamtwl.messages import decode, encode
@@ -164,7 +163,7 @@ def subscribe(connect: str, kinds: Sequence[str], source: str, as_json: bool) ->
                     payload = socket.recv_multipart()[-1]
                     try:
                         message = decode(payload)
-                    except msgspec.MsgspecError as error:
+                    except MessageError as error:
                         _log.warning("a message that this version cannot read: %s", error)
                         continue
                     heard = (message.session, message.topic)
