@@ -147,6 +147,25 @@ def listen(
             show_default=False,
         ),
     ] = None,
+    replay_bind: Annotated[
+        str | None,
+        typer.Option(
+            help="ZeroMQ endpoint that gives journalled messages again, to those who missed some; "
+            "'' for none. (default: the pipeline's, tcp://127.0.0.1:5578)",
+            show_default=False,
+        ),
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep what is told in this SQLite file, for `streamtwl history` and for replay. "
+            "(default: journal.sqlite in the user's state folder, or in $STREAMTWL_STATE)",
+            show_default=False,
+        ),
+    ] = None,
+    no_journal: Annotated[
+        bool, typer.Option("--no-journal", help="Keep nothing; there is no replay then.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the wire messages, one JSON object a line.")
     ] = False,
@@ -180,6 +199,9 @@ def listen(
                 "trace.samples": samples,
                 "trace.seed": seed,
                 "publish.bind": bind,
+                "publish.replay": replay_bind,
+                "journal.path": str(journal) if journal else None,
+                "journal.enabled": False if no_journal else None,
             },
         ),
         commands.ListenOptions(as_json, quiet, duration, log_level.value),

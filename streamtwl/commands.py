@@ -35,6 +35,7 @@ from streamtwl.signals import stop_requests
 
 if TYPE_CHECKING:
     from streamtwl.session import Session, Sink
+    from streamtwl.sinks.journal import Journal
     from streamtwl.sinks.publisher import Publisher
     from streamtwl.sinks.screen import Screen
 
@@ -106,8 +107,13 @@ def listen(asked: SourceOptions, settings: Settings, options: ListenOptions) -> 
         from streamtwl.sinks.screen import Screen
 
         lossless = not all(source.paced for source in sources)
-        publisher = Publisher(settings.publish.bind, settings.publish.encoding, lossless)
-        with contextlib.closing(publisher):
+        with contextlib.ExitStack() as open_sinks:
+            journal = _journal(settings)
+            if journal is not None:
+                open_sinks.callback(journal.close)
+            publish = settings.publish
+            publisher = Publisher(publish.bind, publish.encoding, lossless, journal, publish.replay)
+            open_sinks.callback(publisher.close)
             sink = _sink(options, lossless, publisher)
             session = Session(intake, sources, settings, publisher, sink, options.duration_s)
             screen = Screen(sink)
@@ -307,6 +313,16 @@ def _progress(*columns: ProgressColumn) -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True)
     )
+
+
+def _journal(settings: Settings) -> "Journal | None":
+    from streamtwl.sinks.journal import Journal, default_path
+
+    asked = settings.journal
+    if not asked.enabled:
+        return None
+    path = Path(asked.path).expanduser() if asked.path else default_path()
+    return Journal(path, asked.max_age_days, asked.max_mb)
 
 
 def _sink(options: ListenOptions, lossless: bool, publisher: "Publisher") -> "Sink":

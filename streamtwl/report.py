@@ -73,7 +73,7 @@ class Reporter:
                     outcome.position,
                     captured_at,
                     label=decision.label,
-                    confidence=decision.confidence,
+                    confidence=_share(decision.confidence),
                     top=_top(self._labels, decision.specific),
                     reasoner=self._reasoner,
                     samples=decision.samples,
@@ -97,17 +97,24 @@ class Reporter:
                     label=event.label,
                     start=event.start,
                     end=event.end,
-                    peak=event.peak,
-                    mean=event.mean,
+                    peak=_share(event.peak),
+                    mean=_share(event.mean),
                 )
             )
         return messages
 
-    def hello(self, stream: int, settings: dict, models: dict[str, str]) -> Hello:
+    def hello(
+        self, stream: int, settings: dict, models: dict[str, str], replay: str | None
+    ) -> Hello:
         """Return who publishes, for one source."""
-        heard = self._heard[stream]
         return self._seal(
-            Hello, stream, *heard, labels=self._labels, settings=settings, models=models
+            Hello,
+            stream,
+            *self._heard[stream],
+            labels=self._labels,
+            settings=settings,
+            models=models,
+            replay=replay,
         )
 
     def status(self, stream: Stream, **figures: Any) -> Status:
@@ -159,6 +166,11 @@ class Reporter:
             published_at=time.time(),
             **body,
         )
+
+
+def _share(score: float) -> float:
+    """Return a confidence that float32 may have rounded out of [0, 1]."""
+    return min(1.0, max(0.0, score))
 
 
 def _top(names: list[str], scores: np.ndarray) -> list[Scored]:

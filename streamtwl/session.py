@@ -155,7 +155,11 @@ class Session:
             self._hello_at = now
             settings = msgspec.to_builtins(self._settings)
             for stream in self._streams:
-                self._send(self._reporter.hello(stream.number, settings, self._models))
+                self._send(
+                    self._reporter.hello(
+                        stream.number, settings, self._models, self._publisher.replay
+                    )
+                )
         if now >= self._status_at + STATUS_S:
             self._status_at = now
             if self._sound_s:
@@ -171,6 +175,9 @@ class Session:
                         queued=self._publisher.queued,
                         dropped_messages=self._publisher.dropped,
                         stalled_subscribers=self._publisher.stalls,
+                        replay=self._publisher.replay,
+                        journal_errors=self._publisher.journal_errors,
+                        journal=self._publisher.journal_problem,
                         real_time_factor=self._real_time_factor,
                         memory_mb=self._memory_mb,
                     )

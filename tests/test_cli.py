@@ -23,7 +23,7 @@ from streamtwl.messages import decode
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 
 STREAMTWL = [sys.executable, str(Path(sys.executable).with_name("streamtwl"))]
-BIND = ("--bind", "tcp://127.0.0.1:*")
+BIND = ("--bind", "tcp://127.0.0.1:*", "--replay-bind", "tcp://127.0.0.1:*")
 PATIENCE_S = 60  # a process that takes longer has hung
 
 
