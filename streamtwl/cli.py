@@ -230,6 +230,64 @@ def subscribe(
 
 
 @app.command()
+def history(
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Only from then on: 30m, 2h, 7d or 2w ago; 14:30 today; 2026-11-24, or "
+            "'2026-11-24 14:30'. (default: all that is kept)",
+            show_default=False,
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Only up to then, told alike. (default: now)")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this label; * and ? as in file names. Repeat it for several."),
+    ] = None,
+    source: Annotated[str, typer.Option(help="Only this source. (default: all)")] = "",
+    kind: Annotated[
+        commands.Journalled,
+        typer.Option(
+            help="event: a line a sound, with its onset, seconds and peak confidence; label: where "
+            "the decision changed; status: where the state did."
+        ),
+    ] = commands.Journalled.event,
+    hourly: Annotated[
+        bool, typer.Option("--hourly", help="How often and how long each label sounded, by hour.")
+    ] = False,
+    daily: Annotated[bool, typer.Option("--daily", help="The same, by day.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="The messages whole, or the counts: a JSON object a line."),
+    ] = False,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            help="The journal that `streamtwl listen` writes. (default: journal.sqlite in the "
+            "user's state folder, or in $STREAMTWL_STATE)",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Print what was heard: the journal, also while somebody listens. Times are local.
+
+    The dogs of the last two hours: streamtwl history --since 2h --label 'Dog*'
+
+    What sounded how often, day by day: streamtwl history --daily
+    """
+    period = "hour" if hourly else "day" if daily else None
+    commands.history(journal, kind.value, source, label or [], since, until, period, as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of all messages on the wire, for programs in other languages."""
+    commands.schema()
+
+
+@app.command()
 def label(
     files: Annotated[list[Path], typer.Argument(help="Sound files, of any format and rate.")],
     output: Annotated[

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 LogLevel = StrEnum("LogLevel", ["debug", "info", "warning", "error"])
 Encoding = StrEnum("Encoding", ["s16le", "f32le"])
 Kind = StrEnum("Kind", ["hello", "patch", "label", "event", "status"])
+Journalled = StrEnum("Journalled", ["event", "label", "status"])
 LabelFormat = StrEnum("LabelFormat", ["jsonl", "csv", "audacity"])
 
 _log = logging.getLogger(__name__)
@@ -191,6 +192,50 @@ def _printed(line: str) -> bool:
         silence_stdout()
         return False
     return True
+
+
+def history(
+    path: Path | None,
+    kind: str,
+    source: str,
+    labels: Sequence[str],
+    since: str | None,
+    until: str | None,
+    period: str | None,
+    as_json: bool,
+) -> None:
+    """Print what the journal holds."""
+    from streamtwl import history
+    from streamtwl.sinks.journal import default_path
+
+    if source and not SOURCE_NAME.fullmatch(source):
+        raise UsageError(f"--source '{source}': it takes a-z, 0-9, _ and -")
+    if period and kind != "event":
+        raise UsageError("--hourly and --daily count events: leave --kind out")
+    now = time.time()
+    wanted = history.Wanted(
+        kind,
+        source or "*",
+        labels,
+        history.moment(since, "--since", now) if since else 0.0,
+        history.moment(until, "--until", now) if until else history.FOREVER,
+    )
+    path = path or default_path()
+    line = None
+    for line in history.lines(path, wanted, period, as_json):
+        if not _printed(line):
+            return
+    if line is None:
+        print(f"streamtwl: {path} holds nothing of the kind", file=sys.stderr)
+
+
+def schema() -> None:
+    """Print the wire schema."""
+    import msgspec
+
+    from streamtwl.messages import json_schema
+
+    print(msgspec.json.format(msgspec.json.encode(json_schema()), indent=2).decode())
 
 
 def label(
