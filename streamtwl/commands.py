@@ -134,6 +134,7 @@ def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[],
     asked_at = math.inf
     while session.running():
         time.sleep(WATCH_S)
+        session.watch()
         if (stop_requested() or screen.sink.gone) and asked_at == math.inf:
             session.stop()
             asked_at = time.monotonic()

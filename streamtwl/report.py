@@ -117,8 +117,11 @@ class Reporter:
             replay=replay,
         )
 
-    def status(self, stream: Stream, **figures: Any) -> Status:
-        """Return how a stream goes; `figures` are those that only the session knows."""
+    def status(self, stream: Stream, stuck: str | None = None, **figures: Any) -> Status:
+        """Return how a stream goes; `figures` are those that only the session knows.
+
+        `stuck` is why nothing goes on at all, if so.
+        """
         source, number = stream.source, stream.number
         over = source.state == "ended" and self._ended[number]  # and its tail has been told
         state = "listening" if source.state == "ended" and not over else source.state
@@ -126,7 +129,7 @@ class Reporter:
             Status,
             number,
             *self._heard[number],
-            state=state,
+            state="stalled" if stuck else state,
             level_dbfs=self._level_dbfs[number],
             dropped_samples=stream.dropped_samples,
             bad_samples=stream.bad_samples,
@@ -139,7 +142,7 @@ class Reporter:
             capture_delay_ms=stream.capture_delay_ms,
             resampling_delay_ms=stream.resampling_delay_ms,
             last_seq={},
-            error=str(stream.error) if stream.error else source.error,
+            error=stuck or (str(stream.error) if stream.error else source.error),
             **figures,
         )
         suffix = f"/{source.name}/"

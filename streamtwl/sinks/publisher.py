@@ -104,7 +104,7 @@ class Publisher:
         return self._journal.problem if self._journal else None
 
     def send(self, message: AnyMessage) -> None:
-        """Queue a message, its `journalled` set; call from one thread only.
+        """Queue a message, its `journalled` set; one caller at a time.
 
         Raises ValueError for NaN or infinity in it.
         """

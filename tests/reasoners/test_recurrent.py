@@ -367,7 +367,7 @@ def test_label_names_what_the_card_names(cli, siren, toy):
 def test_listen_tells_who_decided(cli, siren, toy):
     ended = cli(
         "listen", "--file", siren, "--fast", "--json", "--reasoner", toy,
-        "--bind", "tcp://127.0.0.1:*",
+        "--bind", "tcp://127.0.0.1:*", "--no-journal",
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (0, "")
     messages = [json.loads(line) for line in ended.stdout.splitlines()]
