@@ -89,6 +89,7 @@ class Session:
         self._worker = threading.Thread(target=self._run, name="worker", daemon=True)
         self._telling = threading.Lock()  # the reporter, the publisher's queue and the sink
         self._alive_at = math.inf  # monotonic, of the worker's last sign of life
+        self._watched_at = 0.0
         self._stuck: str | None = None  # why there is none
         self._process = psutil.Process()
         self._status_at = self._hello_at = self._memory_at = -math.inf
@@ -113,6 +114,9 @@ class Session:
     def watch(self) -> None:
         """Tell in the worker's place when it is stuck: in a file that does not answer, say."""
         now = time.monotonic()
+        if now > self._watched_at + STUCK_S / 2:  # the process was held up, not the worker
+            self._alive_at = now
+        self._watched_at = now
         if now < self._alive_at + STUCK_S or not self._telling.acquire(blocking=False):
             return
         try:
