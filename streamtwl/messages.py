@@ -9,6 +9,7 @@ readers refuse. `tests/schema/` keeps a snapshot of every version.
 """
 
 import math
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -18,6 +19,7 @@ from streamtwl.errors import MessageError, UnknownKind
 
 SCHEMA = "1.1"
 MAJOR = SCHEMA.partition(".")[0]
+SOURCE_NAME = re.compile("[a-z0-9_-]+")
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]

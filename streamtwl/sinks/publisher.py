@@ -11,8 +11,10 @@ from collections import deque
 
 import zmq
 
+from streamtwl.endpoints import check_bind, check_port
 from streamtwl.errors import SinkError, StreamtwlError, UsageError
 from streamtwl.messages import AnyMessage, Encoding, Event, Hello, Label, Status, encode
+from streamtwl.security import ServerKeys
 from streamtwl.sinks.journal import COMMIT_S, Entry, Journal
 from streamtwl.sinks.replay import ReplayServer
 
@@ -43,8 +45,9 @@ class Publisher:
 
     With a journal, labels, events and states are committed before they are published, all that is
     queued at once; where that fails or takes over 20 ms they go out all the same, `journalled`
-    false. `replay_bind` is where a ReplayServer gives them again ("": nowhere). Raises SinkError
-    where an endpoint cannot be bound, UsageError where it is none.
+    false. `replay_bind` is where a ReplayServer gives them again ("": nowhere). With `security`
+    only those subscribe, and ask, whose keys are allowed. Raises SinkError where an endpoint cannot
+    be bound, UsageError where it is none, or open to the network without keys and `insecure`.
     """
 
     def __init__(
@@ -54,11 +57,15 @@ class Publisher:
         lossless: bool = False,
         journal: Journal | None = None,
         replay_bind: str = "",
+        security: ServerKeys | None = None,
+        insecure: bool = False,
     ) -> None:
         self._encoding = encoding
         self._journal = journal
         self._lossless = lossless
+        self._security, self._insecure = security, insecure
         self._context = zmq.Context()
+        self._guard = security.guard(self._context) if security else None
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)  # a full subscriber is an error, so countable
@@ -131,17 +138,30 @@ class Publisher:
         if self._replay_server is not None:
             self._replay_server.close()
         self._queue_in.close(0)
+        if self._guard is not None:
+            self._guard.stop()
         self._context.term()
 
     def _bind(self, socket: zmq.Socket, bind: str, option: str) -> str:
         """Bind a socket and return its endpoint; where that fails nothing stays open."""
         try:
             check_port(bind)
+            check_bind(bind, option, self._security is not None or self._insecure)
+            if self._security is not None:
+                self._security.apply(socket)
             socket.bind(bind)
         except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
+            self._abandon()
             raise _explained(bind, option, error) from None
+        except UsageError:
+            self._abandon()
+            raise
         return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def _abandon(self) -> None:
+        if self._guard is not None:
+            self._guard.stop()
+        self._context.destroy(linger=0)
 
     def _pair(self, kind: int) -> zmq.Socket:
         end = self._context.socket(kind)
@@ -228,13 +248,6 @@ def _entry(message: AnyMessage, payload: bytes) -> Entry:
     label = getattr(message, "label", None)
     at = message.published_at
     return Entry(message.session, message.topic, message.seq, at, label, payload)
-
-
-def check_port(endpoint: str) -> None:
-    """Raise ZMQError for a port beyond 65535, which ZeroMQ itself would take modulo 65536."""
-    port = endpoint.rpartition(":")[2]
-    if port.isdigit() and int(port) > 65535:
-        raise zmq.ZMQError(errno.EINVAL)
 
 
 def _explained(bind: str, option: str, error: zmq.ZMQError) -> StreamtwlError:
