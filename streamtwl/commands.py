@@ -209,18 +209,9 @@ def history(
     from streamtwl import history
     from streamtwl.sinks.journal import default_path
 
-    if source and not SOURCE_NAME.fullmatch(source):
-        raise UsageError(f"--source '{source}': it takes a-z, 0-9, _ and -")
+    wanted = history.asked(kind, source, labels, since, until)
     if period and kind != "event":
         raise UsageError("--hourly and --daily count events: leave --kind out")
-    now = time.time()
-    wanted = history.Wanted(
-        kind,
-        source or "*",
-        labels,
-        history.moment(since, "--since", now) if since else 0.0,
-        history.moment(until, "--until", now) if until else history.FOREVER,
-    )
     path = path or default_path()
     line = None
     for line in history.lines(path, wanted, period, as_json):

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,7 +14,7 @@ import msgspec
 
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import JournalError, MessageError, UsageError
-from streamtwl.messages import AnyMessage, Event, decode, encode
+from streamtwl.messages import SOURCE_NAME, AnyMessage, Event, decode, encode
 from streamtwl.sinks import journal
 from streamtwl.sinks.lines import Plain, in_recording
 
@@ -52,6 +53,22 @@ class Count(msgspec.Struct):
     label: str
     events: int = 0
     seconds: float = 0.0
+
+
+def asked(
+    kind: str, source: str, labels: Sequence[str], since: str | None, until: str | None
+) -> Wanted:
+    """Return what the options ask for; raises UsageError that names the one that is wrong."""
+    if source and not SOURCE_NAME.fullmatch(source):
+        raise UsageError(f"--source '{source}': it takes a-z, 0-9, _ and -")
+    now = time.time()
+    return Wanted(
+        kind,
+        source or "*",
+        labels,
+        moment(since, "--since", now) if since is not None else 0.0,
+        moment(until, "--until", now) if until is not None else FOREVER,
+    )
 
 
 def moment(said: str, option: str, now: float) -> float:

@@ -141,7 +141,7 @@ class Journal:
                     break
                 try:
                     self._write(batch.entries)
-                except (sqlite3.Error, JournalError) as error:
+                except (sqlite3.Error, JournalError, OSError) as error:
                     batch.problem = self._said(error)
                 batch.done.set()
             with contextlib.suppress(sqlite3.Error):  # what is wrong shows in the next commit
