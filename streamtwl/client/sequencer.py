@@ -10,41 +10,15 @@ but for their own topic's stream of the session before.
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
+from streamtwl.client.stream import REPLAYED, Stream, can_be_replayed, source_of
 from streamtwl.messages import AnyMessage, Hello, ReplayHeader, ReplayRequest, Status
 
-REPLAYED = ("label", "event", "status")  # kinds that can be asked for again
 HELD = 10_000  # messages behind gaps, of all streams; beyond it they are asked for again
 STREAMS = 1000  # remembered
 SESSIONS = 16  # remembered of a source
 TIMEOUT_S = 3.0  # for an answer
 TRIES = 5  # in a row, before what is missing is given up
 PAUSE_S = 1.0  # after a refusal: the server's bucket fills
-
-
-class Stream:
-    """One topic of one session, as far as we have it."""
-
-    def __init__(self, session: str, topic: str, begin: int) -> None:
-        self.session, self.topic = session, topic
-        self.next = begin  # the seq to leave next
-        self.newest = begin - 1  # the newest seq that there is, as far as we know
-        self.had = begin  # all before this the user has had
-        self.held: dict[int, AnyMessage] = {}
-        self.over = False  # a newer session has begun: ask for all that the journal has
-        self.done = False  # and that has been answered
-        self.before: Stream | None = None  # the same topic's, whose end comes first
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Session and topic."""
-        return self.session, self.topic
-
-    @property
-    def lacks(self) -> bool:
-        """Whether there is something to ask for now."""
-        if self.before is not None or self.done:
-            return False
-        return self.over or (self.next <= self.newest and self.next not in self.held)
 
 
 class Source:
@@ -83,7 +57,7 @@ class Sequencer:
         for (session, topic), seq in (resume or {}).items():
             if wanted(topic):
                 self._open(session, topic, seq + 1)
-                _note(self._source(_source_of(topic)).whole, session)
+                _note(self._source(source_of(topic)).whole, session)
 
     def take(self, message: AnyMessage, now: float) -> None:
         """Take a live message."""
@@ -97,7 +71,7 @@ class Sequencer:
             self._place(self._stream(source, message.session, topic, message.seq), message)
         if isinstance(message, Status):
             for named, seq in message.last_seq.items():
-                if self._wanted(named) and _source_of(named) == message.source:
+                if self._wanted(named) and source_of(named) == message.source:
                     stream = self._stream(source, message.session, named, seq + 1)
                     stream.newest = max(stream.newest, seq)
                     self._settle(stream)
@@ -180,17 +154,17 @@ class Sequencer:
         """Notice a session: those before it are over, and it is followed from its start."""
         name, session = message.source, message.session
         source.heard.append(session)
-        followed = [s for s in self._streams.values() if _source_of(s.topic) == name]
+        followed = [s for s in self._streams.values() if source_of(s.topic) == name]
         for old in {s.session for s in followed if not s.over} - {session}:
             for topic in (f"{kind}/{name}/" for kind in REPLAYED):
                 if old in source.whole and self._wanted(topic):
                     self._stream(source, old, topic, 0)  # its first message may be what we missed
         for stream in list(self._streams.values()):
-            if _source_of(stream.topic) != name:
+            if source_of(stream.topic) != name:
                 continue
             if stream.session != session:
                 stream.over = True
-                stream.done = stream.done or not _can_be_replayed(stream.topic)
+                stream.done = stream.done or not can_be_replayed(stream.topic)
             self._queue_up(stream)
             self._settle(stream)
         if followed:
@@ -231,7 +205,7 @@ class Sequencer:
         if message.seq < stream.next or message.seq in stream.held:
             return
         stream.newest = max(stream.newest, message.seq)
-        if not _can_be_replayed(stream.topic):
+        if not can_be_replayed(stream.topic):
             self._pass_to(stream, message.seq)
         if message.seq == stream.next and stream.before is None:
             self._release(stream, message)
@@ -262,7 +236,7 @@ class Sequencer:
     def _settle(self, stream: Stream) -> None:
         """Let leave what is next, and note whether there is something to ask for."""
         if stream.before is None:
-            if not _can_be_replayed(stream.topic):
+            if not can_be_replayed(stream.topic):
                 self._pass_to(stream, stream.newest + 1)
             while stream.next in stream.held:
                 self._release(stream, stream.held[stream.next])
@@ -299,11 +273,3 @@ class Sequencer:
 def _note(sessions: deque[str], session: str) -> None:
     if session not in sessions:
         sessions.append(session)
-
-
-def _source_of(topic: str) -> str:
-    return topic.split("/")[1]
-
-
-def _can_be_replayed(topic: str) -> bool:
-    return topic.partition("/")[0] in REPLAYED

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Self
@@ -130,18 +130,24 @@ class Subscription:
             self._poll(poller, min(deadline, self._due(now)) - now)
         return message
 
-    def __iter__(self) -> Iterator[AnyMessage]:
-        while (message := self.receive()) is not None:
-            yield message
+    def __iter__(self) -> Self:
+        return self
 
-    async def __aiter__(self) -> AsyncIterator[AnyMessage]:
-        while True:
-            self._done()
-            while (message := self._next()) is None:
-                now = time.monotonic()
-                await self._poll(zmq.asyncio.Poller(), self._due(now) - now)
-            yield message
-            await asyncio.sleep(0)  # others run too where messages come without a pause
+    def __next__(self) -> AnyMessage:
+        message = self.receive()
+        assert message is not None  # it waits for one
+        return message
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AnyMessage:
+        self._done()
+        await asyncio.sleep(0)  # others run too where messages come without a pause
+        while (message := self._next()) is None:
+            now = time.monotonic()
+            await self._poll(zmq.asyncio.Poller(), self._due(now) - now)
+        return message
 
     def __enter__(self) -> Self:
         return self
