@@ -26,7 +26,8 @@ BATCHES = 64  # between the publisher and the writer
 LAYOUT = 1  # user_version of the database
 BUSY_MS = 5000  # for another listener's transaction
 TEND_S = 1.0  # from one look at age and size to the next
-CHECKPOINT_S = 5.0
+CHECKPOINT_S = 30.0  # what a power cut may take with it
+LOG_PAGES = 4000  # of the write-ahead log (16 MB); only then a commit waits for the disk itself
 STEP = 500  # messages deleted at once
 MB = 1_000_000
 DAY_S = 86_400.0
@@ -86,7 +87,7 @@ class Journal:
         self._max_bytes = max_mb * MB
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
-        self._tend_at = self._checkpoint_at = 0.0  # monotonic
+        self._tend_at = 0.0  # monotonic
         self._waiting: queue.Queue[_Batch | None] = queue.Queue(BATCHES)
         self._overdue: _Batch | None = None
         try:
@@ -98,6 +99,8 @@ class Journal:
             _log.warning("not in the journal: %s", self.problem)
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
+        self._over = threading.Event()
+        threading.Thread(target=self._move_log, name="checkpoint", daemon=True).start()
 
     def commit(self, entries: Sequence[Entry], patience_s: float = COMMIT_S) -> bool:
         """Return whether the entries were committed within `patience_s`; one caller at a time.
@@ -127,6 +130,7 @@ class Journal:
 
     def close(self) -> None:
         """Write what waits, up to 5 s, and end."""
+        self._over.set()
         with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=BUSY_MS / 1000)
         self._thread.join(BUSY_MS / 1000)
@@ -164,7 +168,7 @@ class Journal:
             )
 
     def _tend(self, now: float) -> None:
-        """Delete a little of what is too much; move the log into the database."""
+        """Delete a little of what is too much."""
         if now < self._tend_at:
             return
         self._tend_at = now + TEND_S
@@ -181,11 +185,17 @@ class Journal:
             deleted += self._delete(_LEAST_WORTH, STEP)
         if in_all > self._max_bytes:
             self._connection.execute("PRAGMA incremental_vacuum(64)").fetchall()
-        if now >= self._checkpoint_at:
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            self._checkpoint_at = now + CHECKPOINT_S
         if deleted or in_all > self._max_bytes:
             self._tend_at = now  # there may be more
+
+    def _move_log(self) -> None:
+        """Move the log into the database now and then: it waits for the disk, commits do not."""
+        while not self._over.wait(CHECKPOINT_S):
+            with (
+                contextlib.suppress(sqlite3.Error),
+                contextlib.closing(_connect(self.path, "rw")) as connection,
+            ):
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _delete(self, chosen: str, *values: float) -> int:
         assert self._connection is not None
@@ -215,9 +225,7 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise _cannot_open(self.path, error.strerror or str(error)) from None
-        connection = sqlite3.connect(
-            self.path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
-        )
+        connection = _connect(self.path, "rwc")
         try:
             layout = _layout(connection, self.path)
             if not layout:
@@ -226,7 +234,7 @@ class Journal:
             if mode != "wal":
                 raise _cannot_open(self.path, "it has to be on a local disk")
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")  # not while a message waits
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             connection.execute(f"PRAGMA journal_size_limit = {16 * MB}")
             with _transaction(connection):
                 if not _layout(connection, self.path):  # nor by another listener meanwhile
@@ -257,18 +265,23 @@ def reader(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise JournalError(f"there is no journal {path}: `streamtwl listen` writes one")
     try:
-        connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode=ro",
-            uri=True,
-            timeout=BUSY_MS / 1000,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        connection = _connect(path, "ro")
         if not _layout(connection, path):
             raise JournalError(f"{path} is no journal of streamtwl: it is empty")
     except sqlite3.Error as error:
         raise _cannot_open(path, str(error)) from None
     return connection
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    """Connect in one of SQLite's modes: ro, rw, or rwc to create it."""
+    return sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY_MS / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+    )
 
 
 @contextlib.contextmanager
