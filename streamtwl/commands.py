@@ -207,7 +207,7 @@ def history(
 ) -> None:
     """Print what the journal holds."""
     from streamtwl import history
-    from streamtwl.sinks.journal import default_path
+    from streamtwl.sinks.journal_file import default_path
 
     wanted = history.asked(kind, source, labels, since, until)
     if period and kind != "event":
@@ -353,7 +353,8 @@ def _progress(*columns: ProgressColumn) -> Progress:
 
 
 def _journal(settings: Settings) -> "Journal | None":
-    from streamtwl.sinks.journal import Journal, default_path
+    from streamtwl.sinks.journal import Journal
+    from streamtwl.sinks.journal_file import default_path
 
     asked = settings.journal
     if not asked.enabled:

@@ -15,7 +15,7 @@ import msgspec
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import JournalError, MessageError, UsageError
 from streamtwl.messages import SOURCE_NAME, AnyMessage, Event, decode, encode
-from streamtwl.sinks import journal
+from streamtwl.sinks import journal_file
 from streamtwl.sinks.lines import Plain, in_recording
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -86,7 +86,7 @@ def moment(said: str, option: str, now: float) -> float:
 def messages(path: Path, wanted: Wanted) -> Iterator[AnyMessage]:
     """Yield the messages in the order of their publication; raises JournalError."""
     topics = f"{wanted.kind}/{wanted.source}/"
-    with contextlib.closing(journal.reader(path)) as connection:
+    with contextlib.closing(journal_file.reader(path)) as connection:
         try:
             rows = connection.execute(_MESSAGES, (topics, wanted.since, wanted.until))
             for (payload,) in rows:

@@ -6,44 +6,28 @@ logging lets others read meanwhile (`reader`), and a killed process leaves nothi
 
 import contextlib
 import logging
-import os
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import platformdirs
-
 from streamtwl.errors import JournalError
+from streamtwl.sinks import journal_file
 
 _log = logging.getLogger(__name__)
 
 COMMIT_S = 0.02  # that a message in real time waits for its commit
 BATCHES = 64  # between the publisher and the writer
-LAYOUT = 1  # user_version of the database
-BUSY_MS = 5000  # for another listener's transaction
+CLOSING_S = 5.0
 TEND_S = 1.0  # from one look at age and size to the next
 CHECKPOINT_S = 30.0  # what a power cut may take with it
-LOG_PAGES = 4000  # of the write-ahead log (16 MB); only then a commit waits for the disk itself
 STEP = 500  # messages deleted at once
 MB = 1_000_000
 DAY_S = 86_400.0
 
-# `stream`: one topic in one session. `lasting`: an event, which outlives the labels and states
-# around it where the size is limited. `at`: Unix seconds of the publication.
-_LAYOUT = """
-CREATE TABLE streams (id INTEGER PRIMARY KEY, session TEXT, topic TEXT, UNIQUE (session, topic));
-CREATE TABLE messages (
-    id INTEGER PRIMARY KEY, stream INTEGER, seq INTEGER, at REAL, lasting INTEGER, label TEXT,
-    payload BLOB
-);
-CREATE UNIQUE INDEX by_seq ON messages (stream, seq);
-CREATE INDEX by_time ON messages (at);
-CREATE INDEX by_worth ON messages (lasting);
-"""
 _NEW_STREAM = "INSERT OR IGNORE INTO streams (session, topic) VALUES (?, ?)"
 _NEW_MESSAGE = """
 INSERT OR IGNORE INTO messages (stream, seq, at, lasting, label, payload)
@@ -51,7 +35,6 @@ SELECT id, ?, ?, ?, ?, ? FROM streams WHERE session = ? AND topic = ?
 """
 _TOO_OLD = "SELECT id FROM messages WHERE at < ? LIMIT ?"
 _LEAST_WORTH = "SELECT id FROM messages ORDER BY lasting, id LIMIT ?"
-_UNFIT = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)  # it may come right
 
 
 class Entry(NamedTuple):
@@ -63,12 +46,6 @@ class Entry(NamedTuple):
     at: float  # Unix seconds
     label: str | None
     payload: bytes  # MessagePack or JSON, as it was sent
-
-
-def default_path() -> Path:
-    """Return where the journal is unless told otherwise; $STREAMTWL_STATE names its folder."""
-    folder = os.environ.get("STREAMTWL_STATE") or platformdirs.user_state_dir("streamtwl")
-    return Path(folder) / "journal.sqlite"
 
 
 class Journal:
@@ -93,8 +70,8 @@ class Journal:
         try:
             self._open()
         except sqlite3.Error as error:
-            if _code(error) not in _UNFIT:
-                raise _cannot_open(path, str(error)) from None
+            if not _passing(error):
+                raise journal_file.cannot_open(path, str(error)) from None
             self.problem = self._said(error)
             _log.warning("not in the journal: %s", self.problem)
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -132,8 +109,8 @@ class Journal:
         """Write what waits, up to 5 s, and end."""
         self._over.set()
         with contextlib.suppress(queue.Full):
-            self._waiting.put(None, timeout=BUSY_MS / 1000)
-        self._thread.join(BUSY_MS / 1000)
+            self._waiting.put(None, timeout=CLOSING_S)
+        self._thread.join(CLOSING_S)
         if self._thread.is_alive():
             _log.warning("the journal %s did not end in time", self.path)
 
@@ -157,9 +134,12 @@ class Journal:
     def _write(self, entries: Sequence[Entry]) -> None:
         if self._connection is None:
             self._open()
-        with _transaction(self._connection) as connection:
-            connection.executemany(_NEW_STREAM, {(each.session, each.topic) for each in entries})
-            connection.executemany(
+        assert self._connection is not None
+        with journal_file.transaction(self._connection):
+            self._connection.executemany(
+                _NEW_STREAM, {(each.session, each.topic) for each in entries}
+            )
+            self._connection.executemany(
                 _NEW_MESSAGE,
                 [
                     (e.seq, e.at, e.topic.startswith("event/"), e.label, e.payload, *e[:2])
@@ -193,14 +173,14 @@ class Journal:
         while not self._over.wait(CHECKPOINT_S):
             with (
                 contextlib.suppress(sqlite3.Error),
-                contextlib.closing(_connect(self.path, "rw")) as connection,
+                contextlib.closing(journal_file.connect(self.path, "rw")) as connection,
             ):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _delete(self, chosen: str, *values: float) -> int:
         assert self._connection is not None
-        with _transaction(self._connection) as connection:
-            return connection.execute(
+        with journal_file.transaction(self._connection):
+            return self._connection.execute(
                 f"DELETE FROM messages WHERE id IN ({chosen})", values
             ).rowcount
 
@@ -219,33 +199,9 @@ class Journal:
             return True
 
     def _open(self) -> None:
-        """Open the database, laid out first where it is new."""
         self._connection = None
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise _cannot_open(self.path, error.strerror or str(error)) from None
-        connection = _connect(self.path, "rwc")
-        try:
-            layout = _layout(connection, self.path)
-            if not layout:
-                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            if mode != "wal":
-                raise _cannot_open(self.path, "it has to be on a local disk")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-            connection.execute(f"PRAGMA journal_size_limit = {16 * MB}")
-            with _transaction(connection):
-                if not _layout(connection, self.path):  # nor by another listener meanwhile
-                    for statement in _LAYOUT.split(";"):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA user_version = {LAYOUT}")
-        except BaseException:
-            connection.close()
-            raise
+        self._connection = journal_file.writer(self.path)
         self._inode = self.path.stat().st_ino
-        self._connection = connection
 
     def _said(self, error: Exception) -> str:
         return str(error) if isinstance(error, JournalError) else f"{error}: {self.path}"
@@ -260,61 +216,7 @@ class _Batch:
         self.done = threading.Event()
 
 
-def reader(path: Path) -> sqlite3.Connection:
-    """Open a journal to read it, also while a listener writes; raises JournalError."""
-    if not path.is_file():
-        raise JournalError(f"there is no journal {path}: `streamtwl listen` writes one")
-    try:
-        connection = _connect(path, "ro")
-        if not _layout(connection, path):
-            raise JournalError(f"{path} is no journal of streamtwl: it is empty")
-    except sqlite3.Error as error:
-        raise _cannot_open(path, str(error)) from None
-    return connection
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    """Connect in one of SQLite's modes: ro, rw, or rwc to create it."""
-    return sqlite3.connect(
-        f"{path.resolve().as_uri()}?mode={mode}",
-        uri=True,
-        timeout=BUSY_MS / 1000,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection | None) -> Iterator[sqlite3.Connection]:
-    assert connection is not None
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # SQLite may have taken it back by itself
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _layout(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the database's layout, 0 where it is new; raises JournalError for another one."""
-    [layout] = connection.execute("PRAGMA user_version").fetchone()
-    [tables] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if layout == LAYOUT or (not layout and not tables):
-        return layout
-    whose = f"has layout {layout}, this version" if layout else "is another program's, streamtwl"
-    raise JournalError(
-        f"the database {path} {whose} reads layout {LAYOUT}: choose another with --journal"
-    )
-
-
-def _code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extension
-
-
-def _cannot_open(path: Path, problem: str) -> JournalError:
-    return JournalError(
-        f"cannot open the journal {path} ({problem}): choose another with --journal FILE, "
-        "or none with --no-journal"
-    )
+def _passing(error: sqlite3.Error) -> bool:
+    """Whether it may come right by itself: a disk that is full or stuck."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extension
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)

@@ -18,7 +18,7 @@ import zmq
 
 from streamtwl.errors import JournalError
 from streamtwl.messages import Encoding, ReplayHeader, ReplayRequest
-from streamtwl.sinks import journal
+from streamtwl.sinks import journal_file
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class ReplayServer:
         page: list[bytes] = []
         size = 0
         try:
-            with contextlib.closing(journal.reader(self._path)) as connection:
+            with contextlib.closing(journal_file.reader(self._path)) as connection:
                 for seq, payload in connection.execute(_PAGE, (*topic, request.from_, to)):
                     if len(page) == PAGE_MESSAGES or (page and size + len(payload) > PAGE_BYTES):
                         header.next = seq

@@ -9,7 +9,7 @@ import pytest
 
 from streamtwl.audio import demo
 from streamtwl.messages import Event, Label, Status, decode
-from streamtwl.sinks.journal import reader
+from streamtwl.sinks.journal_file import reader
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(30, marks=pytest.mark.soak)])

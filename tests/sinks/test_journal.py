@@ -11,7 +11,8 @@ import pytest
 
 from streamtwl.errors import JournalError
 from streamtwl.sinks import journal as journal_module
-from streamtwl.sinks.journal import BATCHES, DAY_S, Entry, Journal, default_path, reader
+from streamtwl.sinks.journal import BATCHES, DAY_S, Entry, Journal
+from streamtwl.sinks.journal_file import default_path, reader
 
 PATIENCE_S = 10.0
 

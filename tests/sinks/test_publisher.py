@@ -8,7 +8,8 @@ import zmq
 
 from streamtwl.errors import SinkError, UsageError
 from streamtwl.messages import AnyMessage, Event, Hello, Label, Scored, decode
-from streamtwl.sinks.journal import Journal, reader
+from streamtwl.sinks.journal import Journal
+from streamtwl.sinks.journal_file import reader
 from streamtwl.sinks.publisher import Publisher
 
 ANYWHERE = "tcp://127.0.0.1:*"
