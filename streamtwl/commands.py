@@ -25,15 +25,17 @@ from rich.progress import (
 from rich.table import Table
 
 from streamtwl import config
-from streamtwl.audio.asked import SOURCE_NAME, SourceOptions, make_sources
+from streamtwl.audio.asked import SourceOptions, make_sources
 from streamtwl.audio.intake import Intake
 from streamtwl.audio.microphone import list_inputs
 from streamtwl.config import Settings
-from streamtwl.errors import DeviceError, MessageError, ModelError, UsageError
+from streamtwl.errors import DeviceError, ModelError, UsageError
 from streamtwl.models import registry
 from streamtwl.signals import stop_requests
 
 if TYPE_CHECKING:
+    from streamtwl.client import Subscription
+    from streamtwl.security import ServerKeys
     from streamtwl.session import Session, Sink
     from streamtwl.sinks.journal import Journal
     from streamtwl.sinks.publisher import Publisher
@@ -59,6 +61,7 @@ class ListenOptions:
     quiet: bool
     duration_s: float | None
     log_level: str
+    insecure: bool  # may be open to the network without keys
 
 
 def pipeline_settings(pipeline: str, changes: dict[str, Any]) -> Settings:
@@ -113,7 +116,15 @@ def listen(asked: SourceOptions, settings: Settings, options: ListenOptions) -> 
             if journal is not None:
                 open_sinks.callback(journal.close)
             publish = settings.publish
-            publisher = Publisher(publish.bind, publish.encoding, lossless, journal, publish.replay)
+            publisher = Publisher(
+                publish.bind,
+                publish.encoding,
+                lossless,
+                journal,
+                publish.replay,
+                _keys(settings),
+                options.insecure,
+            )
             open_sinks.callback(publisher.close)
             sink = _sink(options, lossless, publisher)
             session = Session(intake, sources, settings, publisher, sink, options.duration_s)
@@ -142,45 +153,37 @@ def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[],
             return  # held back by a reader who does not read
 
 
-def subscribe(connect: str, kinds: Sequence[str], source: str, as_json: bool) -> None:
-    """Print what arrives; the example for programs of other people."""
-    import zmq
-
-    from streamtwl.messages import decode, encode
+def subscribe(subscription: "Subscription", as_json: bool) -> None:
+    """Print what arrives, until somebody stops it or nobody reads it."""
+    from streamtwl.messages import encode
     from streamtwl.sinks.lines import Plain
-    from streamtwl.sinks.publisher import check_port
 
-    if source and not SOURCE_NAME.fullmatch(source):
-        raise UsageError(f"--source '{source}': it takes a-z, 0-9, _ and -")
     plain = Plain()
-    newest: dict[tuple[str, str], int] = {}  # (session, topic): seq
-    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
-        try:
-            check_port(connect)
-            socket.connect(connect)
-        except zmq.ZMQError:
-            raise UsageError(
-                f"--connect '{connect}': it takes one as tcp://127.0.0.1:5577"
-            ) from None
-        suffix = f"{source}/" if source else ""
-        for kind in kinds or [kind.value for kind in Kind]:
-            socket.subscribe(f"{kind}/{suffix}")
-        with stop_requests() as stop_requested:
-            while not stop_requested():
-                if socket.poll(100):
-                    payload = socket.recv_multipart()[-1]
-                    try:
-                        message = decode(payload)
-                    except MessageError as error:
-                        _log.warning("a message that this version cannot read: %s", error)
-                        continue
-                    heard = (message.session, message.topic)
-                    if message.seq <= newest.get(heard, -1):
-                        continue  # sent again for a newcomer
-                    newest[heard] = message.seq
-                    line = encode(message, "json").decode() if as_json else plain.line(message)
-                    if line and not _printed(line):
-                        return
+    with subscription, stop_requests() as stop_requested:
+        while True:
+            message = subscription.receive(0.1)  # the one before has been printed
+            if stop_requested():
+                return
+            if message is not None:
+                line = encode(message, "json").decode() if as_json else plain.line(message)
+                if line and not _printed(line):
+                    return
+
+
+def keys_new(name: str | None, client: bool, folder: Path | None) -> None:
+    """Make keys and say what to do with them."""
+    from streamtwl import security
+
+    if name and not client:
+        raise UsageError(f"'{name}': a name is for --client, a publisher's key is called server")
+    folder = folder.expanduser() if folder else security.keys_folder()
+    print(security.make_keys(folder, name or (security.CLIENT if client else security.SERVER)))
+    print(
+        f"copy it into the publisher's keys/{security.CLIENTS}/"
+        if client
+        else f"copy it to the subscribers, and their .key files into {folder / security.CLIENTS}",
+        file=sys.stderr,
+    )
 
 
 def _printed(line: str) -> bool:
@@ -361,6 +364,15 @@ def _journal(settings: Settings) -> "Journal | None":
         return None
     path = Path(asked.path).expanduser() if asked.path else default_path()
     return Journal(path, asked.max_age_days, asked.max_mb)
+
+
+def _keys(settings: Settings) -> "ServerKeys | None":
+    from streamtwl.security import ServerKeys, keys_folder
+
+    asked = settings.publish
+    if not asked.curve:
+        return None
+    return ServerKeys.load(Path(asked.keys).expanduser() if asked.keys else keys_folder())
 
 
 def _sink(options: ListenOptions, lossless: bool, publisher: "Publisher") -> "Sink":

@@ -92,6 +92,8 @@ class PublishSettings(_Section):
     bind: str = "tcp://127.0.0.1:5577"
     encoding: Literal["msgpack", "json"] = "msgpack"
     replay: str = "tcp://127.0.0.1:5578"  # where journalled messages are given again; "": nowhere
+    curve: bool = False  # encrypted, for holders of allowed keys only
+    keys: str = ""  # the folder of keys; "": keys in the user's config folder
 
 
 class JournalSettings(_Section):

@@ -10,6 +10,7 @@ proves to each side who the other is (https://rfc.zeromq.org/spec/26/).
 
 import logging
 import os
+import re
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -144,7 +145,7 @@ class _Checker:
 
 
 def make_keys(folder: Path, name: str) -> Path:
-    """Make a pair of keys, the secret one for its owner only; return the public one's file.
+    """Make a pair of keys in a folder for its owner only; return the public one's file.
 
     Raises UsageError where there is one of that name already, or the folder cannot be written.
     """
@@ -153,6 +154,8 @@ def make_keys(folder: Path, name: str) -> Path:
     if not zmq.has("curve"):
         raise UsageError("this build of ZeroMQ has no CURVE: install pyzmq from its wheel")
     public, secret = folder / f"{name}.key", folder / f"{name}.key_secret"
+    if not re.fullmatch(r"[\w-][\w.-]*", name):
+        raise UsageError(f"the name '{name}': it takes letters, digits, -, _ and .")
     if public.exists() or secret.exists():
         raise UsageError(f"there is a key '{name}' in {folder} already: choose another name")
     mask = os.umask(0o077)

@@ -48,7 +48,9 @@ class Link:
             self._live.connect(connect)
         except zmq.ZMQError:
             self.close()
-            raise UsageError(f"cannot connect to '{connect}': it takes tcp://HOST:PORT") from None
+            raise UsageError(
+                f"--connect '{connect}': it takes one as tcp://127.0.0.1:5577"
+            ) from None
         except UsageError:
             self.close()
             raise

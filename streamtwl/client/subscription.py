@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 CONNECT = "tcp://127.0.0.1:5577"
 TEND_S = 0.02  # from one look at answers to the next while live messages come without a pause
-SILENT_S = 5.0  # without a message, where a status comes each second
+SILENT_S = 8.0  # without a message, where a status comes each second
 SAVE_S = 1.0  # from one writing of the state to the next
 
 
@@ -83,7 +83,7 @@ class Subscription:
             raise UsageError(f"no kind is called '{unknown.pop()}': there is {', '.join(KINDS)}")
         for source in sources:
             if not SOURCE_NAME.fullmatch(source):
-                raise UsageError(f"source '{source}': it takes a-z, 0-9, _ and -")
+                raise UsageError(f"--source '{source}': it takes a-z, 0-9, _ and -")
         self._sources = set(sources)
         self._labels = [label.lower() for label in labels]
         self._state = Path(state) if state is not None else None
