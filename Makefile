@@ -20,13 +20,14 @@ listen: .venv/.listen
 	fi
 
 test: .venv/.test
-	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins || true
+	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins faketime || true
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not soak" $(ARGS)
 
 soak: .venv/.test
+	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins faketime || true
 	$(BIN)/pytest -m soak $(ARGS)
 
 train: .venv/.test

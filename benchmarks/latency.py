@@ -17,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,6 +33,8 @@ WARM_UP_S = 10.0
 AWAKE = "parec --latency-msec=20 >/dev/null"
 BIND = "tcp://127.0.0.1:15999"
 LISTEN = [sys.executable, "-c", "from streamtwl.cli import main; main()", "listen", "--bind", BIND]
+JOURNAL = Path(tempfile.gettempdir()) / "streamtwl-latency.sqlite"  # as users have one
+LISTEN += ["--replay-bind", "tcp://127.0.0.1:*", "--journal", str(JOURNAL)]
 
 
 def main() -> None:

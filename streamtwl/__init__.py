@@ -1,9 +1,23 @@
 """streamtwl listens to live sound, names what it hears, and keeps thinking while it listens."""
 
 import os
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from streamtwl.client import Subscription, subscribe
+
+__all__ = ["Subscription", "__version__", "subscribe"]
 __version__ = "0.1.0"
 
 # Small products, a window at a time: threads of numpy's own would wait for a core that is not free,
 # which made a log-mel hop 16 ms instead of 0.3 on a busy machine. Read when numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def __getattr__(name: str) -> Any:
+    """Import the client library where it is used, so that `import streamtwl` stays quick."""
+    if name in ("Subscription", "subscribe"):
+        from streamtwl import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

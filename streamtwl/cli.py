@@ -23,6 +23,11 @@ models_app = typer.Typer(
     help="The model weights: what there is, get them, where they are.", no_args_is_help=True
 )
 app.add_typer(models_app, name="models")
+keys_app = typer.Typer(
+    help="Keys for publishing to other machines: encrypted, to those who are allowed.",
+    no_args_is_help=True,
+)
+app.add_typer(keys_app, name="keys")
 
 Pipeline = Annotated[
     str,
@@ -170,6 +175,45 @@ def listen(
             show_default=False,
         ),
     ] = None,
+    replay_bind: Annotated[
+        str | None,
+        typer.Option(
+            help="ZeroMQ endpoint that gives journalled messages again, to those who missed some; "
+            "'' for none. (default: the pipeline's, tcp://127.0.0.1:5578)",
+            show_default=False,
+        ),
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep what is told in this SQLite file, for `streamtwl history` and for replay. "
+            "(default: journal.sqlite in the user's state folder, or in $STREAMTWL_STATE)",
+            show_default=False,
+        ),
+    ] = None,
+    no_journal: Annotated[
+        bool, typer.Option("--no-journal", help="Keep nothing; there is no replay then.")
+    ] = False,
+    curve: Annotated[
+        bool,
+        typer.Option(
+            "--curve", help="Publish encrypted (CURVE), to those whose keys are in keys/clients/."
+        ),
+    ] = False,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of keys for --curve, which it implies. (default: keys in the user's "
+            "config folder, or in $STREAMTWL_CONFIG)",
+            show_default=False,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Let --bind and --replay-bind open to the network without keys."
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the wire messages, one JSON object a line.")
     ] = False,
@@ -206,9 +250,14 @@ def listen(
                 "trace.budget": budget,
                 "trace.seed": seed,
                 "publish.bind": bind,
+                "publish.replay": replay_bind,
+                "publish.curve": True if curve or keys else None,
+                "publish.keys": str(keys) if keys else None,
+                "journal.path": str(journal) if journal else None,
+                "journal.enabled": False if no_journal else None,
             },
         ),
-        commands.ListenOptions(as_json, quiet, duration, log_level.value),
+        commands.ListenOptions(as_json, quiet, duration, log_level.value, insecure),
     )
 
 
@@ -224,13 +273,124 @@ def subscribe(
             show_default=False,
         ),
     ] = None,
-    source: Annotated[str, typer.Option(help="Only this source. (default: all)")] = "",
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this source. Repeat it for several. (default: all)", show_default=False
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only labels and events of this name; * and ? as in file names. Repeat it for "
+            "several. (default: all)",
+            show_default=False,
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="Remember in this file what was printed, and go on there the next time, with what "
+            "the publisher's journal has of the time between.",
+            show_default=False,
+        ),
+    ] = None,
+    server_key: Annotated[
+        str | None,
+        typer.Option(
+            help="The publisher's public key, where it publishes with --curve: its server.key, or "
+            "the 40 characters in it.",
+            show_default=False,
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your own secret key, for --server-key. (default: keys/client.key_secret in the "
+            "user's config folder, or in $STREAMTWL_CONFIG)",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the messages whole, one JSON object a line.")
     ] = False,
+    log_level: LogLevel = commands.LogLevel.warning,
 ) -> None:
-    """Print what a listening streamtwl publishes, until Ctrl-C."""
-    commands.subscribe(connect, [each.value for each in kind or []], source, as_json)
+    """Print what a listening streamtwl publishes, until Ctrl-C.
+
+    What was missed on the way is asked for again and printed in its place.
+    """
+    commands.start_logging(log_level.value)
+    commands.subscribe(
+        streamtwl.subscribe(
+            connect,
+            [each.value for each in kind or []],
+            source or [],
+            label or [],
+            state=state,
+            server_key=server_key,
+            key=key,
+        ),
+        as_json,
+    )
+
+
+@app.command()
+def history(
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Only from then on: 30m, 2h, 7d or 2w ago; 14:30 today; 2026-11-24, or "
+            "'2026-11-24 14:30'. (default: all that is kept)",
+            show_default=False,
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Only up to then, told alike. (default: now)")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this label; * and ? as in file names. Repeat it for several."),
+    ] = None,
+    source: Annotated[str, typer.Option(help="Only this source. (default: all)")] = "",
+    kind: Annotated[
+        commands.Journalled,
+        typer.Option(
+            help="event: a line a sound, with its onset, seconds and peak confidence; label: where "
+            "the decision changed; status: where the state did."
+        ),
+    ] = commands.Journalled.event,
+    hourly: Annotated[
+        bool, typer.Option("--hourly", help="How often and how long each label sounded, by hour.")
+    ] = False,
+    daily: Annotated[bool, typer.Option("--daily", help="The same, by day.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="The messages whole, or the counts: a JSON object a line."),
+    ] = False,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            help="The journal that `streamtwl listen` writes. (default: journal.sqlite in the "
+            "user's state folder, or in $STREAMTWL_STATE)",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Print what was heard: the journal, also while somebody listens. Times are local.
+
+    The dogs of the last two hours: streamtwl history --since 2h --label 'Dog*'
+
+    What sounded how often, day by day: streamtwl history --daily
+    """
+    period = "hour" if hourly else "day" if daily else None
+    commands.history(journal, kind.value, source, label or [], since, until, period, as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of all messages on the wire, for programs in other languages."""
+    commands.schema()
 
 
 @app.command()
@@ -383,6 +543,27 @@ def labels(
 ) -> None:
     """Print the names that --labels takes: the everyday sounds, and what each is made of."""
     commands.labels(every)
+
+
+@keys_app.command("new")
+def keys_new(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="With --client: what to call it. (default: client)"),
+    ] = None,
+    client: Annotated[
+        bool, typer.Option("--client", help="For subscribing, not for publishing.")
+    ] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where. (default: keys in the user's config folder, or in $STREAMTWL_CONFIG)",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Make a pair of CURVE keys: a .key file to hand over, a .key_secret file to keep."""
+    commands.keys_new(name, client, folder)
 
 
 @models_app.command("list")

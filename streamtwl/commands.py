@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 
 from streamtwl import config
-from streamtwl.audio.asked import SOURCE_NAME, SourceOptions, make_sources
+from streamtwl.audio.asked import SourceOptions, make_sources
 from streamtwl.audio.intake import Intake
 from streamtwl.audio.microphone import list_inputs
 from streamtwl.config import Settings
@@ -34,7 +34,10 @@ from streamtwl.models import registry
 from streamtwl.signals import stop_requests
 
 if TYPE_CHECKING:
+    from streamtwl.client import Subscription
+    from streamtwl.security import ServerKeys
     from streamtwl.session import Session, Sink
+    from streamtwl.sinks.journal import Journal
     from streamtwl.sinks.publisher import Publisher
     from streamtwl.sinks.screen import Screen
 
@@ -44,6 +47,7 @@ Kind = StrEnum("Kind", ["hello", "patch", "label", "event", "status"])
 Think = StrEnum("Think", ["off", "fixed", "anytime"])
 Weights = StrEnum("Weights", ["all", "embedding"])
 Trace = StrEnum("Trace", ["soft", "sampled"])
+Journalled = StrEnum("Journalled", ["event", "label", "status"])
 LabelFormat = StrEnum("LabelFormat", ["jsonl", "csv", "audacity"])
 
 _log = logging.getLogger(__name__)
@@ -60,6 +64,7 @@ class ListenOptions:
     quiet: bool
     duration_s: float | None
     log_level: str
+    insecure: bool  # may be open to the network without keys
 
 
 def pipeline_settings(pipeline: str, changes: dict[str, Any]) -> Settings:
@@ -109,8 +114,21 @@ def listen(asked: SourceOptions, settings: Settings, options: ListenOptions) -> 
         from streamtwl.sinks.screen import Screen
 
         lossless = not all(source.paced for source in sources)
-        publisher = Publisher(settings.publish.bind, settings.publish.encoding, lossless)
-        with contextlib.closing(publisher):
+        with contextlib.ExitStack() as open_sinks:
+            journal = _journal(settings)
+            if journal is not None:
+                open_sinks.callback(journal.close)
+            publish = settings.publish
+            publisher = Publisher(
+                publish.bind,
+                publish.encoding,
+                lossless,
+                journal,
+                publish.replay,
+                _keys(settings),
+                options.insecure,
+            )
+            open_sinks.callback(publisher.close)
             sink = _sink(options, lossless, publisher)
             session = Session(intake, sources, settings, publisher, sink, options.duration_s)
             screen = Screen(sink)
@@ -130,6 +148,7 @@ def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[],
     asked_at = math.inf
     while session.running():
         time.sleep(WATCH_S)
+        session.watch()
         if (stop_requested() or screen.sink.gone) and asked_at == math.inf:
             session.stop()
             asked_at = time.monotonic()
@@ -137,46 +156,37 @@ def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[],
             return  # held back by a reader who does not read
 
 
-def subscribe(connect: str, kinds: Sequence[str], source: str, as_json: bool) -> None:
-    """Print what arrives; the example for programs of other people."""
-    import msgspec
-    import zmq
-
-    from streamtwl.messages import decode, encode
+def subscribe(subscription: "Subscription", as_json: bool) -> None:
+    """Print what arrives, until somebody stops it or nobody reads it."""
+    from streamtwl.messages import encode
     from streamtwl.sinks.lines import Plain
-    from streamtwl.sinks.publisher import check_port
 
-    if source and not SOURCE_NAME.fullmatch(source):
-        raise UsageError(f"--source '{source}': it takes a-z, 0-9, _ and -")
     plain = Plain()
-    newest: dict[tuple[str, str], int] = {}  # (session, topic): seq
-    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
-        try:
-            check_port(connect)
-            socket.connect(connect)
-        except zmq.ZMQError:
-            raise UsageError(
-                f"--connect '{connect}': it takes one as tcp://127.0.0.1:5577"
-            ) from None
-        suffix = f"{source}/" if source else ""
-        for kind in kinds or [kind.value for kind in Kind]:
-            socket.subscribe(f"{kind}/{suffix}")
-        with stop_requests() as stop_requested:
-            while not stop_requested():
-                if socket.poll(100):
-                    payload = socket.recv_multipart()[-1]
-                    try:
-                        message = decode(payload)
-                    except msgspec.MsgspecError as error:
-                        _log.warning("a message that this version cannot read: %s", error)
-                        continue
-                    heard = (message.session, message.topic)
-                    if message.seq <= newest.get(heard, -1):
-                        continue  # sent again for a newcomer
-                    newest[heard] = message.seq
-                    line = encode(message, "json").decode() if as_json else plain.line(message)
-                    if line and not _printed(line):
-                        return
+    with subscription, stop_requests() as stop_requested:
+        while True:
+            message = subscription.receive(0.1)  # the one before has been printed
+            if stop_requested():
+                return
+            if message is not None:
+                line = encode(message, "json").decode() if as_json else plain.line(message)
+                if line and not _printed(line):
+                    return
+
+
+def keys_new(name: str | None, client: bool, folder: Path | None) -> None:
+    """Make keys and say what to do with them."""
+    from streamtwl import security
+
+    if name and not client:
+        raise UsageError(f"'{name}': a name is for --client, a publisher's key is called server")
+    folder = folder.expanduser() if folder else security.keys_folder()
+    print(security.make_keys(folder, name or (security.CLIENT if client else security.SERVER)))
+    print(
+        f"copy it into the publisher's keys/{security.CLIENTS}/"
+        if client
+        else f"copy it to the subscribers, and their .key files into {folder / security.CLIENTS}",
+        file=sys.stderr,
+    )
 
 
 def _printed(line: str) -> bool:
@@ -189,6 +199,41 @@ def _printed(line: str) -> bool:
         silence_stdout()
         return False
     return True
+
+
+def history(
+    path: Path | None,
+    kind: str,
+    source: str,
+    labels: Sequence[str],
+    since: str | None,
+    until: str | None,
+    period: str | None,
+    as_json: bool,
+) -> None:
+    """Print what the journal holds."""
+    from streamtwl import history
+    from streamtwl.sinks.journal_file import default_path
+
+    wanted = history.asked(kind, source, labels, since, until)
+    if period and kind != "event":
+        raise UsageError("--hourly and --daily count events: leave --kind out")
+    path = path or default_path()
+    line = None
+    for line in history.lines(path, wanted, period, as_json):
+        if not _printed(line):
+            return
+    if line is None:
+        print(f"streamtwl: {path} holds nothing of the kind", file=sys.stderr)
+
+
+def schema() -> None:
+    """Print the wire schema."""
+    import msgspec
+
+    from streamtwl.messages import json_schema
+
+    print(msgspec.json.format(msgspec.json.encode(json_schema()), indent=2).decode())
 
 
 def label(
@@ -312,6 +357,26 @@ def _progress(*columns: ProgressColumn) -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True)
     )
+
+
+def _journal(settings: Settings) -> "Journal | None":
+    from streamtwl.sinks.journal import Journal
+    from streamtwl.sinks.journal_file import default_path
+
+    asked = settings.journal
+    if not asked.enabled:
+        return None
+    path = Path(asked.path).expanduser() if asked.path else default_path()
+    return Journal(path, asked.max_age_days, asked.max_mb)
+
+
+def _keys(settings: Settings) -> "ServerKeys | None":
+    from streamtwl.security import ServerKeys, keys_folder
+
+    asked = settings.publish
+    if not asked.curve:
+        return None
+    return ServerKeys.load(Path(asked.keys).expanduser() if asked.keys else keys_folder())
 
 
 def _sink(options: ListenOptions, lossless: bool, publisher: "Publisher") -> "Sink":

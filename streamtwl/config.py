@@ -95,6 +95,18 @@ class PublishSettings(_Section):
 
     bind: str = "tcp://127.0.0.1:5577"
     encoding: Literal["msgpack", "json"] = "msgpack"
+    replay: str = "tcp://127.0.0.1:5578"  # where journalled messages are given again; "": nowhere
+    curve: bool = False  # encrypted, for holders of allowed keys only
+    keys: str = ""  # the folder of keys; "": keys in the user's config folder
+
+
+class JournalSettings(_Section):
+    """[journal]: what was told, kept in SQLite."""
+
+    enabled: bool = True
+    path: str = ""  # "": journal.sqlite in the user's state folder, or in $STREAMTWL_STATE
+    max_age_days: Annotated[float, Meta(gt=0, le=36_500)] = 30.0
+    max_mb: Annotated[float, Meta(ge=1, le=10_000_000)] = 500.0  # 10^6 bytes; events go last
 
 
 class Settings(_Section):
@@ -107,6 +119,7 @@ class Settings(_Section):
     reasoner: ReasonerSettings = msgspec.field(default_factory=ReasonerSettings)
     events: EventSettings = msgspec.field(default_factory=EventSettings)
     publish: PublishSettings = msgspec.field(default_factory=PublishSettings)
+    journal: JournalSettings = msgspec.field(default_factory=JournalSettings)
 
     def __post_init__(self) -> None:
         if abs(self.hop_s * 100 - round(self.hop_s * 100)) > 1e-6:

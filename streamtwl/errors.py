@@ -6,7 +6,10 @@ StreamtwlError               anything below; the command line prints it in one l
 ├── AudioError               a source that cannot be opened or read
 │   └── DeviceError          a microphone: absent, busy, unplugged
 ├── ModelError               weights that are absent, damaged, or do not fit
+├── MessageError             what came over the wire is no message of this schema's
+│   └── UnknownKind          a kind of message that a newer version has: skip it
 └── SinkError                a port in use, a file that cannot be written
+    └── JournalError         the journal cannot be opened, read or written
 
 A message says what was wrong, with the value, and what to do next.
 """
@@ -40,5 +43,17 @@ class ModelError(StreamtwlError):
     """Weights that are absent, damaged, or do not fit the pipeline."""
 
 
+class MessageError(StreamtwlError):
+    """A payload that is no message, or one of another major version of the schema."""
+
+
+class UnknownKind(MessageError):
+    """A kind of message that came with a newer version: to be skipped."""
+
+
 class SinkError(StreamtwlError):
     """An output that cannot be opened: a port in use, a folder that cannot be written."""
+
+
+class JournalError(SinkError):
+    """A journal that cannot be opened, read or written, or has another version's layout."""

@@ -1,33 +1,63 @@
-"""The wire schema: what subscribers get, one struct a message.
+"""The wire schema: what subscribers get, one struct a message; `streamtwl schema` prints it.
 
 Frames: topic, payload. Topic `<kind>/<source>/`. Payload MessagePack by default, JSON by option;
 tagged by `kind`. Positions are 16 kHz samples from the stream's start. No NaN, no infinity.
+
+SCHEMA is `major.minor`. A new minor version only adds kinds, and fields that have a default, so who
+knows 1.1 reads 1.2 and 1.0 as well; whatever else changes is a new major version, which older
+readers refuse. `tests/schema/` keeps a snapshot of every version.
 """
 
-from typing import Literal
+import math
+import re
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-SCHEMA = "1.0"
+from streamtwl.errors import MessageError, UnknownKind
+
+SCHEMA = "1.1"
+MAJOR = SCHEMA.partition(".")[0]
+SOURCE_NAME = re.compile("[a-z0-9_-]+")
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+Dbfs = Annotated[float, Meta(ge=-120)]
+Journalled = Annotated[
+    bool, Meta(description="It was in the publisher's journal before it was sent.")
+]
+Replay = Annotated[
+    str | None,
+    Meta(description="ZeroMQ endpoint that gives messages again (a ROUTER); null: there is none."),
+]
 
 
 class Scored(msgspec.Struct, frozen=True):
-    """A category or label with its score in [0, 1]."""
+    """A category or label with its score."""
 
-    label: str
-    score: float
+    label: Annotated[str, Meta(description="Its name.")]
+    score: Annotated[Share, Meta(description="In [0, 1].")]
+
+
+Top = Annotated[list[Scored], Meta(description="The five strongest, strongest first.")]
 
 
 class Message(msgspec.Struct, kw_only=True, tag_field="kind", tag=str.lower):
     """What every message carries."""
 
-    source: str  # [a-z0-9_-]+
-    session: str  # one run of the publisher
-    seq: int  # from 0, gapless per session and topic
-    position: int  # 16 kHz samples from the stream's start: what this message speaks up to
-    captured_at: float | None  # Unix seconds of `position`; null for files
-    published_at: float  # Unix seconds
-    schema: str = SCHEMA
+    source: Annotated[str, Meta(pattern="^[a-z0-9_-]+$", description="Which sound this is about.")]
+    session: Annotated[str, Meta(description="One run of the publisher.")]
+    seq: Annotated[Count, Meta(description="From 0, gapless per session and topic.")]
+    position: Annotated[
+        Count,
+        Meta(description="What it speaks up to: 16 kHz samples from the stream's start."),
+    ]
+    captured_at: Annotated[
+        float | None, Meta(description="Unix seconds of `position`; null for files and pipes.")
+    ]
+    published_at: Annotated[float, Meta(description="Unix seconds.")]
+    schema: Annotated[str, Meta(description="Version of this schema, major.minor.")] = SCHEMA
 
     @property
     def topic(self) -> str:
@@ -38,76 +68,161 @@ class Message(msgspec.Struct, kw_only=True, tag_field="kind", tag=str.lower):
 class Hello(Message):
     """Who publishes: at start, every minute, and to whoever subscribes."""
 
-    labels: list[str]
-    settings: dict  # the pipeline, as its TOML has it
-    models: dict[str, str]  # name: sha256 of the file
-    replay: str | None = None  # endpoint that gives messages again
+    labels: Annotated[list[str], Meta(description="All that `label` can be.")]
+    settings: Annotated[dict, Meta(description="The pipeline, as its TOML has it.")]
+    models: Annotated[dict[str, str], Meta(description="Name: SHA-256 of the file.")]
+    replay: Replay = None
 
 
 class Patch(Message):
     """What the backbone made of one window: every hop."""
 
-    top: list[Scored]  # the five strongest categories
-    level_dbfs: float  # RMS, at least -120
+    top: Top
+    level_dbfs: Annotated[Dbfs, Meta(description="RMS of the newest hop, dB full scale.")]
 
 
 class Label(Message):
     """The decision in force: every hop, and each refinement of it."""
 
-    label: str | None  # null: nothing the vocabulary has a name for
-    confidence: float  # in [0, 1]
-    top: list[Scored]  # the five strongest labels
-    reasoner: str
-    samples: int  # drawn samples that went into it, over all traces
-    traces: int
-    refinement: int  # 0 is the first decision on a patch
-    latency_ms: float  # published minus the window's last sample at the resampler's output
+    label: Annotated[
+        str | None, Meta(description="Null: nothing that the vocabulary has a name for.")
+    ]
+    confidence: Annotated[Share, Meta(description="In [0, 1].")]
+    top: Top
+    reasoner: Annotated[str, Meta(description="What decided.")]
+    samples: Annotated[Count, Meta(description="Drawn samples that went into it, of all traces.")]
+    traces: Annotated[Count, Meta(description="Traces that went into it.")]
+    refinement: Annotated[Count, Meta(description="0: the first decision on a patch.")]
+    latency_ms: Annotated[
+        float,
+        Meta(description="From the window's last sample at the resampler's output to this message"),
+    ]
+    journalled: Journalled = False
 
 
 class Event(Message):
     """A label began, ended, or was taken back."""
 
-    id: str  # the same for all messages on one event
-    phase: Literal["onset", "offset", "revised"]
-    label: str
-    start: int  # position
-    end: int | None  # position; null while it lasts
-    peak: float  # highest confidence
-    mean: float  # mean confidence
+    id: Annotated[str, Meta(description="The same for all messages on one event.")]
+    phase: Annotated[Literal["onset", "offset", "revised"], Meta(description="Of the event.")]
+    label: Annotated[str, Meta(description="What sounds.")]
+    start: Annotated[Count, Meta(description="Position, 16 kHz samples.")]
+    end: Annotated[int | None, Meta(description="Position; null while it lasts.")]
+    peak: Annotated[Share, Meta(description="Highest confidence so far.")]
+    mean: Annotated[Share, Meta(description="Mean confidence so far.")]
+    journalled: Journalled = False
 
 
 class Status(Message):
     """How the listening goes: every second, for each source."""
 
-    state: Literal["opening", "listening", "lost", "ended"]
-    level_dbfs: float  # of the last window
-    dropped_samples: int  # 16 kHz samples missing on the timeline
-    dropped_windows: int  # hops that got no decision because of them
-    bad_samples: int  # NaN, infinite or absurd, replaced by zero
-    clipped_samples: int  # at full scale: turn the gain down
-    overflows: int  # PortAudio's own, inside the driver
-    reopened: int  # times the device was lost and opened again
-    clock_jumps: int  # of the wall clock, by more than a second
-    hops: int  # windows decided
-    late_hops: int  # first decision came after the next window was due
-    queued: int  # messages waiting for the publisher
-    dropped_messages: int  # the publisher's queue had no room: nobody got them
-    stalled_subscribers: int  # times that one had no room; its `seq` tells it how much it lost
-    real_time_factor: float  # seconds of work per second of sound; over 1 cannot keep up
-    capture_delay_ms: float | None  # sound card to resampler
-    resampling_delay_ms: float
-    memory_mb: float  # resident, capture processes included
-    last_seq: dict[str, int]  # topic: seq of its newest message
-    error: str | None = None  # why the source is lost or ended
-    replay: str | None = None
+    state: Annotated[
+        str,  # no Literal: an older reader has to take a state that came later
+        Meta(
+            description="opening, listening, stalled (it is there and gives nothing), lost, ended."
+        ),
+    ]
+    level_dbfs: Annotated[Dbfs, Meta(description="RMS of the last hop, dB full scale.")]
+    dropped_samples: Annotated[Count, Meta(description="16 kHz samples missing on the timeline.")]
+    dropped_windows: Annotated[
+        Count, Meta(description="Hops that got no decision because of missing samples.")
+    ]
+    bad_samples: Annotated[Count, Meta(description="NaN, infinite or absurd, replaced by zero.")]
+    clipped_samples: Annotated[Count, Meta(description="At full scale: turn the gain down.")]
+    overflows: Annotated[Count, Meta(description="PortAudio's own, inside the driver.")]
+    reopened: Annotated[Count, Meta(description="Times the device was lost and opened again.")]
+    clock_jumps: Annotated[Count, Meta(description="Of the wall clock, by more than a second.")]
+    hops: Annotated[Count, Meta(description="Windows decided.")]
+    late_hops: Annotated[
+        Count, Meta(description="First decision came after the next window was due.")
+    ]
+    queued: Annotated[Count, Meta(description="Messages waiting for the publisher.")]
+    dropped_messages: Annotated[
+        Count, Meta(description="The publisher's queue had no room: nobody got them.")
+    ]
+    stalled_subscribers: Annotated[
+        Count,
+        Meta(description="Times that one had no room; `seq` tells it how much it lost."),
+    ]
+    real_time_factor: Annotated[
+        float, Meta(ge=0, description="Seconds of work per second of sound; over 1: too slow.")
+    ]
+    capture_delay_ms: Annotated[float | None, Meta(description="Sound card to resampler.")]
+    resampling_delay_ms: Annotated[float, Meta(ge=0, description="In the resampler.")]
+    memory_mb: Annotated[
+        float, Meta(ge=0, description="Resident, 10^6 bytes, capture processes included.")
+    ]
+    last_seq: Annotated[
+        dict[str, int],
+        Meta(description="Topic: seq of its newest message, for each topic of this source."),
+    ]
+    error: Annotated[
+        str | None, Meta(description="Why the source is stalled, lost or ended; null: it is well.")
+    ] = None
+    replay: Replay = None
+    journalled: Journalled = False
+    journal_errors: Annotated[
+        Count, Meta(description="Messages that went out without being in the journal.")
+    ] = 0
+    journal: Annotated[
+        str | None, Meta(description="Why the journal fails; null: it works, or is off.")
+    ] = None
 
 
 AnyMessage = Hello | Patch | Label | Event | Status
+KINDS: dict[str, type[Message]] = {
+    kind.__name__.lower(): kind for kind in (Hello, Patch, Label, Event, Status)
+}
+
+
+class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """One frame to the replay socket: the messages of a topic in a session, again."""
+
+    session: Annotated[str, Meta(max_length=64, description="Whose `seq` it is.")]
+    topic: Annotated[str, Meta(max_length=256, description="label/, event/ or status/<source>/")]
+    from_: Annotated[int, Meta(ge=0, le=2**63 - 1, description="The first seq wanted.")] = (
+        msgspec.field(name="from")
+    )
+    to: Annotated[
+        Annotated[int, Meta(ge=0, le=2**63 - 1)] | None,
+        Meta(description="The last seq wanted; null: up to the newest."),
+    ] = None
+
+
+class ReplayHeader(msgspec.Struct, kw_only=True):
+    """First frame of the answer, in the request's encoding; a frame a message follows, by seq.
+
+    What the journal does not hold (never journalled, or grown too old) is left out: `seq` shows it.
+    """
+
+    session: Annotated[str, Meta(description="As asked.")] = ""
+    topic: Annotated[str, Meta(description="As asked.")] = ""
+    from_: Annotated[Count, Meta(description="As asked.")] = msgspec.field(name="from", default=0)
+    next: Annotated[
+        int | None, Meta(description="The seq to ask from for the next page; null: no more.")
+    ] = None
+    count: Annotated[Count, Meta(description="Frames that follow.")] = 0
+    newest: Annotated[
+        int | None, Meta(description="Newest seq of the topic in the journal; null: none.")
+    ] = None
+    error: Annotated[str | None, Meta(description="Why there is no answer.")] = None
+
 
 Encoding = Literal["msgpack", "json"]
 _msgpack_encoder, _json_encoder = msgspec.msgpack.Encoder(), msgspec.json.Encoder()
 _msgpack_decoder = msgspec.msgpack.Decoder(AnyMessage)
 _json_decoder = msgspec.json.Decoder(AnyMessage)
+
+
+class _Outline(msgspec.Struct):
+    """As much of a message as tells why it cannot be read."""
+
+    kind: str
+    schema: str = SCHEMA
+
+
+_msgpack_outline = msgspec.msgpack.Decoder(_Outline)
+_json_outline = msgspec.json.Decoder(_Outline)
 
 
 def topic(kind: type[Message], source: str) -> str:
@@ -117,10 +232,68 @@ def topic(kind: type[Message], source: str) -> str:
 
 
 def encode(message: Message, encoding: Encoding = "msgpack") -> bytes:
-    """Return the payload in that encoding."""
+    """Return the payload in that encoding; raises ValueError for NaN or infinity in it."""
+    _check_finite(message, type(message).__name__)
     return (_json_encoder if encoding == "json" else _msgpack_encoder).encode(message)
 
 
 def decode(payload: bytes) -> AnyMessage:
-    """Return the message in a payload of either encoding; raises msgspec.DecodeError."""
-    return (_json_decoder if payload[:1] == b"{" else _msgpack_decoder).decode(payload)
+    """Return the message in a payload of either encoding.
+
+    Raises UnknownKind for a kind that a newer version has (skip it), MessageError for a newer major
+    version and for what is no message.
+    """
+    as_json = payload[:1] == b"{"
+    try:
+        message = (_json_decoder if as_json else _msgpack_decoder).decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        try:
+            outline = (_json_outline if as_json else _msgpack_outline).decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise MessageError(f"this is no message of streamtwl: {error}") from None
+        _check_major(outline.schema)
+        if outline.kind not in KINDS:
+            raise UnknownKind(
+                f"a message of the kind '{outline.kind}' (schema {outline.schema}), which this "
+                f"version (schema {SCHEMA}) does not know"
+            ) from None
+        raise MessageError(f"a damaged message of the kind '{outline.kind}': {error}") from None
+    _check_major(message.schema)
+    return message
+
+
+def json_schema() -> dict:
+    """Return the JSON Schema of all messages, and of replay's requests and answers."""
+    (messages, *_), definitions = msgspec.json.schema_components(
+        [AnyMessage, ReplayRequest, ReplayHeader], ref_template="#/$defs/{name}"
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"streamtwl {SCHEMA}",
+        **messages,
+        "$defs": definitions,
+    }
+
+
+def _check_major(schema: str) -> None:
+    if schema != SCHEMA and schema.partition(".")[0] != MAJOR:
+        raise MessageError(
+            f"the publisher speaks schema {schema}, this program {SCHEMA}: "
+            "bring both to the same major version of streamtwl"
+        )
+
+
+def _check_finite(value: object, where: str) -> None:
+    """JSON has no word for NaN and infinity."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value}, which has no place on the wire")
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            _check_finite(getattr(value, name), f"{where}.{name}")
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            _check_finite(each, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _check_finite(each, where)

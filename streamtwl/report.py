@@ -76,7 +76,7 @@ class Reporter:
                     outcome.position,
                     captured_at,
                     label=decision.label,
-                    confidence=decision.confidence,
+                    confidence=_share(decision.confidence),
                     top=_top(self._labels, decision.specific),
                     reasoner=self._reasoner,
                     samples=decision.samples,
@@ -100,21 +100,31 @@ class Reporter:
                     label=event.label,
                     start=event.start,
                     end=event.end,
-                    peak=event.peak,
-                    mean=event.mean,
+                    peak=_share(event.peak),
+                    mean=_share(event.mean),
                 )
             )
         return messages
 
-    def hello(self, stream: int, settings: dict, models: dict[str, str]) -> Hello:
+    def hello(
+        self, stream: int, settings: dict, models: dict[str, str], replay: str | None
+    ) -> Hello:
         """Return who publishes, for one source."""
-        heard = self._heard[stream]
         return self._seal(
-            Hello, stream, *heard, labels=self._labels, settings=settings, models=models
+            Hello,
+            stream,
+            *self._heard[stream],
+            labels=self._labels,
+            settings=settings,
+            models=models,
+            replay=replay,
         )
 
-    def status(self, stream: Stream, **figures: Any) -> Status:
-        """Return how a stream goes; `figures` are those that only the session knows."""
+    def status(self, stream: Stream, stuck: str | None = None, **figures: Any) -> Status:
+        """Return how a stream goes; `figures` are those that only the session knows.
+
+        `stuck` is why nothing goes on at all, if so.
+        """
         source, number = stream.source, stream.number
         over = source.state == "ended" and self._ended[number]  # and its tail has been told
         state = "listening" if source.state == "ended" and not over else source.state
@@ -122,7 +132,7 @@ class Reporter:
             Status,
             number,
             *self._heard[number],
-            state=state,
+            state="stalled" if stuck else state,
             level_dbfs=self._level_dbfs[number],
             dropped_samples=stream.dropped_samples,
             bad_samples=stream.bad_samples,
@@ -135,7 +145,7 @@ class Reporter:
             capture_delay_ms=stream.capture_delay_ms,
             resampling_delay_ms=stream.resampling_delay_ms,
             last_seq={},
-            error=str(stream.error) if stream.error else source.error,
+            error=stuck or (str(stream.error) if stream.error else source.error),
             **figures,
         )
         suffix = f"/{source.name}/"
@@ -162,6 +172,11 @@ class Reporter:
             published_at=time.time(),
             **body,
         )
+
+
+def _share(score: float) -> float:
+    """Return a confidence that float32 may have rounded out of [0, 1]."""
+    return min(1.0, max(0.0, score))
 
 
 def _top(names: list[str], scores: np.ndarray) -> list[Scored]:

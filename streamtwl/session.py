@@ -1,5 +1,6 @@
 """One run: a worker thread that reads, thinks and tells, until the sound or the user ends it."""
 
+import logging
 import math
 import threading
 import time
@@ -23,9 +24,12 @@ from streamtwl.reasoners.recurrent import Recurrent
 from streamtwl.report import Reporter
 from streamtwl.sinks.publisher import Publisher
 
+_log = logging.getLogger(__name__)
+
 STATUS_S = 1.0
 HELLO_S = 60.0
 MEMORY_S = 10.0  # it takes a walk through all processes
+STUCK_S = 5.0  # without a sign of life from the worker
 
 
 class Sink(Protocol):
@@ -84,7 +88,11 @@ class Session:
         self._last_position = None if duration_s is None else round(duration_s * SAMPLE_RATE)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
-        self._worker = threading.Thread(target=self._run, name="worker")
+        self._worker = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._telling = threading.Lock()  # the reporter, the publisher's queue and the sink
+        self._alive_at = math.inf  # monotonic, of the worker's last sign of life
+        self._watched_at = 0.0
+        self._stuck: str | None = None  # why there is none
         self._process = psutil.Process()
         self._status_at = self._hello_at = self._memory_at = -math.inf
         self._memory_mb = 0.0
@@ -105,6 +113,24 @@ class Session:
         """Whether the worker is still at it."""
         return self._worker.is_alive()
 
+    def watch(self) -> None:
+        """Tell in the worker's place when it is stuck: in a file that does not answer, say."""
+        now = time.monotonic()
+        if now > self._watched_at + STUCK_S / 2:  # the process was held up, not the worker
+            self._alive_at = now
+        self._watched_at = now
+        if now < self._alive_at + STUCK_S or not self._telling.acquire(blocking=False):
+            return
+        try:
+            reading = self._intake.reading
+            what = f"'{reading.source.name}' does not answer" if reading else "the model is stuck"
+            if not self._stuck:
+                _log.warning("stalled: %s", what)
+            self._stuck = f"{what}, for over {STUCK_S:g} s"
+            self._report(now)
+        finally:
+            self._telling.release()
+
     def close(self) -> None:
         """Wait for the worker; raises what went wrong in it or, after all is told, in a source."""
         self.stop()
@@ -118,20 +144,29 @@ class Session:
     def _run(self) -> None:
         try:
             self._pipeline.subscribe(self._tell)
-            self._report(time.monotonic())
+            self._go_on()
             for blocks in self._intake.ticks():
                 began = time.monotonic()
                 self._pipeline.push(blocks)
                 self._account(blocks, time.monotonic() - began)
                 self._heed()
-                self._report(time.monotonic())
-            self._report(math.inf)
+                self._go_on()
+            with self._telling:
+                self._report(math.inf)
         except BaseException as error:  # handed to the main thread by `close`
             self._failure = error
 
+    def _go_on(self) -> None:
+        """Give a sign of life, and say how it goes."""
+        with self._telling:
+            self._alive_at, self._stuck = time.monotonic(), None
+            self._report(self._alive_at)
+
     def _tell(self, outcome: Outcome) -> None:
-        for message in self._reporter.outcome(outcome, self._due_s):
-            self._send(message)
+        with self._telling:
+            self._alive_at = time.monotonic()
+            for message in self._reporter.outcome(outcome, self._due_s):
+                self._send(message)
 
     def _send(self, message: AnyMessage) -> None:
         self._publisher.send(message)
@@ -157,7 +192,11 @@ class Session:
             self._hello_at = now
             settings = msgspec.to_builtins(self._settings)
             for stream in self._streams:
-                self._send(self._reporter.hello(stream.number, settings, self._models))
+                self._send(
+                    self._reporter.hello(
+                        stream.number, settings, self._models, self._publisher.replay
+                    )
+                )
         if now >= self._status_at + STATUS_S:
             self._status_at = now
             if self._sound_s:
@@ -169,10 +208,14 @@ class Session:
                 self._send(
                     self._reporter.status(
                         stream,
+                        self._stuck,
                         dropped_windows=self._pipeline.windower.dropped.get(stream.number, 0),
                         queued=self._publisher.queued,
                         dropped_messages=self._publisher.dropped,
                         stalled_subscribers=self._publisher.stalls,
+                        replay=self._publisher.replay,
+                        journal_errors=self._publisher.journal_errors,
+                        journal=self._publisher.journal_problem,
                         real_time_factor=self._real_time_factor,
                         memory_mb=self._memory_mb,
                     )

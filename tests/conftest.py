@@ -25,6 +25,14 @@ hypothesis.settings.register_profile("streamtwl", deadline=None, max_examples=50
 hypothesis.settings.load_profile("streamtwl")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory) -> Path:
+    """Where the journals of these tests are: not in the user's own folder."""
+    folder = tmp_path_factory.mktemp("state")
+    os.environ["STREAMTWL_STATE"] = str(folder)
+    return folder
+
+
 @dataclass(frozen=True)
 class Clip:
     """One recording of ESC-10."""

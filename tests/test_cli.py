@@ -23,7 +23,8 @@ from streamtwl.messages import decode
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 
 STREAMTWL = [sys.executable, str(Path(sys.executable).with_name("streamtwl"))]
-BIND = ("--bind", "tcp://127.0.0.1:*")
+REPLAY = ("--replay-bind", "tcp://127.0.0.1:*")
+BIND = ("--bind", "tcp://127.0.0.1:*", *REPLAY)
 PATIENCE_S = 60  # a process that takes longer has hung
 
 
@@ -216,7 +217,7 @@ def test_a_pipe_that_ends_inside_a_frame_is_an_error_at_its_end(cli):
 
 
 def test_a_closed_standard_input_is_no_traceback():
-    closed = 'exec "$0" "$1" listen --stdin --bind "tcp://127.0.0.1:*" <&-'
+    closed = 'exec "$0" "$1" listen --stdin --no-journal --bind "tcp://127.0.0.1:*" <&-'
     script = os.path.join(os.path.dirname(sys.executable), "streamtwl")
     ended = subprocess.run(
         ["sh", "-c", closed, sys.executable, script], capture_output=True, text=True,
@@ -295,7 +296,7 @@ def test_subscribers_hear_what_is_told(start_cli):
     with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
         subscriber.connect(endpoint)
         subscriber.subscribe("")
-        process = start_cli("listen", "--stdin", "--json", "--bind", endpoint)
+        process = start_cli("listen", "--stdin", "--json", "--bind", endpoint, *REPLAY)
         printed = []
         reading = threading.Thread(target=lambda: printed.extend(process.stdout))
         reading.start()
@@ -315,7 +316,7 @@ def test_subscribers_hear_what_is_told(start_cli):
 
 def test_the_subscribe_command_prints_what_it_asked_for(start_cli):
     endpoint = free_endpoint()
-    listening = start_cli("listen", "--stdin", "--quiet", "--bind", endpoint)
+    listening = start_cli("listen", "--stdin", "--quiet", "--bind", endpoint, *REPLAY)
     listening.stdin.write(bytes(2 * 32_000))
     listening.stdin.flush()
     subscribing = start_cli("subscribe", "--connect", endpoint, "--kind", "label", "--json")
@@ -328,7 +329,7 @@ def test_the_subscribe_command_prints_what_it_asked_for(start_cli):
 
 def test_subscribe_ends_quietly_when_its_reader_goes_away(start_cli):
     endpoint = free_endpoint()
-    listening = start_cli("listen", "--demo", "--quiet", "--bind", endpoint)
+    listening = start_cli("listen", "--demo", "--quiet", "--bind", endpoint, *REPLAY)
     subscribing = start_cli("subscribe", "--connect", endpoint, "--json")
     subscribing.stdout.readline()
     subscribing.stdout.close()
@@ -410,6 +411,9 @@ def test_wrong_use_of_the_installed_command_is_the_same(cli):
         (("models", "pull", "yamnot"), "yamnet"),
         (("subscribe", "--connect", "tcp://127.0.0.1:99999"), "--connect"),
         (("subscribe", "--source", "Kitchen Mic"), "--source"),
+        (("history", "--source", "Kitchen Mic"), "--source"),
+        (("history", "--since", "yesterdayish"), "--since"),
+        (("history", "--hourly", "--kind", "label"), "--kind"),
     ],
     ids=spelled,
 )
@@ -437,6 +441,10 @@ def test_two_sources_of_the_same_name_are_refused(cli, siren, wav):
         (("listen", "--file", ".", "--fast", *BIND), "folder"),
         (("listen", "--file", "text.wav", "--fast", *BIND), "text.wav"),
         (("listen", "--file", "sound.raw", "--fast", *BIND), "sound.raw"),
+        (("listen", "--demo", "--fast", *BIND, "--journal", "text.wav"), "--journal"),
+        (("listen", "--demo", "--fast", *BIND, "--journal", "text.wav/x"), "--no-journal"),
+        (("history", "--journal", "text.wav"), "text.wav"),
+        (("history", "--journal", "absent"), "streamtwl listen"),
     ],
     ids=spelled,
 )
@@ -496,6 +504,39 @@ def test_label_ends_quietly_when_its_reader_goes_away(start_cli, siren):
     process.wait(PATIENCE_S)
 
 
+# --- journal ---
+
+
+def test_what_was_told_is_in_the_journal(cli, siren, tmp_path):
+    state = {"STREAMTWL_STATE": str(tmp_path / "state")}
+    ended = cli("listen", "--file", siren, "--fast", "--json", *BIND, env=state)
+    told = [each for each in messages_in(ended.stdout) if getattr(each, "journalled", False)]
+    for kind in ("label", "event", "status"):
+        found = cli("history", "--json", "--kind", kind, env=state)
+        assert (found.returncode, found.stderr) == (0, "")
+        assert messages_in(found.stdout) == of_kind(told, kind)
+        assert of_kind(told, kind)
+    assert "Siren" in cli("history", "--hourly", env=state).stdout
+
+
+def test_without_a_journal_nothing_is_kept(cli, siren, tmp_path):
+    state = {"STREAMTWL_STATE": str(tmp_path / "state")}
+    ended = cli("listen", "--file", siren, "--fast", "--json", "--no-journal", *BIND, env=state)
+    messages = messages_in(ended.stdout)
+    assert not [each for each in messages if getattr(each, "journalled", False)]
+    assert messages[-1].replay is None
+    assert not (tmp_path / "state").exists()
+    ended = cli("history", env=state)
+    assert ended.returncode == 1
+    assert_one_line(ended)
+
+
+def test_hello_and_status_name_the_replay_endpoint(cli, siren):
+    messages = messages_in(cli("listen", "--file", siren, "--fast", "--json", *BIND).stdout)
+    assert messages[0].replay == messages[-1].replay
+    assert messages[0].replay.startswith("tcp://127.0.0.1:")
+
+
 # --- help ---
 
 
@@ -513,6 +554,8 @@ def test_the_version_is_the_packages(cli):
         ("subscribe", ["tcp://127.0.0.1:5577", "default"]),
         ("labels", ["--all", "everyday"]),
         ("devices", ["sample rate"]),
+        ("history", ["2h", "--label 'Dog*'", "hour", "STREAMTWL_STATE", "default", "local"]),
+        ("schema", ["JSON Schema"]),
         ("models", ["list", "pull", "path"]),
         ("models list", ["here"]),
         ("models pull", ["yamnet", "default"]),

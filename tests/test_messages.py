@@ -1,9 +1,15 @@
 import json
+import math
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from streamtwl.errors import MessageError, UnknownKind
 from streamtwl.messages import (
+    SCHEMA,
+    AnyMessage,
     Event,
     Hello,
     Label,
@@ -24,7 +30,11 @@ COMMON = {
     "captured_at": 1.7e9,
     "published_at": 1.7e9 + 0.25,
 }
-COUNTS = {field.name: 7 for field in msgspec.structs.fields(Status) if field.type is int}
+COUNTS = {
+    name: 7
+    for name, field in msgspec.json.schema(Status)["$defs"]["Status"]["properties"].items()
+    if field.get("type") == "integer"
+}
 TOP = [Scored("Dog", 0.5), Scored("Smoke detector, smoke alarm", 0.25)]
 MESSAGES = [
     Hello(
@@ -80,15 +90,114 @@ def test_messagepack_is_the_default(message):
     assert encode(message) == encode(message, "msgpack")
 
 
+def changed(message: Message, encoding: str, **changes) -> bytes:
+    """The payload of a message with other values under some keys."""
+    plain = json.loads(encode(message, "json")) | changes
+    return (msgspec.json if encoding == "json" else msgspec.msgpack).encode(plain)
+
+
 @every_message
 @every_encoding
-def test_what_a_newer_version_adds_is_ignored(message, encoding):
-    plain = json.loads(encode(message, "json")) | {"mood": ["new", {"in": "2.0"}], "schema": "9.0"}
-    payload = (msgspec.json if encoding == "json" else msgspec.msgpack).encode(plain)
+def test_what_a_newer_minor_version_adds_is_ignored(message, encoding):
+    payload = changed(message, encoding, mood=["new", {"in": "1.9"}], schema="1.9")
     found = decode(payload)
-    assert found.schema == "9.0"
+    assert found.schema == "1.9"
     found.schema = message.schema
     assert found == message
+
+
+@every_message
+@every_encoding
+def test_a_newer_major_version_is_refused_with_both_versions(message, encoding):
+    with pytest.raises(MessageError, match=r"schema 2\.0.*1\.1"):
+        decode(changed(message, encoding, schema="2.0"))
+    with pytest.raises(MessageError, match=r"schema 2\.0.*1\.1"):  # unreadable besides
+        decode(changed(message, encoding, schema="2.0", seq="three"))
+
+
+@every_encoding
+def test_a_kind_that_came_later_is_told_apart_from_damage(encoding):
+    with pytest.raises(UnknownKind, match="poem"):
+        decode(changed(MESSAGES[0], encoding, kind="poem"))
+    with pytest.raises(MessageError) as raised:
+        decode(changed(MESSAGES[0], encoding, seq=-1))
+    assert not isinstance(raised.value, UnknownKind)
+
+
+def test_a_state_that_came_later_is_taken():
+    assert decode(changed(MESSAGES[4], "json", state="dreaming")).state == "dreaming"
+
+
+def test_messages_of_the_first_version_are_read():
+    """They lack what 1.1 added, as an old journal does."""
+    for message in MESSAGES:
+        plain = json.loads(encode(message, "json")) | {"schema": "1.0"}
+        for added in ("journalled", "journal_errors", "journal"):
+            plain.pop(added, None)
+        found = decode(msgspec.json.encode(plain))
+        assert not getattr(found, "journalled", False)
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+shares = st.floats(0, 1)
+counts = st.integers(0, 2**53)
+words = st.text(max_size=20)
+tops = st.lists(st.builds(Scored, words, shares), max_size=5)
+common = {
+    "source": st.from_regex(r"\A[a-z0-9_-]+\Z"),
+    "session": words,
+    "seq": counts,
+    "position": counts,
+    "captured_at": st.none() | numbers,
+    "published_at": numbers,
+}
+any_message = st.one_of(
+    st.builds(
+        Hello,
+        labels=st.lists(words),
+        settings=st.dictionaries(words, numbers | words | counts | st.lists(words)),
+        models=st.dictionaries(words, words),
+        **common,
+    ),
+    st.builds(Patch, top=tops, level_dbfs=st.floats(-120, 30), **common),
+    st.builds(
+        Label, label=st.none() | words, confidence=shares, top=tops, reasoner=words,
+        samples=counts, traces=counts, refinement=counts, latency_ms=numbers,
+        journalled=st.booleans(), **common,
+    ),
+    st.builds(
+        Event, id=words, phase=st.sampled_from(["onset", "offset", "revised"]), label=words,
+        start=counts, end=st.none() | counts, peak=shares, mean=shares,
+        journalled=st.booleans(), **common,
+    ),
+    st.builds(
+        Status,
+        **dict.fromkeys(COUNTS, counts) | common,
+        state=words, error=st.none() | words, last_seq=st.dictionaries(words, counts),
+        level_dbfs=st.floats(-120, 30), real_time_factor=st.floats(0, 1e6),
+        memory_mb=st.floats(0, 1e6), capture_delay_ms=st.none() | numbers,
+        resampling_delay_ms=st.floats(0, 1e6), journalled=st.booleans(),
+        journal=st.none() | words,
+    ),
+)  # fmt: skip
+
+
+@given(any_message)
+def test_whatever_is_said_is_said_alike_in_both_encodings(message):
+    assert decode(encode(message, "msgpack")) == message
+    assert decode(encode(message, "json")) == message
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@every_encoding
+def test_what_json_has_no_word_for_is_refused(number, encoding):
+    patch, label = (msgspec.structs.replace(message) for message in MESSAGES[1:3])
+    patch.level_dbfs = number
+    label.top = [Scored("Dog", number)]
+    hello = msgspec.structs.replace(MESSAGES[0], settings={"events": {"on": [number]}})
+    for message, where in ((patch, "level_dbfs"), (label, "top.score"), (hello, "settings.events")):
+        with pytest.raises(ValueError, match=where):
+            encode(message, encoding)
 
 
 @pytest.mark.parametrize(("message", "kind"), list(zip(MESSAGES, KINDS, strict=True)))
@@ -107,13 +216,21 @@ def test_a_topic_is_no_prefix_of_a_longer_sources():
 def test_every_message_carries_what_all_carry(message):
     plain = json.loads(encode(message, "json"))
     assert set(Message.__struct_fields__) | {"kind"} <= set(plain)
-    assert plain["schema"] == "1.0"
+    assert plain["schema"] == SCHEMA
 
 
 @pytest.mark.parametrize(
     "payload",
     [b"", b"{", b"hello", b"\xc1", b"{}", b'{"kind": "poem"}', b'{"kind": "label"}', b"\x80"],
 )
-def test_what_is_no_message_is_a_decode_error(payload):
-    with pytest.raises(msgspec.DecodeError):
+def test_what_is_no_message_is_a_message_error(payload):
+    with pytest.raises(MessageError):
         decode(payload)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: b"{" + text.encode()))
+def test_nothing_but_a_message_error_comes_of_noise(payload):
+    try:
+        assert isinstance(decode(payload), AnyMessage)
+    except MessageError as error:
+        assert str(error)  # noqa: PT017

@@ -28,7 +28,8 @@ def unpacked(tmp_path_factory) -> Path:
 
 def test_the_wheel_listens_by_itself(unpacked, yamnet, tmp_path):
     program = "import streamtwl.cli as c; print(c.__file__); c.main()"
-    options = ["--demo", "--fast", "--labels", "everyday", "--bind", "tcp://127.0.0.1:*"]
+    options = ["--demo", "--fast", "--labels", "everyday", "--no-journal"]
+    options += ["--bind", "tcp://127.0.0.1:*"]
     listened = subprocess.run(
         [sys.executable, "-c", program, "listen", *options],
         env=os.environ | {"PYTHONPATH": str(unpacked)},

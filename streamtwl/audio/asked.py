@@ -11,8 +11,7 @@ from streamtwl.audio.microphone import Microphone
 from streamtwl.audio.recording import Pipe, Recording
 from streamtwl.audio.source import Source
 from streamtwl.errors import UsageError
-
-SOURCE_NAME = re.compile("[a-z0-9_-]+")
+from streamtwl.messages import SOURCE_NAME
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,7 @@ class Intake:
         self._width = width
         self.streams: list[Stream] = []  # open
         self.stopping = False
+        self.reading: Stream | None = None  # under way now; a file may keep it waiting for long
         self.needs: Callable[[int], int] = lambda _stream: 0
         self._woken = threading.Event()
 
@@ -147,7 +148,7 @@ class Intake:
         while self.streams:
             self._wait()
             now = time.monotonic()
-            given = [stream.read(now) for stream in self.streams]
+            given = [self._read(stream, now) for stream in self.streams]
             for i in range(max(map(len, given), default=0)):
                 yield [blocks[i] for blocks in given if i < len(blocks)]
             if not any(given):
@@ -169,6 +170,13 @@ class Intake:
         """Close every source."""
         for stream in self.streams:
             stream.source.close()
+
+    def _read(self, stream: Stream, now: float) -> list[Block]:
+        self.reading = stream
+        try:
+            return stream.read(now)
+        finally:
+            self.reading = None
 
     def _wait(self) -> None:
         if not self.stopping:

@@ -1,5 +1,6 @@
 """Files and pipes as sources."""
 
+import logging
 import os
 import re
 import select
@@ -14,9 +15,12 @@ from streamtwl.audio.resample import check_rate
 from streamtwl.audio.source import Chunk, Source
 from streamtwl.errors import AudioError
 
+_log = logging.getLogger(__name__)
+
 PACED_CHUNK_S = 0.02
 FAST_CHUNK_S = 0.48
 PIPE_CHUNK_BYTES = 1 << 16
+SILENT_PIPE_S = 5.0  # then its writer is stuck
 UNKNOWN_SIZE = 0x7FFF0000  # bytes
 
 
@@ -108,8 +112,8 @@ class Recording(Source):
 class Pipe(Source):
     """Raw interleaved samples from a pipe: little-endian, s16le or f32le.
 
-    A pipe that is not read in time holds its writer back, so nothing is lost here. Raises
-    AudioError at its end if that cuts a frame in two.
+    A pipe that is not read in time holds its writer back, so nothing is lost here. One that gives
+    nothing for 5 s is `stalled`. Raises AudioError at its end if that cuts a frame in two.
     """
 
     def __init__(self, name: str, pipe: BinaryIO, rate: int, channels: int, encoding: str) -> None:
@@ -120,11 +124,13 @@ class Pipe(Source):
         self._dtype = np.dtype({"s16le": "<i2", "f32le": "<f4"}[encoding])
         self._rest = b""
         self._given = 0
+        self._heard_at = 0.0  # monotonic
         self._stopping = False
 
     def start(self) -> None:
         """Nothing to open."""
         self.state = "listening"
+        self._heard_at = time.monotonic()
 
     def filenos(self) -> list[int]:
         """The pipe."""
@@ -142,8 +148,15 @@ class Pipe(Source):
         if self._stopping:
             self.state = "ended"
         if not select.select([fileno], [], [], 0)[0]:
+            if self.state == "listening" and now >= self._heard_at + SILENT_PIPE_S:
+                self.state = "stalled"
+                self.error = f"nothing has come through the pipe for {SILENT_PIPE_S:g} s"
+                _log.warning("'%s' stalled: %s", self.name, self.error)
             return None
         received = os.read(fileno, PIPE_CHUNK_BYTES)
+        self._heard_at = now
+        if self.state == "stalled":
+            self.state, self.error = "listening", None
         if not received:
             self.state = "ended"
             if not self._given and not self._stopping:

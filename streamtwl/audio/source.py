@@ -18,7 +18,7 @@ class Chunk:
     heard_at: float | None = None  # monotonic seconds of the last frame; None where nobody knows
 
 
-State = Literal["opening", "listening", "lost", "ended"]
+State = Literal["opening", "listening", "stalled", "lost", "ended"]
 
 
 class Source(ABC):
@@ -29,7 +29,7 @@ class Source(ABC):
         self.paced = paced  # whoever is slow loses sound or comes late, nobody waits for him
         self.clocked = clocked  # a second of sound takes a second to come, so waits are foreseen
         self.state: State = "opening"
-        self.error: str | None = None  # why it is lost or ended, in one line
+        self.error: str | None = None  # why it is stalled, lost or ended, in one line
         self.overflows = 0  # inside the driver, before anything was counted
         self.reopened = 0
 

@@ -59,7 +59,7 @@ def record(
         for kind in (Patch, Label, Event, Status):
             socket.subscribe(f"{kind.__name__.lower()}/")
         socket.connect(bind)
-        command = [*LISTEN, "--quiet", "--bind", bind, *options]
+        command = [*LISTEN, "--quiet", "--no-journal", "--bind", bind, *options]
         with (
             tempfile.TemporaryFile("w+") as said,  # a pipe that nobody reads would fill up
             subprocess.Popen(command, stderr=said, text=True) as listener,

@@ -106,11 +106,14 @@ class Plain:
             lost = {"samples": message.dropped_samples, "windows": message.dropped_windows}
             lost |= {"messages": message.dropped_messages, "bad samples": message.bad_samples}
             clipping = ", clipping: turn the gain down" if message.clipped_samples else ""
-            state = (message.state, message.error, clipping, *lost.values())
+            journal = f", not in the journal: {message.journal}" if message.journal else ""
+            state = (message.state, message.error, clipping, journal, *lost.values())
             if self._states.get(message.source) != state:
                 self._states[message.source] = state
                 dropped = "".join(f", {n} {what} lost" for what, n in lost.items() if n)
-                news = f"[{message.state}]{dropped}{clipping} {message.error or ''}".rstrip()
+                news = (
+                    f"[{message.state}]{dropped}{clipping}{journal} {message.error or ''}".rstrip()
+                )
         elif isinstance(message, Hello):
             return None
         return f"{when(message)}  {message.source:<10} {news}" if news else None
@@ -120,5 +123,10 @@ def when(message: AnyMessage) -> str:
     """Return the time of day a message speaks of; for files the time from their start."""
     if message.captured_at is not None:
         return datetime.fromtimestamp(message.captured_at).strftime("%H:%M:%S.%f")[:-4]
-    minutes, seconds = divmod(round(message.position / SAMPLE_RATE, 2), 60)
+    return in_recording(message.position)
+
+
+def in_recording(position: int) -> str:
+    """Return the time from a recording's start."""
+    minutes, seconds = divmod(round(position / SAMPLE_RATE, 2), 60)
     return f"{minutes:02.0f}:{seconds:05.2f}"

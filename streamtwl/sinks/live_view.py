@@ -158,8 +158,8 @@ def _over(shown: _Shown, rows: int) -> Text:
 def _health(status: Status | None) -> str:
     if status is None:
         return "opening"
-    if status.state == "lost":
-        return f"[bold red]lost: {status.error}[/bold red]"
+    if status.state in ("lost", "stalled"):
+        return f"[bold red]{status.state}: {status.error}[/bold red]"
     busy = status.real_time_factor
     pace = f"keeps up, {100 * busy:.1f} % busy" if busy < 1 else "[bold red]too slow[/bold red]"
     lost = {
@@ -172,6 +172,7 @@ def _health(status: Status | None) -> str:
     parts = [f"{count} {what} lost" for what, count in lost.items() if count]
     parts += [f"{status.late_hops} late"] if status.late_hops else []
     parts += ["clipping: turn the gain down"] if status.clipped_samples else []
+    parts += ["not in the journal"] if status.journal else []
     trouble = f"  [red]{', '.join(parts)}[/red]" if parts else ""
     return f"{status.state}  {pace}, {status.memory_mb:.0f} MB{trouble}"
 

@@ -1,22 +1,32 @@
-"""ZeroMQ out: one thread owns the socket, a bounded queue before it, every drop counted."""
+"""ZeroMQ out: one thread owns the socket, a bounded queue before it, every drop counted.
+
+worker -> queue -> [journal commits] -> XPUB -> subscribers
+"""
 
 import errno
 import logging
 import threading
 import time
+from collections import deque
 
 import zmq
 
+from streamtwl.endpoints import check_bind, check_port
 from streamtwl.errors import SinkError, StreamtwlError, UsageError
-from streamtwl.messages import AnyMessage, Encoding, Hello, Label, encode
+from streamtwl.messages import AnyMessage, Encoding, Event, Hello, Label, Status, encode
+from streamtwl.security import ServerKeys
+from streamtwl.sinks.journal import COMMIT_S, Entry, Journal
+from streamtwl.sinks.replay import ReplayServer
 
 _log = logging.getLogger(__name__)
 
 QUEUE = 1000  # messages between the worker and the publisher's thread
 SUBSCRIBER_QUEUE = 1000  # messages that one slow subscriber may lag behind
+BATCH = 256  # messages that share a commit
 LOSSLESS_PATIENCE_S = 5.0  # with one that does not read, where nothing is in real time
 LINGER_MS = 1000  # for what is unsent at the end
 POLL_MS = 500
+JOURNALLED = (Label, Event, Status)
 NO_ENDPOINT = (
     *(errno.EINVAL, errno.EPROTONOSUPPORT, errno.ENODEV, errno.EADDRNOTAVAIL),
     zmq.ENOCOMPATPROTO,
@@ -31,28 +41,47 @@ class Publisher:
     us of once, so `stalls` counts how often that began, and the jump in `seq` tells the subscriber
     how much it lost. With `lossless` (recordings as fast as they go) the sender is held back
     instead, up to 5 s. A new subscriber is sent the newest hello and label of the topics it asked
-    for (again, as others see it: drop what was seen by session, topic and seq). Raises SinkError
-    where `bind` cannot be bound, UsageError where it is no endpoint.
+    for (again, as others see it: drop what was seen by session, topic and seq).
+
+    With a journal, labels, events and states are committed before they are published, all that is
+    queued at once; where that fails or takes over 20 ms they go out all the same, `journalled`
+    false. `replay_bind` is where a ReplayServer gives them again ("": nowhere). With `security`
+    only those subscribe, and ask, whose keys are allowed. Raises SinkError where an endpoint cannot
+    be bound, UsageError where it is none, or open to the network without keys and `insecure`.
     """
 
-    def __init__(self, bind: str, encoding: Encoding = "msgpack", lossless: bool = False) -> None:
+    def __init__(
+        self,
+        bind: str,
+        encoding: Encoding = "msgpack",
+        lossless: bool = False,
+        journal: Journal | None = None,
+        replay_bind: str = "",
+        security: ServerKeys | None = None,
+        insecure: bool = False,
+    ) -> None:
         self._encoding = encoding
+        self._journal = journal
         self._lossless = lossless
+        self._security, self._insecure = security, insecure
         self._context = zmq.Context()
+        self._guard = security.guard(self._context) if security else None
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)  # a full subscriber is an error, so countable
         self._socket.setsockopt(zmq.SNDHWM, SUBSCRIBER_QUEUE)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
-        try:
-            check_port(bind)
-            self._socket.bind(bind)
-        except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
-            raise _explained(bind, error) from None
-        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.endpoint = self._bind(self._socket, bind, "--bind")
+        self.replay: str | None = None  # the endpoint that gives messages again
+        self._replay_server: ReplayServer | None = None
+        if journal is not None and replay_bind:
+            router = self._context.socket(zmq.ROUTER)
+            ReplayServer.limit(router)
+            self.replay = self._bind(router, replay_bind, "--replay-bind")
+            self._replay_server = ReplayServer(router, journal.path)
         self._queue_in = self._pair(zmq.PUSH)
         self._queue_out = self._pair(zmq.PULL)
+        self._waiting: deque[tuple[AnyMessage, bytes]] = deque()  # one for each frame in the queue
         self._newest: dict[bytes, bytes] = {}  # topic: payload, of hello and label
         self._queued = 0  # written by the sender only
         self._taken = 0  # written by the thread only
@@ -71,15 +100,32 @@ class Publisher:
         """Messages that the queue had no room for: nobody got them."""
         return self._refused
 
+    @property
+    def journal_errors(self) -> int:
+        """Messages that went out without being in the journal."""
+        return self._journal.errors if self._journal else 0
+
+    @property
+    def journal_problem(self) -> str | None:
+        """Why the journal fails, None while it works or is off."""
+        return self._journal.problem if self._journal else None
+
     def send(self, message: AnyMessage) -> None:
-        """Queue a message; call from one thread only."""
-        frames = [message.topic.encode(), encode(message, self._encoding)]
-        keep = b"1" if isinstance(message, Hello | Label) else b""
+        """Queue a message, its `journalled` set; one caller at a time.
+
+        Raises ValueError for NaN or infinity in it.
+        """
+        if self._journal is not None and isinstance(message, JOURNALLED):
+            message.journalled = True  # as it will be; should it fail, the thread takes it back
+        self._waiting.append((message, encode(message, self._encoding)))
         try:
-            self._queue_in.send_multipart([keep, *frames], 0 if self._lossless else zmq.NOBLOCK)
+            self._queue_in.send(b"", 0 if self._lossless else zmq.NOBLOCK)
             self._queued += 1
         except zmq.Again:
+            self._waiting.pop()
             self._refused += 1
+            if isinstance(message, JOURNALLED):
+                message.journalled = False
 
     def close(self) -> None:
         """Publish what is queued, wait for slow subscribers up to a second, and end."""
@@ -89,8 +135,33 @@ class Publisher:
         except zmq.Again:
             _log.warning("the publisher did not end in time")
         self._thread.join(2 * LOSSLESS_PATIENCE_S)
+        if self._replay_server is not None:
+            self._replay_server.close()
         self._queue_in.close(0)
+        if self._guard is not None:
+            self._guard.stop()
         self._context.term()
+
+    def _bind(self, socket: zmq.Socket, bind: str, option: str) -> str:
+        """Bind a socket and return its endpoint; where that fails nothing stays open."""
+        try:
+            check_port(bind)
+            check_bind(bind, option, self._security is not None or self._insecure)
+            if self._security is not None:
+                self._security.apply(socket)
+            socket.bind(bind)
+        except zmq.ZMQError as error:
+            self._abandon()
+            raise _explained(bind, option, error) from None
+        except UsageError:
+            self._abandon()
+            raise
+        return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def _abandon(self) -> None:
+        if self._guard is not None:
+            self._guard.stop()
+        self._context.destroy(linger=0)
 
     def _pair(self, kind: int) -> zmq.Socket:
         end = self._context.socket(kind)
@@ -112,19 +183,42 @@ class Publisher:
             if self._socket in ready:
                 self._greet(self._socket.recv())
             if self._queue_out in ready:
-                over = self._forward(*self._queue_out.recv_multipart())
+                batch, over = self._take()
+                self._forward(batch)
         self._queue_out.close(0)
         self._socket.close()
 
-    def _forward(self, keep: bytes, *frames: bytes) -> bool:
-        """Publish one message; return whether it was the last."""
-        if not frames:
-            return True
-        if keep:
-            self._newest[frames[0]] = frames[1]
-        self._publish(frames)
-        self._taken += 1
-        return False
+    def _take(self) -> tuple[list[tuple[AnyMessage, bytes]], bool]:
+        """Return what is queued, and whether it is the last."""
+        batch: list[tuple[AnyMessage, bytes]] = []
+        while len(batch) < BATCH:
+            try:
+                end = self._queue_out.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            if end:
+                return batch, True
+            batch.append(self._waiting.popleft())
+        return batch, False
+
+    def _forward(self, batch: list[tuple[AnyMessage, bytes]]) -> None:
+        """Commit a batch, and publish it whatever came of that."""
+        entries = [_entry(*each) for each in batch if isinstance(each[0], JOURNALLED)]
+        patience_s = LOSSLESS_PATIENCE_S if self._lossless else COMMIT_S
+        failed = (
+            self._journal is not None
+            and bool(entries)
+            and not self._journal.commit(entries, patience_s)
+        )
+        for message, payload in batch:
+            if failed and isinstance(message, JOURNALLED):
+                message.journalled = False
+                payload = encode(message, self._encoding)
+            frames = (message.topic.encode(), payload)
+            if isinstance(message, Hello | Label):
+                self._newest[frames[0]] = payload
+            self._publish(frames)
+            self._taken += 1
 
     def _greet(self, subscription: bytes) -> None:
         """Send the newest hello and label to whoever has just subscribed to them."""
@@ -150,18 +244,19 @@ class Publisher:
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
 
 
-def check_port(endpoint: str) -> None:
-    """Raise ZMQError for a port beyond 65535, which ZeroMQ itself would take modulo 65536."""
-    port = endpoint.rpartition(":")[2]
-    if port.isdigit() and int(port) > 65535:
-        raise zmq.ZMQError(errno.EINVAL)
+def _entry(message: AnyMessage, payload: bytes) -> Entry:
+    label = getattr(message, "label", None)
+    at = message.published_at
+    return Entry(message.session, message.topic, message.seq, at, label, payload)
 
 
-def _explained(bind: str, error: zmq.ZMQError) -> StreamtwlError:
+def _explained(bind: str, option: str, error: zmq.ZMQError) -> StreamtwlError:
     if error.errno == errno.EADDRINUSE:
-        return SinkError(f"{bind} is in use, perhaps by another streamtwl: choose one with --bind")
+        return SinkError(
+            f"{bind} is in use, perhaps by another streamtwl: choose one with {option}"
+        )
     if error.errno in NO_ENDPOINT:
         return UsageError(
-            f"cannot bind '{bind}' ({error.strerror}): --bind takes one as tcp://127.0.0.1:5577"
+            f"cannot bind '{bind}' ({error.strerror}): {option} takes one as tcp://127.0.0.1:5577"
         )
     return SinkError(f"cannot bind {bind}: {error.strerror}")

@@ -84,10 +84,12 @@ class Running:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator:
-    """Start streamtwl processes that end with the test."""
+    """Start streamtwl processes that end with the test, each with any port for replay."""
     started: list[Running] = []
 
     def start(*arguments: str, env: dict[str, str] | None = None) -> Running:
+        if arguments[0] == "listen":
+            arguments += ("--replay-bind", "tcp://127.0.0.1:*")
         started.append(Running(list(arguments), tmp_path / f"{len(started)}.jsonl", env))
         return started[-1]
 

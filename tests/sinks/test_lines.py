@@ -26,7 +26,8 @@ def event(phase: str, end: int | None) -> Event:
 
 
 def status(**changed) -> Status:
-    counts = [field.name for field in msgspec.structs.fields(Status) if field.type is int]
+    fields = msgspec.json.schema(Status)["$defs"]["Status"]["properties"]
+    counts = [name for name, field in fields.items() if field.get("type") == "integer"]
     figures = dict.fromkeys(counts, 0) | {"state": "listening", "level_dbfs": -60.0}
     figures |= {"real_time_factor": 0.01, "memory_mb": 100.0, "last_seq": {}}
     figures |= {"capture_delay_ms": None, "resampling_delay_ms": 0.0}

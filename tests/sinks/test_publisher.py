@@ -1,4 +1,5 @@
 import itertools
+import sqlite3
 import threading
 import time
 
@@ -7,6 +8,8 @@ import zmq
 
 from streamtwl.errors import SinkError, UsageError
 from streamtwl.messages import AnyMessage, Event, Hello, Label, Scored, decode
+from streamtwl.sinks.journal import Journal
+from streamtwl.sinks.journal_file import reader
 from streamtwl.sinks.publisher import Publisher
 
 ANYWHERE = "tcp://127.0.0.1:*"
@@ -48,6 +51,13 @@ def publisher():
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def journal(tmp_path):
+    one = Journal(tmp_path / "journal.sqlite")
+    yield one
+    one.close()
 
 
 @pytest.fixture
@@ -235,6 +245,71 @@ def test_close_publishes_what_is_queued(subscriber):
         one.send(label(seq))
     one.close()
     assert [message.seq for message in receive(socket, 100)] == list(range(100))
+
+
+def test_what_arrives_is_in_the_journal_already(publisher, subscriber, journal):
+    one = publisher(ANYWHERE, lossless=True, journal=journal)
+    socket = subscriber(one)
+    heard(one, socket)
+    messages = [label(0), event(0), hello(0), label(1)]
+    for message in messages:
+        one.send(message)
+    received = receive(socket, 4)
+    assert received == messages
+    assert [getattr(message, "journalled", None) for message in received] == [
+        True, True, None, True,
+    ]  # fmt: skip
+    connection = reader(journal.path)
+    held = [payload for (payload,) in connection.execute("SELECT payload FROM messages")]
+    connection.close()
+    assert [decode(payload) for payload in held[-3:]] == [messages[0], messages[1], messages[3]]
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+def test_what_the_journal_does_not_take_goes_out_and_says_so(
+    encoding, publisher, subscriber, journal
+):
+    one = publisher(ANYWHERE, encoding, journal=journal)
+    socket = subscriber(one)
+    heard(one, socket)
+    before = one.journal_errors  # a slow machine may have had some
+    other = sqlite3.connect(journal.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    messages = [label(0), event(0), hello(0)]
+    for message in messages:
+        one.send(message)
+    received = receive(socket, 3)
+    assert received == messages
+    assert [getattr(message, "journalled", None) for message in received] == [False, False, None]
+    assert one.journal_errors == before + 2
+    assert "journal.sqlite" in one.journal_problem
+    other.execute("COMMIT")
+    other.close()
+
+
+def test_without_a_journal_nothing_says_that_it_is_in_one(publisher, subscriber):
+    one = publisher()
+    socket = subscriber(one)
+    heard(one, socket)
+    one.send(label(0))
+    assert not receive(socket, 1)[0].journalled
+    assert (one.journal_errors, one.journal_problem) == (0, None)
+
+
+@pytest.mark.parametrize("option", ["--bind", "--replay-bind"])
+def test_the_option_to_blame_is_named(option, publisher, journal):
+    one = publisher()
+    binds = {"--bind": one.endpoint, "--replay-bind": ANYWHERE}
+    binds = binds if option == "--bind" else {"--bind": ANYWHERE, "--replay-bind": one.endpoint}
+    with pytest.raises(SinkError, match=f"in use.* with {option}$"):
+        Publisher(binds["--bind"], journal=journal, replay_bind=binds["--replay-bind"])
+
+
+def test_nan_is_refused_where_it_is_sent(publisher):
+    message = label(0)
+    message.confidence = float("nan")
+    with pytest.raises(ValueError, match="confidence"):
+        publisher().send(message)
 
 
 def test_a_port_in_use_is_a_sink_error_with_a_way_out(publisher):

@@ -1,0 +1,5 @@
+"""The client library: `from streamtwl import subscribe`."""
+
+from streamtwl.client.subscription import Subscription, subscribe
+
+__all__ = ["Subscription", "subscribe"]

@@ -1,0 +1,148 @@
+"""The sockets of a subscription: SUB to the publisher, DEALER to its replay, and why they fail."""
+
+import logging
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from streamtwl.endpoints import check_port, reachable
+from streamtwl.errors import MessageError, UsageError
+from streamtwl.messages import AnyMessage, ReplayHeader, ReplayRequest, decode
+from streamtwl.security import ClientKeys
+
+_log = logging.getLogger(__name__)
+
+HEARTBEAT_MS = 5_000  # so that a publisher whose cable was pulled is noticed
+SILENT_MS = 15_000
+RECONNECT_MS = (100, 2_000)  # at first, at most
+REQUESTS = 8  # that wait for a replay server which is not there
+_WATCHED = (
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+_header = msgspec.msgpack.Decoder(ReplayHeader)
+
+
+class Link:
+    """Opens the sockets and closes them; nothing here waits."""
+
+    def __init__(self, connect: str, topics: Iterable[str], keys: ClientKeys | None) -> None:
+        """Raises UsageError where `connect` is no endpoint."""
+        self._connect, self._keys = connect, keys
+        self._event = 0  # the latest of the connection
+        self._replay: str | None = None
+        self._asking: zmq.Socket | None = None
+        self._unread = ""  # why a message could not be read
+        self._context = zmq.Context()
+        self._live = self._socket(zmq.SUB)
+        try:
+            if keys is not None:
+                keys.apply(self._live)
+            check_port(connect)
+            self._watch = self._live.get_monitor_socket(_WATCHED)
+            self._live.connect(connect)
+        except zmq.ZMQError:
+            self.close()
+            raise UsageError(
+                f"--connect '{connect}': it takes one as tcp://127.0.0.1:5577"
+            ) from None
+        except UsageError:
+            self.close()
+            raise
+        for topic in topics:
+            self._live.subscribe(topic)
+
+    @property
+    def sockets(self) -> list[zmq.Socket]:
+        """Those to be waited for."""
+        asking = [self._asking] if self._asking is not None else []
+        return [self._live, self._watch, *asking]
+
+    def take(self) -> AnyMessage | None:
+        """Return the next live message that can be read, if one is there."""
+        while True:
+            try:
+                payload = self._live.recv_multipart(zmq.NOBLOCK)[-1]
+            except zmq.Again:
+                return None
+            try:
+                return decode(payload)
+            except MessageError as error:
+                if str(error) != self._unread:
+                    self._unread = str(error)
+                    _log.warning("a message that this version cannot read: %s", error)
+
+    def name_replay(self, endpoint: str | None) -> None:
+        """Ask there from now on."""
+        if endpoint == self._replay:
+            return
+        self._replay = endpoint
+        if self._asking is not None:
+            self._asking.close()
+            self._asking = None
+        if endpoint is not None:
+            self._asking = self._socket(zmq.DEALER)
+            self._asking.sndhwm = REQUESTS
+            if self._keys is not None:
+                self._keys.apply(self._asking)
+            try:
+                self._asking.connect(reachable(endpoint, self._connect))
+            except zmq.ZMQError as error:
+                _log.warning("cannot ask '%s' for what is missed: %s", endpoint, error)
+
+    def ask(self, request: ReplayRequest) -> None:
+        """Send a request; where there is no room for it, it is as if lost."""
+        if self._asking is not None:
+            try:
+                self._asking.send(msgspec.msgpack.encode(request), zmq.NOBLOCK)
+            except zmq.Again:
+                _log.debug("no room for a request")
+
+    def answers(self) -> Iterator[tuple[ReplayHeader, list[AnyMessage]]]:
+        """Yield the answers that are there."""
+        while self._asking is not None:
+            try:
+                header, *payloads = self._asking.recv_multipart(zmq.NOBLOCK)
+                yield _header.decode(header), [decode(payload) for payload in payloads]
+            except zmq.Again:
+                return
+            except (msgspec.MsgspecError, MessageError, UnicodeDecodeError) as error:
+                _log.warning("an answer that this version cannot read: %s", error)
+
+    def why_silent(self) -> str:
+        """Return what may be the reason why nothing comes, and what to look at."""
+        while self._watch.poll(0):
+            self._event = recv_monitor_message(self._watch)["event"]
+        if self._event == 0:
+            return f"nobody listens at {self._connect}: does `streamtwl listen` run there?"
+        if self._event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            return f"connected to {self._connect}, which publishes nothing: is it a streamtwl?"
+        if self._event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            return (
+                f"{self._connect} refused our key: is our .key file in its keys/clients, and no "
+                "other of that name?"
+            )
+        if self._keys is not None:
+            return (
+                f"no handshake with {self._connect}: does it listen with --curve, and is this its "
+                "server key?"
+            )
+        return f"no handshake with {self._connect}: does it want a key (--server-key)?"
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._context.destroy(linger=0)
+
+    def _socket(self, kind: int) -> zmq.Socket:
+        one = self._context.socket(kind)
+        one.setsockopt(zmq.LINGER, 0)
+        one.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        one.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENT_MS)
+        one.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS[0])
+        one.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
+        return one

@@ -1,0 +1,275 @@
+"""What a subscriber has, what it lacks and what to ask for: the client without its sockets.
+
+    live messages, answers -> Sequencer -> messages in order, requests
+
+A *stream* is one topic of one session. Its messages leave in the order of `seq`, each once: what
+comes after a gap is held until the gap is filled or given up. Streams do not wait for each other,
+but for their own topic's stream of the session before.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+
+from streamtwl.client.stream import REPLAYED, Stream, can_be_replayed, source_of
+from streamtwl.messages import AnyMessage, Hello, ReplayHeader, ReplayRequest, Status
+
+HELD = 10_000  # messages behind gaps, of all streams; beyond it they are asked for again
+STREAMS = 1000  # remembered
+SESSIONS = 16  # remembered of a source
+TIMEOUT_S = 3.0  # for an answer
+TRIES = 5  # in a row, before what is missing is given up
+PAUSE_S = 1.0  # after a refusal: the server's bucket fills
+
+
+class Source:
+    """What is known of a source's sessions."""
+
+    def __init__(self) -> None:
+        self.heard: deque[str] = deque(maxlen=SESSIONS)  # sessions that live messages were of
+        self.whole: deque[str] = deque(maxlen=SESSIONS)  # those whose new topics begin at 0
+
+
+class Sequencer:
+    """Takes live messages and answers; `ready` has what leaves, `request` says what to ask for.
+
+    A stream begins at the first message heard of it, at 0 where the source was followed before, or
+    behind a position of `resume`: {(session, topic): the last seq one has had, -1 for none}.
+    Times are monotonic seconds, given by the caller.
+    """
+
+    def __init__(
+        self, wanted: Callable[[str], bool], resume: Mapping[tuple[str, str], int] | None = None
+    ) -> None:
+        """`wanted` says of a topic whether it is followed; others only tell of sessions."""
+        self.ready: deque[AnyMessage] = deque()
+        self.lost: Counter[str] = Counter()  # kind: messages that nobody can give us
+        self.recovered = 0  # messages that came by replay
+        self.askable: bool | None = None  # whether there is a replay socket; None: not known yet
+        self._wanted = wanted
+        self._streams: dict[tuple[str, str], Stream] = {}
+        self._sources: dict[str, Source] = {}
+        self._lacking: dict[tuple[str, str], Stream] = {}  # in the order in which to ask
+        self._held = 0
+        self._asked: tuple[Stream, ReplayRequest] | None = None
+        self._deadline = 0.0  # of the answer; before it of knowing whom to ask
+        self._not_before = 0.0  # when to ask again
+        self._tries = 0
+        for (session, topic), seq in (resume or {}).items():
+            if wanted(topic):
+                self._open(session, topic, seq + 1)
+                _note(self._source(source_of(topic)).whole, session)
+
+    def take(self, message: AnyMessage, now: float) -> None:
+        """Take a live message."""
+        source = self._source(message.source)
+        if message.session not in source.heard:
+            self._begin(source, message)
+        if isinstance(message, Hello | Status):
+            self.askable = message.replay is not None
+        topic = message.topic
+        if self._wanted(topic):
+            self._place(self._stream(source, message.session, topic, message.seq), message)
+        if isinstance(message, Status):
+            for named, seq in message.last_seq.items():
+                if self._wanted(named) and source_of(named) == message.source:
+                    stream = self._stream(source, message.session, named, seq + 1)
+                    stream.newest = max(stream.newest, seq)
+                    self._settle(stream)
+            _note(source.whole, message.session)
+        if self._lacking and not self._deadline:
+            self._deadline = now + TIMEOUT_S
+
+    def request(self, now: float) -> ReplayRequest | None:
+        """Return what to ask for now, if anything; one request is under way at a time."""
+        if self._asked is not None:
+            if now < self._deadline:
+                return None
+            self._failed(now, 0.0)
+        if self.askable is False or (self.askable is None and self._lacking and self._late(now)):
+            for stream in list(self._lacking.values()):
+                self._give_up(stream, None)
+        if not self._lacking or not self.askable or now < self._not_before:
+            return None
+        stream = next(iter(self._lacking.values()))
+        to = None if stream.over else min(stream.held, default=stream.newest + 1) - 1
+        request = ReplayRequest(stream.session, stream.topic, stream.next, to)
+        self._asked = stream, request
+        self._deadline = now + TIMEOUT_S
+        return request
+
+    def answer(self, header: ReplayHeader, messages: Sequence[AnyMessage], now: float) -> None:
+        """Take an answer; one to a question that is not open any more is passed over."""
+        if self._asked is None:
+            return
+        stream, request = self._asked
+        if header.error is not None and not header.session:
+            self._failed(now, PAUSE_S)
+            return
+        if (header.session, header.topic, header.from_) != (*stream.key, request.from_):
+            return
+        if header.error is not None or not (header.next is None or header.next > request.from_):
+            self._failed(now, PAUSE_S)
+            return
+        self._asked, self._tries, self._deadline = None, 0, 0.0
+        for message in messages:
+            if (message.session, message.topic) == stream.key and message.seq >= stream.next:
+                self.recovered += message.seq not in stream.held
+                stream.newest = max(stream.newest, message.seq)
+                self._pass_to(stream, message.seq)
+                self._release(stream, message)
+        if header.next is not None:
+            self._pass_to(stream, header.next)
+            self._settle(stream)
+        else:
+            self._give_up(stream, request.to)
+        self._lacking.pop(stream.key, None)  # the others first
+        self._settle(stream)
+
+    def due(self, now: float) -> float | None:
+        """Return when `request` has something to do, whatever arrives; None: nothing is open."""
+        if self._asked is not None or (self._lacking and self.askable is None):
+            return self._deadline
+        return max(now, self._not_before) if self._lacking else None
+
+    def had(self, message: AnyMessage) -> None:
+        """Note that the user has had a message of `ready`."""
+        stream = self._streams.get((message.session, message.topic))
+        if stream is not None:
+            stream.had = message.seq + 1
+
+    def positions(self) -> dict[tuple[str, str], int]:
+        """Return what to resume from: (session, topic): last seq had, -1 for none yet."""
+        open_ = (s for s in self._streams.values() if not s.done or s.had < s.next)
+        return {stream.key: stream.had - 1 for stream in open_}
+
+    def _source(self, name: str) -> Source:
+        source = self._sources.get(name)
+        if source is None:
+            source = self._sources[name] = Source()
+            if len(self._sources) > STREAMS:
+                del self._sources[next(iter(self._sources))]
+        return source
+
+    def _begin(self, source: Source, message: AnyMessage) -> None:
+        """Notice a session: those before it are over, and it is followed from its start."""
+        name, session = message.source, message.session
+        source.heard.append(session)
+        followed = [s for s in self._streams.values() if source_of(s.topic) == name]
+        for old in {s.session for s in followed if not s.over} - {session}:
+            for topic in (f"{kind}/{name}/" for kind in REPLAYED):
+                if old in source.whole and self._wanted(topic):
+                    self._stream(source, old, topic, 0)  # its first message may be what we missed
+        for stream in list(self._streams.values()):
+            if source_of(stream.topic) != name:
+                continue
+            if stream.session != session:
+                stream.over = True
+                stream.done = stream.done or not can_be_replayed(stream.topic)
+            self._queue_up(stream)
+            self._settle(stream)
+        if followed:
+            _note(source.whole, session)
+
+    def _stream(self, source: Source, session: str, topic: str, begin: int) -> Stream:
+        stream = self._streams.get((session, topic))
+        if stream is None:
+            stream = self._open(session, topic, 0 if session in source.whole else begin)
+        return stream
+
+    def _open(self, session: str, topic: str, begin: int) -> Stream:
+        stream = Stream(session, topic, begin)
+        self._queue_up(stream)
+        self._streams[stream.key] = stream
+        if len(self._streams) > STREAMS:
+            oldest = next((s for s in self._streams.values() if s.done), None)
+            self._forget(oldest or next(iter(self._streams.values())))
+        return stream
+
+    def _queue_up(self, stream: Stream) -> None:
+        """Put a stream behind those of its topic that are over and have not left whole."""
+        for other in self._streams.values():
+            if other is stream:
+                break
+            if other.topic == stream.topic and other.over and not other.done:
+                stream.before = other
+
+    def _forget(self, stream: Stream) -> None:
+        self._give_up(stream, None)
+        if self._asked is not None and self._asked[0] is stream:
+            self._asked = None
+        self._lacking.pop(stream.key, None)
+        del self._streams[stream.key]
+
+    def _place(self, stream: Stream, message: AnyMessage) -> None:
+        """Let a live message leave, or hold it, or drop it where it was seen."""
+        if message.seq < stream.next or message.seq in stream.held:
+            return
+        stream.newest = max(stream.newest, message.seq)
+        if not can_be_replayed(stream.topic):
+            self._pass_to(stream, message.seq)
+        if message.seq == stream.next and stream.before is None:
+            self._release(stream, message)
+        elif self._held < HELD:
+            stream.held[message.seq] = message
+            self._held += 1
+        self._settle(stream)
+
+    def _release(self, stream: Stream, message: AnyMessage) -> None:
+        if stream.held.pop(message.seq, None) is not None:
+            self._held -= 1
+        self.ready.append(message)
+        stream.next = message.seq + 1
+
+    def _pass_to(self, stream: Stream, seq: int) -> None:
+        """Let all before `seq` leave: what is not held is lost."""
+        if seq > stream.next:
+            for each in sorted(held for held in stream.held if held < seq):
+                self._lose(stream, each)
+                self._release(stream, stream.held[each])
+            self._lose(stream, seq)
+
+    def _lose(self, stream: Stream, seq: int) -> None:
+        if seq > stream.next:
+            self.lost[stream.topic.partition("/")[0]] += seq - stream.next
+            stream.next = seq
+
+    def _settle(self, stream: Stream) -> None:
+        """Let leave what is next, and note whether there is something to ask for."""
+        if stream.before is None:
+            if not can_be_replayed(stream.topic):
+                self._pass_to(stream, stream.newest + 1)
+            while stream.next in stream.held:
+                self._release(stream, stream.held[stream.next])
+        if stream.lacks:
+            self._lacking.setdefault(stream.key, stream)
+        else:
+            self._lacking.pop(stream.key, None)
+
+    def _give_up(self, stream: Stream, to: int | None) -> None:
+        """Go on behind `to`, or behind all that is known of, without what is missing."""
+        self._pass_to(stream, 1 + (stream.newest if to is None else to))
+        if to is None and stream.over:
+            stream.done = True
+            for other in self._streams.values():
+                if other.before is stream:
+                    other.before = None
+                    self._settle(other)
+        self._settle(stream)
+
+    def _failed(self, now: float, pause_s: float) -> None:
+        """Ask again; after several failures on end go on without, and try less for the next."""
+        assert self._asked is not None
+        (stream, request), self._asked = self._asked, None
+        self._deadline, self._not_before = 0.0, now + pause_s
+        self._tries += 1
+        if self._tries >= TRIES:
+            self._tries = TRIES - 1
+            self._give_up(stream, request.to)
+
+    def _late(self, now: float) -> bool:
+        return bool(self._deadline) and now >= self._deadline
+
+
+def _note(sessions: deque[str], session: str) -> None:
+    if session not in sessions:
+        sessions.append(session)

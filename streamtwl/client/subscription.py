@@ -1,0 +1,249 @@
+"""What a program iterates over: a publisher's messages, typed, each once, in order."""
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Self
+
+import zmq
+import zmq.asyncio
+
+from streamtwl.client import state as state_file
+from streamtwl.client.link import Link
+from streamtwl.client.sequencer import Sequencer
+from streamtwl.errors import UsageError
+from streamtwl.messages import KINDS, SOURCE_NAME, AnyMessage, Event, Hello, Label, Status
+from streamtwl.security import ClientKeys
+
+_log = logging.getLogger(__name__)
+
+CONNECT = "tcp://127.0.0.1:5577"
+TEND_S = 0.02  # from one look at answers to the next while live messages come without a pause
+SILENT_S = 8.0  # without a message, where a status comes each second
+SAVE_S = 1.0  # from one writing of the state to the next
+
+
+def subscribe(
+    connect: str = CONNECT,
+    kinds: Sequence[str] = (),
+    sources: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    *,
+    resume: Mapping[tuple[str, str], int] | None = None,
+    state: str | Path | None = None,
+    server_key: str | Path | None = None,
+    key: str | Path | None = None,
+) -> "Subscription":
+    """Subscribe to a listening streamtwl; iterate over what is returned, with `for` or `async for`.
+
+    `kinds` (hello, patch, label, event, status), `sources` and `labels` say what is wanted, all of
+    it where they are empty. `labels` takes * and ? and any case; it filters labels and events only.
+
+    `state` names a file that remembers what was had, so that a program goes on there when it is
+    started again; with `resume` it remembers by itself: `positions` of before, or
+    {(session, topic): the last seq it had}. A message counts as had when the next one is asked for.
+    The file is written once a second: what came after that comes again.
+
+    `server_key` is the publisher's public key for CURVE, a file or its 40 characters; `key` one's
+    own secret file (default: client.key_secret in the user's folder of keys).
+
+    Raises UsageError for what cannot be meant.
+    """
+    keys = ClientKeys.load(server_key, key) if server_key else None
+    return Subscription(connect, kinds, sources, labels, resume, state, keys)
+
+
+class Subscription:
+    """Messages (`streamtwl.messages`) of a publisher: those of a topic in the order of `seq`.
+
+    What is missed is asked for again and comes in its place, before what came after it. What
+    cannot be had is counted in `lost`, by kind, and logged; patches are never asked for. It
+    outlives the publisher: when that is started again, the end of its old session comes first and
+    then the new one from its start. Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        connect: str,
+        kinds: Sequence[str],
+        sources: Sequence[str],
+        labels: Sequence[str],
+        resume: Mapping[tuple[str, str], int] | None,
+        state: str | Path | None,
+        keys: ClientKeys | None,
+    ) -> None:
+        """See `subscribe`."""
+        self._kinds = set(kinds or KINDS)
+        if unknown := self._kinds - set(KINDS):
+            raise UsageError(f"no kind is called '{unknown.pop()}': there is {', '.join(KINDS)}")
+        for source in sources:
+            if not SOURCE_NAME.fullmatch(source):
+                raise UsageError(f"--source '{source}': it takes a-z, 0-9, _ and -")
+        self._sources = set(sources)
+        self._labels = [label.lower() for label in labels]
+        self._state = Path(state) if state is not None else None
+        if self._state is not None:
+            resume = state_file.load(self._state) | dict(resume or {})
+        self._saved: Mapping[tuple[str, str], int] = {}
+        self._sequencer = Sequencer(self._follows, resume)
+        suffixes = [f"{source}/" for source in sources] or [""]
+        kinds_heard = sorted(self._kinds | {"hello", "status"})  # they tell of the others
+        topics = [f"{kind}/{suffix}" for kind in kinds_heard for suffix in suffixes]
+        self._link = Link(connect, topics, keys)
+        self._at_hand: AnyMessage | None = None  # the user has it and may not be done with it
+        self._lost_told = 0
+        self._silent_told = ""
+        now = time.monotonic()
+        self._silent_at = now + SILENT_S
+        self._save_at = now + SAVE_S
+        self._tend_at = now
+
+    @property
+    def lost(self) -> Counter[str]:
+        """Messages that could not be had, by kind: `lost.total()` is all of them."""
+        return self._sequencer.lost
+
+    @property
+    def recovered(self) -> int:
+        """Messages that were missed and came by replay."""
+        return self._sequencer.recovered
+
+    @property
+    def positions(self) -> dict[tuple[str, str], int]:
+        """(session, topic): seq of the last message had, -1 for none yet: for `resume`."""
+        return self._sequencer.positions()
+
+    def receive(self, timeout_s: float | None = None) -> AnyMessage | None:
+        """Return the next message, or None where none comes within `timeout_s` (None: wait on)."""
+        self._done()
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while (message := self._next()) is None:
+            now = time.monotonic()
+            if now >= deadline:
+                return None
+            poller = zmq.Poller()
+            self._poll(poller, min(deadline, self._due(now)) - now)
+        return message
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> AnyMessage:
+        message = self.receive()
+        assert message is not None  # it waits for one
+        return message
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AnyMessage:
+        self._done()
+        await asyncio.sleep(0)  # others run too where messages come without a pause
+        while (message := self._next()) is None:
+            now = time.monotonic()
+            await self._poll(zmq.asyncio.Poller(), self._due(now) - now)
+        return message
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write the state and end the connection."""
+        self._save()
+        self._link.close()
+
+    def _follows(self, topic: str) -> bool:
+        kind, source, *_ = topic.split("/")
+        return kind in self._kinds and (not self._sources or source in self._sources)
+
+    def _takes(self, message: AnyMessage) -> bool:
+        if not self._labels or not isinstance(message, Label | Event):
+            return True
+        label = (message.label or "").lower()
+        return any(fnmatch(label, pattern) for pattern in self._labels)
+
+    def _done(self) -> None:
+        if self._at_hand is not None:
+            self._sequencer.had(self._at_hand)
+            self._at_hand = None
+
+    def _next(self) -> AnyMessage | None:
+        """Return the next message that is wanted, if one is there."""
+        while True:
+            while self._sequencer.ready:
+                message = self._sequencer.ready.popleft()
+                if self._takes(message):
+                    self._at_hand = message
+                    return message
+                self._sequencer.had(message)
+            now = time.monotonic()
+            if now >= self._tend_at:
+                self._tend(now)
+            if self._sequencer.ready:
+                continue
+            if (live := self._link.take()) is not None:
+                self._silent_at = now + SILENT_S
+                if isinstance(live, Hello | Status):
+                    self._link.name_replay(live.replay)
+                self._sequencer.take(live, now)
+                continue
+            self._tend(now)
+            if not self._sequencer.ready:
+                return None
+
+    def _tend(self, now: float) -> None:
+        """Take answers, ask, and say what is to be said."""
+        self._tend_at = now + TEND_S
+        for header, messages in self._link.answers():
+            if header.error is not None:
+                _log.info("replay: %s", header.error)
+            self._sequencer.answer(header, messages, now)
+        request = self._sequencer.request(now)
+        if request is not None:
+            self._link.ask(request)
+        if now >= self._save_at:
+            self._save_at = now + SAVE_S
+            self._save()
+            if self.lost.total() > self._lost_told:
+                self._lost_told = self.lost.total()
+                kinds = ", ".join(f"{count} of {kind}" for kind, count in self.lost.items())
+                _log.warning("messages lost so far: %s", kinds)
+        if now >= self._silent_at:
+            self._silent_at = now + SILENT_S
+            if (why := self._link.why_silent()) != self._silent_told:
+                _log.warning("nothing has come for %g s: %s", SILENT_S, why)
+                self._silent_told = why
+
+    def _due(self, now: float) -> float:
+        """Return when to tend again, whatever comes."""
+        due = self._sequencer.due(now)
+        return min(self._silent_at, self._save_at, math.inf if due is None else due)
+
+    def _poll(self, poller: zmq.Poller, wait_s: float) -> Any:
+        """Wait for something to do; with an asyncio poller return what is to be awaited."""
+        for one in self._link.sockets:
+            poller.register(one, zmq.POLLIN)
+        return poller.poll(max(1, math.ceil(1000 * wait_s)))
+
+    def _save(self) -> None:
+        if self._state is None or (positions := self.positions) == self._saved:
+            return
+        try:
+            state_file.save(self._state, positions)
+            self._saved = positions
+        except OSError as error:
+            _log.warning("cannot write the state %s: %s", self._state, error.strerror)

@@ -1,0 +1,64 @@
+"""ZeroMQ endpoints: which are none, which only this machine reaches, and from elsewhere."""
+
+import errno
+import ipaddress
+import socket
+
+import psutil
+import zmq
+
+from streamtwl.errors import UsageError
+
+
+def check_port(endpoint: str) -> None:
+    """Raise ZMQError for a port beyond 65535, which ZeroMQ itself would take modulo 65536."""
+    port = endpoint.rpartition(":")[2]
+    if port.isdigit() and int(port) > 65535:
+        raise zmq.ZMQError(errno.EINVAL)
+
+
+def check_bind(endpoint: str, option: str, allowed: bool) -> None:
+    """Raise UsageError for an endpoint that others than this machine reach, unless allowed."""
+    if not allowed and not is_local(endpoint):
+        raise UsageError(
+            f"{option} {endpoint} is open to the network, unencrypted, for anyone: use --curve "
+            "(`streamtwl keys new` makes keys), or say --insecure"
+        )
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether only this machine reaches an endpoint; what is no endpoint ZeroMQ itself refuses."""
+    transport, separator, address = endpoint.partition("://")
+    host = address.rpartition(":")[0].strip("[]")
+    if not separator or not host or transport in ("ipc", "inproc"):
+        return True
+    try:
+        return _is_loopback(host)
+    except ValueError:  # an interface, or a name
+        interface = psutil.net_if_addrs().get(host, [])
+        found = [a.address for a in interface if a.family in (socket.AF_INET, socket.AF_INET6)]
+        try:
+            found = found or [str(a[4][0]) for a in socket.getaddrinfo(host, None)]
+        except (OSError, UnicodeError):
+            return False
+        return all(map(_is_loopback, found))
+
+
+def _is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])  # without the zone
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
+
+
+def reachable(endpoint: str, connect: str) -> str:
+    """Return the endpoint a publisher names, as seen from where one connects to it.
+
+    `*`, 0.0.0.0 and [::], and what is loopback to the publisher, are on the host of `connect`.
+    """
+    transport, _, address = endpoint.partition("://")
+    host, _, port = address.rpartition(":")
+    anywhere = host in ("*", "0.0.0.0", "[::]")
+    if transport == "tcp" and (anywhere or is_local(endpoint)):
+        transport, _, address = connect.partition("://")
+        host = address.rpartition(":")[0] if transport == "tcp" else "127.0.0.1"
+        return f"tcp://{host}:{port}"
+    return endpoint

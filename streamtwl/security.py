@@ -1,0 +1,191 @@
+"""Who may listen in: this machine; beyond it, holders of CURVE keys.
+
+    keys/server.key_secret, server.key      the publisher's
+    keys/clients/*.key                      public keys of those who may subscribe
+    keys/NAME.key_secret, NAME.key          a subscriber's own
+
+Files are pyzmq's certificates. A `.key` is public: it is what is handed over. CURVE encrypts, and
+proves to each side who the other is (https://rfc.zeromq.org/spec/26/).
+"""
+
+import logging
+import os
+import re
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+import zmq
+
+from streamtwl.errors import UsageError
+
+if TYPE_CHECKING:
+    from zmq.auth.thread import ThreadAuthenticator
+
+_log = logging.getLogger(__name__)
+
+SERVER, CLIENT = "server", "client"  # names of keys, unless one chooses
+CLIENTS = "clients"  # the folder with the keys of those who may subscribe
+Z85_CHARACTERS = 40  # of a key, as text
+TELL_S = 60.0  # from one line about a refused key to the next
+TOLD = 100  # refused keys remembered for that
+
+
+def keys_folder() -> Path:
+    """Return where keys are unless told otherwise; $STREAMTWL_CONFIG names the folder above."""
+    folder = os.environ.get("STREAMTWL_CONFIG") or platformdirs.user_config_dir("streamtwl")
+    return Path(folder) / "keys"
+
+
+@dataclass(frozen=True)
+class ServerKeys:
+    """A publisher's keys, and the folder with its subscribers' public ones."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+    clients: Path
+
+    @classmethod
+    def load(cls, folder: Path) -> "ServerKeys":
+        """Read them from a folder of keys; raises UsageError."""
+        public, secret = _secret_pair(folder / f"{SERVER}.key_secret", "streamtwl keys new")
+        clients = folder / CLIENTS
+        if not any(clients.glob("*.key")):
+            _log.warning("nobody may subscribe yet: put public keys (*.key) into %s", clients)
+        return cls(public, secret, clients)
+
+    def apply(self, one: zmq.Socket) -> None:
+        """Have a socket, not bound yet, take CURVE connections only."""
+        one.curve_server = True
+        one.curve_publickey, one.curve_secretkey = self.public, self.secret
+
+    def guard(self, context: zmq.Context) -> "ThreadAuthenticator":
+        """Start what checks the keys of a context's clients, to be stopped before its end."""
+        from zmq.auth.thread import ThreadAuthenticator
+
+        class Guard(ThreadAuthenticator):
+            """Tells its provider of keys also where a client is."""
+
+            async def handle_zap_message(self, msg: list[bytes]) -> None:
+                checker.address = msg[3].decode(errors="replace") if len(msg) > 3 else "?"
+                await super().handle_zap_message(msg)
+
+        checker = _Checker(self.clients)
+        guard = Guard(context)
+        guard.configure_curve_callback(credentials_provider=checker)
+        guard.start()
+        return guard
+
+
+@dataclass(frozen=True)
+class ClientKeys:
+    """A subscriber's keys, and its publisher's public one."""
+
+    server: bytes
+    public: bytes
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def load(cls, server_key: str | Path, key: str | Path | None = None) -> "ClientKeys":
+        """Read them: `server_key` is a file or the key itself, `key` one's own secret file.
+
+        Raises UsageError.
+        """
+        own = Path(key) if key else keys_folder() / f"{CLIENT}.key_secret"
+        public, secret = _secret_pair(own, "streamtwl keys new --client")
+        if len(str(server_key)) == Z85_CHARACTERS and not Path(server_key).exists():
+            return cls(str(server_key).encode(), public, secret)
+        return cls(_certificate(Path(server_key), "copy it from the publisher's keys")[0],
+                   public, secret)  # fmt: skip
+
+    def apply(self, one: zmq.Socket) -> None:
+        """Have a socket, not connected yet, speak CURVE to that publisher only."""
+        try:
+            one.curve_serverkey = self.server
+            one.curve_publickey, one.curve_secretkey = self.public, self.secret
+        except zmq.ZMQError:
+            raise UsageError(
+                f"the server key '{self.server.decode(errors='replace')}' is none: it takes the "
+                "publisher's server.key, or the 40 characters in it"
+            ) from None
+
+
+class _Checker:
+    """Looks a client's key up in the folder, which may change while we listen."""
+
+    def __init__(self, clients: Path) -> None:
+        self.address = "?"  # of whoever is being checked
+        self._clients = clients
+        self._told: OrderedDict[bytes, float] = OrderedDict()  # refused key: monotonic seconds
+
+    def callback(self, _domain: str, key: bytes) -> bool:
+        """Return whether the owner of a public key (Z85) may subscribe."""
+        allowed = key in self._allowed()
+        now = time.monotonic()
+        if not allowed and now >= self._told.get(key, 0.0) + TELL_S:
+            _log.warning(
+                "refused %s: its key %s is not in %s", self.address, key.decode(), self._clients
+            )
+            self._told[key] = now
+            if len(self._told) > TOLD:
+                self._told.popitem(last=False)
+        return allowed
+
+    def _allowed(self) -> set[bytes]:
+        keys = set()
+        for file in self._clients.glob("*.key"):
+            try:
+                keys.add(_certificate(file, "")[0])
+            except UsageError as error:
+                _log.warning("%s", error)
+        return keys
+
+
+def make_keys(folder: Path, name: str) -> Path:
+    """Make a pair of keys in a folder for its owner only; return the public one's file.
+
+    Raises UsageError where there is one of that name already, or the folder cannot be written.
+    """
+    from zmq.auth import create_certificates
+
+    if not zmq.has("curve"):
+        raise UsageError("this build of ZeroMQ has no CURVE: install pyzmq from its wheel")
+    public, secret = folder / f"{name}.key", folder / f"{name}.key_secret"
+    if not re.fullmatch(r"[\w-][\w.-]*", name):
+        raise UsageError(f"the name '{name}': it takes letters, digits, -, _ and .")
+    if public.exists() or secret.exists():
+        raise UsageError(f"there is a key '{name}' in {folder} already: choose another name")
+    mask = os.umask(0o077)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        (folder / CLIENTS).mkdir(exist_ok=True)
+        create_certificates(folder, name)
+    except OSError as error:
+        raise UsageError(f"cannot make keys in {folder}: {error.strerror}") from None
+    finally:
+        os.umask(mask)
+    return public
+
+
+def _secret_pair(file: Path, made_by: str) -> tuple[bytes, bytes]:
+    public, secret = _certificate(file, f"`{made_by}` makes one")
+    if secret is None:
+        raise UsageError(f"{file} has no secret key in it: name the file that ends in .key_secret")
+    if file.stat().st_mode & 0o077:
+        raise UsageError(f"others can read the secret key {file}: chmod 600 {file}")
+    return public, secret
+
+
+def _certificate(file: Path, else_do: str) -> tuple[bytes, bytes | None]:
+    from zmq.auth import load_certificate
+
+    if not file.is_file():
+        raise UsageError(f"there is no key {file}: {else_do}")
+    try:
+        return load_certificate(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the key {file}: {error}") from None

@@ -1,0 +1,182 @@
+"""Replay: a ROUTER socket that gives journalled messages again, page by page.
+
+Whoever asks is a stranger: what he sends is checked, what he is sent is bounded, and nothing that
+he does delays the publisher, whose thread and database connection are others.
+"""
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from streamtwl.errors import JournalError
+from streamtwl.messages import Encoding, ReplayHeader, ReplayRequest
+from streamtwl.sinks import journal_file
+
+_log = logging.getLogger(__name__)
+
+REQUEST_BYTES = 1024
+FRAME_BYTES = 1 << 16  # beyond this ZeroMQ itself hangs up
+PAGE_MESSAGES = 500
+PAGE_BYTES = 256_000
+PAGES_WAITING = 8  # for one client to read them
+REQUESTS_PER_S = 50.0  # of one client
+BURST = 100.0
+CLIENTS = 1000  # whose rate is remembered
+POLL_MS = 200
+REPLAYED = ("label/", "event/", "status/")
+
+_PAGE = """
+SELECT seq, payload FROM messages
+WHERE stream = (SELECT id FROM streams WHERE session = ? AND topic = ?) AND seq BETWEEN ? AND ?
+ORDER BY seq
+"""
+_NEWEST = """
+SELECT max(seq) FROM messages
+WHERE stream = (SELECT id FROM streams WHERE session = ? AND topic = ?)
+"""
+_SEQ_LIMIT = 2**63 - 1  # SQLite's integers
+
+_request_from_msgpack = msgspec.msgpack.Decoder(ReplayRequest)
+_request_from_json = msgspec.json.Decoder(ReplayRequest)
+
+
+class ReplayServer:
+    """Answers requests on a bound ROUTER socket, which it owns from now on, from a journal."""
+
+    def __init__(self, socket: zmq.Socket, path: Path) -> None:
+        self.answered = 0  # requests that were given a page
+        self.refused = 0  # answered with an error
+        self.dropped = 0  # not answered at all
+        self._socket = socket
+        self._path = path
+        self._rate = RateLimit(REQUESTS_PER_S, BURST, CLIENTS)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
+        self._thread.start()
+
+    @staticmethod
+    def limit(socket: zmq.Socket) -> None:
+        """Bound what strangers can make a socket hold; to be called before it is bound."""
+        socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES)
+        socket.setsockopt(zmq.RCVHWM, PAGES_WAITING)
+        socket.setsockopt(zmq.SNDHWM, PAGES_WAITING)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # who is gone or does not read is an error
+        socket.setsockopt(zmq.LINGER, 0)
+
+    def close(self) -> None:
+        """End, and close the socket."""
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            if self._socket.poll(POLL_MS):
+                client, *frames = self._socket.recv_multipart()
+                delimiter = [b""] if len(frames) > 1 and not frames[0] else []  # a REQ socket's
+                answer = self._answer(client, frames[len(delimiter) :])
+                try:
+                    self._socket.send_multipart([client, *delimiter, *answer], zmq.NOBLOCK)
+                except zmq.ZMQError:
+                    self.dropped += 1
+        self._socket.close()
+
+    def _answer(self, client: bytes, frames: list[bytes]) -> list[bytes]:
+        """Return the frames of an answer: a page, or what was wrong."""
+        encoding: Encoding = "json" if frames and frames[0][:1] == b"{" else "msgpack"
+        encode = msgspec.json.encode if encoding == "json" else msgspec.msgpack.encode
+        header = ReplayHeader()
+        try:
+            if not self._rate.allows(client, time.monotonic()):
+                limit = f"{REQUESTS_PER_S:g} a second"
+                raise _Refused(f"too many requests: at most {limit}, wait and ask again")
+            request = _request(frames)
+            header = ReplayHeader(session=request.session, topic=request.topic, from_=request.from_)
+            page = self._page(request, header)
+        except _Refused as refusal:
+            self.refused += 1
+            header.error = str(refusal)
+            return [encode(header)]
+        self.answered += 1
+        return [encode(header), *(_in(encoding, payload) for payload in page)]
+
+    def _page(self, request: ReplayRequest, header: ReplayHeader) -> list[bytes]:
+        """Return the payloads of a page and fill the header."""
+        topic = (request.session, request.topic)
+        to = _SEQ_LIMIT if request.to is None else request.to
+        page: list[bytes] = []
+        size = 0
+        try:
+            with contextlib.closing(journal_file.reader(self._path)) as connection:
+                for seq, payload in connection.execute(_PAGE, (*topic, request.from_, to)):
+                    if len(page) == PAGE_MESSAGES or (page and size + len(payload) > PAGE_BYTES):
+                        header.next = seq
+                        break
+                    page.append(payload)
+                    size += len(payload)
+                [header.newest] = connection.execute(_NEWEST, topic).fetchone()
+        except (sqlite3.Error, JournalError) as error:
+            _log.warning("replay cannot read the journal: %s", error)
+            header.next = None
+            raise _Refused("the journal cannot be read now: ask again later") from None
+        header.count = len(page)
+        return page
+
+
+class RateLimit:
+    """A token bucket a client, for the `most` clients seen last."""
+
+    def __init__(self, per_s: float, burst: float, most: int) -> None:
+        self._per_s, self._burst, self._most = per_s, burst, most
+        self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()  # tokens, when
+
+    def allows(self, client: bytes, now: float) -> bool:
+        """Whether a client may ask now (monotonic seconds); takes a token if so."""
+        tokens, at = self._buckets.pop(client, (self._burst, now))
+        tokens = min(self._burst, tokens + self._per_s * (now - at))
+        allowed = tokens >= 1.0
+        self._buckets[client] = (tokens - allowed, now)
+        if len(self._buckets) > self._most:
+            self._buckets.popitem(last=False)
+        return allowed
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+
+class _Refused(Exception):
+    """Why a request gets no page, in words for whoever asked."""
+
+
+def _request(frames: list[bytes]) -> ReplayRequest:
+    if len(frames) != 1:
+        raise _Refused(f"malformed request: {len(frames)} frames, it takes one")
+    if len(frames[0]) > REQUEST_BYTES:
+        raise _Refused(f"malformed request: {len(frames[0])} bytes, at most {REQUEST_BYTES}")
+    try:
+        decoder = _request_from_json if frames[0][:1] == b"{" else _request_from_msgpack
+        request = decoder.decode(frames[0])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _Refused(f"malformed request: {error}") from None
+    if not request.topic.startswith(REPLAYED):
+        raise _Refused(f"malformed request: only {', '.join(REPLAYED)} can be replayed")
+    return request
+
+
+def _in(encoding: Encoding, payload: bytes) -> bytes:
+    """Return a payload in the encoding that was asked for, whatever fields it has."""
+    stored: Encoding = "json" if payload[:1] == b"{" else "msgpack"
+    if stored == encoding:
+        return payload
+    decode: Callable[[bytes], object] = msgspec.json.decode
+    encode: Callable[[object], bytes] = msgspec.msgpack.encode
+    if stored == "msgpack":
+        decode, encode = msgspec.msgpack.decode, msgspec.json.encode
+    return encode(decode(payload))

@@ -1,0 +1,330 @@
+"""Subscriptions to real publishers, over real sockets."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from pathlib import Path
+
+import pytest
+import zmq
+
+from streamtwl import subscribe
+from streamtwl.client import Subscription, subscription
+from streamtwl.errors import UsageError
+from streamtwl.messages import AnyMessage
+from streamtwl.sinks.journal import Entry, Journal
+from streamtwl.sinks.publisher import Publisher
+from tests.told import event, hello, label, patch, status
+
+ANYWHERE = "tcp://127.0.0.1:*"
+PATIENCE_S = 20.0  # a message that takes longer does not come
+SETTLED_S = 0.3  # nothing more comes after this long
+
+
+@pytest.fixture
+def journal(tmp_path):
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite")) as one:
+        yield one
+
+
+@pytest.fixture
+def publisher(journal, monkeypatch):
+    """Make publishers with the journal, closed with the test; a busy disk is no matter here."""
+    monkeypatch.setattr("streamtwl.sinks.publisher.COMMIT_S", PATIENCE_S)
+    with contextlib.ExitStack() as open_:
+
+        def make(bind: str = ANYWHERE, replay_bind: str = ANYWHERE, **options) -> Publisher:
+            one = Publisher(bind, journal=journal, replay_bind=replay_bind, **options)
+            return open_.enter_context(contextlib.closing(one))
+
+        yield make
+
+
+def heard(publisher: Publisher, one: Subscription, session: str = "s") -> int:
+    """Wait until a subscription to states has got through; return the seq of the last state."""
+    until = time.monotonic() + PATIENCE_S
+    for seq in itertools.count():
+        publisher.send(status(seq, session, replay=publisher.replay))
+        if one.receive(0.05):
+            break
+        assert time.monotonic() < until, "nothing comes"
+    while one.receive(SETTLED_S):
+        pass
+    return seq
+
+
+def received(one: Subscription, count: int) -> list[AnyMessage]:
+    messages = []
+    while len(messages) < count:
+        message = one.receive(PATIENCE_S)
+        assert message is not None, f"only {len(messages)} of {count} came"
+        messages.append(message)
+    return messages
+
+
+def numbers(messages: list[AnyMessage]) -> list[tuple[str, int]]:
+    return [(message.session, message.seq) for message in messages]
+
+
+def test_messages_come_typed_and_in_order(publisher):
+    one = publisher()
+    with subscribe(one.endpoint) as mine:
+        heard(one, mine)
+        messages = [label(0), event(0), patch(0), hello(0), label(1)]
+        for message in messages:
+            one.send(message)
+        assert received(mine, 5) == messages
+        assert mine.receive(SETTLED_S) is None
+
+
+def test_only_what_was_asked_for_comes(publisher):
+    one = publisher()
+    with subscribe(one.endpoint, ["label", "event"], ["mic"], ["d?g", "*ALARM"]) as mine:
+        one.send(status(0))
+        assert mine.receive(SETTLED_S) is None
+        wanted = [label(1), event(0), label(3, name="Smoke alarm")]
+        passed_over = [label(0, name=None), label(2, name="Dogs"), label(0, source="attic")]
+        messages = sorted(wanted + passed_over + [patch(0)], key=lambda message: message.seq)
+        for message in messages:
+            one.send(message)
+        assert sorted(received(mine, 3), key=messages.index) == sorted(wanted, key=messages.index)
+        assert mine.receive(SETTLED_S) is None
+        assert not mine.lost
+
+
+def test_a_newcomer_has_the_newest_hello_and_label_at_once(publisher):
+    one = publisher()
+    messages = [hello(0), label(0), label(1)]
+    for message in messages:
+        one.send(message)
+    while one.queued:
+        time.sleep(0.01)
+    with subscribe(one.endpoint, ["hello", "label"]) as mine:
+        assert received(mine, 2) == [messages[0], messages[2]]
+        assert mine.receive(SETTLED_S) is None
+
+
+def flood(publisher: Publisher, count: int) -> None:
+    """Publish faster than anybody reads who does not read."""
+    for seq in range(count):
+        publisher.send(label(seq, padding=10_000))
+        while publisher.queued > 50:
+            time.sleep(0.0005)
+
+
+def test_what_a_slow_reader_missed_comes_in_its_place_the_last_included(publisher):
+    one, count = publisher(), 4000
+    with subscribe(one.endpoint, ["label", "status"]) as mine:
+        state = heard(one, mine)
+        flood(one, count)
+        assert one.stalls > 0
+        labels: list[int] = []
+        while len(labels) < count:
+            if (message := mine.receive(0.5)) is None:  # as each second; the first may be missed
+                state += 1
+                one.send(status(state, replay=one.replay, label=count - 1))
+            elif message.topic == "label/mic/":
+                labels.append(message.seq)
+        assert labels == list(range(count))
+        assert mine.recovered > 0
+        assert not mine.lost
+
+
+def test_the_same_with_async_for_while_others_run(publisher):
+    one, count = publisher(), 300
+
+    async def read() -> list[int]:
+        seqs = []
+        async with subscribe(one.endpoint, ["label"], resume={("s", "label/mic/"): 9}) as mine:
+            async for message in mine:
+                seqs.append(message.seq)
+                if message.seq == count - 1:
+                    return seqs
+
+    async def beat() -> None:
+        for seq in itertools.count():
+            one.send(status(seq, replay=one.replay, label=count - 1))
+            await asyncio.sleep(0.05)
+
+    async def both() -> list[int]:
+        beating = asyncio.create_task(beat())
+        try:
+            return await asyncio.wait_for(read(), PATIENCE_S)
+        finally:
+            beating.cancel()
+
+    for seq in range(count):
+        one.send(label(seq))
+    assert asyncio.run(both()) == list(range(10, count))
+
+
+def test_async_waiting_can_be_cancelled_and_taken_up_again(publisher):
+    one, message = publisher(), hello(0)
+
+    async def read() -> AnyMessage:
+        async with subscribe(one.endpoint, ["hello"]) as mine:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(mine), SETTLED_S)
+            one.send(message)
+            return await asyncio.wait_for(anext(mine), PATIENCE_S)
+
+    assert asyncio.run(read()) == message
+
+
+def test_it_outlives_the_publisher_and_has_the_end_of_the_old_session_from_the_journal(
+    publisher, journal
+):
+    old = Publisher(ANYWHERE, journal=journal, replay_bind=ANYWHERE)
+    with subscribe(old.endpoint, ["label", "event"]) as mine:
+        old.send(status(0, "old", replay=old.replay))
+        old.send(label(0, "old"))
+        while mine.receive(0.1) is None:
+            old.send(hello(0, "old", replay=old.replay))
+        old.close()
+        # Killed between the commit and the sending, as far as anybody can tell.
+        unheard = [label(1, "old"), event(0, "old")]
+        assert journal.commit(
+            [Entry(m.session, m.topic, m.seq, time.time(), m.label, encoded(m)) for m in unheard],
+            PATIENCE_S,
+        )
+        new = publisher(old.endpoint, old.replay)
+        for message in (label(0, "new"), label(1, "new"), event(0, "new"), label(2, "new")):
+            new.send(message)  # nobody is connected yet
+        new.send(hello(0, "new", replay=new.replay))
+        messages = [mine.receive(PATIENCE_S)]  # connected again
+        new.send(status(0, "new", replay=new.replay, label=2, event=0))
+        messages += received(mine, 5)
+    labels, events = ([m for m in messages if m.topic == f"{k}/mic/"] for k in ("label", "event"))
+    assert numbers(events) == [("old", 0), ("new", 0)]
+    assert numbers(labels) == [("old", 1), ("new", 0), ("new", 1), ("new", 2)]
+    assert not mine.lost
+
+
+def encoded(message: AnyMessage) -> bytes:
+    from streamtwl.messages import encode
+
+    return encode(message)
+
+
+def test_it_goes_on_from_its_state(publisher, tmp_path):
+    one, file = publisher(), tmp_path / "state.json"
+    one.send(label(0))
+    with subscribe(one.endpoint, ["label"], state=file) as mine:
+        assert mine.receive(PATIENCE_S).seq == 0
+        one.send(label(1))
+        assert mine.receive(PATIENCE_S).seq == 1  # at hand, and not done with
+    for seq in range(2, 6):
+        one.send(label(seq))
+    one.send(status(0, replay=one.replay, label=5))
+    with subscribe(one.endpoint, ["label"], state=file) as mine:
+        one.send(hello(0, replay=one.replay))
+        assert [each.seq for each in received(mine, 5)] == [1, 2, 3, 4, 5]
+        assert not mine.lost
+
+
+@pytest.mark.parametrize("content", ["", "{}", '[{"session": 1}]', "\x00\xff"])
+def test_a_damaged_state_is_one_line_with_a_way_out(content, tmp_path):
+    file = tmp_path / "state.json"
+    file.write_text(content)
+    with pytest.raises(UsageError, match=r"state\.json is no subscriber's state.*delete it"):
+        subscribe(state=file)
+
+
+def test_a_state_that_cannot_be_written_is_said_and_nothing_ends(publisher, tmp_path, caplog):
+    one = publisher()
+    one.send(label(0))
+    with subscribe(one.endpoint, ["label"], state=tmp_path / "gone" / "state") as mine:
+        mine.receive(PATIENCE_S)
+        mine.receive(0)
+    assert "cannot write the state" in caplog.text
+
+
+def test_a_replay_that_does_not_answer_does_not_stop_the_others(publisher, monkeypatch):
+    monkeypatch.setattr("streamtwl.client.sequencer.TIMEOUT_S", 0.1)
+    one = publisher(replay_bind="")
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as deaf:
+        deaf.setsockopt(zmq.LINGER, 0)
+        deaf.bind(ANYWHERE)
+        endpoint = deaf.getsockopt_string(zmq.LAST_ENDPOINT)
+        with subscribe(one.endpoint, ["label", "event"]) as mine:
+            messages = [hello(0, replay=endpoint), label(0), label(2), event(0), event(1)]
+            for message in messages:
+                one.send(message)
+            assert received(mine, 4) == [messages[1], *messages[3:], messages[2]]
+            assert mine.lost == {"label": 1}
+        assert deaf.poll(0)  # it was asked
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("nobody", "nobody listens at tcp://127.0.0.1:"),
+        ("nothing", "publishes nothing"),
+    ],
+)
+def test_silence_is_explained(why, said, publisher, monkeypatch, caplog):
+    monkeypatch.setattr(subscription, "SILENT_S", 0.5)
+    endpoint = publisher().endpoint
+    if why == "nobody":
+        with contextlib.closing(Publisher(ANYWHERE)) as gone:
+            endpoint = gone.endpoint
+    with subscribe(endpoint) as mine, caplog.at_level(logging.WARNING):
+        assert mine.receive(1.5) is None
+    assert said in caplog.text
+    assert len(caplog.records) == 1  # once
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"connect": "nowhere"}, "nowhere"),
+        ({"connect": "tcp://127.0.0.1:99999"}, "99999"),
+        ({"kinds": ["gossip"]}, "gossip.*patch"),
+        ({"sources": ["Kitchen Mic"]}, "Kitchen Mic"),
+        ({"server_key": "no-such.key", "key": "/nowhere"}, "/nowhere.*keys new --client"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(arguments, said):
+    with pytest.raises(UsageError, match=said):
+        subscribe(**arguments)
+
+
+def test_the_package_imports_the_client_only_where_it_is_used(cli, tmp_path):
+    import subprocess
+    import sys
+
+    script = (
+        "import sys, streamtwl\n"
+        "print('zmq' in sys.modules)\n"
+        "from streamtwl import subscribe\n"
+        "print(sorted(sys.modules.keys() & {'zmq', 'onnxruntime', 'numpy', 'sounddevice'}))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.stdout.splitlines() == ["False", "['zmq']"]
+
+
+def test_positions_of_one_are_where_the_next_resumes(publisher):
+    one = publisher()
+    one.send(label(0))
+    with subscribe(one.endpoint, ["label"]) as mine:
+        mine.receive(PATIENCE_S)
+        mine.receive(0)
+        positions = mine.positions
+    assert positions == {("s", "label/mic/"): 0}
+    message = label(1)
+    one.send(message)
+    one.send(hello(0, replay=one.replay))
+    with subscribe(one.endpoint, ["label"], resume=positions) as mine:
+        assert received(mine, 1) == [message]
+
+
+def test_state_is_bounded_and_whole(tmp_path: Path):
+    from streamtwl.client import state
+
+    file = tmp_path / "state"
+    positions = {("s", f"label/{n}/"): n - 1 for n in range(100)}
+    state.save(file, positions)
+    assert state.load(file) == positions
+    assert list(tmp_path.iterdir()) == [file]

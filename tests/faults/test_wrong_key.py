@@ -1,0 +1,104 @@
+"""Keys that do not fit: nothing is heard and nothing replayed, and both sides say why."""
+
+import contextlib
+import logging
+import time
+
+import msgspec
+import pytest
+import zmq
+
+from streamtwl import subscribe
+from streamtwl.client import subscription
+from streamtwl.messages import ReplayRequest
+from streamtwl.security import ClientKeys, ServerKeys, make_keys
+from streamtwl.sinks.journal import Journal
+from streamtwl.sinks.publisher import Publisher
+from tests.told import hello, label, status
+
+ANYWHERE = "tcp://127.0.0.1:*"
+QUIET_S = 2.0  # long enough for a hundred handshakes
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """A publisher's folder of keys with one subscriber's, and keys that are not his."""
+    folder = tmp_path / "keys"
+    for name in ("server", "client", "stranger", "impostor"):
+        make_keys(folder, name)
+    (folder / "clients" / "client.key").write_bytes((folder / "client.key").read_bytes())
+    return folder
+
+
+@pytest.fixture
+def publisher(keys, tmp_path, monkeypatch):
+    """With CURVE and five labels in its journal."""
+    monkeypatch.setattr("streamtwl.sinks.publisher.COMMIT_S", 10.0)
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite")) as journal:
+        security = ServerKeys.load(keys)
+        one = Publisher(ANYWHERE, journal=journal, replay_bind=ANYWHERE, security=security)
+        with contextlib.closing(one):
+            for seq in range(5):
+                one.send(label(seq))
+            one.send(hello(0, replay=one.replay))
+            one.send(status(0, replay=one.replay, label=4))
+            yield one
+
+
+def heard(publisher: Publisher, seconds: float, **options) -> list[int]:
+    """Subscribe from the first label on; return which came, by replay but for the last."""
+    seqs: list[int] = []
+    until = time.monotonic() + seconds
+    with subscribe(
+        publisher.endpoint, ["label"], resume={("s", "label/mic/"): -1}, **options
+    ) as one:
+        while time.monotonic() < until and len(seqs) < 5:
+            if message := one.receive(0.1):
+                seqs.append(message.seq)
+    return seqs
+
+
+@pytest.mark.parametrize(
+    ("server_key", "key", "client_says", "publisher_says"),
+    [
+        ("server", "stranger", "refused our key", "refused 127.0.0.1: its key"),
+        ("impostor", "client", "is this its server key?", None),
+        (None, None, "does it want a key", None),
+    ],
+    ids=["a key that is not on the list", "another server's key", "no key"],
+)
+def test_a_wrong_key_hears_nothing_and_both_sides_say_why(
+    server_key, key, client_says, publisher_says, publisher, keys, monkeypatch, caplog, figure
+):
+    monkeypatch.setattr(subscription, "SILENT_S", QUIET_S / 4)
+    options = {}
+    if server_key:
+        options = {"server_key": keys / f"{server_key}.key", "key": keys / f"{key}.key_secret"}
+    with caplog.at_level(logging.WARNING):
+        assert heard(publisher, QUIET_S, **options) == []
+    assert client_says in caplog.text
+    refused = [record.message for record in caplog.records if "security" in record.name]
+    assert len(refused) == (publisher_says is not None)  # once, however often it was tried
+    assert publisher_says is None or publisher_says in refused[0]
+    right = {"server_key": keys / "server.key", "key": keys / "client.key_secret"}
+    assert heard(publisher, 20.0, **right) == [0, 1, 2, 3, 4]  # the right one, meanwhile
+    figure(f"wrong key ({server_key}, {key})", "0 messages of 5, the right one 5 of 5")
+
+
+def test_a_key_put_on_the_list_is_let_in_without_a_restart(publisher, keys):
+    options = {"server_key": keys / "server.key", "key": keys / "stranger.key_secret"}
+    assert heard(publisher, 0.5, **options) == []
+    (keys / "clients" / "stranger.key").write_bytes((keys / "stranger.key").read_bytes())
+    (keys / "clients" / "broken.key").write_text("no key")
+    assert heard(publisher, 20.0, **options) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("key", "answered"), [("client", True), ("stranger", False)])
+def test_the_replay_socket_asks_for_the_key_too(key, answered, publisher, keys):
+    with zmq.Context() as context, context.socket(zmq.DEALER) as asking:
+        asking.setsockopt(zmq.LINGER, 0)
+        ClientKeys.load(keys / "server.key", keys / f"{key}.key_secret").apply(asking)
+        asking.connect(publisher.replay)
+        asking.send(msgspec.msgpack.encode(ReplayRequest("s", "label/mic/", 0)))
+        assert bool(asking.poll(20_000 if answered else 1000 * QUIET_S)) == answered
+        assert not answered or len(asking.recv_multipart()) == 1 + 5

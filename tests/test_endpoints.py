@@ -1,0 +1,77 @@
+import pytest
+
+from streamtwl.endpoints import check_bind, is_local, reachable
+from streamtwl.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://127.0.0.1:5577",
+        "tcp://127.1.2.3:*",
+        "tcp://[::1]:5577",
+        "tcp://[::ffff:127.0.0.1]:5577",
+        "tcp://lo:5577",
+        "tcp://localhost:5577",
+        "ipc:///tmp/streamtwl",
+        "inproc://streamtwl",
+        "nonsense",  # ZeroMQ itself refuses it
+        "tcp://5577",
+    ],
+)
+def test_what_only_this_machine_reaches_may_be_bound(endpoint):
+    assert is_local(endpoint)
+    check_bind(endpoint, "--bind", allowed=False)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://*:5577",
+        "tcp://0.0.0.0:5577",
+        "tcp://[::]:5577",
+        "tcp://192.168.1.5:5577",
+        "tcp://[fe80::1%eth0]:5577",
+        "tcp://[::ffff:192.168.1.5]:5577",
+        "tcp://no-such-host.invalid:5577",
+        "tcp://128.0.0.1:5577",
+        "tcp://127.0.0.1.example.invalid:5577",
+        "ws://*:5577",
+    ],
+)
+def test_what_others_reach_is_refused_unless_it_is_allowed(endpoint):
+    with pytest.raises(UsageError, match=r"--replay-bind .*--curve.*--insecure") as raised:
+        check_bind(endpoint, "--replay-bind", allowed=False)
+    assert endpoint in str(raised.value)
+    check_bind(endpoint, "--replay-bind", allowed=True)
+
+
+def test_an_interface_is_as_local_as_its_addresses(monkeypatch):
+    import socket
+    from types import SimpleNamespace
+
+    def interface(*addresses: str) -> list:
+        return [SimpleNamespace(family=socket.AF_INET, address=each) for each in addresses]
+
+    found = {"eth7": interface("10.0.0.3"), "both": interface("127.0.0.1", "10.0.0.3")}
+    found["mine"] = interface("127.0.0.1")
+    monkeypatch.setattr("psutil.net_if_addrs", lambda: found)
+    local = {name: is_local(f"tcp://{name}:5577") for name in found}
+    assert local == {"eth7": False, "both": False, "mine": True}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "connect", "expected"),
+    [
+        ("tcp://127.0.0.1:5578", "tcp://127.0.0.1:5577", "tcp://127.0.0.1:5578"),
+        ("tcp://0.0.0.0:5578", "tcp://pi.local:5577", "tcp://pi.local:5578"),
+        ("tcp://*:5578", "tcp://10.0.0.3:5577", "tcp://10.0.0.3:5578"),
+        ("tcp://[::]:5578", "tcp://[fe80::1]:5577", "tcp://[fe80::1]:5578"),
+        ("tcp://127.0.0.1:5578", "tcp://10.0.0.3:5577", "tcp://10.0.0.3:5578"),
+        ("tcp://10.0.0.3:5578", "tcp://10.0.0.9:5577", "tcp://10.0.0.3:5578"),
+        ("tcp://0.0.0.0:5578", "ipc:///tmp/live", "tcp://127.0.0.1:5578"),
+        ("ipc:///tmp/replay", "tcp://127.0.0.1:5577", "ipc:///tmp/replay"),
+    ],
+)
+def test_what_the_publisher_calls_here_is_on_its_host(endpoint, connect, expected):
+    assert reachable(endpoint, connect) == expected

@@ -1,0 +1,181 @@
+import json
+from datetime import datetime
+
+import pytest
+
+from streamtwl import history
+from streamtwl.errors import JournalError, UsageError
+from streamtwl.messages import Event, Label, decode, encode
+from streamtwl.sinks.journal import Entry, Journal
+
+NOON = datetime(2026, 11, 23, 12).timestamp()
+HOUR_S = 3600.0
+
+
+def event(
+    number: int, label: str, began_s: float, lasted_s: float | None, source="kitchen", live=True
+) -> list[Event]:
+    """The onset of an event so long after noon and, unless it never ended, its offset."""
+    start = 16_000 * number
+    told = [("onset", 0.5, None)] + ([("offset", lasted_s, lasted_s)] if lasted_s else [])
+    return [
+        Event(
+            source=source, session="s", seq=2 * number + (phase == "offset"),
+            position=start + round(16_000 * after_s),
+            captured_at=NOON + began_s + after_s if live else None,
+            published_at=NOON + began_s + after_s, id=f"s-{source}-{number}", phase=phase,
+            label=label, start=start, end=start + round(16_000 * end_s) if end_s else None,
+            peak=0.875, mean=0.5,
+        )
+        for phase, after_s, end_s in told
+    ]  # fmt: skip
+
+
+def label(seq: int, name: str | None) -> Label:
+    return Label(
+        source="kitchen", session="s", seq=seq, position=0, captured_at=NOON + seq,
+        published_at=NOON + seq, label=name, confidence=0.75, top=[], reasoner="evidence",
+        samples=0, traces=0, refinement=0, latency_ms=1.0,
+    )  # fmt: skip
+
+
+EVENTS = [
+    *event(0, "Dog", 60, 2.5),
+    *event(1, "Siren", 120, 10.0),
+    *event(2, "Dog", HOUR_S + 5, 1.5),
+    *event(3, "Howl", 25 * HOUR_S, 4.0, source="attic"),
+    *event(4, "Doorbell", 26 * HOUR_S, None),
+    *event(5, "Whistling", 27 * HOUR_S, 1.0, live=False),
+]
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A journal of two days."""
+    one = Journal(tmp_path / "journal.sqlite", max_age_days=36_500)
+    messages = [*EVENTS, label(0, "Dog"), label(1, "Dog"), label(2, None)]
+    entries = [
+        Entry("s", message.topic, message.seq, message.published_at, message.label, encode(message))
+        for message in messages
+    ]
+    assert one.commit(entries, 10)
+    one.close()
+    return tmp_path / "journal.sqlite"
+
+
+def printed(path, period=None, as_json=False, **wanted) -> list[str]:
+    return list(history.lines(path, history.Wanted(**wanted), period, as_json))
+
+
+def named(path, **wanted) -> list[str]:
+    return [found.label for found in history.events(path, history.Wanted(**wanted))]
+
+
+def test_an_event_is_a_line(path):
+    assert printed(path) == [
+        "2026-11-23 12:01:00  kitchen    Dog, 2.5 s, peak 0.88",
+        "2026-11-23 12:02:00  kitchen    Siren, 10.0 s, peak 0.88",
+        "2026-11-23 13:00:05  kitchen    Dog, 1.5 s, peak 0.88",
+        "2026-11-24 13:00:00  attic      Howl, 4.0 s, peak 0.88",
+        "2026-11-24 14:00:00  kitchen    Doorbell, no end, peak 0.88",
+        "2026-11-24 15:00:01 (at 00:05.00)  kitchen    Whistling, 1.0 s, peak 0.88",
+    ]
+
+
+def test_filters(path):
+    assert named(path, labels=["dog"]) == ["Dog", "Dog"]
+    assert named(path, labels=["do*", "h?wl"]) == ["Dog", "Dog", "Howl", "Doorbell"]
+    assert named(path, source="attic") == ["Howl"]
+    assert named(path, since=NOON + HOUR_S) == ["Dog", "Howl", "Doorbell", "Whistling"]
+    assert named(path, since=NOON + HOUR_S, until=NOON + 2 * HOUR_S) == ["Dog"]
+
+
+def test_an_event_that_went_on_at_either_end_is_there_with_its_length(path):
+    [siren] = history.events(path, history.Wanted(since=NOON + 125, until=NOON + 300))
+    assert (siren.label, history.lasted_s(siren)) == ("Siren", 10.0)
+    [siren] = history.events(path, history.Wanted(since=NOON + 100, until=NOON + 125))
+    assert (siren.label, history.lasted_s(siren)) == ("Siren", 10.0)
+
+
+def test_json_is_the_messages(path):
+    found = [decode(line.encode()) for line in printed(path, as_json=True)]
+    assert found == EVENTS
+
+
+def test_counts_by_hour_and_day(path):
+    hours = [json.loads(line) for line in printed(path, "hour", as_json=True)]
+    assert hours[0] == {"period": "2026-11-23 12:00", "label": "Dog", "events": 1, "seconds": 2.5}
+    assert [count["period"] for count in hours] == [
+        "2026-11-23 12:00", "2026-11-23 12:00", "2026-11-23 13:00",
+        "2026-11-24 13:00", "2026-11-24 14:00", "2026-11-24 15:00",
+    ]  # fmt: skip
+    assert printed(path, "day")[:2] == [
+        "2026-11-23      2 x       4.0 s  Dog",
+        "2026-11-23      1 x      10.0 s  Siren",
+    ]
+    assert printed(path, "day", labels=["Cow"]) == []
+
+
+def test_other_kinds_tell_what_changed(path):
+    assert printed(path, kind="label") == [
+        "2026-11-23 12:00:00.00  kitchen    Dog (0.75)",
+        "2026-11-23 12:00:02.00  kitchen    -",
+    ]
+    assert [json.loads(line)["seq"] for line in printed(path, kind="label", as_json=True)] == [
+        0, 1, 2,
+    ]  # fmt: skip
+    assert printed(path, kind="status") == []
+
+
+def test_it_reads_while_a_listener_writes(path):
+    listening = Journal(path, max_age_days=36_500)
+    before = len(named(path))
+    [onset] = event(9, "Cat", 28 * HOUR_S, None)
+    entry = Entry("s", onset.topic, onset.seq, onset.published_at, onset.label, encode(onset))
+    reading = history.messages(path, history.Wanted())
+    next(reading)  # a query is under way
+    assert listening.commit([entry], 10)
+    assert len(list(reading)) == len(EVENTS) - 1  # as it was
+    assert len(named(path)) == before + 1
+    listening.close()
+
+
+def test_what_a_newer_version_wrote_is_passed_over(path):
+    listening = Journal(path, max_age_days=36_500)
+    later = {"kind": "event", "schema": "2.0"}
+    assert listening.commit([Entry("s", "event/a/", 0, NOON, None, json.dumps(later).encode())], 10)
+    assert named(path)[-1] == "Whistling"
+    listening.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("90s", NOON - 90),
+        ("30m", NOON - 1800),
+        ("2h", NOON - 7200),
+        ("1.5 d", NOON - 1.5 * 86_400),
+        ("2w", NOON - 14 * 86_400),
+        ("9:30", NOON - 2.5 * HOUR_S),
+        ("11:59:30", NOON - 30),
+        ("2026-11-23", NOON - 12 * HOUR_S),
+        ("2026-11-22 12:00", NOON - 24 * HOUR_S),
+        ("2026-11-23T12:00:00+00:00", datetime.fromisoformat("2026-11-23T12:00+00:00").timestamp()),
+    ],
+)
+def test_times_as_people_say_them(said, expected):
+    assert history.moment(said, "--since", NOON) == expected
+
+
+@pytest.mark.parametrize("said", ["", "yesterdayish", "2x", "-2h", "25:00", "2026-13-01", "nan"])
+def test_a_time_that_is_none_is_named_with_what_it_takes(said):
+    with pytest.raises(UsageError, match=r"--until.*2h.*2026-11-24"):
+        history.moment(said, "--until", NOON)
+
+
+def test_a_damaged_journal_is_an_error(path):
+    damaged = bytearray(path.read_bytes())
+    damaged[4096:] = b"\xff" * (len(damaged) - 4096)
+    path.write_bytes(damaged)
+    with pytest.raises(JournalError, match="cannot"):
+        printed(path)
