@@ -79,6 +79,13 @@ class Patch(Message):
 
     top: Top
     level_dbfs: Annotated[Dbfs, Meta(description="RMS of the newest hop, dB full scale.")]
+    drawn: Annotated[
+        list[Scored],
+        Meta(
+            description="The categories drawn most often for the trace, with their share of the "
+            "samples; empty where the reasoner reads none."
+        ),
+    ] = []
 
 
 class Label(Message):

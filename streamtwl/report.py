@@ -20,8 +20,10 @@ from streamtwl.messages import (
     topic,
 )
 from streamtwl.pipeline import Outcome
+from streamtwl.trace import Draws
 
 TOP = 5
+DRAWN = 3
 
 
 class Reporter:
@@ -67,6 +69,7 @@ class Reporter:
                         captured_at,
                         top=_top(self._categories, outcome.drawn.patch.posterior),
                         level_dbfs=window.level_dbfs,
+                        drawn=self._drawn(outcome.drawn.draws) if decision.samples else [],
                     )
                 )
             messages.append(
@@ -151,6 +154,13 @@ class Reporter:
         suffix = f"/{source.name}/"
         status.last_seq = {t: n for t, n in self._last_seq.items() if t.endswith(suffix)}
         return status
+
+    def _drawn(self, draws: Draws) -> list[Scored]:
+        """Return the categories drawn most often for a patch, of all traces."""
+        categories, counts = np.unique(draws.samples[..., 0], return_counts=True)
+        most = np.argsort(-counts, kind="stable")[:DRAWN]
+        shares = counts / counts.sum()
+        return [Scored(self._categories[categories[i]], round(float(shares[i]), 4)) for i in most]
 
     def _seal(
         self,

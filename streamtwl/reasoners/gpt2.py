@@ -5,10 +5,10 @@ read before:
 
     tokens int64[R, T, 2]: category (C: the boundary), confidence bin; the boundary is the last
     posterior float32[R, C], state float32[R, D], elapsed_s float32[R, 1]: the residual path's
-    past_key_values float32[N, 2, R, H, P, E], attention_mask bool[R, P + T], position_ids
-    int64[R, T]
+    attention_mask bool[R, P + T], position_ids int64[R, T]
+    past_key_values.0.key, past_key_values.0.value, ...: float32[R, H, P, E], two a layer
         -> scores float32[R, 1 + B, L] in [0, 1]: of this patch, and of the B before it by now
-           new_state float32[R, D], present_key_values float32[N, 2, R, H, T, E]
+           new_state float32[R, D], present.0.key, present.0.value, ...: float32[R, H, T, E]
 
 A row is full after `capacity` patches. A re-base without a pause: when a row has half its life
 before it, a second one begins beside it and reads the same patches; when the first is full, the
@@ -31,11 +31,9 @@ from streamtwl.reasoners.decision import Decision
 from streamtwl.trace import confidence_bin
 
 ENDLESS_S = 1e9
-INPUTS = [
-    *("tokens", "posterior", "state", "elapsed_s"),
-    *("past_key_values", "attention_mask", "position_ids"),
-]
-OUTPUTS = ["scores", "new_state", "present_key_values"]
+INPUTS = ["tokens", "posterior", "state", "elapsed_s", "attention_mask", "position_ids"]
+OUTPUTS = ["scores", "new_state"]
+PAST, PRESENT = "past_key_values", "present"  # and one of cache_names
 GROUP = 4  # traces that advance together
 SETTLED = 2.0  # standard errors between a label's mean score and the threshold
 
@@ -44,7 +42,7 @@ SETTLED = 2.0  # standard errors between a label's mean score and the threshold
 class _Row:
     """One reading of a trace, from some patch on."""
 
-    cache: np.ndarray  # float32[N, 2, H, capacity x T, E]
+    cache: list[np.ndarray]  # float32[H, capacity x T, E], each layer's key and value
     full_at: int  # patches
     age: int = 0  # patches read
 
@@ -93,7 +91,8 @@ class Gpt2:
         self.lags = loaded.shapes["scores"][1] - 1
         self._boundary = self.width = loaded.shapes["posterior"][1]
         self._state_size = loaded.shapes["state"][1]
-        layers, _, _, heads, _, width = loaded.shapes["past_key_values"]
+        self._layers = sum(name.startswith(f"{PAST}.") for name in loaded.shapes) // 2
+        _, heads, _, width = loaded.shapes[f"{PAST}.0.key"]
         self._soft = read.soft
         self._samples = 0 if read.soft else settings.samples
         self._traces = 1 if read.soft else settings.traces
@@ -107,7 +106,9 @@ class Gpt2:
                 f"--samples {self._samples}: {read.context} tokens, which is all that "
                 f"{self.card.name} takes, or horizon_s is not room for two patches"
             )
-        self._cache_shape = (layers, 2, heads, self.capacity * n_tokens, width)
+        self._cache_shape = (heads, self.capacity * n_tokens, width)
+        self._past = cache_names(PAST, self._layers)
+        self._outputs = [*OUTPUTS, *cache_names(PRESENT, self._layers)]
         self._streams: dict[int, _Stream] = {}
         self._patch: _Patch | None = None
 
@@ -168,7 +169,8 @@ class Gpt2:
         return self._streams[number]
 
     def _row(self, full_at: int) -> _Row:
-        return _Row(np.zeros(self._cache_shape, np.float32), full_at)
+        cache = [np.zeros(self._cache_shape, np.float32) for _ in range(2 * self._layers)]
+        return _Row(cache, full_at)
 
     def _retire(self) -> None:
         """Traces that missed the last patch begin anew, and speak again once they know enough."""
@@ -197,10 +199,11 @@ class Gpt2:
                 trace = stream.traces[m]
                 self._renew(trace)
                 rows += [(s, m, row) for row in (trace.reader, trace.successor) if row is not None]
-        scores, states, new = self._run(patch, rows)
-        n_tokens = new.shape[4]
+        scores, states, *new = self._run(patch, rows)
+        n_tokens = self._samples + 1
         for i, (s, m, row) in enumerate(rows):
-            row.cache[:, :, :, row.age * n_tokens : (row.age + 1) * n_tokens] = new[:, :, i]
+            for cached, added in zip(row.cache, new, strict=True):
+                cached[:, row.age * n_tokens : (row.age + 1) * n_tokens] = added[i]
             row.age += 1
             patch.streams[s].state = states[i]
             if row is patch.streams[s].traces[m].reader:
@@ -222,9 +225,7 @@ class Gpt2:
         if trace.successor is None and reader.age >= reader.full_at - half:
             trace.successor = self._row(self.capacity)
 
-    def _run(
-        self, patch: _Patch, rows: list[tuple[int, int, _Row]]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _run(self, patch: _Patch, rows: list[tuple[int, int, _Row]]) -> list[np.ndarray]:
         n_tokens = self._samples + 1
         at = [s for s, _, _ in rows]
         lengths = np.array([row.age * n_tokens for _, _, row in rows])
@@ -235,11 +236,12 @@ class Gpt2:
             "posterior": patch.posteriors[at],
             "state": patch.states[at],
             "elapsed_s": patch.elapsed_s[at],
-            "past_key_values": np.stack([row.cache[:, :, :, :n_past] for _, _, row in rows], 2),
             "attention_mask": np.concatenate((present, np.ones((len(rows), n_tokens), bool)), 1),
             "position_ids": lengths[:, None] + np.arange(n_tokens),
         }
-        return self._session.run(OUTPUTS, given)
+        for i, name in enumerate(self._past):
+            given[name] = np.stack([row.cache[i][:, :n_past] for _, _, row in rows])
+        return self._session.run(self._outputs, given)
 
     def _decide(self, patch: _Patch, s: int) -> Decision:
         scores = np.mean(patch.scores[s], axis=0)
@@ -266,3 +268,8 @@ class Gpt2:
             if np.any(np.abs(now.mean(axis=0) - self.card.on) < SETTLED * error):
                 return False
         return True
+
+
+def cache_names(of: str, layers: int) -> list[str]:
+    """Return what the keys and values of each layer are called in a graph, as optimum does."""
+    return [f"{of}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]

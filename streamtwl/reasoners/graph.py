@@ -1,5 +1,6 @@
 """A reasoner's file: an ONNX graph, and the card in its metadata."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def load(path: Path, inputs: list[str], outputs: list[str], threads: int = 1) ->
     card = read_card(session, path)
     given = {each.name: each.shape for each in session.get_inputs()}
     taken = {each.name: each.shape for each in session.get_outputs()}
-    if list(given) != inputs or list(taken) != outputs:
+    if _own(given) != inputs or _own(taken) != outputs:
         raise UsageError(
             f"--reasoner {path}: its graph takes {', '.join(given)} and gives "
             f"{', '.join(taken)}; a {card.kind} one has {', '.join(inputs)} and "
@@ -74,6 +75,11 @@ def read_card(session: Any, path: Path) -> Card:
         return cards.decode(written)
     except msgspec.MsgspecError as error:
         raise UsageError(f"--reasoner {path}: its card does not fit ({error})") from None
+
+
+def _own(names: Iterable[str]) -> list[str]:
+    """Return the names without those of a cache, of which there are as many as layers."""
+    return [name for name in names if "." not in name]
 
 
 def _first(error: Exception) -> str:

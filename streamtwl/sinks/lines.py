@@ -101,6 +101,8 @@ class Plain:
         elif isinstance(message, Event):
             lasted_s = ((message.end or 0) - message.start) / SAMPLE_RATE
             ended = f", {lasted_s:.1f} s, peak {message.peak:.2f}" if message.end else ""
+            if message.end == message.start:
+                ended = ": it was nothing"
             news = f"[{message.phase}] {message.label}{ended}"
         elif isinstance(message, Status):
             lost = {"samples": message.dropped_samples, "windows": message.dropped_windows}

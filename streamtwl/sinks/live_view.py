@@ -18,6 +18,7 @@ REDRAWS_PER_S = 4
 BAR = 24  # characters
 QUIETEST_DBFS = -80.0
 ROWS = 5  # of categories, and of events
+TRACE = 6  # patches whose samples are shown
 FEWER_ROWS = 2  # where several sources share the screen
 
 
@@ -27,6 +28,8 @@ class _Shown:
 
     patch: Patch | None = None
     label: Label | None = None
+    first: Label | None = None  # the first decision on the newest patch
+    trace: deque[Patch] = field(default_factory=lambda: deque(maxlen=TRACE))
     status: Status | None = None
     since: int = 0  # position at which the label came into force
     open: dict[str, Event] = field(default_factory=dict)
@@ -61,17 +64,22 @@ class LiveView:
             self._sources = {**self._sources, message.source: shown}
         if isinstance(message, Patch):
             shown.patch = message
+            shown.trace.append(message)
         elif isinstance(message, Label):
+            if not message.refinement:
+                shown.first = message
             if shown.label is None or shown.label.label != message.label:
                 shown.since = message.position
             shown.label = message
         elif isinstance(message, Status):
             shown.status = message
-        elif isinstance(message, Event) and message.end is None:
-            shown.open = {**shown.open, message.id: message}
         elif isinstance(message, Event):
             shown.open = {id: event for id, event in shown.open.items() if id != message.id}
-            shown.over.append(message)
+            shown.over = deque((e for e in shown.over if e.id != message.id), ROWS)
+            if message.end is None:
+                shown.open = {**shown.open, message.id: message}
+            else:
+                shown.over.append(message)
 
     def show(self) -> None:
         """Draw."""
@@ -100,6 +108,9 @@ def _panel(source: str, shown: _Shown, rows: int) -> Panel:
     table.add_column(min_width=60)
     table.add_row("level", _level(shown.patch))
     table.add_row("now", _decision(shown))
+    if shown.label is not None and shown.label.samples:
+        table.add_row("trace", _trace(shown))
+        table.add_row("thought", _thought(shown))
     table.add_row("YAMNet", _strongest(shown.patch, rows))
     table.add_row("sounding", _sounding(shown))
     table.add_row("before", _over(shown, rows))
@@ -126,6 +137,32 @@ def _decision(shown: _Shown) -> Text:
     )
 
 
+def _trace(shown: _Shown) -> Text:
+    """The trace as it grows: what was drawn most often for each of the last patches."""
+    patches = [
+        ", ".join(f"{each.label} {100 * each.score:.0f} %" for each in patch.drawn[:2])
+        for patch in list(shown.trace)[::-1]
+    ]
+    return Text("\n".join(patches[:TRACE]), style="dim", overflow="ellipsis", no_wrap=True)
+
+
+def _thought(shown: _Shown) -> Text:
+    """What thinking on made of the first decision, and how much of it there was."""
+    first, label = shown.first, shown.label
+    if first is None or label is None:
+        return Text("")
+    traces = f"{label.traces} trace{'s' if label.traces > 1 else ''}"
+    read = f"{label.samples:,} samples in {traces}"
+    if not label.refinement:
+        return Text(f"{_said(label)} at once, from {read}")
+    again = f"{label.refinement} more look{'s' if label.refinement > 1 else ''}"
+    return Text(f"{_said(first)} → {_said(label)} after {again}, {read}")
+
+
+def _said(label: Label) -> str:
+    return f"{label.label or 'nothing'} {label.confidence:.2f}"
+
+
 def _strongest(patch: Patch | None, rows: int) -> Group | Text:
     if patch is None:
         return Text("")
@@ -147,12 +184,16 @@ def _sounding(shown: _Shown) -> Text:
 
 
 def _over(shown: _Shown, rows: int) -> Text:
-    lines = [
-        f"{when(event)}  {event.label}, {((event.end or 0) - event.start) / SAMPLE_RATE:.1f} s,"
-        f" peak {event.peak:.2f}"
-        for event in list(shown.over)[: -rows - 1 : -1]
-    ]
+    lines = [f"{when(event)}  {_told(event)}" for event in list(shown.over)[: -rows - 1 : -1]]
     return Text("\n".join(lines) or "-", style="dim" if not lines else "")
+
+
+def _told(event: Event) -> str:
+    if event.end == event.start:
+        return f"{event.label}: on second thoughts, no"
+    revised = ", on second thoughts" if event.phase == "revised" else ""
+    lasted_s = ((event.end or 0) - event.start) / SAMPLE_RATE
+    return f"{event.label}, {lasted_s:.1f} s, peak {event.peak:.2f}{revised}"
 
 
 def _health(status: Status | None) -> str:

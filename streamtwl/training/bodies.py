@@ -1,8 +1,10 @@
 """Language models that read a trace: transformers' own, with the cache of a stream in and out.
 
-A body takes embeddings instead of words, and its keys and values as one array, so that every kind
-of causal model has the same face: `tiny` is the project's own small GPT-2.
+A body takes embeddings instead of words, and a key and a value a layer, so that every kind of
+causal model has the same face: `tiny` is the project's own small GPT-2.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,21 +31,25 @@ class Body(nn.Module):
         self.positions: int = config.max_position_embeddings
 
     def forward(
-        self, embeddings: Tensor, past: Tensor, attention_mask: Tensor, position_ids: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        embeddings: Tensor,
+        past: Sequence[Tensor],
+        attention_mask: Tensor,
+        position_ids: Tensor,
+    ) -> tuple[Tensor, list[Tensor]]:
         """Read T new tokens of R rows, of which P were read before.
 
-        Takes float32[R, T, D], float32[layers, 2, R, H, P, D/H], bool[R, P + T]: which tokens of a
-        row there are, and int64[R, T]. Returns float32[R, T, D] and the new part of the cache,
-        float32[layers, 2, R, H, T, D/H].
+        Takes float32[R, T, D], each layer's key and value float32[R, H, P, E], bool[R, P + T]:
+        which tokens of a row there are, and int64[R, T]. Returns float32[R, T, D] and the new keys
+        and values, float32[R, H, T, E].
         """
-        n_new, n_past = embeddings.shape[1], past.shape[4]
+        n_new, n_past = embeddings.shape[1], past[0].shape[2]
         order = torch.ones(n_new, n_past + n_new, dtype=torch.bool).tril(n_past)
         seen = order[None] & attention_mask[:, None]
         mask = torch.where(seen, 0.0, UNSEEN)[:, None].to(embeddings.dtype)
         cache = DynamicCache()
         for layer in range(self.layers):
-            cache.update(past[layer, 0], past[layer, 1], layer)
+            cache.update(past[2 * layer], past[2 * layer + 1], layer)
         read = self.model(
             inputs_embeds=embeddings,
             attention_mask=mask,
@@ -51,15 +57,13 @@ class Body(nn.Module):
             past_key_values=cache,
             use_cache=True,
         )
-        new = [
-            torch.stack((layer.keys[:, :, n_past:], layer.values[:, :, n_past:]))
-            for layer in read.past_key_values.layers
-        ]
-        return read.last_hidden_state, torch.stack(new)
+        layers = read.past_key_values.layers
+        new = [each[:, :, n_past:] for layer in layers for each in (layer.keys, layer.values)]
+        return read.last_hidden_state, new
 
-    def nothing_read(self, rows: int) -> Tensor:
+    def nothing_read(self, rows: int) -> list[Tensor]:
         """Return the empty cache of so many rows."""
-        return torch.zeros(self.layers, 2, rows, self.heads, 0, self.head_width)
+        return [torch.zeros(rows, self.heads, 0, self.head_width)] * (2 * self.layers)
 
 
 def load(body: str, seed: int) -> Body:

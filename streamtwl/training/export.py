@@ -14,16 +14,17 @@ from streamtwl.reasoners.card import Card
 
 def write(
     module: torch.nn.Module,
-    given: dict[str, torch.Tensor],
-    dynamic: dict[str, dict[int, Any]],
+    given: dict[str, Any],
+    dynamic: dict[str, Any],
+    inputs: list[str],
     outputs: list[str],
     card: Card,
     path: Path,
 ) -> None:
     """Write a module's graph with its card in the metadata; `path` is whole, or not there.
 
-    `given` are inputs to trace it with, by the names of its parameters; `dynamic` names the
-    dimensions of each that may vary.
+    `given` are tensors, or lists of tensors, to trace it with, by the names of its parameters;
+    `dynamic` names the dimensions of each that may vary; `inputs` and `outputs` are the graph's.
     """
     module.eval()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -32,7 +33,7 @@ def write(
         program = torch.onnx.export(
             module,
             kwargs=given,
-            input_names=list(given),
+            input_names=inputs,
             output_names=outputs,
             dynamic_shapes=dynamic,
             dynamo=True,

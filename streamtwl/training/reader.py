@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from streamtwl.reasoners.card import Card
-from streamtwl.reasoners.gpt2 import OUTPUTS
+from streamtwl.reasoners.gpt2 import INPUTS, OUTPUTS, cache_names
 from streamtwl.trace import N_BINS
 from streamtwl.training.bodies import Body
 from streamtwl.training.export import write
@@ -70,8 +70,8 @@ class Reader(nn.Module):
         if self.soft:
             shares = posterior / posterior.sum(dim=-1, keepdim=True).clamp_min(1e-9)
             octave = torch.floor(torch.log2(posterior.clamp_min(1e-9))) + 13
-            spread = nn.functional.one_hot(octave.clamp(0, N_BINS - 1).long(), N_BINS)
-            in_bins = (shares[..., None] * spread).sum(dim=-2)
+            bin_of = octave.clamp(0, N_BINS - 1).long()
+            in_bins = torch.zeros(*posterior.shape[:-1], N_BINS).scatter_add(-1, bin_of, shares)
             added = shares @ self.symbols.weight[:-1]
             added = added if self.bare else added + in_bins @ self.bins.weight
         if believed is not None:
@@ -105,10 +105,10 @@ class Reader(nn.Module):
         posterior: Tensor,
         state: Tensor,
         elapsed_s: Tensor,
-        past_key_values: Tensor,
         attention_mask: Tensor,
         position_ids: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        past_key_values: list[Tensor],
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """One patch of R rows; see `reasoners/gpt2.py` for shapes."""
         believed = None
         if self.residual is not None:
@@ -131,11 +131,12 @@ def export(reader: Reader, hop_s: float, card: Card, path: Path) -> None:
         "posterior": torch.full((rows, reader.categories), 0.1),
         "state": torch.zeros(rows, state),
         "elapsed_s": torch.full((rows, 1), hop_s),
-        "past_key_values": torch.randn(
-            reader.body.layers, 2, rows, reader.body.heads, past, reader.body.head_width
-        ),
         "attention_mask": torch.ones(rows, past + length, dtype=torch.bool),
         "position_ids": torch.arange(past, past + length).expand(rows, -1).contiguous(),
+        "past_key_values": [
+            torch.randn(rows, reader.body.heads, past, reader.body.head_width)
+            for _ in range(2 * reader.body.layers)
+        ],
     }
     auto = torch.export.Dim.DYNAMIC
     tokens = {} if reader.soft else {1: auto}
@@ -144,11 +145,13 @@ def export(reader: Reader, hop_s: float, card: Card, path: Path) -> None:
         "posterior": {0: auto},
         "state": {0: auto},
         "elapsed_s": {0: auto},
-        "past_key_values": {2: auto, 4: auto},
         "attention_mask": {0: auto, 1: auto},
         "position_ids": {0: auto, **tokens},
+        "past_key_values": [{0: auto, 2: auto}] * (2 * reader.body.layers),
     }
-    write(reader, given, dynamic, OUTPUTS, card, path)
+    inputs = [*INPUTS, *cache_names("past_key_values", reader.body.layers)]
+    outputs = [*OUTPUTS, *cache_names("present", reader.body.layers)]
+    write(reader, given, dynamic, inputs, outputs, card, path)
 
 
 def log_odds(beliefs: Tensor) -> Tensor:

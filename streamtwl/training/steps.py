@@ -230,4 +230,4 @@ def export(step: Step, categories: int, card: Card, path: Path) -> None:
         "elapsed_s": torch.full((2, 1), card.hop_s),
     }
     dynamic = {name: {0: streams} for name in given}
-    write(step, given, dynamic, OUTPUTS, card, path)
+    write(step, given, dynamic, list(given), OUTPUTS, card, path)
