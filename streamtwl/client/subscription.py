@@ -90,6 +90,7 @@ class Subscription:
         if self._state is not None:
             resume = state_file.load(self._state) | dict(resume or {})
         self._saved: Mapping[tuple[str, str], int] = {}
+        self._saved_streams = 0
         self._sequencer = Sequencer(self._follows, resume)
         suffixes = [f"{source}/" for source in sources] or [""]
         kinds_heard = sorted(self._kinds | {"hello", "status"})  # they tell of the others
@@ -186,6 +187,8 @@ class Subscription:
         while True:
             while self._sequencer.ready:
                 message = self._sequencer.ready.popleft()
+                if self._saved_streams != self._sequencer.opened:
+                    self._save()  # else one killed now would start anew, not here
                 if self._takes(message):
                     self._at_hand = message
                     return message
@@ -196,12 +199,13 @@ class Subscription:
             if self._sequencer.ready:
                 continue
             if (live := self._link.take()) is not None:
-                self._silent_at = now + SILENT_S
+                self._silent_at, self._silent_told = now + SILENT_S, ""
                 if isinstance(live, Hello | Status):
                     self._link.name_replay(live.replay)
                 self._sequencer.take(live, now)
                 continue
             self._tend(now)
+            self._mind_silence(now)
             if not self._sequencer.ready:
                 return None
 
@@ -222,6 +226,8 @@ class Subscription:
                 self._lost_told = self.lost.total()
                 kinds = ", ".join(f"{count} of {kind}" for kind, count in self.lost.items())
                 _log.warning("messages lost so far: %s", kinds)
+
+    def _mind_silence(self, now: float) -> None:
         if now >= self._silent_at:
             self._silent_at = now + SILENT_S
             if (why := self._link.why_silent()) != self._silent_told:
@@ -240,6 +246,7 @@ class Subscription:
         return poller.poll(max(1, math.ceil(1000 * wait_s)))
 
     def _save(self) -> None:
+        self._saved_streams = self._sequencer.opened
         if self._state is None or (positions := self.positions) == self._saved:
             return
         try:
