@@ -45,13 +45,14 @@ class Teller:
         seq = self.sent["status/mic/"]
         self.tell(status(seq, replay=self._publisher.replay, **last | {"status": seq}))
 
-    def all(self, labels: int) -> None:
-        for seq in range(labels):
-            self.tell(label(seq, padding=PADDING))
-            if seq % LABELS_AN_EVENT == 0:
-                self.tell(event(self.sent["event/mic/"]))
-            if seq % LABELS_A_STATE == 0:
-                self.state()
+    def label(self) -> None:
+        """Tell a label, and an event or a state with some of them."""
+        seq = self.sent["label/mic/"]
+        self.tell(label(seq, padding=PADDING))
+        if seq % LABELS_AN_EVENT == 0:
+            self.tell(event(self.sent["event/mic/"]))
+        if seq % LABELS_A_STATE == 0:
+            self.state()
 
     def until(self, condition, timeout_s: float) -> None:
         """Tell states until something is so."""
@@ -126,7 +127,8 @@ def test_who_reads_has_all_in_the_end_though_others_never_read(
         teller = Teller(publisher)
         teller.until(lambda: lines("ready") == reading and all(one.poll(0) for one in deaf), 120)
         began = time.monotonic()
-        teller.all(labels)
+        for _ in range(labels):
+            teller.label()
         told_s = time.monotonic() - began
         teller.until(lambda: lines("{") == reading, 1200)
         caught_up_s = time.monotonic() - began
