@@ -122,6 +122,7 @@ def test_who_reads_has_all_in_the_end_though_others_never_read(
             open_.callback(crowd.close)
 
         def lines(said: str) -> int:
+            assert not any(crowd.process.poll() for crowd in crowds), "a subscriber failed"
             return sum(line.startswith(said) for crowd in crowds for line in crowd.lines)
 
         teller = Teller(publisher)
