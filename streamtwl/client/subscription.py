@@ -30,9 +30,9 @@ SAVE_S = 1.0  # from one writing of the state to the next
 
 def subscribe(
     connect: str = CONNECT,
-    kinds: Sequence[str] = (),
-    sources: Sequence[str] = (),
-    labels: Sequence[str] = (),
+    kinds: str | Sequence[str] = (),
+    sources: str | Sequence[str] = (),
+    labels: str | Sequence[str] = (),
     *,
     resume: Mapping[tuple[str, str], int] | None = None,
     state: str | Path | None = None,
@@ -70,14 +70,15 @@ class Subscription:
     def __init__(
         self,
         connect: str,
-        kinds: Sequence[str],
-        sources: Sequence[str],
-        labels: Sequence[str],
+        kinds: str | Sequence[str],
+        sources: str | Sequence[str],
+        labels: str | Sequence[str],
         resume: Mapping[tuple[str, str], int] | None,
         state: str | Path | None,
         keys: ClientKeys | None,
     ) -> None:
         """See `subscribe`."""
+        kinds, sources, labels = map(_several, (kinds, sources, labels))
         self._kinds = set(kinds or KINDS)
         if unknown := self._kinds - set(KINDS):
             raise UsageError(f"no kind is called '{unknown.pop()}': there is {', '.join(KINDS)}")
@@ -254,3 +255,8 @@ class Subscription:
             self._saved = positions
         except OSError as error:
             _log.warning("cannot write the state %s: %s", self._state, error.strerror)
+
+
+def _several(names: str | Sequence[str]) -> Sequence[str]:
+    """Return the names; a single one need not be in a list."""
+    return [names] if isinstance(names, str) else names

@@ -23,7 +23,9 @@ async def listen(endpoint: str, labels: int) -> dict:
             out_of_order += message.seq != seq
             had[message.topic] = seq + 1
             told = message.last_seq if isinstance(message, Status) else {}
-            if told.get("label/mic/") == labels - 1 and all(had.get(t, 0) > n for t, n in told.items()):
+            if told.get("label/mic/") == labels - 1 and all(
+                had.get(t, 0) > n for t, n in told.items()
+            ):
                 break
         recovered, lost = messages.recovered, dict(messages.lost)
     return {"had": had, "out_of_order": out_of_order, "recovered": recovered, "lost": lost}
