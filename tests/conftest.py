@@ -1,8 +1,11 @@
-"""What several tests share: the data at hand, YAMNet, noise, and the command line."""
+"""What several tests share: data, YAMNet, noise, a virtual microphone, the command line."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +148,54 @@ def start_cli():
                     pipe.close()
                 except BrokenPipeError:
                     continue  # what was unsent when it ended
+
+
+class VirtualMic:
+    """A PulseAudio null sink whose monitor is the default input."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.env: dict[str, str] = {}
+        self.plug_in()
+
+    def plug_in(self) -> None:
+        """Start the server."""
+        script = REPOSITORY / "tools" / "virtual_mic.sh"
+        exports = subprocess.run(
+            [script, "start", self._folder], capture_output=True, text=True, check=True
+        ).stdout
+        for assignment in exports.replace("export ", "").split():
+            name, _, value = assignment.partition("=")
+            self.env[name] = value
+
+    def unplug(self) -> None:
+        """End the server."""
+        os.kill(int((self._folder / "pid").read_text()), signal.SIGTERM)
+
+    def unload(self) -> None:
+        """Take the device away and leave the server."""
+        self._pactl("unload-module", "module-null-sink")
+
+    def load(self) -> None:
+        """Put the device back."""
+        self._pactl("load-module", "module-null-sink", "sink_name=streamtwl", "rate=48000")
+
+    def play(self, sound: Path) -> subprocess.Popen:
+        return subprocess.Popen(["paplay", sound], env=os.environ | self.env)
+
+    def _pactl(self, *arguments: str) -> None:
+        subprocess.run(["pactl", *arguments], env=os.environ | self.env, check=True)
+
+
+@pytest.fixture(scope="session")
+def virtual_mic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMic]:
+    for program in ("pulseaudio", "pactl", "paplay"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program}: apt-get install pulseaudio pulseaudio-utils")
+    # A Unix socket's path is short, so not under pytest's own folder.
+    mic = VirtualMic(Path(f"/tmp/streamtwl-e2e-{os.getpid()}"))
+    yield mic
+    mic.unplug()
 
 
 def _clip(file: Path) -> Clip:

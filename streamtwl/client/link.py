@@ -14,8 +14,14 @@ from streamtwl.security import ClientKeys
 
 _log = logging.getLogger(__name__)
 
-HEARTBEAT_MS = 5_000  # so that a publisher whose cable was pulled is noticed
-SILENT_MS = 15_000
+# A publisher whose cable was pulled is noticed by the kernel. ZeroMQ's own heartbeats abort the
+# program of a reader that lags behind (https://github.com/zeromq/libzmq/issues/3937).
+KEEPALIVE = {
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 10,  # seconds
+    zmq.TCP_KEEPALIVE_INTVL: 5,
+    zmq.TCP_KEEPALIVE_CNT: 3,
+}
 RECONNECT_MS = (100, 2_000)  # at first, at most
 REQUESTS = 8  # that wait for a replay server which is not there
 _WATCHED = (
@@ -141,8 +147,8 @@ class Link:
     def _socket(self, kind: int) -> zmq.Socket:
         one = self._context.socket(kind)
         one.setsockopt(zmq.LINGER, 0)
-        one.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-        one.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENT_MS)
+        for option, value in KEEPALIVE.items():
+            one.setsockopt(option, value)
         one.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS[0])
         one.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
         return one

@@ -44,6 +44,7 @@ class Sequencer:
         self.ready: deque[AnyMessage] = deque()
         self.lost: Counter[str] = Counter()  # kind: messages that nobody can give us
         self.recovered = 0  # messages that came by replay
+        self.opened = 0  # streams, ever: a new one is to be remembered before its first message
         self.askable: bool | None = None  # whether there is a replay socket; None: not known yet
         self._wanted = wanted
         self._streams: dict[tuple[str, str], Stream] = {}
@@ -180,6 +181,7 @@ class Sequencer:
         stream = Stream(session, topic, begin)
         self._queue_up(stream)
         self._streams[stream.key] = stream
+        self.opened += 1
         if len(self._streams) > STREAMS:
             oldest = next((s for s in self._streams.values() if s.done), None)
             self._forget(oldest or next(iter(self._streams.values())))

@@ -30,9 +30,9 @@ SAVE_S = 1.0  # from one writing of the state to the next
 
 def subscribe(
     connect: str = CONNECT,
-    kinds: Sequence[str] = (),
-    sources: Sequence[str] = (),
-    labels: Sequence[str] = (),
+    kinds: str | Sequence[str] = (),
+    sources: str | Sequence[str] = (),
+    labels: str | Sequence[str] = (),
     *,
     resume: Mapping[tuple[str, str], int] | None = None,
     state: str | Path | None = None,
@@ -70,14 +70,15 @@ class Subscription:
     def __init__(
         self,
         connect: str,
-        kinds: Sequence[str],
-        sources: Sequence[str],
-        labels: Sequence[str],
+        kinds: str | Sequence[str],
+        sources: str | Sequence[str],
+        labels: str | Sequence[str],
         resume: Mapping[tuple[str, str], int] | None,
         state: str | Path | None,
         keys: ClientKeys | None,
     ) -> None:
         """See `subscribe`."""
+        kinds, sources, labels = map(_several, (kinds, sources, labels))
         self._kinds = set(kinds or KINDS)
         if unknown := self._kinds - set(KINDS):
             raise UsageError(f"no kind is called '{unknown.pop()}': there is {', '.join(KINDS)}")
@@ -90,6 +91,7 @@ class Subscription:
         if self._state is not None:
             resume = state_file.load(self._state) | dict(resume or {})
         self._saved: Mapping[tuple[str, str], int] = {}
+        self._saved_streams = 0
         self._sequencer = Sequencer(self._follows, resume)
         suffixes = [f"{source}/" for source in sources] or [""]
         kinds_heard = sorted(self._kinds | {"hello", "status"})  # they tell of the others
@@ -186,6 +188,8 @@ class Subscription:
         while True:
             while self._sequencer.ready:
                 message = self._sequencer.ready.popleft()
+                if self._saved_streams != self._sequencer.opened:
+                    self._save()  # else one killed now would start anew, not here
                 if self._takes(message):
                     self._at_hand = message
                     return message
@@ -196,12 +200,13 @@ class Subscription:
             if self._sequencer.ready:
                 continue
             if (live := self._link.take()) is not None:
-                self._silent_at = now + SILENT_S
+                self._silent_at, self._silent_told = now + SILENT_S, ""
                 if isinstance(live, Hello | Status):
                     self._link.name_replay(live.replay)
                 self._sequencer.take(live, now)
                 continue
             self._tend(now)
+            self._mind_silence(now)
             if not self._sequencer.ready:
                 return None
 
@@ -222,6 +227,8 @@ class Subscription:
                 self._lost_told = self.lost.total()
                 kinds = ", ".join(f"{count} of {kind}" for kind, count in self.lost.items())
                 _log.warning("messages lost so far: %s", kinds)
+
+    def _mind_silence(self, now: float) -> None:
         if now >= self._silent_at:
             self._silent_at = now + SILENT_S
             if (why := self._link.why_silent()) != self._silent_told:
@@ -240,6 +247,7 @@ class Subscription:
         return poller.poll(max(1, math.ceil(1000 * wait_s)))
 
     def _save(self) -> None:
+        self._saved_streams = self._sequencer.opened
         if self._state is None or (positions := self.positions) == self._saved:
             return
         try:
@@ -247,3 +255,8 @@ class Subscription:
             self._saved = positions
         except OSError as error:
             _log.warning("cannot write the state %s: %s", self._state, error.strerror)
+
+
+def _several(names: str | Sequence[str]) -> Sequence[str]:
+    """Return the names; a single one need not be in a list."""
+    return [names] if isinstance(names, str) else names

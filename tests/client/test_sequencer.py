@@ -110,6 +110,30 @@ def test_pages_are_asked_for_one_after_the_other():
     assert seqs(one) == [3, 4, 5]
 
 
+def test_an_empty_page_leads_to_the_next():
+    one = Sequencer(only("label"))
+    one.take(hello(0), 0.0)
+    for seq in (0, 5):
+        one.take(label(seq), 0.0)
+    one.answer(*answer(one.request(0.0), [], following=4), 0.0)
+    assert one.request(0.0).from_ == 4
+    assert one.lost == {"label": 3}
+
+
+def test_topics_take_turns():
+    one = Sequencer(only("label", "event"))
+    one.take(hello(0), 0.0)
+    for message in (label(0), label(9), event(0), event(9)):
+        one.take(message, 0.0)
+    asked = []
+    for _ in range(4):
+        request = one.request(0.0)
+        asked.append((request.topic, request.from_))
+        page = [label, event]["event" in request.topic](request.from_)
+        one.answer(*answer(request, [page], following=request.from_ + 1), 0.0)
+    assert asked == [("label/mic/", 1), ("event/mic/", 1), ("label/mic/", 2), ("event/mic/", 2)]
+
+
 def test_patches_are_counted_and_not_asked_for():
     one = Sequencer(only("patch"))
     for seq in (0, 3):
@@ -244,7 +268,7 @@ def test_the_hold_is_bounded_and_what_it_has_no_room_for_is_asked_for(monkeypatc
     monkeypatch.setattr(sequencer, "HELD", 2)
     one = Sequencer(only("label"))
     one.take(hello(0), 0.0)
-    for seq in (0, 2, 3, 4, 5):
+    for seq in (0, 2, 2, 3, 4, 5):  # what comes twice takes no more room
         one.take(label(seq), 0.0)
     one.answer(*answer(one.request(0.0), [label(1)]), 0.0)
     assert seqs(one) == [0, 1, 2, 3]
@@ -360,6 +384,9 @@ def test_each_message_leaves_once_and_in_order_unless_it_is_lost(room, chance, s
     for session, topic, seq in told:
         streams.setdefault((session, topic), []).append(seq)
     assert all(numbers == sorted(numbers) for numbers in streams.values())
+    for kind in ("label", "event", "status"):
+        sessions_of_one = [session for session, topic, _ in told if topic == f"{kind}/mic/"]
+        assert sessions_of_one == sorted(sessions_of_one)
     had = set(told)
     heard = {(m.session, m.topic, m.seq) for m in world.sent if m.session in world.heard}
     missing = heard - had

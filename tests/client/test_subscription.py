@@ -94,6 +94,14 @@ def test_only_what_was_asked_for_comes(publisher):
         assert not mine.lost
 
 
+def test_one_name_need_not_be_in_a_list(publisher):
+    one = publisher()
+    with subscribe(one.endpoint, "label", "mic", "Dog") as mine:
+        one.send(label(0, name="D"))
+        one.send(label(1))
+        assert [received(mine, 1)[0].seq, mine.receive(SETTLED_S)] == [1, None]
+
+
 def test_a_newcomer_has_the_newest_hello_and_label_at_once(publisher):
     one = publisher()
     messages = [hello(0), label(0), label(1)]

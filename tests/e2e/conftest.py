@@ -1,8 +1,7 @@
-"""A virtual microphone, and streamtwl as its users run it: as processes."""
+"""streamtwl as its users run it: as processes."""
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,43 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 STREAMTWL = [sys.executable, "-c", "from streamtwl.cli import main; main()"]
-
-
-class VirtualMic:
-    """A PulseAudio null sink whose monitor is the default input."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.env: dict[str, str] = {}
-        self.plug_in()
-
-    def plug_in(self) -> None:
-        script = ROOT / "tools" / "virtual_mic.sh"
-        exports = subprocess.run(
-            [script, "start", self._folder], capture_output=True, text=True, check=True
-        ).stdout
-        for assignment in exports.replace("export ", "").split():
-            name, _, value = assignment.partition("=")
-            self.env[name] = value
-
-    def unplug(self) -> None:
-        os.kill(int((self._folder / "pid").read_text()), signal.SIGTERM)
-
-    def play(self, sound: Path) -> subprocess.Popen:
-        return subprocess.Popen(["paplay", sound], env=os.environ | self.env)
-
-
-@pytest.fixture(scope="session")
-def virtual_mic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMic]:
-    for program in ("pulseaudio", "pactl", "paplay"):
-        if shutil.which(program) is None:
-            pytest.skip(f"no {program}: apt-get install pulseaudio pulseaudio-utils")
-    # A Unix socket's path is short, so not under pytest's own folder.
-    mic = VirtualMic(Path(f"/tmp/streamtwl-e2e-{os.getpid()}"))
-    yield mic
-    mic.unplug()
 
 
 class Running:

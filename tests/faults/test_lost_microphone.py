@@ -1,0 +1,76 @@
+"""A microphone that is lost and comes back while a second source goes on."""
+
+import itertools
+import signal
+
+import numpy as np
+import pytest
+
+from streamtwl.messages import Label, Status
+
+HOP = 7680  # samples
+SETTLED = 7  # labels: 3.8 s after opening, ALSA's ages are to be believed
+AWAY = 4  # labels of the other source
+
+
+@pytest.mark.parametrize("how", ["the server ended", "the device unloaded"])
+@pytest.mark.timeout(180)
+def test_it_comes_back_and_the_other_source_has_no_gap(how, virtual_mic, listen, wav, figure):
+    other = wav("other.wav", np.zeros(16_000 * 120))
+    listening = listen("--device", "default", "--file", other, env=virtual_mic.env)
+    lose, restore = {
+        "the server ended": (virtual_mic.unplug, virtual_mic.plug_in),
+        "the device unloaded": (virtual_mic.unload, virtual_mic.load),
+    }[how]
+
+    def labels(source: str) -> list[Label]:
+        return [m for m in listening.messages if isinstance(m, Label) and m.source == source]
+
+    def states(source: str) -> list[str]:
+        told = [m for m in listening.messages if isinstance(m, Status) and m.source == source]
+        return [state for state, _ in itertools.groupby(m.state for m in told)]
+
+    def more(source: str, count: int) -> None:
+        enough = len(labels(source)) + count
+        listening.until(lambda _: len(labels(source)) >= enough)
+
+    more("mic", SETTLED)
+    lose()
+    listening.until(lambda _: states("mic")[-1] == "lost")
+    more("other", AWAY)
+    restore()
+    listening.until(lambda _: states("mic")[-1] == "listening")
+    more("mic", SETTLED)
+    listening.process.send_signal(signal.SIGINT)
+    listening.until(lambda _: states("mic")[-1] == states("other")[-1] == "ended")
+    assert listening.process.wait(15) == 0
+
+    assert len({message.session for message in listening.messages}) == 1
+    went_on = labels("other")
+    assert [label.seq for label in went_on] == list(range(went_on[0].seq, went_on[-1].seq + 1))
+    assert set(np.diff([label.position for label in went_on[:-1]])) == {HOP}  # the end cuts a hop
+    assert states("other")[-2:] == ["listening", "ended"]
+    assert "lost" not in states("other")
+    assert [s for s in states("mic") if s != "opening"] == [
+        "listening",
+        "lost",
+        "listening",
+        "ended",
+    ]
+
+    mic = labels("mic")
+    jumps = [b.position - a.position for a, b in itertools.pairwise(mic[:-1])]
+    gap = max(range(len(jumps)), key=jumps.__getitem__)
+    assert jumps.count(HOP) == len(jumps) - 1
+    by_clock = mic[-2].captured_at - mic[gap].captured_at
+    by_position = (mic[-2].position - mic[gap].position) / 16_000
+    assert by_position == pytest.approx(by_clock, abs=0.3)  # the timeline went on
+    status = [m for m in listening.messages if isinstance(m, Status) and m.source == "mic"][-1]
+    assert status.reopened >= 1
+    assert status.dropped_samples > 16_000
+    assert status.dropped_windows >= 2
+    figure(
+        f"microphone lost ({how})",
+        f"for {status.dropped_samples / 16_000:.1f} s, {status.dropped_windows} windows; the other "
+        f"source's {len(went_on)} labels without a gap",
+    )
