@@ -168,7 +168,7 @@ class FixedLag(nn.Module):
             ahead = torch.exp(evidence[:, lag]) * backward
             backward = stays * ahead + (1 - stays) * (ahead @ prior)[:, None]
             backward = backward / backward.sum(dim=-1, keepdim=True)
-            joint = beliefs[:, lag + 1] * backward + 1e-12
+            joint = (beliefs[:, lag + 1] * backward).clamp_min(1e-12)  # 0 before the stream began
             now_believed.append(joint / joint.sum(dim=-1, keepdim=True))
         kept = torch.cat((beliefs.flatten(1), evidence.flatten(1), steps_s), dim=1)
         return torch.stack(now_believed, dim=1)[..., :-1], kept

@@ -146,6 +146,7 @@ def test_step_by_step_is_as_from_scratch_over_200_patches(kind, request):
             known = 0 if first == 0 else reasoner.capacity // 2
             expected = scratch(made, *heard[stream], first, last)[known:]
             given = np.stack(told[stream][first + known : last])
+            assert np.isfinite(given).all()
             worst = max(worst, float(np.abs(given - expected).max()))
             first, rebases = last - reasoner.capacity // 2, rebases + 1
             if last == 200:
