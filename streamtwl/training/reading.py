@@ -169,9 +169,9 @@ def _draw_batch(
         return torch.randint(high, (count,), generator=generator)
 
     samples = 0 if reader.soft else SAMPLES[int(pick(len(SAMPLES), 1))]
-    length = _patches(samples, reader)
-    rows = max(1, TOKENS // (length * (samples + 1)) // (2 if reader.soft else 1))
     n, n_patches = data.posteriors.shape[:2]
+    length = min(n_patches, _patches(samples, reader))
+    rows = max(1, TOKENS // (length * (samples + 1)) // (2 if reader.soft else 1))
     stream = pick(n, rows)[:, None]
     patch = pick(n_patches - length + 1, rows)[:, None] + torch.arange(length)
     posteriors = data.posteriors[stream, patch]

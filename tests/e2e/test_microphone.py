@@ -140,7 +140,11 @@ def test_the_subscriber_of_the_readme(run, tmp_path):
     program = readme.split("```python\n")[1].split("```")[0]
     assert len(program.strip().split("\n")) <= 10
     bind = f"tcp://127.0.0.1:{next(ports)}"
-    (tmp_path / "subscriber.py").write_text(program.replace("tcp://127.0.0.1:5577", bind))
+    there = program.replace("subscribe(kinds", f'subscribe("{bind}", kinds')
+    there = there.replace('"Siren"', '"Knock"')
+    assert bind in there
+    assert "Knock" in there
+    (tmp_path / "subscriber.py").write_text(there)
     heard = tmp_path / "heard.txt"
     with heard.open("w") as out:
         subscriber = subprocess.Popen([sys.executable, tmp_path / "subscriber.py"], stdout=out)
