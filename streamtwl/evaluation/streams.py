@@ -116,12 +116,14 @@ def training_streams(
 
 
 def stream(name: str, plan: scenes.Plan, snr_db: float, scorer: Scorer) -> Stream:
-    """Return a planned scene, scored; from the cache, which knows files by their paths."""
+    """Return a planned scene, scored; from the cache where its files are what they were."""
     events = [
         Sound(event.part.label, event.onset / SAMPLE_RATE, event.offset / SAMPLE_RATE)
         for event in plan.events
     ]
-    asked = hashlib.sha256(f"{plan}/{snr_db}/{scorer.key}".encode()).hexdigest()
+    files = [*(stretch.file for stretch in plan.background), *(e.part.file for e in plan.events)]
+    versions = [(found.st_size, found.st_mtime_ns) for found in map(Path.stat, files)]
+    asked = hashlib.sha256(f"{plan}/{versions}/{snr_db}/{scorer.key}".encode()).hexdigest()
     cached = scorer.folder / f"scene-{asked}.npy"
     if cached.exists():
         posteriors = np.load(cached)

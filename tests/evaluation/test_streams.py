@@ -1,6 +1,7 @@
 """Streams to train on: scenes of clips made here, scored by YAMNet."""
 
 import itertools
+import os
 from itertools import chain
 
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 import soundfile
 
 from streamtwl.errors import UsageError
-from streamtwl.evaluation import streams
+from streamtwl.evaluation import scenes, streams
 from streamtwl.evaluation.datasets import Clip
 from streamtwl.evaluation.posteriors import Scorer
-from streamtwl.evaluation.scenes import Plan
+from streamtwl.evaluation.scenes import Event, Plan, Stretch
 from streamtwl.evaluation.streams import Material, Stream, materials, positions, training_streams
 from streamtwl.evaluation.timeline import Sound
 from streamtwl.features.window import WINDOW
@@ -208,6 +209,24 @@ def test_the_second_time_posteriors_are_read_from_the_cache(clips, corpus, score
     for a, b in zip(made, again, strict=True):
         np.testing.assert_array_equal(a.posteriors + 1, b.posteriors)
     assert sorted(scorer.folder.iterdir()) == kept
+
+
+def test_a_corpus_made_again_at_the_same_place_is_not_read_from_the_cache(
+    clips, corpus, scorer, tmp_path
+):
+    piece = tmp_path / "piece.wav"
+    part = scenes.read_parts(clips[:1])[0]
+    plan = Plan(2 * RATE, (Stretch(piece, 0, 2 * RATE, 0.0),), (Event(part, 0, 0.0),), -20.0)
+    rng = np.random.default_rng(1)
+    scored = []
+    for number in range(2):  # of the same size, and at once
+        soundfile.write(piece, 0.1 * rng.standard_normal(2 * RATE), RATE)
+        scenes.read.cache_clear()  # as another process would find it
+        os.utime(piece, ns=(0, number))
+        scored.append(streams.stream("a", plan, 5.0, scorer).posteriors)
+    assert not np.allclose(*scored)
+    np.testing.assert_array_equal(streams.stream("a", plan, 5.0, scorer).posteriors, scored[1])
+    assert len(list(scorer.folder.iterdir())) == 2
 
 
 def test_another_snr_or_model_is_not_read_from_the_cache(clips, corpus, scorer):
