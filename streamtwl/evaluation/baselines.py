@@ -169,6 +169,7 @@ class Streams:
     sounding: np.ndarray  # bool[n, T, L] at each window's end
     recently: np.ndarray  # bool[n, T, L] at some moment of the window
     ahead: np.ndarray  # float64[n, T, L]: share of the time until the next decision
+    cleaner: torch.Tensor | None = None  # float32[n, T, C]: what the posteriors are in less noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +201,14 @@ def arrays(streams: Sequence[Stream], labels: Sequence[str]) -> Streams:
             overlap = np.minimum(until, sound.offset_s) - np.maximum(at, sound.onset_s)
             ahead[n, :, i] += overlap.clip(min=0) / np.maximum(until - at, 1e-9)
     elapsed_s = [steps.elapsed(stream.positions[:n_patches], SAMPLE_RATE) for stream in streams]
+    cleaner = [each.cleaner[:n_patches] for each in streams if each.cleaner is not None]
     return Streams(
         torch.from_numpy(np.stack([stream.posteriors[:n_patches] for stream in streams])),
         torch.from_numpy(np.stack(elapsed_s)),
         sounding,
         recently,
         ahead.clip(max=1.0),
+        torch.from_numpy(np.stack(cleaner)) if cleaner else None,
     )
 
 
@@ -396,4 +399,7 @@ def joined(parts: Sequence[Streams]) -> Streams:
         np.concatenate([part.sounding[:, :n_patches] for part in parts]),
         np.concatenate([part.recently[:, :n_patches] for part in parts]),
         np.concatenate([part.ahead[:, :n_patches] for part in parts]),
+        torch.cat([part.cleaner[:, :n_patches] for part in parts if part.cleaner is not None])
+        if all(part.cleaner is not None for part in parts)
+        else None,
     )

@@ -7,7 +7,7 @@ recording and no piece of background.
 import hashlib
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from streamtwl.features.window import WINDOW
 SCENE_S = 120.0
 TRAINING_SNR_DB = (0.0, 25.0)
 TEST_SNR_DB = (20.0, 10.0, 5.0)
+CLEANER_DB = 20.0
 TRAINING_SCENES = 120
 VALIDATION_SCENES = 40
 VALIDATION_SHARE = 4  # one piece of background in so many is validation's
@@ -36,6 +37,7 @@ class Stream:
     positions: np.ndarray  # int64[n], where each patch's window ends
     posteriors: np.ndarray  # float32[n, C]
     truth: list[Sound]
+    cleaner: np.ndarray | None = None  # float32[n, C]: the same scene in less noise, for a teacher
 
     def sounding(self, labels: Sequence[str], before_s: float = 0.0) -> np.ndarray:
         """Return bool[n, L]: which labels sound `before_s` before each window's end."""
@@ -99,10 +101,12 @@ def training_streams(
     scorer: Scorer,
     progress: Callable[[int, int], None],
     crop: bool = False,
+    cleaner: bool = False,
 ) -> list[Stream]:
     """Return scenes at SNRs drawn from TRAINING_SNR_DB, the same for the same seed.
 
-    With `crop` half of the sounds are cut short: see `scenes.cropped`.
+    With `crop` half of the sounds are cut short: see `scenes.cropped`; with `cleaner` each scene is
+    also scored in CLEANER_DB less noise.
     """
     parts = scenes.read_parts(material.clips)
     streams = []
@@ -110,7 +114,12 @@ def training_streams(
         rng = np.random.default_rng([*seed, number])
         heard = scenes.cropped(rng, parts) if crop else parts
         plan = scenes.plan_scene(rng, heard, material.packages, SCENE_S)
-        streams.append(stream(f"{number:03}", plan, rng.uniform(*TRAINING_SNR_DB), scorer))
+        snr_db = rng.uniform(*TRAINING_SNR_DB)
+        made = stream(f"{number:03}", plan, snr_db, scorer)
+        if cleaner:
+            less_noise = stream(made.name, plan, snr_db + CLEANER_DB, scorer)
+            made = replace(made, cleaner=less_noise.posteriors)
+        streams.append(made)
         progress(number + 1, count)
     return streams
 

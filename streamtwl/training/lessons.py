@@ -36,8 +36,12 @@ def prepare(
     seed: Sequence[int],
     scorer: Scorer,
     progress: Progress,
+    cleaner: bool = False,
 ) -> Lessons:
-    """Make the scenes and score them; raises UsageError for clips that make none."""
+    """Make the scenes and score them; raises UsageError for clips that make none.
+
+    With `cleaner` they are also scored in less noise: see `streams.training_streams`.
+    """
     labels = sorted({clip.label for clip in clips})
     to_fit, to_choose, _ = streams.materials(clips, corpus, test_fold, seed[0])
     fit: list[Streams] = []
@@ -47,7 +51,13 @@ def prepare(
 
     for number, part in enumerate(streams.by_source(to_fit, PARTS, seed[0])):
         made = streams.training_streams(
-            part, streams.TRAINING_SCENES, [*seed, number], scorer, count, crop=True
+            part,
+            streams.TRAINING_SCENES,
+            [*seed, number],
+            scorer,
+            count,
+            crop=True,
+            cleaner=cleaner,
         )
         fit.append(baselines.arrays(made, labels))
     made = streams.training_streams(
@@ -56,6 +66,7 @@ def prepare(
         [*seed, PARTS],
         scorer,
         lambda done, total: progress(CHOOSING, done, total),
+        cleaner=cleaner,
     )
     lessons = Lessons(fit, baselines.arrays(made, labels), labels)
     sounding = lessons.whole.sounding.any(axis=1).any(axis=0)

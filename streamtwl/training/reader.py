@@ -3,7 +3,7 @@
 A patch is K samples and a boundary token, or, in the soft trace, one token: the boundary with the
 posterior's expectation of a sample's embedding. At each boundary the body's last hidden state is
 read out: L labels now, and L for each of the `lags` patches before, as they look by now. A residual
-path adds what a fixed-lag HMM smoother makes of the posteriors themselves.
+path adds what a filter that looks back makes of the posteriors themselves.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from streamtwl.reasoners.gpt2 import INPUTS, OUTPUTS, cache_names
 from streamtwl.trace import N_BINS
 from streamtwl.training.bodies import Body
 from streamtwl.training.export import write
-from streamtwl.training.steps import FixedLag
+from streamtwl.training.steps import Residual
 
 CONTEXT = 512  # tokens
 SURE = 1e-4  # the residual's beliefs are kept this far from 0 and 1
@@ -32,7 +32,7 @@ class Reader(nn.Module):
         labels: int,
         lags: int,
         soft: bool = False,
-        residual: FixedLag | None = None,
+        residual: Residual | None = None,
         bare: bool = False,
     ) -> None:
         """Take a body; `bare` leaves the confidence bins of the samples out."""
@@ -40,6 +40,7 @@ class Reader(nn.Module):
         self.body = body
         self.soft, self.bare = soft, bare
         self.context = CONTEXT
+        self.tau = 1.0
         self.categories = categories
         self.shape = (1 + lags, labels)
         self.symbols = nn.Embedding(categories + 1, body.width)  # the last is the boundary
@@ -68,7 +69,8 @@ class Reader(nn.Module):
         embedded = self.symbols(tokens[..., 0]) + bins
         added = None
         if self.soft:
-            shares = posterior / posterior.sum(dim=-1, keepdim=True).clamp_min(1e-9)
+            shares = posterior.clamp_min(1e-9) ** (1 / self.tau)
+            shares = shares / shares.sum(dim=-1, keepdim=True)
             octave = torch.floor(torch.log2(posterior.clamp_min(1e-9))) + 13
             bin_of = octave.clamp(0, N_BINS - 1).long()
             in_bins = torch.zeros(*posterior.shape[:-1], N_BINS).scatter_add(-1, bin_of, shares)

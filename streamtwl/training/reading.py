@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from streamtwl.evaluation.baselines import Streams
 from streamtwl.training.reader import Reader, draw, log_odds
-from streamtwl.training.steps import FixedLag
+from streamtwl.training.steps import Residual
 
 SAMPLES = (1, 2, 4, 8, 16)  # K, one of them a batch
 HORIZON_PATCHES = 64
@@ -27,20 +27,20 @@ class Readings:
 
     posteriors: Tensor  # float32[n, T, C]
     believed: Tensor | None  # float32[n, T, B, L] log-odds of the residual path
-    target: Tensor  # float32[n, T, B, L]: share of a patch's hop in which the label sounds
+    target: Tensor  # float32[n, T, B, L]: in [0, 1], for a patch and those before it
 
 
-def readings(streams: Streams, residual: FixedLag | None, lags: int) -> Readings:
-    """Return streams with what the residual path makes of them."""
+def readings(streams: Streams, residual: Residual | None, target: Tensor, lags: int) -> Readings:
+    """Return streams with what the residual path makes of them, and the target of each patch."""
     believed = None if residual is None else log_odds(believe(residual, streams))
-    ahead = torch.from_numpy(streams.ahead).float()
-    target = [functional.pad(ahead, (0, 0, lag, 0))[:, : ahead.shape[1]] for lag in range(lags + 1)]
-    return Readings(streams.posteriors, believed, torch.stack(target, dim=2))
+    n_patches = target.shape[1]
+    shifted = [functional.pad(target, (0, 0, lag, 0))[:, :n_patches] for lag in range(lags + 1)]
+    return Readings(streams.posteriors, believed, torch.stack(shifted, dim=2))
 
 
 @torch.no_grad()
-def believe(residual: FixedLag, streams: Streams) -> Tensor:
-    """Return float32[n, T, 1 + lags, L] beliefs of the fixed-lag smoother."""
+def believe(residual: Residual, streams: Streams) -> Tensor:
+    """Return float32[n, T, 1 + lags, L] beliefs of a residual path."""
     state = torch.zeros(len(streams.posteriors), residual.state_size)
     beliefs = []
     for t in range(streams.posteriors.shape[1]):

@@ -19,6 +19,7 @@ from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.training import bodies, lessons, reader, reading, steps
 from streamtwl.training.lessons import Lessons
 from streamtwl.training.reader import Reader
+from streamtwl.training.tasks import Closed, Open, Task, names_of
 
 MODELS, CHECKING, FINAL = "HMM filter", "to choose the epochs", "to keep"
 STAGES = (lessons.FITTING, lessons.CHOOSING, MODELS, CHECKING, FINAL)
@@ -35,6 +36,7 @@ class Recipe:
     trained: str = "all"  # or "embedding": the body stays frozen
     soft: bool = True
     residual: bool = True
+    open: bool = False  # AudioSet's categories, not the data set's labels
     epochs: int = 8
     hop_s: float = 0.48
     seed: int = 0
@@ -59,9 +61,11 @@ def train(
     leave_out: Sequence[int],
     recipe: Recipe,
     progress: Progress,
+    names: Path | None = None,
 ) -> Card:
     """Train a reasoner on scenes of a data set's clips; write its file, return its card.
 
+    For the open vocabulary `names` is a table of what labels are called: see `tasks.names_of`.
     `corpus` holds the backgrounds, in which none of the sounds is heard. Folds left out are not
     looked at. Stopped, the same call goes on where it was. Raises UsageError for a data set or a
     name that does not fit.
@@ -74,18 +78,25 @@ def train(
     config.override(Settings(), {"hop_s": recipe.hop_s})  # refuses what `listen` would refuse
     name = folder.resolve().name
     scorer = Scorer(hop_s=recipe.hop_s)
-    given = lessons.prepare(clips, corpus, None, [recipe.seed], scorer, progress)
+    if recipe.open:
+        names_of({clip.label for clip in clips}, names)  # refuses what has none before any work
+    seed = [recipe.seed, *leave_out]
+    given = lessons.prepare(clips, corpus, None, seed, scorer, progress, cleaner=recipe.open)
     left_out = "".join(f" --leave-out {fold}" for fold in leave_out)
     common: dict[str, Any] = {
         "name": out.stem,
         "backbone": "yamnet",
         "hop_s": recipe.hop_s,
-        "labels": given.labels,
         "data": name,
         "folds": sorted({clip.fold for clip in clips}),
         "command": f"streamtwl train {name} --corpus CORPUS -o {out.name}{left_out}{_said(recipe)}",
         "version": streamtwl.__version__,
     }
+    task: Task
+    if recipe.open:
+        half_life_s = Settings().reasoner.half_life_s
+        task = Open(names_of(given.labels, names), given.labels, half_life_s)
+        return _train_and_write(given, task, recipe, out, common, progress)
     progress(MODELS, 0, 1)
     fitted = baselines.fit_timeline(
         given.whole, given.choose, recipe.seed, lambda _: None, [baselines.FILTER]
@@ -95,6 +106,7 @@ def train(
         card = Card(
             about=f"{baselines.FILTER} over a linear model of single patches",
             kind="recurrent",
+            labels=given.labels,
             on=fitted.on,
             off=fitted.off,
             validation=_figures(fitted, fitted.setting),
@@ -102,14 +114,26 @@ def train(
         )
         steps.export(fitted.step, len(categories()), card, out)
         return card
-    kept = train_reader(given, fitted, recipe, out.with_suffix(".training"), progress)
-    card = reader_card(kept, recipe, common)
+    task = Closed(given.labels, fitted)
+    return _train_and_write(given, task, recipe, out, common, progress)
+
+
+def _train_and_write(
+    given: Lessons,
+    task: Task,
+    recipe: Recipe,
+    out: Path,
+    common: dict[str, Any],
+    progress: Progress,
+) -> Card:
+    kept = train_reader(given, task, recipe, out.with_suffix(".training"), progress)
+    card = reader_card(kept, task, recipe, common)
     reader.export(kept.reader, recipe.hop_s, card, out)
     return card
 
 
 def train_reader(
-    given: Lessons, fitted: baselines.Chosen, recipe: Recipe, scratch: Path, progress: Progress
+    given: Lessons, task: Task, recipe: Recipe, scratch: Path, progress: Progress
 ) -> Trained:
     """Train a reader on the scenes to fit, choose epochs and thresholds, and train on all scenes.
 
@@ -119,14 +143,15 @@ def train_reader(
     """
     scratch.mkdir(parents=True, exist_ok=True)
     tried: dict[int, tuple[float, dict[str, float]]] = {}
-    first = build(given, given.fit, fitted, recipe)
-    choose = reading.readings(given.choose, first.residual, baselines.LAGS)
+    first = build(task, given.fit, recipe)
+    choose = task.readings(given.choose, first.residual)
 
     def check(epoch: int) -> None:
-        scores = reading.read(first, choose, SAMPLES, recipe.seed)
-        now = torch.from_numpy(scores[:, :, 0])
-        loss = torch.nn.functional.binary_cross_entropy(now, choose.target[:, :, 0])
-        _, thresholds = baselines.pick_best([({}, scores[:, :, 0])], given.choose)
+        now = reading.read(first, choose, SAMPLES, recipe.seed)[:, :, 0]
+        loss = torch.nn.functional.binary_cross_entropy(
+            torch.from_numpy(now), choose.target[:, :, 0]
+        )
+        _, thresholds = baselines.pick_best([({}, task.judged(now))], given.choose)
         tried[epoch] = loss.item(), thresholds
         torch.save(tried, scratch / "tried.pt")
 
@@ -134,7 +159,7 @@ def train_reader(
         tried = torch.load(scratch / "tried.pt", weights_only=False)
     reading.fit(
         first,
-        lesson_readings(given.fit, fitted, recipe),
+        lesson_readings(task, given.fit, recipe),
         recipe.seed,
         recipe.epochs,
         scratch / "first.pt",
@@ -144,10 +169,10 @@ def train_reader(
     epochs = min(tried, key=lambda epoch: tried[epoch][0])
     thresholds = tried[epochs][1]
     everything = [*given.fit, given.choose]
-    final = build(given, everything, fitted, recipe)
+    final = build(task, everything, recipe)
     reading.fit(
         final,
-        lesson_readings(everything, fitted, recipe),
+        lesson_readings(task, everything, recipe),
         recipe.seed,
         epochs,
         scratch / "final.pt",
@@ -157,40 +182,33 @@ def train_reader(
     return Trained(final, epochs=epochs, **thresholds)
 
 
-def build(
-    given: Lessons,
-    parts: Sequence[baselines.Streams],
-    fitted: baselines.Chosen,
-    recipe: Recipe,
-) -> Reader:
+def build(task: Task, parts: Sequence[baselines.Streams], recipe: Recipe) -> Reader:
     """Return a reader that nothing was taught yet, over a residual path fitted on these parts."""
     body = bodies.load(recipe.body, recipe.seed)
     if recipe.trained == "embedding":
         body.requires_grad_(False)
-    residual = _residual(parts, fitted) if recipe.residual else None
-    made = Reader(body, len(categories()), len(given.labels), baselines.LAGS, recipe.soft, residual)
-    return made
+    residual = task.residual(parts) if recipe.residual else None
+    return Reader(body, len(categories()), len(task.labels), task.lags, recipe.soft, residual)
 
 
 def lesson_readings(
-    parts: Sequence[baselines.Streams], fitted: baselines.Chosen, recipe: Recipe
+    task: Task, parts: Sequence[baselines.Streams], recipe: Recipe
 ) -> reading.Readings:
     """Return what a reader reads of each part, its residual path fitted on the others."""
     made = []
     for part in parts:
         others = [other for other in parts if other is not part]
-        residual = _residual(others, fitted) if recipe.residual else None
-        made.append(reading.readings(part, residual, baselines.LAGS))
+        made.append(task.readings(part, task.residual(others) if recipe.residual else None))
     return reading.joined(made)
 
 
-def reader_card(kept: Trained, recipe: Recipe, common: dict[str, Any]) -> Card:
+def reader_card(kept: Trained, task: Task, recipe: Recipe, common: dict[str, Any]) -> Card:
     """Return the card of a reader."""
-    residual = f"{baselines.FILTER}, {baselines.LAGS} patches back" if recipe.residual else ""
     return Card(
         about=f"{recipe.body} reads the {'soft' if recipe.soft else 'sampled'} trace"
-        + (f", beside the {baselines.FILTER}" if recipe.residual else ""),
+        + (f", beside {task.about}" if recipe.residual else ""),
         kind="gpt2",
+        labels=task.labels,
         on=kept.on,
         off=kept.off,
         trace=TraceCard(
@@ -200,18 +218,11 @@ def reader_card(kept: Trained, recipe: Recipe, common: dict[str, Any]) -> Card:
             samples=(0, 0) if recipe.soft else (reading.SAMPLES[0], reading.SAMPLES[-1]),
             temperature=1.0,
             context=kept.reader.context,
-            residual=residual,
+            residual=task.about if recipe.residual else "",
         ),
         validation=_figures(kept, {"epochs": kept.epochs}),
         **common,
     )
-
-
-def _residual(parts: Sequence[baselines.Streams], fitted: baselines.Chosen) -> steps.FixedLag:
-    setting = fitted.setting
-    patch = baselines.fit_patch_model(baselines.joined(parts), setting["penalty"])
-    one = steps.Filter(patch, setting["duration_s"], setting["exponent"])
-    return steps.FixedLag(one, baselines.LAGS).requires_grad_(False)
 
 
 def _figures(kept: Trained | baselines.Chosen, more: Mapping[str, float]) -> dict[str, float]:
@@ -230,4 +241,5 @@ def _said(recipe: Recipe) -> str:
         trace = "soft" if recipe.soft else "sampled"
         kind = f" --body {recipe.body} --train {recipe.trained} --trace {trace}"
         kind += f"{'' if recipe.residual else ' --no-residual'} --epochs {recipe.epochs}"
+        kind += " --open" if recipe.open else ""
     return f"{kind} --seed {recipe.seed} --hop {recipe.hop_s:g}"

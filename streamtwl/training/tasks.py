@@ -1,0 +1,159 @@
+"""What a reader learns to say: a data set's own labels, or the open vocabulary."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamtwl.errors import UsageError
+from streamtwl.evaluation import baselines
+from streamtwl.evaluation.baselines import Chosen, Streams
+from streamtwl.ontology import categories, everyday, parents
+from streamtwl.training import reading, steps
+from streamtwl.training.reading import Readings
+
+LAGS = baselines.LAGS  # patches that a reader of a data set's labels thinks over
+OPEN_LAGS = 2
+UNHEARD = 0.01  # a sound none of whose names the teacher hears is taught by its first name
+
+
+class Task(Protocol):
+    """Labels, what a reader's residual path makes of them, and what it should say."""
+
+    labels: list[str]
+    about: str  # the residual path
+    lags: int
+
+    def residual(self, parts: Sequence[Streams]) -> steps.Residual:
+        """Return the residual path, fitted on these parts."""
+        ...
+
+    def readings(self, streams: Streams, residual: steps.Residual | None) -> Readings:
+        """Return what a reader is trained on."""
+        ...
+
+    def judged(self, scores: np.ndarray) -> np.ndarray:
+        """Return float32[n, T, L] scores of the data set's labels."""
+        ...
+
+
+class Closed:
+    """A data set's labels, over an HMM filter on a linear model of single patches."""
+
+    lags = LAGS
+    about = f"{baselines.FILTER}, {LAGS} patches back"
+
+    def __init__(self, labels: list[str], fitted: Chosen) -> None:
+        self.labels = labels
+        self._setting = fitted.setting
+
+    def residual(self, parts: Sequence[Streams]) -> steps.FixedLag:
+        """Return the HMM filter, with the setting that the validation split chose for it."""
+        setting = self._setting
+        patch = baselines.fit_patch_model(baselines.joined(parts), setting["penalty"])
+        one = steps.Filter(patch, setting["duration_s"], setting["exponent"])
+        return steps.FixedLag(one, LAGS).requires_grad_(False)
+
+    def readings(self, streams: Streams, residual: steps.Residual | None) -> Readings:
+        """Return streams with the share of the next hop in which each label sounds."""
+        return reading.readings(streams, residual, torch.from_numpy(streams.ahead).float(), LAGS)
+
+    def judged(self, scores: np.ndarray) -> np.ndarray:
+        """They are the data set's labels."""
+        return scores
+
+
+class Open:
+    """AudioSet's categories, over the pooled posterior.
+
+    The teacher is the backbone itself, told more: it hears the scene also in less noise, and the
+    next two windows, which cover the hop that a decision is for. Where a data set's label has names
+    among the categories, the truth corrects the teacher: while it sounds its likeliest name gets 1,
+    the others in proportion, and what they are kinds of at least as much; else they get 0.
+    """
+
+    lags = OPEN_LAGS
+    labels = list(categories())
+
+    def __init__(
+        self, taught: Mapping[str, list[int]], truth: list[str], half_life_s: float
+    ) -> None:
+        """`taught` gives categories of data set's labels, `truth` all of these in their order."""
+        self._taught = taught
+        self._truth = truth
+        self._half_life_s = half_life_s
+        self.about = (
+            f"posteriors pooled with a half-life of {half_life_s:g} s, {OPEN_LAGS} patches back"
+        )
+
+    def residual(self, parts: Sequence[Streams]) -> steps.Pooled:
+        """Return the evidence, which has nothing to fit."""
+        return steps.Pooled(len(self.labels), self._half_life_s, OPEN_LAGS)
+
+    def readings(self, streams: Streams, residual: steps.Residual | None) -> Readings:
+        """Return streams with what the teacher says of them."""
+        return reading.readings(streams, residual, self._teach(streams), OPEN_LAGS)
+
+    def judged(self, scores: np.ndarray) -> np.ndarray:
+        """Return the best score among each label's names."""
+        return np.stack(
+            [scores[..., self._taught[label]].max(axis=-1) for label in self._taught], -1
+        )
+
+    def _teach(self, streams: Streams) -> Tensor:
+        """Return float32[n, T, C]."""
+        heard = streams.posteriors
+        if streams.cleaner is not None:
+            heard = torch.maximum(heard, streams.cleaner)
+        padded = torch.cat((heard, heard[:, -1:], heard[:, -1:]), dim=1)
+        target = (padded[:, 1:-1] + padded[:, 2:]) / 2
+        ahead = torch.from_numpy(streams.ahead).float()
+        for label, names in self._taught.items():
+            share = ahead[:, :, self._truth.index(label), None]
+            said = target[:, :, names]
+            most = said.max(dim=-1, keepdim=True).values
+            first = torch.zeros(len(names))
+            first[0] = 1.0
+            target[:, :, names] = share * torch.where(most > UNHEARD, said / most, first)
+        for name in {name for names in self._taught.values() for name in names}:
+            for above in _ancestors(name):
+                target[:, :, above] = torch.maximum(target[:, :, above], target[:, :, name])
+        return target
+
+
+def names_of(labels: Iterable[str], table: Path | None) -> dict[str, list[int]]:
+    """Return the categories that each label names: by a table, or by being called the same.
+
+    The table has the columns category and audioset, names set off by |, as esc50_audioset.csv. A
+    label may be an everyday sound's name. Raises UsageError for a label that has none.
+    """
+    index = {name.lower(): i for i, name in enumerate(categories())}
+    known = {name: [name] for name in categories()} | dict(everyday())
+    listed = {name.lower(): list(names) for name, names in known.items()}
+    if table is not None:
+        with table.open(newline="") as file:
+            for row in csv.DictReader(file):
+                listed[row["category"].lower()] = row["audioset"].split("|")
+    found = {}
+    for label in labels:
+        names = listed.get(label.lower()) or listed.get(label.lower().replace("_", " ")) or []
+        if not names:
+            raise UsageError(
+                f"'{label}' is none of AudioSet's names: rename its folder (see `streamtwl labels "
+                "--all`), or name a table with --names"
+            )
+        found[label] = [index[name.lower()] for name in names]
+    return found
+
+
+def _ancestors(category: int) -> set[int]:
+    above, found = list(parents()[category]), set[int]()
+    while above:
+        parent = above.pop()
+        found.add(parent)
+        above.extend(parents()[parent])
+    return found
