@@ -1,6 +1,7 @@
 """Labelled clips: ESC-50's layout, or a folder per class; split so that no recording leaks."""
 
 import csv
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from streamtwl.errors import UsageError
+
+_log = logging.getLogger(__name__)
 
 AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"}
 FOLDS = 5
@@ -30,7 +33,8 @@ def load(folder: Path, seed: int = 0) -> list[Clip]:
     ESC-50's layout (`meta/*.csv` with filename, fold, category and src_file, sound in `audio/`)
     keeps its published folds. A folder per class gets five folds, stratified by class, every file
     taken for a recording of its own; where files are cut from one recording, use ESC-50's layout,
-    which can say so. Raises UsageError for anything else.
+    which can say so. Files that are not AUDIO are passed over with a warning. Raises UsageError for
+    anything else.
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}")
@@ -83,9 +87,16 @@ def _published(folder: Path, table: Path) -> list[Clip]:
     needed = {"filename", "fold", "category"}
     if not rows or not needed <= rows[0].keys():
         raise UsageError(f"{table} takes the columns {', '.join(sorted(needed))}, src_file")
+    wrong = [row["fold"] for row in rows if not str(row["fold"]).isdecimal()]
+    if wrong:
+        raise UsageError(f"{table}: the fold '{wrong[0]}' is no number")
+    sounds = folder / "audio"
+    absent = [row["filename"] for row in rows if not (sounds / row["filename"]).is_file()]
+    if absent:
+        raise UsageError(f"{table} names {len(absent)} file(s) that {sounds} has not: {absent[0]}")
     return [
         Clip(
-            folder / "audio" / row["filename"],
+            sounds / row["filename"],
             row["category"],
             row.get("src_file") or row["filename"],
             int(row["fold"]),
@@ -95,8 +106,15 @@ def _published(folder: Path, table: Path) -> list[Clip]:
 
 
 def _folder_per_class(folder: Path, seed: int) -> list[Clip]:
-    paths = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in AUDIO)
+    found = sorted(path for path in folder.glob("*/[!.]*") if path.is_file())
+    paths = [path for path in found if path.suffix.lower() in AUDIO]
     labels = [path.parent.name for path in paths]
+    others = [path for path in found if path.suffix.lower() not in AUDIO]
+    if others:
+        said = _passed_over(folder, others, set(labels))
+        if not paths:
+            raise UsageError(said)
+        _log.warning(said)
     if not paths or min(Counter(labels).values()) < FOLDS:
         return []
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
@@ -107,3 +125,15 @@ def _folder_per_class(folder: Path, seed: int) -> list[Clip]:
         Clip(path, label, str(path.relative_to(folder)), fold_of[i])
         for i, (path, label) in enumerate(zip(paths, labels, strict=True))
     ]
+
+
+def _passed_over(folder: Path, others: Sequence[Path], labels: set[str]) -> str:
+    """Say which files of a data set are not read."""
+    kinds = Counter(path.suffix.lower() or "no ending" for path in others).most_common()
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
+    empty = sorted({path.parent.name for path in others} - labels)
+    nothing = f", all there is of {', '.join(empty)}" if empty else ""
+    return (
+        f"{folder}: {len(others)} file(s) passed over ({counts}){nothing}; "
+        f"it reads {', '.join(sorted(AUDIO))}: convert the others, as with ffmpeg"
+    )
