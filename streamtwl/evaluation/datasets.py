@@ -31,15 +31,15 @@ def load(folder: Path, seed: int = 0) -> list[Clip]:
     """Return the clips of a data set, in the order of their paths.
 
     ESC-50's layout (`meta/*.csv` with filename, fold, category and src_file, sound in `audio/`)
-    keeps its published folds. A folder per class gets five folds, stratified by class, every file
-    taken for a recording of its own; where files are cut from one recording, use ESC-50's layout,
-    which can say so. Files that are not AUDIO are passed over with a warning. Raises UsageError for
-    anything else.
+    keeps its published folds; without the column fold it gets five, no src_file in two of them. A
+    folder per class gets five folds, every file taken for a recording of its own; where files are
+    cut from one recording, use ESC-50's layout, which can say so. Folds are stratified by class.
+    Files that are not AUDIO are passed over with a warning. Raises UsageError for anything else.
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}")
     tables = sorted((folder / "meta").glob("*.csv"))
-    clips = _published(folder, tables[0]) if tables else _folder_per_class(folder, seed)
+    clips = _published(folder, tables[0], seed) if tables else _folder_per_class(folder, seed)
     if len({clip.label for clip in clips}) < 2:
         raise UsageError(
             f"{folder} is no data set: it takes ESC-50's layout (meta/*.csv and audio/), "
@@ -81,28 +81,48 @@ def refuse_leaks(training: Sequence[Clip], test: Sequence[Clip]) -> None:
         )
 
 
-def _published(folder: Path, table: Path) -> list[Clip]:
+def _published(folder: Path, table: Path, seed: int) -> list[Clip]:
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    needed = {"filename", "fold", "category"}
+    needed = {"filename", "category"}
     if not rows or not needed <= rows[0].keys():
-        raise UsageError(f"{table} takes the columns {', '.join(sorted(needed))}, src_file")
-    wrong = [row["fold"] for row in rows if not str(row["fold"]).isdecimal()]
-    if wrong:
-        raise UsageError(f"{table}: the fold '{wrong[0]}' is no number")
+        raise UsageError(f"{table} takes the columns {', '.join(sorted(needed))}, fold, src_file")
     sounds = folder / "audio"
     absent = [row["filename"] for row in rows if not (sounds / row["filename"]).is_file()]
     if absent:
         raise UsageError(f"{table} names {len(absent)} file(s) that {sounds} has not: {absent[0]}")
+    labels = [row["category"] for row in rows]
+    sources = [row.get("src_file") or row["filename"] for row in rows]
+    if "fold" in rows[0]:
+        wrong = [row["fold"] for row in rows if not str(row["fold"]).isdecimal()]
+        if wrong:
+            raise UsageError(f"{table}: the fold '{wrong[0]}' is no number")
+        folds = [int(row["fold"]) for row in rows]
+    else:
+        folds = _folds_by_source(table, labels, sources, seed)
     return [
-        Clip(
-            sounds / row["filename"],
-            row["category"],
-            row.get("src_file") or row["filename"],
-            int(row["fold"]),
-        )
-        for row in rows
+        Clip(sounds / row["filename"], label, source, fold)
+        for row, label, source, fold in zip(rows, labels, sources, folds, strict=True)
     ]
+
+
+def _folds_by_source(
+    table: Path, labels: Sequence[str], sources: Sequence[str], seed: int
+) -> list[int]:
+    """Return five folds, stratified by class, no recording in two of them."""
+    recordings = Counter(label for label, _ in set(zip(labels, sources, strict=True)))
+    scarce = min(recordings, key=lambda label: recordings[label])
+    if recordings[scarce] < FOLDS:
+        raise UsageError(
+            f"{table} has no column fold, and {scarce} is of {recordings[scarce]} recording(s): "
+            f"it takes {FOLDS} to make folds"
+        )
+    folds = [0] * len(labels)
+    splits = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splits.split(labels, labels, sources), 1):
+        for i in held_out:
+            folds[i] = fold
+    return folds
 
 
 def _folder_per_class(folder: Path, seed: int) -> list[Clip]:

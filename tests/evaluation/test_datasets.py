@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import soundfile
@@ -101,3 +103,36 @@ def test_a_table_that_does_not_fit_its_sounds_is_refused_in_words(tmp_path, row,
     (tmp_path / "meta" / "own.csv").write_text(table)
     with pytest.raises(UsageError, match=said):
         load(tmp_path)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write ESC-50's layout without folds: of so many recordings of bell, two clips of each."""
+
+    def write(recordings: int):
+        for name in ("meta", "audio"):
+            (tmp_path / name).mkdir()
+        rows = ["filename,category,src_file"]
+        for label, count in (("bell", recordings), ("dog", 9)):
+            for source, take in itertools.product(range(count), "ab"):
+                rows.append(f"{label}{source}{take}.wav,{label},{label}{source}")
+                soundfile.write(
+                    tmp_path / "audio" / f"{label}{source}{take}.wav", np.zeros(160), 16_000
+                )
+        (tmp_path / "meta" / "own.csv").write_text("\n".join(rows))
+        return tmp_path
+
+    return write
+
+
+def test_a_table_without_folds_gets_them_by_recording(table):
+    clips = load(table(5))
+    assert len(clips) == 28
+    for fold in range(1, 6):
+        _, test = split(clips, fold)  # which refuses what leaks
+        assert {clip.label for clip in test} == {"bell", "dog"}
+
+
+def test_too_few_recordings_for_folds_are_refused(table):
+    with pytest.raises(UsageError, match=r"bell is of 4 recording\(s\): it takes 5"):
+        load(table(4))
