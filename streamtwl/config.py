@@ -1,6 +1,7 @@
 """Settings of a pipeline: types, limits and every default, loaded from `pipelines/*.toml`."""
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -65,29 +66,50 @@ class LabelEventSettings(_Section):
             raise ValueError(f"off ({self.off:g}) is above on ({self.on:g}): set both")
 
 
-class EventSettings(LabelEventSettings):
-    """[events]: the same for all labels, unless [events.label."NAME"] says otherwise."""
+class AudioSetSettings(_Section):
+    """[events.audioset]: more of [events], but not for a reasoner with labels of its own."""
 
-    include: list[str] = []  # only these labels; * and ? as in file names; empty: all
     exclude: list[str] = []
     label: dict[str, Any] = {}
 
+
+class EventSettings(_Section):
+    """[events]: the same for all labels, unless [events.label."NAME"] says otherwise."""
+
+    on: Share | None = None  # None: a trained reasoner's own, else as in LabelEventSettings
+    off: Share | None = None
+    min_duration_s: Seconds = 0.0
+    cooldown_s: Seconds = 0.0
+    include: list[str] = []  # only these labels; * and ? as in file names; empty: all
+    exclude: list[str] = []
+    label: dict[str, Any] = {}  # by name or pattern; of those that fit, later ones count more
+    audioset: AudioSetSettings = msgspec.field(default_factory=AudioSetSettings)
+
     def __post_init__(self) -> None:
-        super().__post_init__()
+        LabelEventSettings(**self._shared())
         for label in self.label:
             self.rule(label)
 
     def rule(self, label: str) -> LabelEventSettings:
         """Return when events of `label` begin and end."""
-        shared = {name: getattr(self, name) for name in LabelEventSettings.__struct_fields__}
-        own = {name.lower(): rule for name, rule in self.label.items()}.get(label.lower(), {})
-        if not isinstance(own, dict):
-            raise ValueError(f'label."{label}": it takes a table, as {{ on = 0.3, off = 0.1 }}')
+        asked = self._shared()
+        for pattern, own in self.label.items():
+            if not isinstance(own, dict):
+                raise ValueError(
+                    f'label."{pattern}": it takes a table, as {{ on = 0.3, off = 0.1 }}'
+                )
+            if fnmatch(label.lower(), pattern.lower()):
+                asked |= own
         try:
-            return msgspec.convert(shared | own, LabelEventSettings)
+            return msgspec.convert(asked, LabelEventSettings)
         except msgspec.ValidationError as error:
             problem = _explain(str(error), LabelEventSettings)
             raise ValueError(f'label."{label}": {problem}') from None
+
+    def _shared(self) -> dict[str, Any]:
+        """Return what is set for all labels."""
+        values = {name: getattr(self, name) for name in LabelEventSettings.__struct_fields__}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class PublishSettings(_Section):

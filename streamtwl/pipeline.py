@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from reactivex import Observable, Subject
@@ -18,13 +18,14 @@ from reactivex import operators as ops
 
 from streamtwl.audio.block import Block
 from streamtwl.backbones.yamnet import YamNet
-from streamtwl.config import EventSettings, Settings, override
+from streamtwl.config import EventSettings, LabelEventSettings, Settings, override
 from streamtwl.errors import UsageError
 from streamtwl.events import Change, EventTracker
 from streamtwl.features.window import Windower
 from streamtwl.models import registry
 from streamtwl.ontology import categories, check_names, vocabulary
 from streamtwl.reasoners import graph
+from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.decision import Decision, Reasoner
 from streamtwl.reasoners.evidence import Evidence
 from streamtwl.reasoners.gpt2 import Gpt2
@@ -75,6 +76,7 @@ class Pipeline:
 
         Where the sound is `paced`, thinking on ends before the next window is due.
         """
+        self.settings = settings
         self.windower = Windower(settings.hop_s)
         self.reasoner = reasoner
         self.tracer = Tracer(sources, settings.trace, settings.hop_s)
@@ -150,21 +152,26 @@ def build(settings: Settings, sources: list[str], paced: bool = False) -> Pipeli
     Raises ConfigError or UsageError where the settings name a label that does not exist.
     """
     reasoner = _reasoner(settings)
+    settings = override(settings, _events(settings.events, reasoner))
     check_names(settings.events.label, "[events.label]", reasoner.labels)
     check_names(settings.events.include, "events.include", reasoner.labels)
     check_names(settings.events.exclude, "events.exclude", reasoner.labels)
-    if isinstance(reasoner, Recurrent | Gpt2):  # it brings the thresholds that were chosen with it
-        own = set(reasoner.labels)  # the shipped rules speak of AudioSet's "Noise", not of "noise"
-        events = settings.events
-        changes = {
-            "events.on": reasoner.card.on,
-            "events.off": reasoner.card.off,
-            "events.label": {name: rule for name, rule in events.label.items() if name in own},
-            "events.exclude": [name for name in events.exclude if name in own],
-        }
-        settings = override(settings, changes)
     session = registry.session(registry.find(settings.backbone.model), settings.backbone.threads)
     return Pipeline(settings, sources, YamNet(session), reasoner, paced)
+
+
+def _events(asked: EventSettings, reasoner: Reasoner) -> dict[str, Any]:
+    """Return the changes that make the event settings fit the reasoner; what is asked for wins."""
+    changes: dict[str, Any] = {"events.audioset": {}}
+    brought: Card | LabelEventSettings = LabelEventSettings()
+    if isinstance(reasoner, Recurrent | Gpt2):
+        brought = reasoner.card
+    else:
+        changes["events.exclude"] = [*asked.audioset.exclude, *asked.exclude]
+        changes["events.label"] = asked.audioset.label | asked.label
+    changes["events.on"] = brought.on if asked.on is None else asked.on
+    changes["events.off"] = brought.off if asked.off is None else asked.off
+    return changes
 
 
 def _reasoner(settings: Settings) -> Reasoner:

@@ -74,7 +74,7 @@ class Session:
         paced = all(source.paced for source in sources)
         self._pipeline = build(settings, names, paced)
         intake.needs = self._pipeline.windower.needs
-        self._settings = settings
+        self._settings = self._pipeline.settings
         self._reporter = Reporter(
             names, list(categories()), self._pipeline.reasoner.labels, self._pipeline.reasoner.kind
         )

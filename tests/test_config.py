@@ -1,4 +1,5 @@
 import fnmatch
+import re
 import tomllib
 
 import msgspec
@@ -27,12 +28,16 @@ def test_an_empty_file_is_all_defaults(pipeline):
 
 
 def shipped() -> dict:
-    return tomllib.loads(config.find(config.DEFAULT_PIPELINE).read_text())
+    """With the keys that it only mentions."""
+    text = config.find(config.DEFAULT_PIPELINE).read_text()
+    return tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE))
 
 
-def test_the_shipped_pipeline_is_the_defaults_and_what_events_leave_out():
+def test_the_shipped_pipeline_is_the_defaults_and_what_it_says_of_audiosets_words():
     settings = config.load(config.find(config.DEFAULT_PIPELINE))
-    assert config.override(settings, {"events.exclude": [], "events.label": {}}) == Settings()
+    assert config.override(settings, {"events.audioset": {}}) == Settings()
+    mentioned = {key: shipped()["events"][key] for key in ("on", "off")}
+    assert LabelEventSettings(**mentioned) == LabelEventSettings()
 
 
 def test_the_shipped_pipeline_shows_every_key():
@@ -45,8 +50,8 @@ def test_the_shipped_pipeline_shows_every_key():
 
 
 def test_the_shipped_pipeline_excludes_and_rules_sounds_that_exist():
-    events = shipped()["events"]
-    check_names(events["label"], "[events.label]")
+    events = shipped()["events"]["audioset"]
+    check_names(events["label"], "[events.audioset.label]")
     for pattern in events["exclude"]:
         assert fnmatch.filter(categories(), pattern), pattern
 
@@ -67,6 +72,14 @@ def test_values_of_a_file_are_taken(pipeline):
     alarm = settings.events.rule("Smoke detector, smoke alarm")
     assert alarm == LabelEventSettings(on=0.2, off=0.1)
     assert settings.publish.encoding == "json"
+
+
+def test_rules_go_by_patterns_and_later_ones_count_more(pipeline):
+    toml = '[events]\non = 0.5\n[events.label]\n"*alarm" = { on = 0.3, off = 0.1 }\n'
+    events = config.load(pipeline(toml + '"SMOKE alarm" = { on = 0.2 }')).events
+    assert events.rule("Smoke alarm") == LabelEventSettings(on=0.2, off=0.1)
+    assert events.rule("Car alarm") == LabelEventSettings(on=0.3, off=0.1)
+    assert events.rule("Alarm clock") == LabelEventSettings(on=0.5)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +121,7 @@ def test_values_of_a_file_are_taken(pipeline):
         ("[events]\non = nan", ["events.on"]),
         ("[events]\non = 2", ["events.on", "1"]),
         ("[events]\non = 0.1\noff = 0.2", ["events", "off", "on"]),
+        ("[events]\non = 0.1", ["events", "off (0.2)", "on (0.1)"]),
         ("[events]\ncooldown_s = -1", ["events.cooldown_s", "0"]),
         ("[events]\ncooldown_s = inf", ["events.cooldown_s"]),
         ("[events.label.Dog]\non = 0.1", ["Dog", "off", "on"]),

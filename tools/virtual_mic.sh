@@ -2,12 +2,11 @@
 # A virtual microphone: a PulseAudio server of its own with a null sink, whose monitor is what the
 # ALSA device "default", and so PortAudio, records.
 #
-#   eval "$(tools/virtual_mic.sh start [FOLDER] [RATE])"   start it; sets what the others need
-#   paplay sound.wav                                       speak into it
-#   tools/virtual_mic.sh stop                              end it
+#   eval "$(tools/virtual_mic.sh start [FOLDER])"   start it; sets the variables the others need
+#   paplay sound.wav                                speak into it
+#   tools/virtual_mic.sh stop                       end it
 #
 # FOLDER (default: a new one under /tmp) keeps the server's socket, its pid and the ALSA settings.
-# RATE (default: 48000 Hz) is the microphone's own; PulseAudio resamples what differs from it.
 # Debian packages: libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins
 set -euo pipefail
 
@@ -32,7 +31,7 @@ EOF
     export XDG_RUNTIME_DIR="$folder/run" PULSE_RUNTIME_PATH="$folder/run" PULSE_STATE_PATH="$folder/state"
     export PULSE_SERVER="unix:$folder/run/native"
     pulseaudio -n --daemonize=no --exit-idle-time=-1 --disallow-exit --use-pid-file=no \
-        --load="module-null-sink sink_name=$sink rate=${3:-48000}" \
+        --load="module-null-sink sink_name=$sink rate=48000" \
         --load="module-native-protocol-unix socket=$folder/run/native auth-anonymous=1" \
         >"$folder/pulseaudio.log" 2>&1 </dev/null &
     echo $! >"$folder/pid"

@@ -1,6 +1,7 @@
 """Labelled clips: ESC-50's layout, or a folder per class; split so that no recording leaks."""
 
 import csv
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from streamtwl.errors import UsageError
+
+_log = logging.getLogger(__name__)
 
 AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"}
 FOLDS = 5
@@ -28,14 +31,15 @@ def load(folder: Path, seed: int = 0) -> list[Clip]:
     """Return the clips of a data set, in the order of their paths.
 
     ESC-50's layout (`meta/*.csv` with filename, fold, category and src_file, sound in `audio/`)
-    keeps its published folds. A folder per class gets five folds, stratified by class, every file
-    taken for a recording of its own; where files are cut from one recording, use ESC-50's layout,
-    which can say so. Raises UsageError for anything else.
+    keeps its published folds; without the column fold it gets five, no src_file in two of them. A
+    folder per class gets five folds, every file taken for a recording of its own; where files are
+    cut from one recording, use ESC-50's layout, which can say so. Folds are stratified by class.
+    Files that are not AUDIO are passed over with a warning. Raises UsageError for anything else.
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}")
     tables = sorted((folder / "meta").glob("*.csv"))
-    clips = _published(folder, tables[0]) if tables else _folder_per_class(folder, seed)
+    clips = _published(folder, tables[0], seed) if tables else _folder_per_class(folder, seed)
     if len({clip.label for clip in clips}) < 2:
         raise UsageError(
             f"{folder} is no data set: it takes ESC-50's layout (meta/*.csv and audio/), "
@@ -77,26 +81,60 @@ def refuse_leaks(training: Sequence[Clip], test: Sequence[Clip]) -> None:
         )
 
 
-def _published(folder: Path, table: Path) -> list[Clip]:
+def _published(folder: Path, table: Path, seed: int) -> list[Clip]:
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    needed = {"filename", "fold", "category"}
+    needed = {"filename", "category"}
     if not rows or not needed <= rows[0].keys():
-        raise UsageError(f"{table} takes the columns {', '.join(sorted(needed))}, src_file")
+        raise UsageError(f"{table} takes the columns {', '.join(sorted(needed))}, fold, src_file")
+    sounds = folder / "audio"
+    absent = [row["filename"] for row in rows if not (sounds / row["filename"]).is_file()]
+    if absent:
+        raise UsageError(f"{table} names {len(absent)} file(s) that {sounds} has not: {absent[0]}")
+    labels = [row["category"] for row in rows]
+    sources = [row.get("src_file") or row["filename"] for row in rows]
+    if "fold" in rows[0]:
+        wrong = [row["fold"] for row in rows if not str(row["fold"]).isdecimal()]
+        if wrong:
+            raise UsageError(f"{table}: the fold '{wrong[0]}' is no number")
+        folds = [int(row["fold"]) for row in rows]
+    else:
+        folds = _folds_by_source(table, labels, sources, seed)
     return [
-        Clip(
-            folder / "audio" / row["filename"],
-            row["category"],
-            row.get("src_file") or row["filename"],
-            int(row["fold"]),
-        )
-        for row in rows
+        Clip(sounds / row["filename"], label, source, fold)
+        for row, label, source, fold in zip(rows, labels, sources, folds, strict=True)
     ]
 
 
+def _folds_by_source(
+    table: Path, labels: Sequence[str], sources: Sequence[str], seed: int
+) -> list[int]:
+    """Return five folds, stratified by class, no recording in two of them."""
+    recordings = Counter(label for label, _ in set(zip(labels, sources, strict=True)))
+    scarce = min(recordings, key=lambda label: recordings[label])
+    if recordings[scarce] < FOLDS:
+        raise UsageError(
+            f"{table} has no column fold, and {scarce} is of {recordings[scarce]} recording(s): "
+            f"it takes {FOLDS} to make folds"
+        )
+    folds = [0] * len(labels)
+    splits = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splits.split(labels, labels, sources), 1):
+        for i in held_out:
+            folds[i] = fold
+    return folds
+
+
 def _folder_per_class(folder: Path, seed: int) -> list[Clip]:
-    paths = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in AUDIO)
+    found = sorted(path for path in folder.glob("*/[!.]*") if path.is_file())
+    paths = [path for path in found if path.suffix.lower() in AUDIO]
     labels = [path.parent.name for path in paths]
+    others = [path for path in found if path.suffix.lower() not in AUDIO]
+    if others:
+        said = _passed_over(folder, others, set(labels))
+        if not paths:
+            raise UsageError(said)
+        _log.warning(said)
     if not paths or min(Counter(labels).values()) < FOLDS:
         return []
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
@@ -107,3 +145,15 @@ def _folder_per_class(folder: Path, seed: int) -> list[Clip]:
         Clip(path, label, str(path.relative_to(folder)), fold_of[i])
         for i, (path, label) in enumerate(zip(paths, labels, strict=True))
     ]
+
+
+def _passed_over(folder: Path, others: Sequence[Path], labels: set[str]) -> str:
+    """Say which files of a data set are not read."""
+    kinds = Counter(path.suffix.lower() or "no ending" for path in others).most_common()
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
+    empty = sorted({path.parent.name for path in others} - labels)
+    nothing = f", all there is of {', '.join(empty)}" if empty else ""
+    return (
+        f"{folder}: {len(others)} file(s) passed over ({counts}){nothing}; "
+        f"it reads {', '.join(sorted(AUDIO))}: convert the others, as with ffmpeg"
+    )

@@ -10,6 +10,7 @@ import soundfile
 
 from streamtwl.audio.block import Block
 from streamtwl.audio.resample import Resampler
+from streamtwl.errors import AudioError
 from streamtwl.features.window import Windower
 from streamtwl.models import registry
 
@@ -81,8 +82,11 @@ class Scorer:
 
 
 def read(path: Path) -> np.ndarray:
-    """Return a recording as float32[n], 16 kHz mono."""
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    """Return a recording as float32[n], 16 kHz mono; raises AudioError where it is none."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"'{path}' is not audio: {error.error_string}") from None
     resampler = Resampler(rate)
     return np.concatenate((resampler.push(samples.mean(axis=1)), resampler.flush()))
 

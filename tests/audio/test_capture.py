@@ -7,7 +7,7 @@ import time
 import pytest
 
 from streamtwl.audio import capture
-from streamtwl.audio.capture import choose_input
+from streamtwl.audio.capture import choose_input, rates
 from streamtwl.audio.microphone import Microphone, list_inputs
 from streamtwl.errors import DeviceError
 
@@ -75,6 +75,21 @@ def test_without_a_default_the_first_is_taken():
 def test_without_any_input_the_demo_is_named(wanted):
     with pytest.raises(ValueError, match="--demo"):
         choose_input([], wanted)
+
+
+@pytest.mark.parametrize(
+    ("host_api", "name", "first"),
+    [
+        ("ALSA", "USB Audio: - (hw:1,0)", [16_000, 44_100, 48_000]),
+        ("ALSA", "pulse", [48_000, 44_100, 96_000]),
+        ("ALSA", "default", [48_000, 44_100, 96_000]),
+        ("Core Audio", "MacBook Microphone", [16_000, 44_100, 48_000]),
+    ],
+)
+def test_no_sound_server_is_asked_to_resample_to_16_khz(host_api, name, first):
+    offered = rates({"host_api": host_api, "name": name, "default_rate_hz": 44_100.0})
+    assert offered[:3] == first
+    assert sorted(offered) == [8_000, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000]
 
 
 def run_capture(*arguments, **environment) -> subprocess.CompletedProcess:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -103,6 +104,23 @@ def test_two_microphones_at_once(virtual_mic, run):
         positions = [m["position"] for m in listening.messages("label") if m["source"] == name]
         assert positions[:3] == [15_600, 23_280, 30_960]
         assert positions[-1] >= 4 * 16_000
+
+
+@pytest.mark.timeout(60)
+def test_a_high_tone_comes_through_a_sound_server_as_loud_as_it_is(virtual_mic, run, wav):
+    """PulseAudio's own way from 48 to 16 kHz would take 9 dB off."""
+    seconds = np.arange(3 * 48_000) / 48_000
+    tone = wav("tone.wav", 0.1 * np.sin(2 * np.pi * 7000 * seconds), 48_000)
+    listening = run(
+        *("listen", "--device", "default", "--json", "--duration", "6"),
+        *("--bind", f"tcp://127.0.0.1:{next(ports)}"),
+        env=virtual_mic.env,
+    )
+    listening.wait_for(lambda messages: any(m["kind"] == "patch" for m in messages))
+    virtual_mic.play(tone).wait()
+    assert listening.process.wait(30) == 0, listening.stderr()
+    loudest = max(m["level_dbfs"] for m in listening.messages("patch"))
+    assert loudest == pytest.approx(-23.0, abs=0.5)
 
 
 @pytest.mark.timeout(60)

@@ -7,6 +7,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from streamtwl import cli
+from streamtwl.errors import AudioError
 from streamtwl.evaluation import baselines, clips
 from streamtwl.evaluation.posteriors import Augmentation, Scored, Scorer, white_noise
 
@@ -235,6 +236,12 @@ def test_scores_are_cached_by_content_model_hop_and_change(sounds, monkeypatch, 
     np.testing.assert_array_equal(scorer.score(path, noisy).posteriors, changed.posteriors)
     with pytest.raises(TypeError):
         scorer.score(path, Augmentation("white 0 dB", white_noise(0.0), seed=2))
+
+
+def test_what_is_no_audio_is_named(tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    with pytest.raises(AudioError, match=r"bad\.wav' is not audio"):
+        Scorer().score(tmp_path / "bad.wav")
 
 
 def test_many_samples_come_to_the_root_of_the_mean_posterior():

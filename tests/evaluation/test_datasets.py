@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import soundfile
@@ -63,3 +65,74 @@ def test_what_is_no_data_set_is_refused_in_words(tmp_path, what):
             soundfile.write(folder / label / f"{n}.wav", np.zeros(160), 16_000)
     with pytest.raises(UsageError, match=r"ESC-50|no such folder"):
         load(folder)
+
+
+def test_files_that_are_not_read_are_counted_in_a_warning(folders, caplog):
+    clips = load(folders)
+    assert not caplog.records
+    for name in ("dog/a.m4a", "dog/b.M4A", "dog/notes.txt", "cat/a.m4a", "dog/.hidden"):
+        (folders / name).parent.mkdir(exist_ok=True)
+        (folders / name).write_bytes(b"")
+    assert load(folders) == clips
+    (record,) = caplog.records
+    assert "4 file(s) passed over (3 .m4a, 1 .txt), all there is of cat" in record.getMessage()
+
+
+def test_where_no_file_is_read_their_kinds_are_named(tmp_path):
+    for label in ("bell", "dog"):
+        (tmp_path / label).mkdir()
+        for n in range(7):
+            (tmp_path / label / f"{n}.m4a").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"14 file\(s\) passed over \(14 \.m4a\).*\.flac"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("b.wav,2,bell,2", r"names 1 file\(s\) that .*audio has not: b\.wav"),
+        ("a.wav,two,bell,2", "fold 'two' is no number"),
+        ("a.wav", "fold 'None' is no number"),
+    ],
+)
+def test_a_table_that_does_not_fit_its_sounds_is_refused_in_words(tmp_path, row, said):
+    for name in ("meta", "audio"):
+        (tmp_path / name).mkdir()
+    soundfile.write(tmp_path / "audio" / "a.wav", np.zeros(160), 16_000)
+    table = f"filename,fold,category,src_file\na.wav,1,dog,1\n{row}\n"
+    (tmp_path / "meta" / "own.csv").write_text(table)
+    with pytest.raises(UsageError, match=said):
+        load(tmp_path)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write ESC-50's layout without folds: of so many recordings of bell, two clips of each."""
+
+    def write(recordings: int):
+        for name in ("meta", "audio"):
+            (tmp_path / name).mkdir()
+        rows = ["filename,category,src_file"]
+        for label, count in (("bell", recordings), ("dog", 9)):
+            for source, take in itertools.product(range(count), "ab"):
+                rows.append(f"{label}{source}{take}.wav,{label},{label}{source}")
+                soundfile.write(
+                    tmp_path / "audio" / f"{label}{source}{take}.wav", np.zeros(160), 16_000
+                )
+        (tmp_path / "meta" / "own.csv").write_text("\n".join(rows))
+        return tmp_path
+
+    return write
+
+
+def test_a_table_without_folds_gets_them_by_recording(table):
+    clips = load(table(5))
+    assert len(clips) == 28
+    for fold in range(1, 6):
+        _, test = split(clips, fold)  # which refuses what leaks
+        assert {clip.label for clip in test} == {"bell", "dog"}
+
+
+def test_too_few_recordings_for_folds_are_refused(table):
+    with pytest.raises(UsageError, match=r"bell is of 4 recording\(s\): it takes 5"):
+        load(table(4))

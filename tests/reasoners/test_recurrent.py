@@ -11,12 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from streamtwl import config
 from streamtwl.audio import demo
 from streamtwl.config import Settings, override
 from streamtwl.errors import ModelError, UsageError
 from streamtwl.models import registry
 from streamtwl.ontology import categories
-from streamtwl.pipeline import build
+from streamtwl.pipeline import Pipeline, build
 from streamtwl.reasoners import card as cards
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.recurrent import INPUTS, OUTPUTS, Recurrent
@@ -284,22 +285,62 @@ def test_a_graph_of_other_shapes_is_refused(tmp_path, name, size):
 # In the pipeline
 
 
+def told(pipeline: Pipeline, *scores: float) -> list[tuple[str, str]]:
+    """Return the events of a stream whose second label scores so."""
+    changes = []
+    for hop, score in enumerate(scores):
+        row = np.array([0, score], np.float32)
+        changes += pipeline.events.step(0, 15_600 + 7680 * hop, row, row)
+    return [(phase, event.label) for phase, event in changes + pipeline.events.close(0, 10**6)]
+
+
+BARKING = [("onset", "barking"), ("offset", "barking")]
+
+
 @pytest.mark.usefixtures("yamnet")
 def test_a_pipeline_takes_the_cards_labels_and_thresholds(toy):
     pipeline = build(asking_for(toy), ["mic"])
     assert pipeline.reasoner.labels == LABELS
+    assert (pipeline.settings.events.on, pipeline.settings.events.off) == (0.3, 0.15)
+    assert told(pipeline, 0.29, 0.29) == []
+    assert told(pipeline, 0.31, 0.16, 0.16, 0.31) == BARKING  # with 0.4 and 0.2 it would not
+    assert told(pipeline, 0.31, 0.14, 0.31) == BARKING * 2
 
-    def told(*scores: float) -> list[tuple[str, str]]:
-        changes = []
-        for hop, score in enumerate(scores):
-            row = np.array([0, score], np.float32)
-            changes += pipeline.events.step(0, 15_600 + 7680 * hop, row, row)
-        return [(phase, event.label) for phase, event in changes + pipeline.events.close(0, 10**6)]
 
-    assert told(0.29, 0.29) == []
-    both = [("onset", "barking"), ("offset", "barking")]
-    assert told(0.31, 0.16, 0.16, 0.31) == both  # as a pipeline's own 0.4 and 0.2 would not
-    assert told(0.31, 0.14, 0.31) == both * 2
+@pytest.mark.usefixtures("yamnet")
+@pytest.mark.parametrize(
+    ("events", "scores", "expected"),
+    [
+        ({"on": 0.5}, (0.49, 0.51, 0.16, 0.51), BARKING),
+        ({"on": 0.4, "off": 0.2}, (0.39, 0.41, 0.19, 0.41), BARKING * 2),  # as evidence has them
+        ({"off": 0.2}, (0.31, 0.19, 0.31), BARKING * 2),
+        ({"label": {"Barking": {"on": 0.6}}}, (0.59, 0.61, 0.16), BARKING),
+        ({"label": {"bark*": {"on": 0.6, "off": 0.5}}}, (0.59, 0.61, 0.49, 0.61), BARKING * 2),
+        ({"label": {"alarm": {"on": 0.6}}}, (0.31,), BARKING),
+        ({"exclude": ["BARK*"]}, (0.9,), []),
+        ({"exclude": ["bark"]}, (0.9,), BARKING),
+        ({"include": ["al*"]}, (0.9,), []),
+    ],
+)
+def test_what_the_users_pipeline_says_of_events_goes_before_the_card(toy, events, scores, expected):
+    changes = {f"events.{key}": value for key, value in events.items()}
+    assert told(build(asking_for(toy, **changes), ["mic"]), *scores) == expected
+
+
+@pytest.mark.usefixtures("yamnet")
+def test_a_threshold_that_does_not_fit_the_cards_is_refused_with_both(toy):
+    with pytest.raises(UsageError, match=r"off \(0\.35\) is above on \(0\.3\): set both"):
+        build(asking_for(toy, **{"events.off": 0.35}), ["mic"])
+
+
+@pytest.mark.usefixtures("yamnet")
+def test_the_shipped_rules_for_audiosets_words_do_not_apply_to_its_labels(tmp_path):
+    path = with_card(tmp_path / "toy.onnx", labels=["noise", "Wind"])  # both are AudioSet's too
+    shipped = config.load(config.find(config.DEFAULT_PIPELINE))
+    pipeline = build(override(shipped, {"reasoner.file": str(path)}), ["mic"])
+    scores = np.full(2, 0.31, np.float32)
+    told = [event.label for _, event in pipeline.events.step(0, 15_600, scores, scores)]
+    assert told == ["noise", "Wind"]
 
 
 @pytest.mark.usefixtures("yamnet")
