@@ -29,6 +29,7 @@ from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.decision import Decision, Reasoner
 from streamtwl.reasoners.evidence import Evidence
 from streamtwl.reasoners.gpt2 import Gpt2
+from streamtwl.reasoners.naming import OpenLabels
 from streamtwl.reasoners.recurrent import Recurrent
 from streamtwl.revisions import RevisingTracker
 from streamtwl.trace import Drawn, Tracer
@@ -164,7 +165,7 @@ def _events(asked: EventSettings, reasoner: Reasoner) -> dict[str, Any]:
     """Return the changes that make the event settings fit the reasoner; what is asked for wins."""
     changes: dict[str, Any] = {"events.audioset": {}}
     brought: Card | LabelEventSettings = LabelEventSettings()
-    if isinstance(reasoner, Recurrent | Gpt2):
+    if isinstance(reasoner, Recurrent | Gpt2) and not reasoner.card.open:
         brought = reasoner.card
     else:
         changes["events.exclude"] = [*asked.audioset.exclude, *asked.exclude]
@@ -178,16 +179,15 @@ def _reasoner(settings: Settings) -> Reasoner:
     """Make the reasoner; one from a file has to fit the rest of the pipeline."""
     asked = settings.reasoner
     if not asked.file or asked.file == Evidence.kind:
-        names = vocabulary(settings.labels)
-        return Evidence(names, asked.half_life_s, asked.specific_ratio, asked.floor)
+        return Evidence(_open_labels(settings), asked.half_life_s)
     file = registry.find_reasoner(asked.file)
     reasoner: Recurrent | Gpt2
     if graph.kind(file) == "gpt2":
-        reasoner = Gpt2(file, settings.trace, settings.hop_s)
+        reasoner = Gpt2(file, settings.trace, settings.hop_s, _open_labels(settings))
     else:
         reasoner = Recurrent(file)
     card = reasoner.card
-    if settings.labels != "all":
+    if settings.labels != "all" and not card.open:
         raise UsageError(
             f"--labels {settings.labels}: the reasoner {card.name} has labels of its own "
             f"({', '.join(card.labels[:3])}, ...); leave --labels out"
@@ -210,6 +210,11 @@ def _reasoner(settings: Settings) -> Reasoner:
             settings.hop_s,
         )
     return reasoner
+
+
+def _open_labels(settings: Settings) -> OpenLabels:
+    asked = settings.reasoner
+    return OpenLabels(vocabulary(settings.labels), asked.specific_ratio, asked.floor)
 
 
 def _tracker(reasoner: Reasoner, settings: EventSettings) -> EventTracker | RevisingTracker:

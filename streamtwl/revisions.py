@@ -39,10 +39,10 @@ class RevisingTracker:
         specific: np.ndarray,
         earlier: np.ndarray | None = None,
     ) -> list[Change]:
-        """Take a decision's float32[L] scores and its float32[lags, L] on the patches before.
+        """Take a decision's float32[L] scores and float32[lags, 2, L] on the patches before.
 
-        Returns what is new: onsets, offsets and revisions. Among `scores` a label that yields to a
-        kind of its own counts only once it is on.
+        Returns what is new: onsets, offsets and revisions. A label that yields to a kind of its own
+        (0 among `specific`) counts only once it is on.
         """
         state = self._streams.setdefault(stream, _Stream(deque(maxlen=self._lags + 1)))
         changes: list[Change] = []
@@ -56,8 +56,9 @@ class RevisingTracker:
         now[known] = scores[known]
         state.patches.append((position, now))
         before = list(state.patches)[-2::-1]  # newest first
-        for patch, belief in zip(before, () if earlier is None else earlier, strict=False):
-            patch[1][:] = belief
+        for patch, by_now in zip(before, () if earlier is None else earlier, strict=False):
+            patch[1][:] = by_now[1]
+            patch[1][known] = by_now[0, known]
         return changes + self._compare(state)
 
     def close(self, stream: int, position: int) -> list[Change]:

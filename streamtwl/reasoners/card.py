@@ -36,6 +36,7 @@ class Card(Struct, kw_only=True):
     command: str  # makes it again
     version: str  # of streamtwl
     trace: TraceCard | None = None  # of a gpt2
+    open: bool = False  # the labels are the backbone's categories, for a vocabulary to name
     validation: dict[str, float] = {}  # how it did on the validation split it was chosen by
 
 

@@ -17,7 +17,8 @@ class Decision:
     samples: int = 0  # drawn samples that went into it, over all traces
     traces: int = 0
     refinement: int = 0  # 0 is the first decision on a patch
-    earlier: np.ndarray | None = None  # float32[B, L]: of the B patches before, as they look by now
+    earlier: np.ndarray | None = None  # float32[B, 2, L]: scores and specific of the B patches
+    # before, newest first, as they look by now
 
 
 class Reasoner(Protocol):

@@ -18,7 +18,7 @@ moments.
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from streamtwl.config import TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.decision import Decision
+from streamtwl.reasoners.naming import Naming, OpenLabels, OwnLabels, decide
 from streamtwl.trace import confidence_bin
 
 ENDLESS_S = 1e9
@@ -79,15 +80,27 @@ class _Patch:
 class Gpt2:
     """Steps the graph of a reasoner's file: M traces a stream, a cache a trace."""
 
-    def __init__(self, path: Path, settings: TraceSettings, hop_s: float) -> None:
-        """Load a reasoner's file; raises UsageError where it is none, or the trace does not fit."""
+    def __init__(
+        self,
+        path: Path,
+        settings: TraceSettings,
+        hop_s: float,
+        open_labels: OpenLabels | None = None,
+    ) -> None:
+        """Load a reasoner's file; raises UsageError where it is none, or the trace does not fit.
+
+        `open_labels` names what a file scores that speaks of AudioSet's categories.
+        """
         loaded = graph.load(path, INPUTS, OUTPUTS)
         self._session, self.card, self.sha256 = loaded.session, loaded.card, loaded.sha256
         read = self.card.trace
         if read is None:
             raise UsageError(f"--reasoner {path}: its card does not say how it reads a trace")
         self.kind = self.card.name
-        self.labels = self.card.labels
+        self._naming: Naming = OwnLabels(self.card.labels, self.card.on)
+        if self.card.open and open_labels is not None:
+            self._naming = open_labels
+        self.labels = self._naming.labels
         self.lags = loaded.shapes["scores"][1] - 1
         self._boundary = self.width = loaded.shapes["posterior"][1]
         self._state_size = loaded.shapes["state"][1]
@@ -245,19 +258,12 @@ class Gpt2:
 
     def _decide(self, patch: _Patch, s: int) -> Decision:
         scores = np.mean(patch.scores[s], axis=0)
-        now = scores[0]
-        best = int(now.argmax())
-        confidence = float(now[best])
         readers = [t.reader for t in patch.streams[s].traces[: patch.thought]]
-        return Decision(
-            label=self.labels[best] if confidence >= self.card.on else None,
-            confidence=confidence,
-            scores=now,
-            specific=now,
+        return replace(
+            decide(self._naming, scores[0], scores[1:]),
             samples=self._samples * sum(row.age for row in readers if row is not None),
             traces=len(patch.scores[s]),
             refinement=patch.refinement,
-            earlier=scores[1:],
         )
 
     def _plain(self, patch: _Patch) -> bool:
@@ -265,7 +271,7 @@ class Gpt2:
         for scores in patch.scores:
             now = np.stack(scores)[:, 0]  # traces, labels
             error = now.std(axis=0, ddof=1) / np.sqrt(len(now)) if len(now) > 1 else np.inf
-            if np.any(np.abs(now.mean(axis=0) - self.card.on) < SETTLED * error):
+            if np.any(np.abs(now.mean(axis=0) - self._naming.threshold) < SETTLED * error):
                 return False
         return True
 

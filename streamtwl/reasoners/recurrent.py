@@ -15,6 +15,7 @@ import numpy as np
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.decision import Decision
+from streamtwl.reasoners.naming import OwnLabels, decide
 
 ENDLESS_S = 1e9
 INPUTS = ["posterior", "state", "elapsed_s"]
@@ -35,6 +36,7 @@ class Recurrent:
         size = loaded.shapes["scores"]
         self.lags = size[1] - 1 if len(size) == 3 else 0
         self.labels = self.card.labels
+        self._naming = OwnLabels(self.labels, self.card.on)
         self._zeros = np.zeros(loaded.shapes["state"][1], np.float32)
         self._past: dict[int, tuple[int, np.ndarray]] = {}  # stream: (position, float32[D])
 
@@ -70,7 +72,4 @@ class Recurrent:
 
     def _decide(self, given: np.ndarray) -> Decision:
         scores, earlier = (given[0], given[1:]) if self.lags else (given, None)
-        best = int(scores.argmax())
-        confidence = float(scores[best])
-        label = self.labels[best] if confidence >= self.card.on else None
-        return Decision(label, confidence, scores, scores, earlier=earlier)
+        return decide(self._naming, scores, earlier)

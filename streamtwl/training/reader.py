@@ -3,7 +3,8 @@
 A patch is K samples and a boundary token, or, in the soft trace, one token: the boundary with the
 posterior's expectation of a sample's embedding. At each boundary the body's last hidden state is
 read out: L labels now, and L for each of the `lags` patches before, as they look by now. A residual
-path adds what a filter that looks back makes of the posteriors themselves.
+path adds what a filter that looks back makes of the posteriors; the boundary's embedding then
+carries its beliefs and the posterior's logarithms as well.
 """
 
 from pathlib import Path
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.gpt2 import INPUTS, OUTPUTS, cache_names
 from streamtwl.trace import N_BINS
+from streamtwl.training import steps
 from streamtwl.training.bodies import Body
 from streamtwl.training.export import write
 from streamtwl.training.steps import Residual
 
 CONTEXT = 512  # tokens
+LOG_MEAN, LOG_SCALE = 7.0, 3.0  # bring a posterior's logarithms to about zero mean, unit variance
 SURE = 1e-4  # the residual's beliefs are kept this far from 0 and 1
 
 
@@ -40,7 +43,6 @@ class Reader(nn.Module):
         self.body = body
         self.soft, self.bare = soft, bare
         self.context = CONTEXT
-        self.tau = 1.0
         self.categories = categories
         self.shape = (1 + lags, labels)
         self.symbols = nn.Embedding(categories + 1, body.width)  # the last is the boundary
@@ -54,6 +56,10 @@ class Reader(nn.Module):
             nn.init.zeros_(self.read.weight)
             nn.init.zeros_(self.read.bias)
             self.belief = nn.Linear((1 + lags) * labels, body.width)
+            self.heard = nn.Linear(categories, body.width)
+            self.unheard = nn.Dropout(0.3)
+            nn.init.normal_(self.heard.weight, std=0.005)
+            nn.init.zeros_(self.heard.bias)
             self.scale = nn.Parameter(torch.ones(self.shape))
             self.bias = nn.Parameter(torch.zeros(self.shape))
 
@@ -69,15 +75,15 @@ class Reader(nn.Module):
         embedded = self.symbols(tokens[..., 0]) + bins
         added = None
         if self.soft:
-            shares = posterior.clamp_min(1e-9) ** (1 / self.tau)
-            shares = shares / shares.sum(dim=-1, keepdim=True)
+            shares = posterior / posterior.sum(dim=-1, keepdim=True).clamp_min(1e-9)
             octave = torch.floor(torch.log2(posterior.clamp_min(1e-9))) + 13
             bin_of = octave.clamp(0, N_BINS - 1).long()
             in_bins = torch.zeros(*posterior.shape[:-1], N_BINS).scatter_add(-1, bin_of, shares)
             added = shares @ self.symbols.weight[:-1]
             added = added if self.bare else added + in_bins @ self.bins.weight
         if believed is not None:
-            path = self.belief(believed.flatten(-2))
+            logs = (torch.log(posterior + steps.FLOOR) + LOG_MEAN) / LOG_SCALE
+            path = self.belief(believed.flatten(-2)) + self.heard(self.unheard(logs))
             added = path if added is None else added + path
         if added is None:
             return embedded

@@ -77,18 +77,16 @@ class Open:
     """
 
     lags = OPEN_LAGS
-    labels = list(categories())
 
     def __init__(
         self, taught: Mapping[str, list[int]], truth: list[str], half_life_s: float
     ) -> None:
-        """`taught` gives categories of data set's labels, `truth` all of these in their order."""
+        """`taught` gives categories of a data set's labels, `truth` all of these in their order."""
+        self.labels = list(categories())
         self._taught = taught
         self._truth = truth
         self._half_life_s = half_life_s
-        self.about = (
-            f"posteriors pooled with a half-life of {half_life_s:g} s, {OPEN_LAGS} patches back"
-        )
+        self.about = f"posteriors pooled over {half_life_s:g} s, {OPEN_LAGS} patches back"
 
     def residual(self, parts: Sequence[Streams]) -> steps.Pooled:
         """Return the evidence, which has nothing to fit."""

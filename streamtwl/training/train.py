@@ -209,6 +209,7 @@ def reader_card(kept: Trained, task: Task, recipe: Recipe, common: dict[str, Any
         + (f", beside {task.about}" if recipe.residual else ""),
         kind="gpt2",
         labels=task.labels,
+        open=recipe.open,
         on=kept.on,
         off=kept.off,
         trace=TraceCard(

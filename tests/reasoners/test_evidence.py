@@ -3,6 +3,7 @@ import pytest
 
 from streamtwl.ontology import categories, vocabulary
 from streamtwl.reasoners.evidence import Evidence
+from streamtwl.reasoners.naming import OpenLabels
 
 INDEX = {name: i for i, name in enumerate(categories())}
 NO_SAMPLES = np.zeros((1, 1, 1, 2), np.int16)
@@ -16,7 +17,7 @@ def posterior(**scores: float) -> np.ndarray:
 
 
 def evidence(labels="Dog, Siren", half_life_s=0.5, ratio=0.2, floor=0.1) -> Evidence:
-    return Evidence(vocabulary(labels), half_life_s, ratio, floor)
+    return Evidence(OpenLabels(vocabulary(labels), ratio, floor), half_life_s)
 
 
 def step(reasoner: Evidence, seconds: float, heard: np.ndarray, stream: int = 0):

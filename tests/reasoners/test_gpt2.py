@@ -117,7 +117,7 @@ def scratch(
 
 
 def all_of(decision) -> np.ndarray:
-    return np.concatenate((decision.scores[None], decision.earlier))
+    return np.concatenate((decision.scores[None], decision.earlier[:, 0]))
 
 
 @pytest.mark.parametrize("kind", ["sampled", "soft"])

@@ -1,0 +1,71 @@
+"""How scores become labels: a reasoner's own, or names for AudioSet's categories."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from streamtwl.ontology import Vocabulary
+from streamtwl.reasoners.decision import Decision
+
+
+class Naming(Protocol):
+    """What a reasoner's scores are called."""
+
+    @property
+    def labels(self) -> list[str]:
+        """All the labels, in the order of a decision's scores."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """The confidence from which on a label is in force."""
+        ...
+
+    def label(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (scores, specific), float32[L] each, of what the reasoner scored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLabels:
+    """Each score has a label; none is a kind of another."""
+
+    labels: list[str]
+    threshold: float
+
+    def label(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return float32[L] as it is."""
+        return scores, scores
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLabels:
+    """Scores of the backbone's categories, named by a vocabulary; a parent yields to its kinds."""
+
+    vocabulary: Vocabulary
+    specific_ratio: float
+    threshold: float
+
+    @property
+    def labels(self) -> list[str]:
+        """The vocabulary's."""
+        return self.vocabulary.labels
+
+    def label(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (scores, specific) of float32[C]: see `ontology.py`."""
+        named = self.vocabulary.scores(scores)
+        return named, self.vocabulary.most_specific(named, self.specific_ratio)
+
+
+def decide(naming: Naming, scores: np.ndarray, earlier: np.ndarray | None = None) -> Decision:
+    """Return the decision on a patch, and by now on the B before it.
+
+    Takes float32[L], or float32[C] for the open vocabulary, and float32[B, L or C].
+    """
+    scores, specific = naming.label(scores)
+    best = int(specific.argmax())
+    confidence = float(specific[best])
+    label = naming.labels[best] if confidence >= naming.threshold else None
+    by_now = None if earlier is None else np.stack([naming.label(each) for each in earlier])
+    return Decision(label, confidence, scores, specific, earlier=by_now)
