@@ -251,7 +251,7 @@ def test_a_trace_that_missed_a_patch_is_silent_until_it_knows_enough(sampled, mo
 def test_what_is_plain_is_not_thought_over(sampled):
     reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8), 0.48)
     posteriors, drawn = sounds(1, 0, traces=8)
-    reasoner.card.on = 1.5  # out of reach of any score
+    reasoner._naming = OwnLabels(LABELS, 1.5)  # out of reach of any score
     reasoner.step([0], [15600], drawn, posteriors)
     assert reasoner.settled
     assert reasoner.refine(np.inf) is None
