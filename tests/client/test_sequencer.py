@@ -209,6 +209,35 @@ def test_an_answer_that_comes_too_late_is_no_answer_to_the_next_question():
     assert not one.lost
 
 
+def test_a_late_answer_does_not_speak_for_what_came_after_the_question():
+    one = Sequencer(only("label"))
+    one.take(label(0), 0.0)
+    one.take(status(0, label=2), 0.0)
+    first = one.request(0.0)
+    one.take(status(1, label=4), 1.0)
+    assert one.request(TIMEOUT_S) == first  # as it was
+    one.answer(*answer(first, [label(1), label(2)]), TIMEOUT_S)  # to the first time
+    assert (seqs(one), one.lost) == ([0, 1, 2], {})
+    second = one.request(TIMEOUT_S)
+    one.answer(*answer(first, [label(1), label(2)]), TIMEOUT_S)  # to the second
+    one.answer(*answer(second, [label(3), label(4)]), TIMEOUT_S)
+    assert (seqs(one), one.lost) == ([3, 4], {})
+
+
+def test_a_late_answer_does_not_end_a_session_that_is_over_meanwhile():
+    one = Sequencer(only("label"))
+    one.take(label(0, "old"), 0.0)
+    one.take(status(0, "old", label=1), 0.0)
+    first = one.request(0.0)
+    one.take(hello(0, "new"), 1.0)
+    assert one.request(TIMEOUT_S) == first
+    one.answer(*answer(first, [label(1, "old")]), TIMEOUT_S)
+    rest = one.request(TIMEOUT_S)
+    assert (rest.session, rest.from_, rest.to) == ("old", 2, None)
+    one.answer(*answer(rest, [label(2, "old")]), TIMEOUT_S)
+    assert (seqs(one), one.lost) == ([0, 1, 2], {})
+
+
 def test_after_a_restart_the_end_of_the_old_session_comes_first_and_then_the_new_ones_start():
     one = Sequencer(only("label", "event"))
     one.take(status(0, "old"), 0.0)
@@ -252,6 +281,25 @@ def test_one_resumes_in_a_session_that_is_over():
     one.answer(*answer(request, [label(0, "new")]), 0.0)
     assert [(session, seq) for session, _, seq in left(one)] == [("old", 4), ("new", 0)]
     assert one.positions() == {("new", "label/mic/"): 0}
+
+
+def test_one_resumes_in_a_session_of_which_one_topic_is_had_whole_and_another_is_not():
+    wanted = only("label", "event")
+    one = Sequencer(wanted)
+    one.take(status(0, "old"), 0.0)
+    one.take(label(0, "old"), 0.0)
+    one.take(hello(0, "new"), 0.0)
+    request = one.request(0.0)
+    one.answer(*answer(request, [label(1, "old")]), 0.0)
+    assert (request.topic, seqs(one)) == ("label/mic/", [0, 1])
+    another = Sequencer(wanted, one.positions())  # it was killed here
+    another.take(hello(1, "new"), 0.0)
+    asked = set()
+    while request := another.request(0.0):
+        asked.add((request.session, request.topic, request.from_))
+        another.answer(*answer(request, []), 0.0)
+    assert asked >= {("old", "label/mic/", 2), ("old", "event/mic/", 0)}
+    assert ("old", "label/mic/", 0) not in asked
 
 
 def test_positions_are_what_was_had_and_not_what_has_come():
