@@ -335,24 +335,27 @@ def test_streams_are_bounded(monkeypatch):
 
 
 class World:
-    """A publisher that restarts, a network that loses, repeats and reorders, and a journal."""
+    """A publisher and a subscriber that restart, a network that loses, repeats and reorders."""
 
     KINDS = ("label", "event", "patch", "status")
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, restarts: float) -> None:
         self.chance = chance
+        self.restarts = restarts  # chance of one after each message
         self.sent: list[AnyMessage] = []
         self.journal: set[tuple[str, str, int]] = set()
         self.heard: set[str] = set()
         self.now = 0.0
+        self.one = Sequencer(only(*self.KINDS))
+        self.told: list[tuple[str, str, int]] = []
 
-    def session(self, name: str, one: Sequencer, told: list) -> None:
+    def session(self, name: str) -> None:
         """Publish a session, its last status always heard."""
         chance, last, wire = self.chance, Counter(), []
         if name == "0":
             first = self.message("status", 0, name, last)
             self.sent.append(first)
-            self.hear(first, one, told)  # from here on the first session is followed
+            self.hear(first)  # from here on the first session is followed
             last["status"] += 1
         for _ in range(chance.randrange(1, 40)):
             kind = chance.choice(self.KINDS)
@@ -366,12 +369,12 @@ class World:
             if chance.random() < 0.1 and wire:
                 wire.append(chance.choice(wire))
         for message in wire:
-            self.hear(message, one, told)
+            self.hear(message)
         if chance.random() < 0.5:  # else it was killed
             message = self.message("status", last["status"], name, last)
             self.sent.append(message)
             self.journal.add((name, message.topic, message.seq))
-            self.hear(message, one, told)
+            self.hear(message)
 
     def message(self, kind: str, seq: int, session: str, last: Counter) -> AnyMessage:
         if kind == "status":
@@ -379,23 +382,30 @@ class World:
             return status(seq, session, **newest | {"status": seq})
         return {"label": label, "event": event, "patch": patch}[kind](seq, session)
 
-    def hear(self, message: AnyMessage, one: Sequencer, told: list) -> None:
+    def hear(self, message: AnyMessage) -> None:
         self.heard.add(message.session)
-        one.take(message, self.now)
-        told += left(one)
+        self.one.take(message, self.now)
+        self.told += left(self.one)
         if self.chance.random() < 0.3:
-            self.ask(one, told)
+            self.ask()
+        if self.chance.random() < self.restarts:
+            self.restart(message.session)
 
-    def ask(self, one: Sequencer, told: list, patiently: bool = False) -> None:
+    def restart(self, session: str) -> None:
+        """The subscriber is killed, and another, which is greeted, goes on from its positions."""
+        self.one = Sequencer(only(*self.KINDS), self.one.positions())
+        self.one.take(hello(0, session), self.now)
+
+    def ask(self, patiently: bool = False) -> None:
         """Let the client ask, and answer at once, never, twice, or with a refusal."""
         self.now += 0.1
-        if (request := one.request(self.now)) is None:
+        if (request := self.one.request(self.now)) is None:
             return
         fate = 1.0 if patiently else self.chance.random()
         if fate < 0.2:
             self.now += TIMEOUT_S
         elif fate < 0.3:
-            one.answer(ReplayHeader(error="too many requests"), [], self.now)
+            self.one.answer(ReplayHeader(error="too many requests"), [], self.now)
         else:
             to = 10**9 if request.to is None else request.to
             there = [
@@ -408,25 +418,26 @@ class World:
             page = there[: self.chance.randrange(1, 5)]
             following = there[len(page)].seq if len(page) < len(there) else None
             for _ in range(1 + (fate < 0.4)):
-                one.answer(*answer(request, page, following), self.now)
-        told += left(one)
+                self.one.answer(*answer(request, page, following), self.now)
+        self.told += left(self.one)
 
 
-@pytest.mark.parametrize("room", [1, 3, 10_000])
+@pytest.mark.parametrize(("room", "restarts"), [(1, 0.0), (3, 0.05), (10_000, 0.0), (10_000, 0.1)])
 @given(chance=st.randoms(use_true_random=False), sessions=st.integers(1, 4))
-def test_each_message_leaves_once_and_in_order_unless_it_is_lost(room, chance, sessions):
+def test_each_message_leaves_once_and_in_order_unless_it_is_lost(room, restarts, chance, sessions):
     with pytest.MonkeyPatch.context() as patching:
         patching.setattr(sequencer, "HELD", room)
         patching.setattr(sequencer, "TRIES", 10**6)  # a test of its own has them run out
-        one, world, told = Sequencer(only(*World.KINDS)), World(chance), []
-        one.take(hello(0, "0"), 0.0)
+        world = World(chance, restarts)
+        world.one.take(hello(0, "0"), 0.0)
         for number in range(sessions):
-            world.session(str(number), one, told)
-        while one.due(world.now) is not None:
-            world.now = one.due(world.now)
-            world.ask(one, told, patiently=True)
+            world.session(str(number))
+        while (due := world.one.due(world.now)) is not None:
+            world.now = due
+            world.ask(patiently=True)
 
-    assert not one.ready
+    told = world.told
+    assert not world.one.ready
     assert len(told) == len(set(told))
     streams: dict[tuple[str, str], list[int]] = {}
     for session, topic, seq in told:
@@ -444,4 +455,5 @@ def test_each_message_leaves_once_and_in_order_unless_it_is_lost(room, chance, s
     for session, topic, seq in missing & world.journal:
         assert (session, topic, seq) not in behind
         assert session == live
-    assert len(behind) <= one.lost.total() <= len(missing)
+    if not restarts:  # a subscriber counts its own losses
+        assert len(behind) <= world.one.lost.total() <= len(missing)
