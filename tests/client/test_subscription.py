@@ -94,6 +94,22 @@ def test_only_what_was_asked_for_comes(publisher):
         assert not mine.lost
 
 
+def test_an_event_that_fitted_comes_to_its_end_though_it_was_another_labels(publisher):
+    one = publisher()
+    begun, other = event(0), event(1)
+    other.id, other.label = "another", "Cat"
+    revised, after = event(2), event(3)
+    revised.phase, revised.label = "revised", "Cat"
+    after.phase, after.label = "offset", "Cat"
+    with subscribe(one.endpoint, ["event"], labels=["dog"]) as mine:
+        while mine.receive(0.1) is None:
+            one.send(begun)
+        for message in (other, revised, after):
+            one.send(message)
+        assert received(mine, 2) == [revised, after]
+        assert mine.receive(SETTLED_S) is None
+
+
 def test_one_name_need_not_be_in_a_list(publisher):
     one = publisher()
     with subscribe(one.endpoint, "label", "mic", "Dog") as mine:
