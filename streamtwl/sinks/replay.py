@@ -99,13 +99,13 @@ class ReplayServer:
                 raise _Refused(f"too many requests: at most {limit}, wait and ask again")
             request = _request(frames)
             header = ReplayHeader(session=request.session, topic=request.topic, from_=request.from_)
-            page = self._page(request, header)
+            page = [_in(encoding, payload) for payload in self._page(request, header)]
         except _Refused as refusal:
             self.refused += 1
             header.error = str(refusal)
             return [encode(header)]
         self.answered += 1
-        return [encode(header), *(_in(encoding, payload) for payload in page)]
+        return [encode(header), *page]
 
     def _page(self, request: ReplayRequest, header: ReplayHeader) -> list[bytes]:
         """Return the payloads of a page and fill the header."""
@@ -171,7 +171,10 @@ def _request(frames: list[bytes]) -> ReplayRequest:
 
 
 def _in(encoding: Encoding, payload: bytes) -> bytes:
-    """Return a payload in the encoding that was asked for, whatever fields it has."""
+    """Return a payload in the encoding that was asked for, whatever fields it has.
+
+    One that is damaged is given as it is: whoever asked passes it over.
+    """
     stored: Encoding = "json" if payload[:1] == b"{" else "msgpack"
     if stored == encoding:
         return payload
@@ -179,4 +182,7 @@ def _in(encoding: Encoding, payload: bytes) -> bytes:
     encode: Callable[[object], bytes] = msgspec.msgpack.encode
     if stored == "msgpack":
         decode, encode = msgspec.msgpack.decode, msgspec.json.encode
-    return encode(decode(payload))
+    try:
+        return encode(decode(payload))
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+        return payload

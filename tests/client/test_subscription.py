@@ -281,6 +281,19 @@ def test_a_replay_that_does_not_answer_does_not_stop_the_others(publisher, monke
         assert deaf.poll(0)  # it was asked
 
 
+def test_one_damaged_message_in_an_answer_is_lost_and_not_its_page(publisher, journal, caplog):
+    one = publisher()
+    held = [b"\xc1" if seq == 1 else encoded(label(seq)) for seq in range(4)]
+    entries = [Entry("s", "label/mic/", n, time.time(), None, held[n]) for n in range(4)]
+    assert journal.commit(entries, PATIENCE_S)
+    one.send(hello(0, replay=one.replay))
+    one.send(label(4))
+    with subscribe(one.endpoint, ["label"], resume={("s", "label/mic/"): -1}) as mine:
+        assert [message.seq for message in received(mine, 4)] == [0, 2, 3, 4]
+        assert mine.lost == {"label": 1}
+    assert "cannot read" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("why", "said"),
     [
