@@ -150,6 +150,7 @@ class Subscription:
         while (message := self._next()) is None:
             now = time.monotonic()
             await self._poll(zmq.asyncio.Poller(), self._due(now) - now)
+            await asyncio.sleep(0)  # where more is there already, `_poll` does not let them
         return message
 
     def __enter__(self) -> Self:
@@ -179,7 +180,8 @@ class Subscription:
             self._at_hand = None
 
     def _next(self) -> AnyMessage | None:
-        """Return the next message that is wanted, if one is there."""
+        """Return the next message that is wanted, None where none is there or found in a while."""
+        until = time.monotonic() + TEND_S
         while True:
             while self._sequencer.ready:
                 message = self._sequencer.ready.popleft()
@@ -194,6 +196,8 @@ class Subscription:
                 self._tend(now)
             if self._sequencer.ready:
                 continue
+            if now >= until:  # all that comes is of labels that are not wanted
+                return None
             if (live := self._link.take()) is not None:
                 self._silent_at, self._silent_told = now + SILENT_S, ""
                 if isinstance(live, Hello | Status):

@@ -184,6 +184,27 @@ def test_the_same_with_async_for_while_others_run(publisher):
     assert asyncio.run(both()) == list(range(10, count))
 
 
+def unwanted(mine: Subscription) -> None:
+    """Have labels come without an end, none of which is wanted."""
+    seqs = itertools.count()
+    mine._link.take = lambda: label(next(seqs))
+
+
+@pytest.mark.timeout(30)
+def test_a_flood_of_what_is_not_wanted_keeps_nobody_from_stopping(publisher):
+    with subscribe(publisher().endpoint, ["label"], labels=["cat"]) as mine:
+        unwanted(mine)
+        assert mine.receive(0.1) is None
+
+    async def read() -> None:
+        async with subscribe(publisher().endpoint, ["label"], labels=["cat"]) as mine:
+            unwanted(mine)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(mine), 0.1)
+
+    asyncio.run(read())
+
+
 def test_async_waiting_can_be_cancelled_and_taken_up_again(publisher):
     one, message = publisher(), hello(0)
 
