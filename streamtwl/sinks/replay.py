@@ -79,22 +79,23 @@ class ReplayServer:
     def _run(self) -> None:
         while not self._over.is_set():
             if self._socket.poll(POLL_MS):
-                client, *frames = self._socket.recv_multipart()
+                received = self._socket.recv_multipart(copy=False)
+                client, *frames = (frame.bytes for frame in received)
                 delimiter = [b""] if len(frames) > 1 and not frames[0] else []  # a REQ socket's
-                answer = self._answer(client, frames[len(delimiter) :])
+                answer = self._answer(_who(received[0]), frames[len(delimiter) :])
                 try:
                     self._socket.send_multipart([client, *delimiter, *answer], zmq.NOBLOCK)
                 except zmq.ZMQError:
                     self.dropped += 1
         self._socket.close()
 
-    def _answer(self, client: bytes, frames: list[bytes]) -> list[bytes]:
+    def _answer(self, who: bytes, frames: list[bytes]) -> list[bytes]:
         """Return the frames of an answer: a page, or what was wrong."""
         encoding: Encoding = "json" if frames and frames[0][:1] == b"{" else "msgpack"
         encode = msgspec.json.encode if encoding == "json" else msgspec.msgpack.encode
         header = ReplayHeader()
         try:
-            if not self._rate.allows(client, time.monotonic()):
+            if not self._rate.allows(who, time.monotonic()):
                 limit = f"{REQUESTS_PER_S:g} a second"
                 raise _Refused(f"too many requests: at most {limit}, wait and ask again")
             request = _request(frames)
@@ -153,6 +154,14 @@ class RateLimit:
 
 class _Refused(Exception):
     """Why a request gets no page, in words for whoever asked."""
+
+
+def _who(frame: zmq.Frame) -> bytes:
+    """Return whose a frame is: a CURVE key, and where there is none, a connection."""
+    try:
+        return str(frame["User-Id"]).encode()
+    except zmq.ZMQError:
+        return frame.bytes
 
 
 def _request(frames: list[bytes]) -> ReplayRequest:
