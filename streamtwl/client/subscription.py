@@ -181,7 +181,9 @@ class Subscription:
 
     def _next(self) -> AnyMessage | None:
         """Return the next message that is wanted, None where none is there or found in a while."""
-        until = time.monotonic() + TEND_S
+        began = time.monotonic()
+        if began >= self._save_at:
+            self._keep(began)
         while True:
             while self._sequencer.ready:
                 message = self._sequencer.ready.popleft()
@@ -196,7 +198,7 @@ class Subscription:
                 self._tend(now)
             if self._sequencer.ready:
                 continue
-            if now >= until:  # all that comes is of labels that are not wanted
+            if now >= began + TEND_S:  # all that comes is of labels that are not wanted
                 return None
             if (live := self._link.take()) is not None:
                 self._silent_at, self._silent_told = now + SILENT_S, ""
@@ -210,7 +212,7 @@ class Subscription:
                 return None
 
     def _tend(self, now: float) -> None:
-        """Take answers, ask, and say what is to be said."""
+        """Take answers, and ask."""
         self._tend_at = now + TEND_S
         for header, messages in self._link.answers():
             if header.error is not None:
@@ -219,13 +221,15 @@ class Subscription:
         request = self._sequencer.request(now)
         if request is not None:
             self._link.ask(request)
-        if now >= self._save_at:
-            self._save_at = now + SAVE_S
-            self._save()
-            if self.lost.total() > self._lost_told:
-                self._lost_told = self.lost.total()
-                kinds = ", ".join(f"{count} of {kind}" for kind, count in self.lost.items())
-                _log.warning("messages lost so far: %s", kinds)
+
+    def _keep(self, now: float) -> None:
+        """Write the state, and say what was lost."""
+        self._save_at = now + SAVE_S
+        self._save()
+        if self.lost.total() > self._lost_told:
+            self._lost_told = self.lost.total()
+            kinds = ", ".join(f"{count} of {kind}" for kind, count in self.lost.items())
+            _log.warning("messages lost so far: %s", kinds)
 
     def _mind_silence(self, now: float) -> None:
         if now >= self._silent_at:

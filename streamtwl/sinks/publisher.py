@@ -45,10 +45,11 @@ class Publisher:
     for (again, as others see it: drop what was seen by session, topic and seq).
 
     With a journal, labels, events and states are committed before they are published, all that is
-    queued at once; where that fails or takes over 20 ms they go out all the same, `journalled`
-    false. `replay_bind` is where a ReplayServer gives them again ("": nowhere). With `security`
-    only those subscribe, and ask, whose keys are allowed. Raises SinkError where an endpoint cannot
-    be bound, UsageError where it is none, or open to the network without keys and `insecure`.
+    queued at once; where that fails or takes over 20 ms (`lossless`: 5 s) they go out all the same,
+    `journalled` false. `replay_bind` is where a ReplayServer gives them again ("": nowhere). With
+    `security` only those subscribe, and ask, whose keys are allowed. Raises SinkError where an
+    endpoint cannot be bound, UsageError where it is none, or open to the network without keys and
+    `insecure`.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ import zmq
 
 from streamtwl import subscribe
 from streamtwl.client import Subscription, subscription
+from streamtwl.client import state as state_file
 from streamtwl.errors import UsageError
 from streamtwl.messages import AnyMessage
 from streamtwl.sinks.journal import Entry, Journal
@@ -267,6 +268,18 @@ def test_it_goes_on_from_its_state(publisher, tmp_path):
         one.send(hello(0, replay=one.replay))
         assert [each.seq for each in received(mine, 5)] == [1, 2, 3, 4, 5]
         assert not mine.lost
+
+
+def test_its_state_is_kept_also_while_it_has_much_at_hand(publisher, tmp_path, monkeypatch):
+    monkeypatch.setattr(subscription, "SAVE_S", 0.0)
+    one, file, at = publisher(), tmp_path / "state.json", ("s", "label/mic/")
+    for seq in range(100):
+        one.send(label(seq))
+    one.send(hello(0, replay=one.replay))
+    with subscribe(one.endpoint, ["label"], state=file, resume={at: -1}) as mine:
+        for seq in range(50):  # of one page
+            assert mine.receive(PATIENCE_S).seq == seq
+            assert seq == 0 or state_file.load(file) == {at: seq - 1}
 
 
 @pytest.mark.parametrize("content", ["", "{}", '[{"session": 1}]', "\x00\xff"])
