@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
 
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import JournalError, MessageError, UsageError
+from streamtwl.label_filter import LabelFilter
 from streamtwl.messages import SOURCE_NAME, AnyMessage, Event, decode, encode
 from streamtwl.sinks import journal_file
 from streamtwl.sinks.lines import Plain, in_recording
@@ -38,12 +38,6 @@ class Wanted:
     labels: Sequence[str] = ()  # with wildcards, of any case; none: all
     since: float = 0.0  # Unix seconds
     until: float = FOREVER
-
-    def takes(self, message: AnyMessage) -> bool:
-        """Whether the label is one of those wanted."""
-        label = getattr(message, "label", None) or ""
-        patterns = (pattern.lower() for pattern in self.labels)
-        return not self.labels or any(fnmatch(label.lower(), pattern) for pattern in patterns)
 
 
 class Count(msgspec.Struct):
@@ -86,13 +80,14 @@ def moment(said: str, option: str, now: float) -> float:
 def messages(path: Path, wanted: Wanted) -> Iterator[AnyMessage]:
     """Yield the messages in the order of their publication; raises JournalError."""
     topics = f"{wanted.kind}/{wanted.source}/"
+    labels = LabelFilter(wanted.labels)
     with contextlib.closing(journal_file.reader(path)) as connection:
         try:
             rows = connection.execute(_MESSAGES, (topics, wanted.since, wanted.until))
             for (payload,) in rows:
                 with contextlib.suppress(MessageError):  # of a version to come
                     message = decode(payload)
-                    if wanted.takes(message):
+                    if labels.takes(message):
                         yield message
         except sqlite3.Error as error:
             raise JournalError(f"cannot read the journal {path}: {error}") from None
@@ -101,10 +96,12 @@ def messages(path: Path, wanted: Wanted) -> Iterator[AnyMessage]:
 def events(path: Path, wanted: Wanted) -> list[Event]:
     """Return the newest word on each event that sounded in the time wanted, by their onsets."""
     newest: dict[str, Event] = {}
-    for message in messages(path, replace(wanted, until=FOREVER)):  # its end may come later
+    everything = replace(wanted, until=FOREVER, labels=())  # its end, or its label, may come later
+    for message in messages(path, everything):
         if isinstance(message, Event):
             newest[message.id] = message
-    return [event for event in newest.values() if began_at(event) <= wanted.until]
+    labels = LabelFilter(wanted.labels)
+    return [e for e in newest.values() if began_at(e) <= wanted.until and labels.takes(e)]
 
 
 def counts(path: Path, wanted: Wanted, period: str) -> list[Count]:

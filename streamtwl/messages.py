@@ -228,6 +228,7 @@ class _Outline(msgspec.Struct):
     schema: str = SCHEMA
 
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _msgpack_outline = msgspec.msgpack.Decoder(_Outline)
 _json_outline = msgspec.json.Decoder(_Outline)
 
@@ -253,10 +254,10 @@ def decode(payload: bytes) -> AnyMessage:
     as_json = payload[:1] == b"{"
     try:
         message = (_json_decoder if as_json else _msgpack_decoder).decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         try:
             outline = (_json_outline if as_json else _msgpack_outline).decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _UNREADABLE:
             raise MessageError(f"this is no message of streamtwl: {error}") from None
         _check_major(outline.schema)
         if outline.kind not in KINDS:

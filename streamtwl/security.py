@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 SERVER, CLIENT = "server", "client"  # names of keys, unless one chooses
 CLIENTS = "clients"  # the folder with the keys of those who may subscribe
+DOMAIN = b"streamtwl"  # of the guard; without one ZeroMQ lets everybody in who has no guard to ask
 Z85_CHARACTERS = 40  # of a key, as text
 TELL_S = 60.0  # from one line about a refused key to the next
 TOLD = 100  # refused keys remembered for that
@@ -58,8 +59,10 @@ class ServerKeys:
         return cls(public, secret, clients)
 
     def apply(self, one: zmq.Socket) -> None:
-        """Have a socket, not bound yet, take CURVE connections only."""
+        """Have a socket, not bound yet, take CURVE connections only, none where no guard is."""
         one.curve_server = True
+        one.zap_domain = DOMAIN
+        one.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         one.curve_publickey, one.curve_secretkey = self.public, self.secret
 
     def guard(self, context: zmq.Context) -> "ThreadAuthenticator":
@@ -75,7 +78,7 @@ class ServerKeys:
 
         checker = _Checker(self.clients)
         guard = Guard(context)
-        guard.configure_curve_callback(credentials_provider=checker)
+        guard.configure_curve_callback(DOMAIN.decode(), checker)
         guard.start()
         return guard
 
@@ -183,9 +186,9 @@ def _secret_pair(file: Path, made_by: str) -> tuple[bytes, bytes]:
 def _certificate(file: Path, else_do: str) -> tuple[bytes, bytes | None]:
     from zmq.auth import load_certificate
 
-    if not file.is_file():
-        raise UsageError(f"there is no key {file}: {else_do}")
     try:
+        if not file.is_file():
+            raise UsageError(f"there is no key {file}: {else_do}")
         return load_certificate(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the key {file}: {error}") from None

@@ -1,6 +1,7 @@
 import json
 from datetime import datetime
 
+import msgspec
 import pytest
 
 from streamtwl import history
@@ -88,6 +89,21 @@ def test_filters(path):
     assert named(path, source="attic") == ["Howl"]
     assert named(path, since=NOON + HOUR_S) == ["Dog", "Howl", "Doorbell", "Whistling"]
     assert named(path, since=NOON + HOUR_S, until=NOON + 2 * HOUR_S) == ["Dog"]
+
+
+def test_an_event_that_was_revised_is_the_newest_labels(path):
+    onset, offset = event(6, "Cat", 28 * HOUR_S, 2.0)
+    revised = msgspec.structs.replace(offset, seq=14, phase="revised", label="Baby cry")
+    listening = Journal(path, max_age_days=36_500)
+    assert listening.commit(
+        [Entry("s", m.topic, m.seq, NOON + 28 * HOUR_S, m.label, encode(m))
+         for m in (onset, offset, revised)], 10,
+    )  # fmt: skip
+    listening.close()
+    assert named(path, labels=["cat"]) == []
+    assert named(path, labels=["baby*"]) == ["Baby cry"]
+    told = [json.loads(line)["phase"] for line in printed(path, as_json=True, labels=["Cat"])]
+    assert told == ["onset", "offset", "revised"]
 
 
 def test_an_event_that_went_on_at_either_end_is_there_with_its_length(path):

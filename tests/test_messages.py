@@ -228,6 +228,14 @@ def test_what_is_no_message_is_a_message_error(payload):
         decode(payload)
 
 
+@pytest.mark.parametrize("field", [b"\xa8settings", b"\xa8whatever"])
+def test_what_is_nested_beyond_measure_is_a_message_error(field):
+    payload = encode(MESSAGES[0])
+    nested = payload.replace(b"\xa8settings", field + b"\x91" * 100_000 + b"\x90" + b"\xa8settings")
+    with pytest.raises(MessageError):
+        decode(nested)
+
+
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: b"{" + text.encode()))
 def test_nothing_but_a_message_error_comes_of_noise(payload):
     try:

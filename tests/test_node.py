@@ -37,6 +37,11 @@ def node_modules(pytestconfig) -> Path:
     return folder
 
 
+def test_the_readme_shows_the_program_that_is_tested():
+    readme = (PROGRAM.parents[1] / "README.md").read_text()
+    assert PROGRAM.read_text().partition("\n")[2] in readme
+
+
 @pytest.mark.timeout(INSTALL_S + 60)
 def test_the_subscriber_of_the_readme_hears_what_is_published(node_modules):
     shutil.copy(PROGRAM, node_modules)  # imports are looked for beside the program

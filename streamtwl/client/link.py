@@ -76,12 +76,8 @@ class Link:
                 payload = self._live.recv_multipart(zmq.NOBLOCK)[-1]
             except zmq.Again:
                 return None
-            try:
-                return decode(payload)
-            except MessageError as error:
-                if str(error) != self._unread:
-                    self._unread = str(error)
-                    _log.warning("a message that this version cannot read: %s", error)
+            if (message := self._read(payload)) is not None:
+                return message
 
     def name_replay(self, endpoint: str | None) -> None:
         """Ask there from now on."""
@@ -110,15 +106,17 @@ class Link:
                 _log.debug("no room for a request")
 
     def answers(self) -> Iterator[tuple[ReplayHeader, list[AnyMessage]]]:
-        """Yield the answers that are there."""
+        """Yield the answers that are there, without those messages that cannot be read."""
         while self._asking is not None:
             try:
-                header, *payloads = self._asking.recv_multipart(zmq.NOBLOCK)
-                yield _header.decode(header), [decode(payload) for payload in payloads]
+                first, *payloads = self._asking.recv_multipart(zmq.NOBLOCK)
+                header = _header.decode(first)
             except zmq.Again:
                 return
-            except (msgspec.MsgspecError, MessageError, UnicodeDecodeError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 _log.warning("an answer that this version cannot read: %s", error)
+                continue
+            yield header, [m for payload in payloads if (m := self._read(payload)) is not None]
 
     def why_silent(self) -> str:
         """Return what may be the reason why nothing comes, and what to look at."""
@@ -143,6 +141,16 @@ class Link:
     def close(self) -> None:
         """Close the sockets."""
         self._context.destroy(linger=0)
+
+    def _read(self, payload: bytes) -> AnyMessage | None:
+        """Return the message in a payload, None where this version cannot read it."""
+        try:
+            return decode(payload)
+        except MessageError as error:
+            if str(error) != self._unread:
+                self._unread = str(error)
+                _log.warning("a message that this version cannot read: %s", error)
+            return None
 
     def _socket(self, kind: int) -> zmq.Socket:
         one = self._context.socket(kind)

@@ -51,7 +51,7 @@ class Sequencer:
         self._sources: dict[str, Source] = {}
         self._lacking: dict[tuple[str, str], Stream] = {}  # in the order in which to ask
         self._held = 0
-        self._asked: tuple[Stream, ReplayRequest] | None = None
+        self._asked: Stream | None = None  # its `request` is under way
         self._deadline = 0.0  # of the answer; before it of knowing whom to ask
         self._not_before = 0.0  # when to ask again
         self._tries = 0
@@ -92,17 +92,19 @@ class Sequencer:
         if not self._lacking or not self.askable or now < self._not_before:
             return None
         stream = next(iter(self._lacking.values()))
-        to = None if stream.over else min(stream.held, default=stream.newest + 1) - 1
-        request = ReplayRequest(stream.session, stream.topic, stream.next, to)
-        self._asked = stream, request
+        request = stream.request
+        if request is None or request.from_ != stream.next:
+            to = None if stream.over else min(stream.held, default=stream.newest + 1) - 1
+            request = ReplayRequest(stream.session, stream.topic, stream.next, to)
+        self._asked, stream.request = stream, request
         self._deadline = now + TIMEOUT_S
         return request
 
     def answer(self, header: ReplayHeader, messages: Sequence[AnyMessage], now: float) -> None:
         """Take an answer; one to a question that is not open any more is passed over."""
-        if self._asked is None:
+        stream = self._asked
+        if stream is None or (request := stream.request) is None:
             return
-        stream, request = self._asked
         if header.error is not None and not header.session:
             self._failed(now, PAUSE_S)
             return
@@ -112,6 +114,7 @@ class Sequencer:
             self._failed(now, PAUSE_S)
             return
         self._asked, self._tries, self._deadline = None, 0, 0.0
+        stream.request = None
         for message in messages:
             if (message.session, message.topic) == stream.key and message.seq >= stream.next:
                 self.recovered += message.seq not in stream.held
@@ -139,9 +142,13 @@ class Sequencer:
             stream.had = message.seq + 1
 
     def positions(self) -> dict[tuple[str, str], int]:
-        """Return what to resume from: (session, topic): last seq had, -1 for none yet."""
-        open_ = (s for s in self._streams.values() if not s.done or s.had < s.next)
-        return {stream.key: stream.had - 1 for stream in open_}
+        """Return what to resume from: (session, topic): last seq had, -1 for none yet.
+
+        A session is there as long as one of its topics is open: one missing would begin at 0.
+        """
+        streams = self._streams.values()
+        open_ = {s.session for s in streams if not s.done or s.had < s.next}
+        return {stream.key: stream.had - 1 for stream in streams if stream.session in open_}
 
     def _source(self, name: str) -> Source:
         source = self._sources.get(name)
@@ -197,7 +204,7 @@ class Sequencer:
 
     def _forget(self, stream: Stream) -> None:
         self._give_up(stream, None)
-        if self._asked is not None and self._asked[0] is stream:
+        if self._asked is stream:
             self._asked = None
         self._lacking.pop(stream.key, None)
         del self._streams[stream.key]
@@ -260,13 +267,14 @@ class Sequencer:
 
     def _failed(self, now: float, pause_s: float) -> None:
         """Ask again; after several failures on end go on without, and try less for the next."""
-        assert self._asked is not None
-        (stream, request), self._asked = self._asked, None
+        stream, self._asked = self._asked, None
+        assert stream is not None
+        assert stream.request is not None
         self._deadline, self._not_before = 0.0, now + pause_s
         self._tries += 1
         if self._tries >= TRIES:
             self._tries = TRIES - 1
-            self._give_up(stream, request.to)
+            self._give_up(stream, stream.request.to)
 
     def _late(self, now: float) -> bool:
         return bool(self._deadline) and now >= self._deadline

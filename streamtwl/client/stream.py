@@ -1,6 +1,6 @@
 """One topic of one session, as far as a subscriber has it."""
 
-from streamtwl.messages import AnyMessage
+from streamtwl.messages import AnyMessage, ReplayRequest
 
 REPLAYED = ("label", "event", "status")  # kinds that can be asked for again
 
@@ -14,6 +14,8 @@ class Stream:
         self.newest = begin - 1  # the newest seq that there is, as far as we know
         self.had = begin  # all before this the user has had
         self.held: dict[int, AnyMessage] = {}
+        self.request: ReplayRequest | None = None  # not answered: it is repeated as it was, so
+        # that a late answer is not taken for one to a question that goes further
         self.over = False  # a newer session has begun: ask for all that the journal has
         self.done = False  # and that has been answered
         self.before: Stream | None = None  # the same topic's, whose end comes first

@@ -6,7 +6,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +16,8 @@ from streamtwl.client import state as state_file
 from streamtwl.client.link import Link
 from streamtwl.client.sequencer import Sequencer
 from streamtwl.errors import UsageError
-from streamtwl.messages import KINDS, SOURCE_NAME, AnyMessage, Event, Hello, Label, Status
+from streamtwl.label_filter import LabelFilter
+from streamtwl.messages import KINDS, SOURCE_NAME, AnyMessage, Hello, Status
 from streamtwl.security import ClientKeys
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ def subscribe(
     """Subscribe to a listening streamtwl; iterate over what is returned, with `for` or `async for`.
 
     `kinds` (hello, patch, label, event, status), `sources` and `labels` say what is wanted, all of
-    it where they are empty. `labels` takes * and ? and any case; it filters labels and events only.
+    it where they are empty. `labels` takes * and ? and any case; it filters labels and events only,
+    and an event that once fitted comes to its end, also where it is revised to another label.
 
     `state` names a file that remembers what was had, so that a program goes on there when it is
     started again; with `resume` it remembers by itself: `positions` of before, or
@@ -86,7 +87,7 @@ class Subscription:
             if not SOURCE_NAME.fullmatch(source):
                 raise UsageError(f"--source '{source}': it takes a-z, 0-9, _ and -")
         self._sources = set(sources)
-        self._labels = [label.lower() for label in labels]
+        self._wanted = LabelFilter(labels)
         self._state = Path(state) if state is not None else None
         if self._state is not None:
             resume = state_file.load(self._state) | dict(resume or {})
@@ -149,6 +150,7 @@ class Subscription:
         while (message := self._next()) is None:
             now = time.monotonic()
             await self._poll(zmq.asyncio.Poller(), self._due(now) - now)
+            await asyncio.sleep(0)  # where more is there already, `_poll` does not let them
         return message
 
     def __enter__(self) -> Self:
@@ -172,25 +174,22 @@ class Subscription:
         kind, source, *_ = topic.split("/")
         return kind in self._kinds and (not self._sources or source in self._sources)
 
-    def _takes(self, message: AnyMessage) -> bool:
-        if not self._labels or not isinstance(message, Label | Event):
-            return True
-        label = (message.label or "").lower()
-        return any(fnmatch(label, pattern) for pattern in self._labels)
-
     def _done(self) -> None:
         if self._at_hand is not None:
             self._sequencer.had(self._at_hand)
             self._at_hand = None
 
     def _next(self) -> AnyMessage | None:
-        """Return the next message that is wanted, if one is there."""
+        """Return the next message that is wanted, None where none is there or found in a while."""
+        began = time.monotonic()
+        if began >= self._save_at:
+            self._keep(began)
         while True:
             while self._sequencer.ready:
                 message = self._sequencer.ready.popleft()
                 if self._saved_streams != self._sequencer.opened:
                     self._save()  # else one killed now would start anew, not here
-                if self._takes(message):
+                if self._wanted.takes(message):
                     self._at_hand = message
                     return message
                 self._sequencer.had(message)
@@ -199,6 +198,8 @@ class Subscription:
                 self._tend(now)
             if self._sequencer.ready:
                 continue
+            if now >= began + TEND_S:  # all that comes is of labels that are not wanted
+                return None
             if (live := self._link.take()) is not None:
                 self._silent_at, self._silent_told = now + SILENT_S, ""
                 if isinstance(live, Hello | Status):
@@ -211,7 +212,7 @@ class Subscription:
                 return None
 
     def _tend(self, now: float) -> None:
-        """Take answers, ask, and say what is to be said."""
+        """Take answers, and ask."""
         self._tend_at = now + TEND_S
         for header, messages in self._link.answers():
             if header.error is not None:
@@ -220,13 +221,15 @@ class Subscription:
         request = self._sequencer.request(now)
         if request is not None:
             self._link.ask(request)
-        if now >= self._save_at:
-            self._save_at = now + SAVE_S
-            self._save()
-            if self.lost.total() > self._lost_told:
-                self._lost_told = self.lost.total()
-                kinds = ", ".join(f"{count} of {kind}" for kind, count in self.lost.items())
-                _log.warning("messages lost so far: %s", kinds)
+
+    def _keep(self, now: float) -> None:
+        """Write the state, and say what was lost."""
+        self._save_at = now + SAVE_S
+        self._save()
+        if self.lost.total() > self._lost_told:
+            self._lost_told = self.lost.total()
+            kinds = ", ".join(f"{count} of {kind}" for kind, count in self.lost.items())
+            _log.warning("messages lost so far: %s", kinds)
 
     def _mind_silence(self, now: float) -> None:
         if now >= self._silent_at:

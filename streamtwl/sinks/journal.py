@@ -74,10 +74,13 @@ class Journal:
                 raise journal_file.cannot_open(path, str(error)) from None
             self.problem = self._said(error)
             _log.warning("not in the journal: %s", self.problem)
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
         self._over = threading.Event()
-        threading.Thread(target=self._move_log, name="checkpoint", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._run, name="journal", daemon=True),
+            threading.Thread(target=self._move_log, name="checkpoint", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def commit(self, entries: Sequence[Entry], patience_s: float = COMMIT_S) -> bool:
         """Return whether the entries were committed within `patience_s`; one caller at a time.
@@ -110,8 +113,10 @@ class Journal:
         self._over.set()
         with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=CLOSING_S)
-        self._thread.join(CLOSING_S)
-        if self._thread.is_alive():
+        until = time.monotonic() + CLOSING_S
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
             _log.warning("the journal %s did not end in time", self.path)
 
     def _run(self) -> None:
@@ -170,12 +175,14 @@ class Journal:
 
     def _move_log(self) -> None:
         """Move the log into the database now and then: it waits for the disk, commits do not."""
-        while not self._over.wait(CHECKPOINT_S):
+        over = False
+        while not over:  # also at once: SQLite keeps the descriptor for the next time
             with (
                 contextlib.suppress(sqlite3.Error),
                 contextlib.closing(journal_file.connect(self.path, "rw")) as connection,
             ):
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            over = self._over.wait(CHECKPOINT_S)
 
     def _delete(self, chosen: str, *values: float) -> int:
         assert self._connection is not None

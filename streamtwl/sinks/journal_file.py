@@ -27,6 +27,9 @@ CREATE UNIQUE INDEX by_seq ON messages (stream, seq);
 CREATE INDEX by_time ON messages (at);
 CREATE INDEX by_worth ON messages (lasting);
 """
+_FORGET_EMPTY = """
+DELETE FROM streams WHERE NOT EXISTS (SELECT 1 FROM messages WHERE stream = streams.id)
+"""
 
 
 def default_path() -> Path:
@@ -59,6 +62,7 @@ def writer(path: Path) -> sqlite3.Connection:
                 for statement in _LAYOUT.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {LAYOUT}")
+            connection.execute(_FORGET_EMPTY)
     except BaseException:
         connection.close()
         raise

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 QUEUE = 1000  # messages between the worker and the publisher's thread
 SUBSCRIBER_QUEUE = 1000  # messages that one slow subscriber may lag behind
+SUBSCRIPTION_BYTES = 1024  # beyond this ZeroMQ itself hangs up
 BATCH = 256  # messages that share a commit
 LOSSLESS_PATIENCE_S = 5.0  # with one that does not read, where nothing is in real time
 LINGER_MS = 1000  # for what is unsent at the end
@@ -44,10 +45,11 @@ class Publisher:
     for (again, as others see it: drop what was seen by session, topic and seq).
 
     With a journal, labels, events and states are committed before they are published, all that is
-    queued at once; where that fails or takes over 20 ms they go out all the same, `journalled`
-    false. `replay_bind` is where a ReplayServer gives them again ("": nowhere). With `security`
-    only those subscribe, and ask, whose keys are allowed. Raises SinkError where an endpoint cannot
-    be bound, UsageError where it is none, or open to the network without keys and `insecure`.
+    queued at once; where that fails or takes over 20 ms (`lossless`: 5 s) they go out all the same,
+    `journalled` false. `replay_bind` is where a ReplayServer gives them again ("": nowhere). With
+    `security` only those subscribe, and ask, whose keys are allowed. Raises SinkError where an
+    endpoint cannot be bound, UsageError where it is none, or open to the network without keys and
+    `insecure`.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Publisher:
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)  # a full subscriber is an error, so countable
         self._socket.setsockopt(zmq.SNDHWM, SUBSCRIBER_QUEUE)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, SUBSCRIPTION_BYTES)  # of what strangers send
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self.endpoint = self._bind(self._socket, bind, "--bind")
         self.replay: str | None = None  # the endpoint that gives messages again

@@ -79,33 +79,34 @@ class ReplayServer:
     def _run(self) -> None:
         while not self._over.is_set():
             if self._socket.poll(POLL_MS):
-                client, *frames = self._socket.recv_multipart()
+                received = self._socket.recv_multipart(copy=False)
+                client, *frames = (frame.bytes for frame in received)
                 delimiter = [b""] if len(frames) > 1 and not frames[0] else []  # a REQ socket's
-                answer = self._answer(client, frames[len(delimiter) :])
+                answer = self._answer(_who(received[0]), frames[len(delimiter) :])
                 try:
                     self._socket.send_multipart([client, *delimiter, *answer], zmq.NOBLOCK)
                 except zmq.ZMQError:
                     self.dropped += 1
         self._socket.close()
 
-    def _answer(self, client: bytes, frames: list[bytes]) -> list[bytes]:
+    def _answer(self, who: bytes, frames: list[bytes]) -> list[bytes]:
         """Return the frames of an answer: a page, or what was wrong."""
         encoding: Encoding = "json" if frames and frames[0][:1] == b"{" else "msgpack"
         encode = msgspec.json.encode if encoding == "json" else msgspec.msgpack.encode
         header = ReplayHeader()
         try:
-            if not self._rate.allows(client, time.monotonic()):
+            if not self._rate.allows(who, time.monotonic()):
                 limit = f"{REQUESTS_PER_S:g} a second"
                 raise _Refused(f"too many requests: at most {limit}, wait and ask again")
             request = _request(frames)
             header = ReplayHeader(session=request.session, topic=request.topic, from_=request.from_)
-            page = self._page(request, header)
+            page = [_in(encoding, payload) for payload in self._page(request, header)]
         except _Refused as refusal:
             self.refused += 1
             header.error = str(refusal)
             return [encode(header)]
         self.answered += 1
-        return [encode(header), *(_in(encoding, payload) for payload in page)]
+        return [encode(header), *page]
 
     def _page(self, request: ReplayRequest, header: ReplayHeader) -> list[bytes]:
         """Return the payloads of a page and fill the header."""
@@ -155,6 +156,14 @@ class _Refused(Exception):
     """Why a request gets no page, in words for whoever asked."""
 
 
+def _who(frame: zmq.Frame) -> bytes:
+    """Return whose a frame is: a CURVE key, and where there is none, a connection."""
+    try:
+        return str(frame["User-Id"]).encode()
+    except zmq.ZMQError:
+        return frame.bytes
+
+
 def _request(frames: list[bytes]) -> ReplayRequest:
     if len(frames) != 1:
         raise _Refused(f"malformed request: {len(frames)} frames, it takes one")
@@ -171,7 +180,10 @@ def _request(frames: list[bytes]) -> ReplayRequest:
 
 
 def _in(encoding: Encoding, payload: bytes) -> bytes:
-    """Return a payload in the encoding that was asked for, whatever fields it has."""
+    """Return a payload in the encoding that was asked for, whatever fields it has.
+
+    One that is damaged is given as it is: whoever asked passes it over.
+    """
     stored: Encoding = "json" if payload[:1] == b"{" else "msgpack"
     if stored == encoding:
         return payload
@@ -179,4 +191,7 @@ def _in(encoding: Encoding, payload: bytes) -> bytes:
     encode: Callable[[object], bytes] = msgspec.msgpack.encode
     if stored == "msgpack":
         decode, encode = msgspec.msgpack.decode, msgspec.json.encode
-    return encode(decode(payload))
+    try:
+        return encode(decode(payload))
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+        return payload

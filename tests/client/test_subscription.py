@@ -12,6 +12,7 @@ import zmq
 
 from streamtwl import subscribe
 from streamtwl.client import Subscription, subscription
+from streamtwl.client import state as state_file
 from streamtwl.errors import UsageError
 from streamtwl.messages import AnyMessage
 from streamtwl.sinks.journal import Entry, Journal
@@ -94,6 +95,22 @@ def test_only_what_was_asked_for_comes(publisher):
         assert not mine.lost
 
 
+def test_an_event_that_fitted_comes_to_its_end_though_it_was_another_labels(publisher):
+    one = publisher()
+    begun, other = event(0), event(1)
+    other.id, other.label = "another", "Cat"
+    revised, after = event(2), event(3)
+    revised.phase, revised.label = "revised", "Cat"
+    after.phase, after.label = "offset", "Cat"
+    with subscribe(one.endpoint, ["event"], labels=["dog"]) as mine:
+        while mine.receive(0.1) is None:
+            one.send(begun)
+        for message in (other, revised, after):
+            one.send(message)
+        assert received(mine, 2) == [revised, after]
+        assert mine.receive(SETTLED_S) is None
+
+
 def test_one_name_need_not_be_in_a_list(publisher):
     one = publisher()
     with subscribe(one.endpoint, "label", "mic", "Dog") as mine:
@@ -168,6 +185,27 @@ def test_the_same_with_async_for_while_others_run(publisher):
     assert asyncio.run(both()) == list(range(10, count))
 
 
+def unwanted(mine: Subscription) -> None:
+    """Have labels come without an end, none of which is wanted."""
+    seqs = itertools.count()
+    mine._link.take = lambda: label(next(seqs))
+
+
+@pytest.mark.timeout(30)
+def test_a_flood_of_what_is_not_wanted_keeps_nobody_from_stopping(publisher):
+    with subscribe(publisher().endpoint, ["label"], labels=["cat"]) as mine:
+        unwanted(mine)
+        assert mine.receive(0.1) is None
+
+    async def read() -> None:
+        async with subscribe(publisher().endpoint, ["label"], labels=["cat"]) as mine:
+            unwanted(mine)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(mine), 0.1)
+
+    asyncio.run(read())
+
+
 def test_async_waiting_can_be_cancelled_and_taken_up_again(publisher):
     one, message = publisher(), hello(0)
 
@@ -232,6 +270,18 @@ def test_it_goes_on_from_its_state(publisher, tmp_path):
         assert not mine.lost
 
 
+def test_its_state_is_kept_also_while_it_has_much_at_hand(publisher, tmp_path, monkeypatch):
+    monkeypatch.setattr(subscription, "SAVE_S", 0.0)
+    one, file, at = publisher(), tmp_path / "state.json", ("s", "label/mic/")
+    for seq in range(100):
+        one.send(label(seq))
+    one.send(hello(0, replay=one.replay))
+    with subscribe(one.endpoint, ["label"], state=file, resume={at: -1}) as mine:
+        for seq in range(50):  # of one page
+            assert mine.receive(PATIENCE_S).seq == seq
+            assert seq == 0 or state_file.load(file) == {at: seq - 1}
+
+
 @pytest.mark.parametrize("content", ["", "{}", '[{"session": 1}]', "\x00\xff"])
 def test_a_damaged_state_is_one_line_with_a_way_out(content, tmp_path):
     file = tmp_path / "state.json"
@@ -263,6 +313,19 @@ def test_a_replay_that_does_not_answer_does_not_stop_the_others(publisher, monke
             assert received(mine, 4) == [messages[1], *messages[3:], messages[2]]
             assert mine.lost == {"label": 1}
         assert deaf.poll(0)  # it was asked
+
+
+def test_one_damaged_message_in_an_answer_is_lost_and_not_its_page(publisher, journal, caplog):
+    one = publisher()
+    held = [b"\xc1" if seq == 1 else encoded(label(seq)) for seq in range(4)]
+    entries = [Entry("s", "label/mic/", n, time.time(), None, held[n]) for n in range(4)]
+    assert journal.commit(entries, PATIENCE_S)
+    one.send(hello(0, replay=one.replay))
+    one.send(label(4))
+    with subscribe(one.endpoint, ["label"], resume={("s", "label/mic/"): -1}) as mine:
+        assert [message.seq for message in received(mine, 4)] == [0, 2, 3, 4]
+        assert mine.lost == {"label": 1}
+    assert "cannot read" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,14 @@ from streamtwl.messages import Status
 
 async def listen(endpoint: str, labels: int) -> dict:
     had: dict[str, int] = {}
-    out_of_order = 0
+    back = missed = 0
     async with subscribe(endpoint, ["label", "event", "status"]) as messages:
         async for message in messages:
             if not had:
                 print("ready", flush=True)
             seq = had.setdefault(message.topic, message.seq)
-            out_of_order += message.seq != seq
+            back += message.seq < seq
+            missed += max(0, message.seq - seq)
             had[message.topic] = seq + 1
             told = message.last_seq if isinstance(message, Status) else {}
             if told.get("label/mic/") == labels - 1 and all(
@@ -28,7 +29,7 @@ async def listen(endpoint: str, labels: int) -> dict:
             ):
                 break
         recovered, lost = messages.recovered, dict(messages.lost)
-    return {"had": had, "out_of_order": out_of_order, "recovered": recovered, "lost": lost}
+    return {"had": had, "back": back, "missed": missed, "recovered": recovered, "lost": lost}
 
 
 async def main() -> None:

@@ -10,10 +10,11 @@ import zmq
 
 from streamtwl import subscribe
 from streamtwl.client import subscription
-from streamtwl.messages import ReplayRequest
+from streamtwl.messages import ReplayHeader, ReplayRequest
 from streamtwl.security import ClientKeys, ServerKeys, make_keys
 from streamtwl.sinks.journal import Journal
 from streamtwl.sinks.publisher import Publisher
+from streamtwl.sinks.replay import RateLimit
 from tests.told import hello, label, status
 
 ANYWHERE = "tcp://127.0.0.1:*"
@@ -91,6 +92,29 @@ def test_a_key_put_on_the_list_is_let_in_without_a_restart(publisher, keys):
     (keys / "clients" / "stranger.key").write_bytes((keys / "stranger.key").read_bytes())
     (keys / "clients" / "broken.key").write_text("no key")
     assert heard(publisher, 20.0, **options) == [0, 1, 2, 3, 4]
+
+
+def test_without_its_guard_a_publisher_lets_nobody_in(publisher, keys):
+    publisher._guard.stop()
+    options = {"server_key": keys / "server.key", "key": keys / "stranger.key_secret"}
+    assert heard(publisher, QUIET_S, **options) == []
+
+
+def test_the_rate_of_who_holds_a_key_is_limited_over_all_its_connections(publisher, keys):
+    publisher._replay_server._rate = RateLimit(per_s=0, burst=3, most=10)
+    errors = []
+    with zmq.Context() as context:
+        for _ in range(5):
+            with context.socket(zmq.DEALER) as asking:
+                asking.setsockopt(zmq.LINGER, 0)
+                ClientKeys.load(keys / "server.key", keys / "client.key_secret").apply(asking)
+                asking.connect(publisher.replay)
+                asking.send(msgspec.msgpack.encode(ReplayRequest("s", "label/mic/", 0)))
+                assert asking.poll(20_000)
+                header = msgspec.msgpack.decode(asking.recv_multipart()[0], type=ReplayHeader)
+                errors.append(header.error)
+    assert errors[:3] == [None] * 3
+    assert all("too many requests" in str(error) for error in errors[3:])
 
 
 @pytest.mark.parametrize(("key", "answered"), [("client", True), ("stranger", False)])

@@ -152,6 +152,15 @@ def test_what_is_too_old_goes_little_by_little(journal):
     assert held(one.path, "label/attic/") == list(range(10))
 
 
+def test_sessions_of_which_nothing_is_left_are_forgotten_by_the_next_run(journal):
+    one = journal(max_age_days=2)
+    assert one.commit([entry(0, at=time.time() - 3 * DAY_S), entry(0, "label/attic/")], PATIENCE_S)
+    eventually(lambda: not held(one.path))
+    journal()
+    topics = reader(one.path).execute("SELECT topic FROM streams").fetchall()
+    assert topics == [("label/attic/",)]
+
+
 def test_the_size_is_limited_and_events_go_last(journal):
     one = journal(max_mb=1)
     for seq in range(20):  # 4 MB

@@ -8,6 +8,7 @@ import zmq
 
 from streamtwl.errors import SinkError, UsageError
 from streamtwl.messages import AnyMessage, Event, Hello, Label, Scored, decode
+from streamtwl.sinks import publisher as publisher_module
 from streamtwl.sinks.journal import Journal
 from streamtwl.sinks.journal_file import reader
 from streamtwl.sinks.publisher import Publisher
@@ -207,6 +208,18 @@ def test_nothing_is_dropped_where_all_read(publisher, subscriber):
             time.sleep(0.0005)
     assert [message.seq for message in receive(socket, 500)] == list(range(500))
     assert one.dropped == 0
+
+
+def test_a_subscription_beyond_measure_is_hung_up_on(publisher, subscriber):
+    one = publisher()
+    with zmq.Context() as context, context.socket(zmq.XSUB) as stranger:
+        stranger.setsockopt(zmq.LINGER, 0)
+        monitor = stranger.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        stranger.connect(one.endpoint)
+        stranger.send(b"\x01" + bytes(publisher_module.SUBSCRIPTION_BYTES))
+        assert monitor.poll(PATIENCE_MS)
+        stranger.disable_monitor()
+    heard(one, subscriber(one, "label/"))  # others are served
 
 
 def test_without_subscribers_nothing_counts_as_dropped(publisher):

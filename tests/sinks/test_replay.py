@@ -155,6 +155,22 @@ def test_what_the_journal_lacks_is_left_out(publisher, journal, client):
     assert (seqs(payloads), header.newest, header.next) == ([1, 4], 4, None)
 
 
+@pytest.mark.parametrize("damaged", [b"{no json", b"\xc1", b"\x81\x01\x02"])
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+def test_what_is_damaged_in_the_journal_harms_nobody(encoding, damaged, publisher, journal, client):
+    one = publisher()
+    held = [encode(label(0)), damaged, encode(label(2))]
+    entries = [
+        Entry("s", "label/kitchen/", seq, time.time(), None, payload)
+        for seq, payload in enumerate(held)
+    ]
+    assert journal.commit(entries, 10)
+    socket = client(one)
+    for _ in range(2):  # it is alive
+        header, payloads = ask(socket, wanted(), encoding)
+        assert (header.error, [decode(payloads[i]).seq for i in (0, 2)]) == (None, [0, 2])
+
+
 def test_hello_is_not_journalled(publisher, client):
     one = publisher()
     one.send(hello(0))

@@ -1,0 +1,35 @@
+"""Which labels and events somebody wants, by their names."""
+
+from collections import deque
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from streamtwl.messages import AnyMessage, Event, Label
+
+REMEMBERED = 1000  # events that were taken
+
+
+class LabelFilter:
+    """Takes labels and events whose name fits one of several patterns; other kinds always.
+
+    An event that was taken is taken to its end, also where it is revised to be another label's:
+    who heard it begin has to hear that it was not.
+    """
+
+    def __init__(self, patterns: Sequence[str] = ()) -> None:
+        """`patterns` take * and ? and any case; none: everything fits."""
+        self._patterns = [pattern.lower() for pattern in patterns]
+        self._taken: deque[str] = deque(maxlen=REMEMBERED)  # ids of events
+
+    def takes(self, message: AnyMessage) -> bool:
+        """Return whether a message is wanted; to be asked in the order of `seq`."""
+        if not self._patterns or not isinstance(message, Label | Event):
+            return True
+        name = (message.label or "").lower()
+        fits = any(fnmatchcase(name, pattern) for pattern in self._patterns)
+        if isinstance(message, Label):
+            return fits
+        known = message.id in self._taken
+        if fits and not known:
+            self._taken.append(message.id)
+        return fits or known
