@@ -55,9 +55,9 @@ def evaluate(
 ) -> dict:
     """Run every baseline on every fold; write results.json, table.md and the plots into `out`.
 
-    A fold that `out` holds already is not run again. `limit` takes so many clips of each class and
-    fold, for a quick look. Without `noise`, neither test nor training clips are heard in noise.
-    Returns what results.json holds.
+    A fold that `out` holds already, of the same files, is not run again. `limit` takes so many
+    clips of each class and fold, for a quick look. Without `noise`, neither test nor training clips
+    are heard in noise. Returns what results.json holds.
     """
     clips = _limited(datasets.load(folder), limit)
     wanted = sorted(set(folds) or {clip.fold for clip in clips})
@@ -68,6 +68,7 @@ def evaluate(
     scored = _score(clips, wanted, Scorer(hop_s=hop_s), noise, progress)
     asked = _digest(
         clips,
+        [(found.st_size, found.st_mtime_ns) for found in (clip.path.stat() for clip in clips)],
         hop_s,
         [baseline.name for baseline in BASELINES],
         [(each.name, each.seed) for each in (*NOISY.values(), *COPIES) if noise],

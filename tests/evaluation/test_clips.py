@@ -66,6 +66,10 @@ def test_a_second_run_takes_up_what_is_there(sounds, tmp_path, monkeypatch, only
     for folds, noise in (([1], True), ([1, 2], True), ([1], False), ([1, 2], True), ([1], False)):
         clips.evaluate(sounds, tmp_path / "out", lambda *_: None, folds=folds, noise=noise)
     assert ran == [(1, True), (2, True), (1, False)]
+    changed = sounds / "hiss" / "0.wav"
+    soundfile.write(changed, soundfile.read(changed)[0][::-1], RATE)
+    clips.evaluate(sounds, tmp_path / "out", lambda *_: None, folds=[1], noise=False)
+    assert ran[3:] == [(1, False)]
 
 
 def test_without_noise_there_is_the_clean_table_alone(
