@@ -495,7 +495,7 @@ def train(
         str,
         typer.Option(
             help="The language model that reads: tiny (a small GPT-2 of our own), a Hugging Face "
-            "directory or id of a causal model; none: the HMM filter alone."
+            "directory or id of a causal model, or a .gguf file; none: the HMM filter alone."
         ),
     ] = "tiny",
     train: Annotated[

@@ -42,7 +42,7 @@ class Reader(nn.Module):
         super().__init__()
         self.body = body
         self.soft, self.bare = soft, bare
-        self.context = CONTEXT
+        self.context = min(CONTEXT, body.positions)
         self.categories = categories
         self.shape = (1 + lags, labels)
         self.symbols = nn.Embedding(categories + 1, body.width)  # the last is the boundary

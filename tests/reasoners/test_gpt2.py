@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import Gemma3TextConfig, Gemma3TextModel
 
 from streamtwl.config import TraceSettings
 from streamtwl.errors import UsageError
@@ -29,7 +30,7 @@ class Made:
     module: reader.Reader
 
 
-def make(folder: Path, soft: bool, residual: bool) -> Made:
+def make(folder: Path, soft: bool, residual: bool, body: str = "tiny") -> Made:
     """Write a file whose weights are random, and large enough to matter."""
     torch.manual_seed(7)
     path = None
@@ -38,7 +39,7 @@ def make(folder: Path, soft: bool, residual: bool) -> Made:
         torch.nn.init.normal_(patch.linear.weight, std=0.1)
         patch.log_prior = torch.log(torch.full((len(LABELS) + 1,), 0.25))
         path = steps.FixedLag(steps.Filter(patch, 0.3, 0.7), LAGS)
-    module = reader.Reader(bodies.load("tiny", 3), WIDTH, len(LABELS), LAGS, soft, path).eval()
+    module = reader.Reader(bodies.load(body, 3), WIDTH, len(LABELS), LAGS, soft, path).eval()
     for weights in module.body.parameters():
         if weights.ndim == 2:
             torch.nn.init.normal_(weights, std=0.15)  # else the past hardly matters
@@ -75,6 +76,25 @@ def make(folder: Path, soft: bool, residual: bool) -> Made:
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make(tmp_path_factory.mktemp("gpt2"), soft=False, residual=True)
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Heads that share a key, and layers that see the last 8 patches beside one that sees all."""
+    folder = tmp_path_factory.mktemp("gemma")
+    config = Gemma3TextConfig(
+        hidden_size=48,
+        num_hidden_layers=3,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        sliding_window=40,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=16,
+        intermediate_size=64,
+        vocab_size=8,
+    )
+    Gemma3TextModel(config).save_pretrained(folder)
+    return make(folder, soft=False, residual=False, body=str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +140,7 @@ def all_of(decision) -> np.ndarray:
     return np.concatenate((decision.scores[None], decision.earlier[:, 0]))
 
 
-@pytest.mark.parametrize("kind", ["sampled", "soft"])
+@pytest.mark.parametrize("kind", ["sampled", "soft", "gemma"])
 def test_step_by_step_is_as_from_scratch_over_200_patches(kind, request):
     made = request.getfixturevalue(kind)
     ages = {0: 0, 1: 17, 2: 63}  # stream: the patch of the batch at which it begins

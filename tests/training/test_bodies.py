@@ -1,0 +1,146 @@
+"""Bodies by their names: transformers' own models, read step by step, and what is refused."""
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import AutoModel
+
+from streamtwl.errors import UsageError
+from streamtwl.training import bodies
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 50,
+    "max_position_embeddings": 128,
+}
+MIXED = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+MODELS = {
+    "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 50},
+    "Llama": SIZES,
+    "Mistral": {**SIZES, "sliding_window": 7},
+    "Qwen2": SIZES,
+    "Gemma3Text": {**SIZES, **MIXED, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 7},
+}
+
+
+def saved(name: str, sizes: dict, folder) -> str:
+    """Write a model whose weights are random and large enough that the past matters."""
+    torch.manual_seed(3)
+    config = getattr(transformers, f"{name}Config")(
+        **sizes, pad_token_id=0, bos_token_id=1, eos_token_id=2
+    )
+    model = AutoModel.from_config(config)
+    for weights in model.parameters():
+        if weights.ndim == 2:
+            torch.nn.init.normal_(weights, std=0.2)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_a_body_reads_step_by_step_as_its_model_does_at_once(name, tmp_path):
+    where = saved(name, MODELS[name], tmp_path)
+    body, own = bodies.load(where, 0).eval(), AutoModel.from_pretrained(where).eval()
+    words = own.get_input_embeddings()(torch.randint(50, (3, 40)))  # as loud as the model has them
+    expected = own(inputs_embeds=words).last_hidden_state
+    begins, past = torch.tensor([0, 10, 30]), body.nothing_read(3)
+    for t in range(0, 40, 5):
+        ages = (t - begins).clamp(min=0)
+        at = ages[:, None] + torch.arange(5)
+        there = torch.cat((torch.arange(t) < ages[:, None], torch.ones(3, 5, dtype=torch.bool)), 1)
+        now = torch.stack([words[i, at[i]] for i in range(3)])
+        hidden, new = body(now / body.loudness, past, there, at)
+        past = [torch.nn.functional.pad(each, (0, 0, 0, 5)) for each in past]
+        for i in range(3):
+            torch.testing.assert_close(hidden[i], expected[i, at[i]], atol=1e-4, rtol=1e-4)
+            for cached, added in zip(past, new, strict=True):
+                cached[i, :, at[i]] = added[i]
+
+
+def test_embeddings_are_as_loud_to_a_body_as_its_own_words(tmp_path):
+    body = bodies.load(saved("Gemma3Text", MODELS["Gemma3Text"], tmp_path), 0)
+    assert body.loudness == pytest.approx(0.2 * SIZES["hidden_size"] ** 0.5 / 0.02, rel=0.1)
+    assert bodies.load("tiny", 0).loudness == 1
+
+
+def write_gguf(file) -> None:
+    """Write a Llama of one layer, as llama.cpp names its parts."""
+    rng = np.random.default_rng(0)
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_context_length(64)
+    writer.add_block_count(1)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(1e4)
+    writer.add_vocab_size(50)
+    shapes = {"token_embd": (50, 32), "output": (50, 32), "blk.0.attn_q": (32, 32)}
+    shapes |= {"blk.0.attn_k": (16, 32), "blk.0.attn_v": (16, 32), "blk.0.attn_output": (32, 32)}
+    shapes |= {"blk.0.ffn_gate": (64, 32), "blk.0.ffn_up": (64, 32), "blk.0.ffn_down": (32, 64)}
+    for name, shape in shapes.items():
+        weights = 0.2 * rng.standard_normal(shape)
+        writer.add_tensor(f"{name}.weight", weights.astype(np.float32))
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(32, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_is_a_body(tmp_path):
+    write_gguf(tmp_path / "small.gguf")
+    body = bodies.load(str(tmp_path / "small.gguf"), 0)
+    assert (body.width, body.layers, body.heads, body.head_width) == (32, 1, 2, 8)
+    assert body.model.layers[0].mlp.gate_proj.weight.std().item() == pytest.approx(0.2, rel=0.1)
+
+
+def test_a_gguf_file_needs_its_packages(tmp_path, monkeypatch):
+    (tmp_path / "small.gguf").touch()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"needs gguf: pip install 'streamtwl\[train\]'"):
+        bodies.load(str(tmp_path / "small.gguf"), 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("no/such/place", "no such directory"),
+        ("nothing.gguf", "no such file"),
+        ("{folder}", "no model"),
+        ("{folder}/cut.gguf", "no model, or damaged"),
+    ],
+)
+def test_what_is_not_there_is_refused_in_one_line(body, said, tmp_path):
+    write_gguf(tmp_path / "whole.gguf")
+    (tmp_path / "cut.gguf").write_bytes((tmp_path / "whole.gguf").read_bytes()[:100])
+    with pytest.raises(UsageError, match=said) as refused:
+        bodies.load(body.format(folder=tmp_path), 0)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_id_that_the_hub_does_not_give_says_how_to_get_it(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("We couldn't connect\nCheck your connection")
+
+    monkeypatch.setattr(AutoModel, "from_pretrained", unreachable)
+    with pytest.raises(UsageError, match=r"couldn't connect\).* --local-dir DIR"):
+        bodies.load("openai-community/gpt2", 0)
+
+
+@pytest.mark.parametrize("name", ["Mamba", "Bert"])
+def test_a_model_that_cannot_go_on_from_a_cache_is_refused(name, tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 50}
+    if name == "Bert":
+        sizes |= {"num_attention_heads": 2, "intermediate_size": 32}
+    with pytest.raises(UsageError, match=f"a {name.lower()} does not go on"):
+        bodies.load(saved(name, sizes, tmp_path), 0)
