@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from streamtwl.errors import ConfigError
 
-DEFAULT_PIPELINE = "yamnet-evidence"
+DEFAULT_PIPELINE = "yamnet-gpt2"
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]

@@ -152,7 +152,7 @@ def build(settings: Settings, sources: list[str], paced: bool = False) -> Pipeli
 
     Raises ConfigError or UsageError where the settings name a label that does not exist.
     """
-    reasoner = _reasoner(settings)
+    reasoner = make_reasoner(settings)
     settings = override(settings, _events(settings.events, reasoner))
     check_names(settings.events.label, "[events.label]", reasoner.labels)
     check_names(settings.events.include, "events.include", reasoner.labels)
@@ -175,7 +175,7 @@ def _events(asked: EventSettings, reasoner: Reasoner) -> dict[str, Any]:
     return changes
 
 
-def _reasoner(settings: Settings) -> Reasoner:
+def make_reasoner(settings: Settings) -> Reasoner:
     """Make the reasoner; one from a file has to fit the rest of the pipeline."""
     asked = settings.reasoner
     if not asked.file or asked.file == Evidence.kind:

@@ -20,7 +20,8 @@ from streamtwl.messages import (
     topic,
 )
 from streamtwl.pipeline import Outcome
-from streamtwl.trace import Draws
+from streamtwl.reasoners.decision import Decision
+from streamtwl.trace import Drawn
 
 TOP = 5
 DRAWN = 3
@@ -69,7 +70,7 @@ class Reporter:
                         captured_at,
                         top=_top(self._categories, outcome.drawn.patch.posterior),
                         level_dbfs=window.level_dbfs,
-                        drawn=self._drawn(outcome.drawn.draws) if decision.samples else [],
+                        drawn=self._trace(outcome.drawn, decision),
                     )
                 )
             messages.append(
@@ -155,11 +156,20 @@ class Reporter:
         status.last_seq = {t: n for t, n in self._last_seq.items() if t.endswith(suffix)}
         return status
 
-    def _drawn(self, draws: Draws) -> list[Scored]:
-        """Return the categories drawn most often for a patch, of all traces."""
-        categories, counts = np.unique(draws.samples[..., 0], return_counts=True)
+    def _trace(self, drawn: Drawn, decision: Decision) -> list[Scored]:
+        """Return the categories drawn most often for a patch, of all traces.
+
+        A soft trace is what many samples come to: the posterior's own shares.
+        """
+        if not decision.traces:
+            return []
+        if decision.samples:
+            categories, counts = np.unique(drawn.draws.samples[..., 0], return_counts=True)
+        else:
+            counts = drawn.patch.posterior
+            categories = np.arange(len(counts))
         most = np.argsort(-counts, kind="stable")[:DRAWN]
-        shares = counts / counts.sum()
+        shares = counts / max(counts.sum(), 1e-9)
         return [Scored(self._categories[categories[i]], round(float(shares[i]), 4)) for i in most]
 
     def _seal(

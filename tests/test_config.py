@@ -154,7 +154,7 @@ def test_a_folder_is_no_pipeline(tmp_path):
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_shipped():
-    with pytest.raises(ConfigError, match=r"'yamnet'.*yamnet-evidence"):
+    with pytest.raises(ConfigError, match=r"'yamnet'.*yamnet-gpt2"):
         config.find("yamnet")
 
 

@@ -108,7 +108,7 @@ def _panel(source: str, shown: _Shown, rows: int) -> Panel:
     table.add_column(min_width=60)
     table.add_row("level", _level(shown.patch))
     table.add_row("now", _decision(shown))
-    if shown.label is not None and shown.label.samples:
+    if shown.label is not None and shown.label.traces:
         table.add_row("trace", _trace(shown))
         table.add_row("thought", _thought(shown))
     table.add_row("YAMNet", _strongest(shown.patch, rows))
@@ -140,7 +140,7 @@ def _decision(shown: _Shown) -> Text:
 def _trace(shown: _Shown) -> Text:
     """The trace as it grows: what was drawn most often for each of the last patches."""
     patches = [
-        ", ".join(f"{each.label} {100 * each.score:.0f} %" for each in patch.drawn[:2])
+        ", ".join(f"{each.label} {100 * each.score:.0f} %" for each in patch.drawn[:3])
         for patch in list(shown.trace)[::-1]
     ]
     return Text("\n".join(patches[:TRACE]), style="dim", overflow="ellipsis", no_wrap=True)
@@ -152,7 +152,7 @@ def _thought(shown: _Shown) -> Text:
     if first is None or label is None:
         return Text("")
     traces = f"{label.traces} trace{'s' if label.traces > 1 else ''}"
-    read = f"{label.samples:,} samples in {traces}"
+    read = f"{label.samples:,} samples in {traces}" if label.samples else "the soft trace"
     if not label.refinement:
         return Text(f"{_said(label)} at once, from {read}")
     again = f"{label.refinement} more look{'s' if label.refinement > 1 else ''}"

@@ -28,14 +28,21 @@ class Readings:
     posteriors: Tensor  # float32[n, T, C]
     believed: Tensor | None  # float32[n, T, B, L] log-odds of the residual path
     target: Tensor  # float32[n, T, B, L]: in [0, 1], for a patch and those before it
+    weight: Tensor | None = None  # float32[L]: of a label in the loss; None: all alike
 
 
-def readings(streams: Streams, residual: Residual | None, target: Tensor, lags: int) -> Readings:
+def readings(
+    streams: Streams,
+    residual: Residual | None,
+    target: Tensor,
+    lags: int,
+    weight: Tensor | None = None,
+) -> Readings:
     """Return streams with what the residual path makes of them, and the target of each patch."""
     believed = None if residual is None else log_odds(believe(residual, streams))
     n_patches = target.shape[1]
     shifted = [functional.pad(target, (0, 0, lag, 0))[:, :n_patches] for lag in range(lags + 1)]
-    return Readings(streams.posteriors, believed, torch.stack(shifted, dim=2))
+    return Readings(streams.posteriors, believed, torch.stack(shifted, dim=2), weight)
 
 
 @torch.no_grad()
@@ -61,6 +68,7 @@ def joined(parts: Sequence[Readings]) -> Readings:
         join([part.posteriors for part in parts]),
         join(believed) if believed else None,
         join([part.target for part in parts]),
+        parts[0].weight,
     )
 
 
@@ -103,7 +111,7 @@ def fit(
                 group["lr"] = LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * passed))
             batch = _draw_batch(reader, data, generator)
             logits = reader.read_stream(*batch[:3])
-            loss = functional.binary_cross_entropy_with_logits(logits, batch[3])
+            loss = functional.binary_cross_entropy_with_logits(logits, batch[3], data.weight)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)

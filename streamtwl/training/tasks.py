@@ -18,6 +18,7 @@ from streamtwl.training.reading import Readings
 
 LAGS = baselines.LAGS  # patches that a reader of a data set's labels thinks over
 OPEN_LAGS = 2
+TRUE_WEIGHT = 10.0  # of a category that the truth corrects, in the loss
 UNHEARD = 0.01  # a sound none of whose names the teacher hears is taught by its first name
 
 
@@ -94,7 +95,9 @@ class Open:
 
     def readings(self, streams: Streams, residual: steps.Residual | None) -> Readings:
         """Return streams with what the teacher says of them."""
-        return reading.readings(streams, residual, self._teach(streams), OPEN_LAGS)
+        weight = torch.ones(len(self.labels))
+        weight[sorted({name for names in self._taught.values() for name in names})] = TRUE_WEIGHT
+        return reading.readings(streams, residual, self._teach(streams), OPEN_LAGS, weight)
 
     def judged(self, scores: np.ndarray) -> np.ndarray:
         """Return the best score among each label's names."""

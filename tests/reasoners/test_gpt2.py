@@ -13,6 +13,7 @@ from streamtwl.errors import UsageError
 from streamtwl.ontology import categories
 from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.reasoners.gpt2 import ENDLESS_S, Gpt2
+from streamtwl.reasoners.naming import OwnLabels
 from streamtwl.trace import confidence_bin
 from streamtwl.training import bodies, reader, steps
 

@@ -1,0 +1,477 @@
+"""Does thinking pay? The shipped reasoners and the trial's, beside their baselines.
+
+    .venv/bin/python benchmarks/live_trial.py --corpus CORPUS --out TRIAL
+    .venv/bin/python benchmarks/accuracy.py --trial TRIAL --out OUT
+
+Everything is read by the product's own reasoners, patch by patch, from the posteriors that its
+front end and model give. Clips: after 1, 2, 3, 5 and all patches of each ESC-10 clip, by reasoners
+of the trial that never heard its fold, against logistic regressions on the same patches. Scenes:
+the trial's fold 4, which no shipped checkpoint has heard: how many samples K and traces M, at which
+cost; calibration; and the open vocabulary through esc50_audioset.csv with the ontology rule.
+
+OUT/accuracy.json, accuracy.md and samples.png hold the result.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from live_trial import DATA, SNR_DB, read_truth, right_names, scene_name, slug
+from rich.progress import track
+
+from streamtwl import config
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.backbones.yamnet import Patch
+from streamtwl.errors import StreamtwlError
+from streamtwl.evaluation import baselines, compare, datasets, streams, timeline
+from streamtwl.evaluation.baselines import FILTER, GRU
+from streamtwl.evaluation.datasets import Clip
+from streamtwl.evaluation.posteriors import Scored, Scorer, prefixes
+from streamtwl.evaluation.timeline import Scene, Sound
+from streamtwl.features.window import Window
+from streamtwl.models import registry
+from streamtwl.pipeline import make_reasoner
+from streamtwl.reasoners.decision import Reasoner
+from streamtwl.trace import Tracer
+
+READER = "GPT-2"
+PATCHES = (1, 2, 3, 5)
+LINEAR = ("LR, root of mean posterior", "LR, log of mean posterior")
+SHIPPED = {"closed": "esc10-gpt2", "as the paper has it": "esc10-paper"}
+OPEN = "open"
+FOLD = 4
+SAMPLES, TRACES = (1, 4, 16), (1, 4)  # K, M
+SEEDS = (0, 1, 2, 3, 4)  # of the draws
+ONS = tuple(round(0.02 * i, 2) for i in range(1, 49))
+BINS = 10  # of the expected calibration error
+
+
+def main() -> None:
+    """Read, judge, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--trial", type=Path, required=True, help="what live_trial.py wrote")
+    add("--out", type=Path, required=True, help="folder for the results")
+    add("--data", type=Path, default=DATA, help="esc10/ and esc50_audioset.csv (../shared/data)")
+    add("--left-out", type=Path, help="an open reasoner that was not taught two of the ten classes")
+    add("--without", nargs="+", default=[], help="those two")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    scorer = Scorer()
+    results: dict[str, Any] = {
+        "clips": clips_after_patches(asked.trial, asked.data, scorer),
+        "open_clips": open_clips(asked.data, scorer),
+    }
+    heard = Heard(asked.trial, scorer)
+    results["samples"] = more_samples(heard, asked.trial)
+    results["calibration"] = calibration(heard)
+    results["open_scenes"] = open_scenes(heard, right_names(asked.data), {OPEN: OPEN})
+    if asked.left_out is not None:
+        right = right_names(asked.data)
+        kept = {name: right[name] for name in asked.without}
+        results["left_out"] = open_scenes(heard, kept, {"not taught these": str(asked.left_out)})
+    (asked.out / "accuracy.json").write_text(json.dumps(results, indent=2) + "\n")
+    tables = markdown(results)
+    (asked.out / "accuracy.md").write_text(tables)
+    plot(results["samples"], asked.out / "samples.png")
+    print(tables)
+
+
+def read(
+    reasoner: Reasoner,
+    posteriors: np.ndarray,
+    trace: config.TraceSettings | None = None,
+    hop_s: float = 0.48,
+) -> tuple[np.ndarray, float]:
+    """Return float32[n, T, 1 + B, L] of n streams side by side, and CPU milliseconds a patch.
+
+    By every trace, however long it takes. With B 0 where the reasoner does not look back.
+    """
+    trace = trace or config.TraceSettings(samples=1)
+    n, n_patches, _ = posteriors.shape
+    tracer = Tracer([f"{i}" for i in range(n)], trace, hop_s)
+    nothing, told = np.zeros((0, 0), np.float32), []
+    cpu_s = 0.0
+    for t in range(n_patches):
+        position = 15_600 + round(t * hop_s * SAMPLE_RATE)
+        windows = [Window(i, position, nothing, 0.0, None, 0.0) for i in range(n)]
+        drawn = tracer.draw([Patch(*each) for each in zip(windows, posteriors[:, t], strict=True)])
+        samples = np.stack([one.draws.samples for one in drawn])
+        began = time.process_time()
+        decisions = reasoner.step(list(range(n)), [position] * n, samples, posteriors[:, t])
+        while not reasoner.settled:
+            decisions = reasoner.refine(np.inf) or decisions
+        cpu_s += time.process_time() - began
+        told.append([_told(one) for one in decisions])
+    return np.array(told, np.float32).swapaxes(0, 1), 1000 * cpu_s / n_patches / n
+
+
+def _told(decision: Any) -> np.ndarray:
+    rows = [decision.specific[None]]
+    if decision.earlier is not None:
+        rows.append(decision.earlier[:, 1])
+    return np.concatenate(rows)
+
+
+def settings(reasoner: str, **trace: Any) -> config.Settings:
+    """Return the pipeline's settings with a reasoner, all its traces read before a decision."""
+    shipped = config.load(config.find(config.DEFAULT_PIPELINE))
+    changes = {"reasoner.file": reasoner, "labels": "all", "trace.think": "fixed"}
+    changes |= {f"trace.{key}": value for key, value in trace.items()}
+    return config.override(shipped, changes)
+
+
+# Clips
+
+
+def clips_after_patches(trial: Path, data: Path, scorer: Scorer) -> dict:
+    """Return accuracy after so many patches of each clip, of readers and of linear models."""
+    clips = datasets.load(data / "esc10")
+    scored = {clip.path: scorer.score(clip.path) for clip in clips}
+    right: dict[str, dict[str, dict[Path, float]]] = {}
+    for fold in track(sorted({clip.fold for clip in clips}), "clips"):
+        training, test = datasets.split(clips, fold)
+        truth = [clip.label for clip in test]
+        heard = {f"{n}": prefixes([scored[c.path] for c in test], n) for n in PATCHES}
+        heard["all"] = [scored[clip.path] for clip in test]
+        for name in LINEAR:
+            baseline = next(each for each in baselines.BASELINES if each.name == name)
+            model, _ = baselines.fit(baseline, training, [scored[c.path] for c in training], fold)
+            for n, part in heard.items():
+                said = model.predict(baselines.features(baseline, part, 0))
+                _note(right, name, n, test, [a == b for a, b in zip(said, truth, strict=True)])
+        for name in (FILTER, READER):
+            file = trial / f"fold{fold}" / f"{slug(name)}.onnx"
+            if not file.exists():
+                continue
+            for n, part in heard.items():
+                said = clip_labels(str(file), part)
+                _note(right, name, n, test, [a == b for a, b in zip(said, truth, strict=True)])
+    sources = [clip.source for clip in clips]
+    table: dict[str, dict[str, dict]] = {}
+    for name, by_n in right.items():
+        for n, of in by_n.items():
+            values = np.array([of[clip.path] for clip in clips if clip.path in of], float)
+            kept = [clip.source for clip in clips if clip.path in of]
+            row = {"accuracy": asdict(compare.mean_interval(values, kept))}
+            if name not in LINEAR and len(values) == len(clips):
+                for other in LINEAR:
+                    others = np.array([right[other][n][clip.path] for clip in clips], float)
+                    row[f"against {other}"] = asdict(compare.paired(values, others, sources))
+            table.setdefault(name, {})[n] = row
+    return table
+
+
+def _note(right: dict, name: str, n: str, clips: Sequence[Clip], values: Sequence[bool]) -> None:
+    of = right.setdefault(name, {}).setdefault(n, {})
+    of |= {clip.path: float(value) for clip, value in zip(clips, values, strict=True)}
+
+
+def clip_labels(file: str, heard: Sequence[Scored]) -> list[str]:
+    """Return what each clip is by its patches: the label of most belief, each patch's newest."""
+    labels = []
+    for length in sorted({len(each.posteriors) for each in heard}):
+        of = [i for i, each in enumerate(heard) if len(each.posteriors) == length]
+        reasoner = make_reasoner(settings(file))
+        told, _ = read(reasoner, np.stack([heard[i].posteriors for i in of]))
+        believed = newest(told)  # n, T, L
+        best = np.log(believed + 1e-4).mean(axis=1).argmax(axis=1)
+        labels += [(i, reasoner.labels[b]) for i, b in zip(of, best, strict=True)]
+    return [label for _, label in sorted(labels)]
+
+
+def newest(told: np.ndarray) -> np.ndarray:
+    """Return float32[n, T, L]: the last that was said of each patch, of float32[n, T, 1 + B, L]."""
+    n_patches, lags = told.shape[1], told.shape[2] - 1
+    said = [
+        told[:, min(t + lags, n_patches - 1), min(lags, n_patches - 1 - t)]
+        for t in range(n_patches)
+    ]
+    return np.stack(said, axis=1)
+
+
+def open_clips(data: Path, scorer: Scorer) -> dict:
+    """Return top-1 of fold 4's clips through the map, the open reasoner beside the evidence."""
+    clips = [clip for clip in datasets.load(data / "esc10") if clip.fold == FOLD]
+    scored = [scorer.score(clip.path) for clip in clips]
+    right = right_names(data)
+    hits = {}
+    for name, file in (("evidence", "evidence"), (READER, OPEN)):
+        said = clip_labels(file, scored)
+        hits[name] = np.array(
+            [s in right[c.label] for s, c in zip(said, clips, strict=True)], float
+        )
+    sources = [clip.source for clip in clips]
+    return {
+        **{name: asdict(compare.mean_interval(each, sources)) for name, each in hits.items()},
+        "difference": asdict(compare.paired(hits[READER], hits["evidence"], sources)),
+    }
+
+
+# Scenes
+
+
+class Heard:
+    """The trial's scenes of fold 4: posteriors of all, and what sounds in them."""
+
+    def __init__(self, trial: Path, scorer: Scorer) -> None:
+        self.names = [
+            (number, snr_db)
+            for snr_db in SNR_DB
+            for number in range(99)
+            if (trial / "scenes" / f"{scene_name(FOLD, number, snr_db)}.flac").exists()
+        ]
+        files = [trial / "scenes" / scene_name(FOLD, *name) for name in self.names]
+        posteriors = [scorer.score(file.with_suffix(".flac")).posteriors for file in files]
+        self.truths: list[list[Sound]] = []
+        for file in files:
+            truth, self.duration_s = read_truth(file)
+            self.truths.append(truth)
+        n_patches = min(map(len, posteriors))
+        self.posteriors = np.stack([each[:n_patches] for each in posteriors])
+        self.positions = streams.positions(n_patches, scorer.hop_s, self.duration_s)
+        self.groups = [number for number, _ in self.names]
+        self.labels = sorted({sound.label for truth in self.truths for sound in truth})
+
+    def scenes(self, scores: np.ndarray, labels: list[str], on: float, off: float) -> list[Scene]:
+        """Return what would be told of float32[n, T, L] scores, of these labels only."""
+        told = []
+        for (number, snr_db), truth, row in zip(self.names, self.truths, scores, strict=True):
+            scene = Scene(
+                name=scene_name(FOLD, number, snr_db),
+                duration_s=self.duration_s,
+                truth=[sound for sound in truth if sound.label in labels],
+                told=[],
+                positions=self.positions,
+                times_s=self.positions / SAMPLE_RATE,
+                scores=row,
+                labels=labels,
+                named=[None] * len(row),
+            )
+            told.append(timeline.retrack(scene, on, off))
+        return told
+
+    def streams(self) -> baselines.Streams:
+        """Return them as arrays."""
+        made = [
+            streams.Stream("", self.duration_s, self.positions, posteriors, truth)
+            for posteriors, truth in zip(self.posteriors, self.truths, strict=True)
+        ]
+        return baselines.arrays(made, self.labels)
+
+
+def matched(heard: Heard, scores: np.ndarray, labels: list[str], share: float) -> dict:
+    """Return the in-force F1 at two false starts a minute, with its interval, and the threshold."""
+    minutes = len(heard.names) * heard.duration_s / 60
+    found = None
+    for on in sorted(ONS, reverse=True):
+        scenes = heard.scenes(scores, labels, on, share * on)
+        starts = sum(map(timeline.false_starts, scenes)) / minutes
+        if starts > 2.0:
+            break
+        found = scenes, on, starts
+    if found is None:
+        return {}
+    scenes, on, starts = found
+    counts = np.array([timeline.agreement(scene) for scene in scenes])
+    f1 = timeline.bootstrap(counts, timeline.f1, heard.groups)
+    return {"f1": asdict(f1), "on": on, "false_starts_per_minute": starts, "counts": counts}
+
+
+def more_samples(heard: Heard, trial: Path) -> list[dict]:
+    """Return what K and M do for the reader that draws samples, and cost, beside the others."""
+    rows = []
+    for name, file in (
+        (FILTER, trial / f"fold{FOLD}" / f"{slug(FILTER)}.onnx"),
+        (GRU, trial / f"fold{FOLD}" / f"{slug(GRU)}.onnx"),
+        ("GPT-2, soft trace, residual", registry.find_reasoner(SHIPPED["closed"])),
+    ):
+        reasoner = make_reasoner(settings(str(file)))
+        told, cpu_ms = read(reasoner, heard.posteriors)
+        share = reasoner.card.off / reasoner.card.on  # type: ignore[attr-defined]
+        at = matched(heard, told[:, :, 0], heard.labels, share)
+        rows.append({"method": name, "cpu_ms": cpu_ms, "f1": at["f1"], "seeds": 1})
+    for samples in track(SAMPLES, "samples"):
+        for traces in TRACES:
+            f1, cpu_ms = [], 0.0
+            for seed in SEEDS if samples * traces < 16 else SEEDS[:2]:
+                asked = settings(
+                    SHIPPED["as the paper has it"], samples=samples, traces=traces, seed=seed
+                )
+                reasoner = make_reasoner(asked)
+                told, cpu_ms = read(reasoner, heard.posteriors, asked.trace)
+                share = reasoner.card.off / reasoner.card.on  # type: ignore[attr-defined]
+                f1.append(matched(heard, told[:, :, 0], heard.labels, share)["f1"]["mean"])
+            rows.append(
+                {
+                    "method": "GPT-2, sampled trace, frozen body",
+                    "samples": samples,
+                    "traces": traces,
+                    "cpu_ms": cpu_ms,
+                    "f1": {"mean": float(np.mean(f1)), "low": min(f1), "high": max(f1)},
+                    "seeds": len(f1),
+                }
+            )
+    return rows
+
+
+def calibration(heard: Heard) -> dict[str, float]:
+    """Return the expected calibration error of what ships, over all labels and patches.
+
+    Guo et al., On calibration of modern neural networks, ICML 2017, with BINS bins of equal width;
+    the outcome is the share of the next hop in which the label sounds.
+    """
+    ahead = heard.streams().ahead
+    errors = {}
+    for name, file in SHIPPED.items():
+        told, _ = read(make_reasoner(settings(file)), heard.posteriors)
+        errors[name] = expected_calibration_error(told[:, :, 0], ahead)
+    return errors
+
+
+def expected_calibration_error(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean distance of scores from outcomes in bins, weighted by how full they are."""
+    scores, truth = scores.ravel(), truth.ravel()
+    which = np.minimum((scores * BINS).astype(int), BINS - 1)
+    count = np.bincount(which, minlength=BINS)
+    gap = np.bincount(which, scores - truth, minlength=BINS)
+    return float(np.abs(gap).sum() / count.sum())
+
+
+def open_scenes(
+    heard: Heard, right: dict[str, frozenset[str]], readers: dict[str, str]
+) -> dict[str, dict]:
+    """Return in-force F1 of these classes, as shipped and at two false starts a minute."""
+    labels = sorted(right)
+    results: dict[str, dict] = {}
+    for name, file in {"evidence": "evidence", **readers}.items():
+        asked = settings(file)
+        reasoner = make_reasoner(asked)
+        told, cpu_ms = read(reasoner, heard.posteriors)
+        columns = [[i for i, n in enumerate(reasoner.labels) if n in right[c]] for c in labels]
+        scores = np.stack([told[:, :, 0, each].max(axis=-1) for each in columns], axis=-1)
+        on, off = asked.events.on or 0.4, asked.events.off or 0.2
+        scenes = heard.scenes(scores, labels, on, off)
+        counts = np.array([timeline.agreement(scene) for scene in scenes])
+        starts = sum(map(timeline.false_starts, scenes)) / len(scenes) / heard.duration_s * 60
+        at = matched(heard, scores, labels, 0.5)
+        results[name] = {
+            "cpu_ms": cpu_ms,
+            "on": on,
+            "as_shipped": asdict(timeline.bootstrap(counts, timeline.f1, heard.groups)),
+            "false_starts_per_minute": starts,
+            "at_two": at["f1"],
+            "at_two_on": at["on"],
+            "_counts": [counts, at["counts"]],
+        }
+    reference = results["evidence"]["_counts"]
+    for name in readers:
+        for key, ours, theirs in zip(
+            ("more_as_shipped", "more_at_two"), results[name]["_counts"], reference, strict=True
+        ):
+            more = timeline.bootstrap_paired(ours, theirs, timeline.f1, heard.groups)
+            results[name][key] = asdict(more)
+    for each in results.values():
+        del each["_counts"]
+    return results
+
+
+# Tables
+
+
+def markdown(results: dict) -> str:
+    """Return the tables."""
+    lines = ["### Clips: accuracy after so many patches, 5 folds", ""]
+    heard = [*map(str, PATCHES), "all"]
+    lines += [f"| method | {' | '.join(heard)} |", "|" + " --- |" * (len(heard) + 1)]
+    for name, rows in results["clips"].items():
+        cells = [_percent(rows[n]["accuracy"]) for n in heard]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+        for other in LINEAR:
+            if f"against {other}" in rows["1"]:
+                cells = [_percent(rows[n][f"against {other}"]["difference"], "+") for n in heard]
+                lines.append(f"| {name} against {other} | {' | '.join(cells)} |")
+    lines += ["", "### Clips of fold 4, open vocabulary through the map, top-1", ""]
+    lines += ["| evidence | GPT-2 | difference |", "| --- | --- | --- |"]
+    of = results["open_clips"]
+    difference = _percent(of["difference"]["difference"], "+")
+    lines.append(f"| {_percent(of['evidence'])} | {_percent(of[READER])} | {difference} |")
+    lines += ["", "### Scenes of fold 4, all SNRs: samples, traces and their cost", ""]
+    lines += ["| method | K | M | CPU ms a patch | in-force F1 at 2 false starts a minute |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for row in results["samples"]:
+        k, m = row.get("samples", ""), row.get("traces", "")
+        lines.append(f"| {row['method']} | {k} | {m} | {row['cpu_ms']:.2f} | {_plain(row['f1'])} |")
+    lines += ["", "Sampled: mean (lowest to highest) over the seeds of the draws.", ""]
+    lines += ["### Expected calibration error, scenes of fold 4", ""]
+    lines += [f"- {name}: {error:.4f}" for name, error in results["calibration"].items()]
+    for key, title in (
+        ("open_scenes", "Open vocabulary, scenes of fold 4, through the map"),
+        ("left_out", "The same, two classes that were left out of the teaching"),
+    ):
+        if key not in results:
+            continue
+        lines += ["", f"### {title}", ""]
+        lines += ["| method | as shipped | false starts a minute | at 2 a minute | more |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
+        for name, each in results[key].items():
+            more = ""
+            if "more_at_two" in each:
+                more = f"{_plain(each['more_as_shipped'], '+')}; {_plain(each['more_at_two'], '+')}"
+            lines.append(
+                f"| {name} | {_plain(each['as_shipped'])} | {each['false_starts_per_minute']:.2f} "
+                f"| {_plain(each['at_two'])} | {more} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    """Draw in-force F1 and CPU time over samples, the soft trace and the baselines as lines."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    cost = axes.twinx()
+    for traces, colour in zip(TRACES, ("tab:blue", "tab:purple"), strict=True):
+        of = [row for row in rows if row.get("traces") == traces]
+        k = [row["samples"] for row in of]
+        axes.plot(k, [r["f1"]["mean"] for r in of], "o-", c=colour, label=f"sampled, M = {traces}")
+        cost.plot(k, [row["cpu_ms"] for row in of], "x:", c=colour)
+    for row, style in zip([r for r in rows if "samples" not in r], ("--", "-.", "-"), strict=True):
+        axes.axhline(row["f1"]["mean"], ls=style, c="black", lw=1, label=row["method"])
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(SAMPLES, [str(k) for k in SAMPLES])
+    axes.set(xlabel="samples K a patch", ylabel="in-force F1 at 2 false starts a minute")
+    cost.set(ylabel="CPU ms a patch (dotted)", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="center right")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _percent(interval: dict, sign: str = "") -> str:
+    low, high = 100 * interval["low"], 100 * interval["high"]
+    return f"{100 * interval['mean']:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
+
+
+def _plain(interval: dict, sign: str = "") -> str:
+    low, high = interval["low"], interval["high"]
+    return f"{interval['mean']:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except StreamtwlError as error:
+        sys.exit(f"accuracy.py: {error}")
