@@ -511,6 +511,21 @@ def train(
     residual: Annotated[
         bool, typer.Option(help="Stand on the HMM filter, or read the trace alone.")
     ] = True,
+    open: Annotated[
+        bool,
+        typer.Option(
+            "--open",
+            help="Teach the open vocabulary: YAMNet itself is the teacher, your labels correct it.",
+        ),
+    ] = False,
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            help="For --open: a table (CSV, columns category and audioset, names set off by |) of "
+            "what your labels are called. (default: as AudioSet or `streamtwl labels` does)",
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="At most.", min=1)] = 8,
     seed: Annotated[int, typer.Option(help="Of the scenes and the weights.", min=0)] = 0,
     hop: Annotated[
@@ -528,11 +543,12 @@ def train(
         "trained": train.value,
         "soft": trace == commands.Trace.soft,
         "residual": residual,
+        "open": open,
         "epochs": epochs,
         "seed": seed,
         "hop_s": hop,
     }
-    commands.train(data, corpus, out, leave_out or [], recipe)
+    commands.train(data, corpus, out, leave_out or [], recipe, names)
 
 
 @app.command()

@@ -288,7 +288,12 @@ def evaluate(
 
 
 def train(
-    data: Path, corpus: Path | None, out: Path, leave_out: Sequence[int], recipe: dict[str, Any]
+    data: Path,
+    corpus: Path | None,
+    out: Path,
+    leave_out: Sequence[int],
+    recipe: dict[str, Any],
+    names: Path | None,
 ) -> None:
     """Train a reasoner on a data set and say how it did on the validation split."""
     try:
@@ -305,7 +310,7 @@ def train(
             progress.update(bars[what], completed=done, total=total)
 
         asked = training.Recipe(**recipe)
-        card = training.train(data, corpus, out, leave_out, asked, advance)
+        card = training.train(data, corpus, out, leave_out, asked, advance, names)
     figures = card.validation
     print(
         f"{out}: {len(card.labels)} labels; on validation scenes in-force F1 "

@@ -242,5 +242,5 @@ def _said(recipe: Recipe) -> str:
         trace = "soft" if recipe.soft else "sampled"
         kind = f" --body {recipe.body} --train {recipe.trained} --trace {trace}"
         kind += f"{'' if recipe.residual else ' --no-residual'} --epochs {recipe.epochs}"
-        kind += " --open" if recipe.open else ""
+        kind += " --open --names NAMES" if recipe.open else ""
     return f"{kind} --seed {recipe.seed} --hop {recipe.hop_s:g}"
