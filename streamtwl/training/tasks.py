@@ -136,9 +136,7 @@ def names_of(labels: Iterable[str], table: Path | None) -> dict[str, list[int]]:
     known = {name: [name] for name in categories()} | dict(everyday())
     listed = {name.lower(): list(names) for name, names in known.items()}
     if table is not None:
-        with table.open(newline="") as file:
-            for row in csv.DictReader(file):
-                listed[row["category"].lower()] = row["audioset"].split("|")
+        listed |= _read(table, set(index))
     found = {}
     for label in labels:
         names = listed.get(label.lower()) or listed.get(label.lower().replace("_", " ")) or []
@@ -149,6 +147,22 @@ def names_of(labels: Iterable[str], table: Path | None) -> dict[str, list[int]]:
             )
         found[label] = [index[name.lower()] for name in names]
     return found
+
+
+def _read(table: Path, known: set[str]) -> dict[str, list[str]]:
+    try:
+        with table.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        listed = {row["category"].lower(): row["audioset"].split("|") for row in rows}
+    except OSError as error:
+        raise UsageError(f"--names {table}: {error.strerror}") from None
+    except KeyError:
+        raise UsageError(f"--names {table}: it takes the columns category and audioset") from None
+    for label, names in listed.items():
+        for name in names:
+            if name and name.lower() not in known:
+                raise UsageError(f"--names {table}: '{name}', of {label}, is none of AudioSet's")
+    return {label: [name for name in names if name] for label, names in listed.items()}
 
 
 def _ancestors(category: int) -> set[int]:

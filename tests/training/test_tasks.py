@@ -1,0 +1,132 @@
+"""What a reader is to say: the open vocabulary's teacher, and the names of a data set's labels."""
+
+import numpy as np
+import pytest
+import torch
+
+from streamtwl.errors import UsageError
+from streamtwl.evaluation.baselines import Streams
+from streamtwl.ontology import categories
+from streamtwl.training import reading, steps
+from streamtwl.training.tasks import TRUE_WEIGHT, Open, names_of
+
+INDEX = {name: i for i, name in enumerate(categories())}
+DOG, BARK, ANIMAL, SIREN = (INDEX[name] for name in ("Dog", "Bark", "Animal", "Siren"))
+PATCHES = 6
+
+
+def streams(heard: dict[int, list[float]], ahead: list[float], cleaner=None) -> Streams:
+    """One stream of a label "dog"; what the backbone heard, by category."""
+    posteriors = torch.zeros(1, PATCHES, len(categories()))
+    for category, scores in heard.items():
+        posteriors[0, :, category] = torch.tensor(scores)
+    sounding = np.array(ahead)[None, :, None] > 0
+    clean = None
+    if cleaner is not None:
+        clean = torch.zeros_like(posteriors)
+        for category, scores in cleaner.items():
+            clean[0, :, category] = torch.tensor(scores)
+    return Streams(
+        posteriors,
+        torch.full((1, PATCHES), 0.48),
+        sounding,
+        sounding,
+        np.array(ahead, float)[None, :, None],
+        clean,
+    )
+
+
+def task(**taught: list[int]) -> Open:
+    return Open(taught, ["dog"], half_life_s=0.7)
+
+
+def target(given: Streams, **taught: list[int]) -> np.ndarray:
+    """float32[T, C] of the newest patch."""
+    return task(**taught).readings(given, None).target[0, :, 0].numpy()
+
+
+def test_the_teacher_hears_the_two_windows_to_come():
+    given = streams({SIREN: [0, 0, 0.8, 0.4, 0, 0]}, [0] * PATCHES)
+    np.testing.assert_allclose(target(given)[:, SIREN], [0.4, 0.6, 0.2, 0, 0, 0], atol=1e-6)
+
+
+def test_the_teacher_hears_in_less_noise():
+    given = streams({SIREN: [0.1] * PATCHES}, [0] * PATCHES, cleaner={SIREN: [0.5] * PATCHES})
+    np.testing.assert_allclose(target(given)[:, SIREN], 0.5)
+
+
+def test_the_truth_corrects_the_teacher():
+    """The likeliest name gets 1, the other in proportion, the parent as much; else they get 0."""
+    heard = {DOG: [0.2] * PATCHES, BARK: [0.1] * PATCHES, SIREN: [0.3] * PATCHES}
+    said = target(streams(heard, [1, 1, 0.5, 0, 0, 0]), dog=[DOG, BARK])
+    np.testing.assert_allclose(said[:, DOG], [1, 1, 0.5, 0, 0, 0])
+    np.testing.assert_allclose(said[:, BARK], [0.5, 0.5, 0.25, 0, 0, 0])
+    np.testing.assert_allclose(said[:, ANIMAL], [1, 1, 0.5, 0, 0, 0])
+    np.testing.assert_allclose(said[:, SIREN], 0.3)
+
+
+def test_a_sound_that_the_teacher_never_hears_has_its_first_name():
+    said = target(streams({}, [1] * PATCHES), dog=[DOG, BARK])
+    assert (said[:, DOG] == 1).all()
+    assert (said[:, BARK] == 0).all()
+
+
+def test_what_is_not_taught_is_left_to_the_teacher():
+    given = streams({DOG: [0.2] * PATCHES}, [1] * PATCHES)
+    np.testing.assert_allclose(target(given)[:, DOG], 0.2)
+
+
+def test_what_the_truth_corrects_counts_more():
+    weight = task(dog=[DOG, BARK]).readings(streams({}, [0] * PATCHES), None).weight
+    assert weight is not None
+    assert weight.unique().tolist() == [1.0, TRUE_WEIGHT]
+    assert np.flatnonzero(weight > 1).tolist() == sorted([DOG, BARK])
+
+
+def test_scores_of_the_labels_are_those_of_their_best_names():
+    scores = np.zeros((1, 2, len(categories())), np.float32)
+    scores[0, :, [DOG, BARK, ANIMAL]] = [[0.2, 0.5], [0.7, 0.1], [0.9, 0.9]]
+    np.testing.assert_allclose(task(dog=[DOG, BARK]).judged(scores)[0, :, 0], [0.7, 0.5])
+
+
+def test_the_residual_path_is_the_evidence_and_looks_back():
+    """Now: pooled. A patch ago: the window after it. Two ago: the mean of the two after it."""
+    path = steps.Pooled(1, half_life_s=0.48, lags=2)
+    posteriors = torch.tensor([0.8, 0.4, 0.0, 0.6])[None, :, None]
+    elapsed_s = torch.tensor([[1e9, 0.48, 0.48, 0.48]])
+    given = Streams(posteriors, elapsed_s, *[np.zeros((1, 4, 1))] * 3)
+    now, one_ago, two_ago = reading.believe(path, given)[0, :, :, 0].T.numpy()
+    np.testing.assert_allclose(now, [0.8, 0.6, 0.3, 0.45], atol=1e-6)
+    np.testing.assert_allclose(one_ago, posteriors[0, :, 0])
+    np.testing.assert_allclose(two_ago[1:], [0.6, 0.2, 0.3], atol=1e-6)
+
+
+# Names
+
+
+def test_names_by_a_table(tmp_path):
+    table = tmp_path / "names.csv"
+    table.write_text("category,audioset\nhound,Dog|Bark\n")
+    assert names_of(["hound"], table) == {"hound": [DOG, BARK]}
+
+
+@pytest.mark.parametrize("label", ["Bark", "bark"])
+def test_names_that_audioset_has_too(label):
+    assert BARK in names_of([label], None)[label]
+
+
+def test_a_label_of_two_words_as_a_folder_is_called():
+    assert INDEX["Church bell"] in names_of(["church_bell"], None)["church_bell"]
+
+
+@pytest.mark.parametrize("text", [None, "a,b\n1,2\n", "category,audioset\ndog,Dogg\n"])
+def test_a_table_that_is_none_is_refused(tmp_path, text):
+    if text is not None:
+        (tmp_path / "names.csv").write_text(text)
+    with pytest.raises(UsageError, match=r"names\.csv"):
+        names_of(["dog"], tmp_path / "names.csv")
+
+
+def test_a_label_without_a_name_is_refused():
+    with pytest.raises(UsageError, match="'kettle42' is none of AudioSet's names.*--names"):
+        names_of(["kettle42"], None)
