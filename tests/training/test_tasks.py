@@ -128,5 +128,5 @@ def test_a_table_that_is_none_is_refused(tmp_path, text):
 
 
 def test_a_label_without_a_name_is_refused():
-    with pytest.raises(UsageError, match="'kettle42' is none of AudioSet's names.*--names"):
+    with pytest.raises(UsageError, match=r"'kettle42' is none of AudioSet's names.*--names"):
         names_of(["kettle42"], None)
