@@ -7,6 +7,7 @@ import logging
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 
@@ -313,6 +314,28 @@ def test_a_replay_that_does_not_answer_does_not_stop_the_others(publisher, monke
             assert received(mine, 4) == [messages[1], *messages[3:], messages[2]]
             assert mine.lost == {"label": 1}
         assert deaf.poll(0)  # it was asked
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+def test_what_a_newer_publisher_says_breaks_nobody(encoding, caplog):
+    library = msgspec.json if encoding == "json" else msgspec.msgpack
+    known = msgspec.to_builtins(label(0))
+    newer = known | {"schema": "1.9", "mood": ["glad"]}
+    payloads = [known | {"kind": "poem"}, known | {"schema": "2.0"}, "noise", newer]
+    with zmq.Context() as context, context.socket(zmq.XPUB) as other:
+        other.setsockopt(zmq.LINGER, 0)
+        other.bind(ANYWHERE)
+        with subscribe(other.getsockopt_string(zmq.LAST_ENDPOINT), ["label"]) as mine:
+            for _ in ("hello/", "label/", "status/"):
+                assert other.poll(1000 * PATIENCE_S)
+                other.recv()
+            for payload in payloads:
+                other.send_multipart([b"label/mic/", library.encode(payload)])
+            [message] = received(mine, 1)
+            assert (message.schema, message.label) == ("1.9", "Dog")
+            assert not mine.lost
+    assert "'poem'" in caplog.text
+    assert "2.0" in caplog.text
 
 
 def test_one_damaged_message_in_an_answer_is_lost_and_not_its_page(publisher, journal, caplog):
