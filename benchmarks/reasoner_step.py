@@ -15,7 +15,9 @@ and gives, by the hour, a step's mean and the memory at its end.
 """
 
 import argparse
+import itertools
 import json
+import multiprocessing
 import os
 import platform
 import tempfile
@@ -32,6 +34,7 @@ from rich.table import Table
 
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.config import TraceSettings
+from streamtwl.errors import UsageError
 from streamtwl.ontology import categories
 from streamtwl.reasoners.gpt2 import Gpt2
 
@@ -62,7 +65,13 @@ def main() -> None:
     console = Console()
     figures = json.loads(asked.json.read_text()) if asked.json.exists() else {}
     with tempfile.TemporaryDirectory() as scratch:
-        built = [build(body, Path(scratch) / f"{i}.onnx") for i, body in enumerate(asked.body)]
+        built = [Path(scratch) / f"{i}.onnx" for i in range(len(asked.body))]
+        for body, file in zip(asked.body, built, strict=True):
+            building = multiprocessing.get_context("spawn").Process(target=build, args=(body, file))
+            building.start()  # apart, so that torch is not in the memory that is measured
+            building.join()
+            if building.exitcode:
+                raise SystemExit(building.exitcode)
         named = [(file.stem, file) for file in asked.file]
         named += [(Path(body).stem, file) for body, file in zip(asked.body, built, strict=True)]
         for name, file in named:
@@ -90,14 +99,17 @@ def main() -> None:
     console.print(f"written to {asked.json}")
 
 
-def build(body: str, file: Path) -> Path:
+def build(body: str, file: Path) -> None:
     """Write the file of a reader that was taught nothing."""
     import torch
 
     from streamtwl.reasoners.card import Card, TraceCard
     from streamtwl.training import bodies, reader
 
-    made = reader.Reader(bodies.load(body, 0), len(categories()), LABELS, LAGS)
+    try:
+        made = reader.Reader(bodies.load(body, 0), len(categories()), LABELS, LAGS)
+    except UsageError as error:
+        raise SystemExit(str(error)) from None
     torch.nn.init.normal_(made.read.weight, std=0.02)
     card = Card(
         name="untaught",
@@ -123,7 +135,6 @@ def build(body: str, file: Path) -> Path:
         ),
     )
     reader.export(made.eval(), HOP_S, card, file)
-    return file
 
 
 def steps(reasoner: Gpt2, samples: int, traces: int, patches: int) -> Iterator[tuple[float, float]]:
@@ -146,7 +157,10 @@ def open_reasoner(file: Path, samples: int, traces: int) -> Gpt2:
 def run(file: Path, samples: int, traces: int, patches: int) -> dict:
     """Return what the steps of one run cost."""
     reasoner = open_reasoner(file, samples, traces)
-    wall, cpu = np.array(list(steps(reasoner, samples, traces, patches)))[WARM_UP:].T
+    costs = steps(reasoner, samples, traces, patches)
+    early = list(itertools.islice(costs, 2 * reasoner.capacity))
+    before = memory_mb()
+    wall, cpu = np.array([*early, *costs])[WARM_UP:].T
     return {
         "wall_ms": summary(wall),
         "cpu_ms": summary(cpu),
@@ -154,6 +168,7 @@ def run(file: Path, samples: int, traces: int, patches: int) -> dict:
         "steps": len(wall),
         "rebased_every_patches": reasoner.capacity - reasoner.capacity // 2,
         "memory_mb": memory_mb(),
+        "memory_grown_mb": round(memory_mb() - before, 1),  # since all rows were there
         "load_average": round(os.getloadavg()[0], 2),
     }
 
@@ -214,9 +229,10 @@ def processor() -> str:
 
 def stepwise(runs: list[dict], title: str) -> Table:
     """Return a table, a line a run."""
-    table = Table("ms", "mean", "p50", "p99", "max", "memory MB", "load", title=title)
+    table = Table("ms", "mean", "p50", "p99", "max", "MB (grown)", "load", title=title)
     for each in runs:
-        memory, load = f"{each['memory_mb']:.0f}", f"{each['load_average']:.1f}"
+        memory = f"{each['memory_mb']:.0f} ({each['memory_grown_mb']:+.1f})"
+        load = str(each["load_average"])
         table.add_row("wall", *map(str, each["wall_ms"].values()), memory, load)
         table.add_row("CPU", *map(str, each["cpu_ms"].values()), "", "")
     return table

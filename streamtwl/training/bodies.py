@@ -79,11 +79,14 @@ AttentionInterface.register(ATTENTION, _attend)
 class Body(nn.Module):
     """A causal language model without its words."""
 
-    def __init__(self, model: PreTrainedModel, loudness: float = 1.0) -> None:
-        """Take a model, and what embeddings are to be multiplied by."""
+    def __init__(self, model: PreTrainedModel, words_std: float = WORDS_STD) -> None:
+        """Take a model, and the standard deviation of its word embeddings as its layers get them.
+
+        Gemma multiplies its words by the root of its width, but not what is given in their place.
+        """
         super().__init__()
         self.model = model
-        self.loudness = loudness
+        self.words_std = words_std
         model.set_attn_implementation(ATTENTION)
         config = model.config.get_text_config()
         self.width: int = config.hidden_size
@@ -112,7 +115,7 @@ class Body(nn.Module):
         """
         layers = [_Layer(past[i], past[i + 1]) for i in range(0, len(past), 2)]
         read = self.model(
-            inputs_embeds=embeddings * self.loudness,
+            inputs_embeds=embeddings,
             attention_mask=self._masks(past[0].shape[2], attention_mask, position_ids),
             position_ids=position_ids,
             past_key_values=Cache(layers=[*layers]),
@@ -205,15 +208,15 @@ def _as_body(model: PreTrainedModel) -> Body | None:
     try:
         config = model.config.get_text_config()
         words = torch.arange(0, config.vocab_size, 1 + config.vocab_size // 4096)
-        loud = model.get_input_embeddings()(words).std()
+        words_std = model.get_input_embeddings()(words).std().item()
         model = _wordless(model).eval()
-        embeddings = loud * torch.randn(1, 8, config.hidden_size)
+        embeddings = words_std * torch.randn(1, 8, config.hidden_size)
         at_once = model(inputs_embeds=embeddings).last_hidden_state
-        body = Body(model, (loud / WORDS_STD).item())
+        body = Body(model, words_std)
         there, positions = torch.ones(1, 8, dtype=torch.bool), torch.arange(8)[None]
-        given = embeddings / body.loudness
-        first, past = body(given[:, :4], body.nothing_read(1), there[:, :4], positions[:, :4])
-        second, _ = body(given[:, 4:], past, there, positions[:, 4:])
+        nothing = body.nothing_read(1)
+        first, past = body(embeddings[:, :4], nothing, there[:, :4], positions[:, :4])
+        second, _ = body(embeddings[:, 4:], past, there, positions[:, 4:])
     except Exception:  # each kind of model that is no body fails in its own way
         return None
     in_parts = torch.cat((first, second), dim=1)

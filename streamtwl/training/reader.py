@@ -48,7 +48,7 @@ class Reader(nn.Module):
         self.symbols = nn.Embedding(categories + 1, body.width)  # the last is the boundary
         self.bins = nn.Embedding(N_BINS, body.width)
         for table in (self.symbols, self.bins):
-            nn.init.normal_(table.weight, std=0.02)
+            nn.init.normal_(table.weight, std=body.words_std)
         self.drop = nn.Dropout(0.1)
         self.read = nn.Linear(body.width, (1 + lags) * labels)
         self.residual = residual

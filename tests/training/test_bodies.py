@@ -9,6 +9,7 @@ from transformers import AutoModel
 
 from streamtwl.errors import UsageError
 from streamtwl.training import bodies
+from streamtwl.training.reader import Reader
 
 SIZES = {
     "hidden_size": 32,
@@ -48,7 +49,7 @@ def saved(name: str, sizes: dict, folder) -> str:
 def test_a_body_reads_step_by_step_as_its_model_does_at_once(name, tmp_path):
     where = saved(name, MODELS[name], tmp_path)
     body, own = bodies.load(where, 0).eval(), AutoModel.from_pretrained(where).eval()
-    words = own.get_input_embeddings()(torch.randint(50, (3, 40)))  # as loud as the model has them
+    words = own.get_input_embeddings()(torch.randint(50, (3, 40)))
     expected = own(inputs_embeds=words).last_hidden_state
     begins, past = torch.tensor([0, 10, 30]), body.nothing_read(3)
     for t in range(0, 40, 5):
@@ -56,7 +57,7 @@ def test_a_body_reads_step_by_step_as_its_model_does_at_once(name, tmp_path):
         at = ages[:, None] + torch.arange(5)
         there = torch.cat((torch.arange(t) < ages[:, None], torch.ones(3, 5, dtype=torch.bool)), 1)
         now = torch.stack([words[i, at[i]] for i in range(3)])
-        hidden, new = body(now / body.loudness, past, there, at)
+        hidden, new = body(now, past, there, at)
         past = [torch.nn.functional.pad(each, (0, 0, 0, 5)) for each in past]
         for i in range(3):
             torch.testing.assert_close(hidden[i], expected[i, at[i]], atol=1e-4, rtol=1e-4)
@@ -64,10 +65,11 @@ def test_a_body_reads_step_by_step_as_its_model_does_at_once(name, tmp_path):
                 cached[i, :, at[i]] = added[i]
 
 
-def test_embeddings_are_as_loud_to_a_body_as_its_own_words(tmp_path):
+def test_a_reader_begins_with_embeddings_as_loud_as_the_words_of_its_body(tmp_path):
     body = bodies.load(saved("Gemma3Text", MODELS["Gemma3Text"], tmp_path), 0)
-    assert body.loudness == pytest.approx(0.2 * SIZES["hidden_size"] ** 0.5 / 0.02, rel=0.1)
-    assert bodies.load("tiny", 0).loudness == 1
+    symbols = Reader(body, 521, 3, 0).symbols.weight
+    assert symbols.std().item() == pytest.approx(0.2 * SIZES["hidden_size"] ** 0.5, rel=0.1)
+    assert Reader(bodies.load("tiny", 0), 521, 3, 0).symbols.weight.std().item() < 0.03
 
 
 def write_gguf(file) -> None:
