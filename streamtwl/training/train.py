@@ -89,7 +89,8 @@ def train(
         "hop_s": recipe.hop_s,
         "data": name,
         "folds": sorted({clip.fold for clip in clips}),
-        "command": f"streamtwl train {name} --corpus CORPUS -o {out.name}{left_out}{_said(recipe)}",
+        "command": f"streamtwl train {name} --corpus CORPUS -o {out.name}{left_out}{_said(recipe)}"
+        + (f" --names {names.name}" if names else ""),
         "version": streamtwl.__version__,
     }
     task: Task
@@ -218,7 +219,9 @@ def reader_card(kept: Trained, task: Task, recipe: Recipe, common: dict[str, Any
             soft=recipe.soft,
             samples=(0, 0) if recipe.soft else (reading.SAMPLES[0], reading.SAMPLES[-1]),
             temperature=1.0,
-            context=kept.reader.context,
+            context=min(kept.reader.context, reading.HORIZON_PATCHES)  # positions it has seen
+            if recipe.soft
+            else kept.reader.context,
             residual=task.about if recipe.residual else "",
         ),
         validation=_figures(kept, {"epochs": kept.epochs}),
@@ -242,5 +245,5 @@ def _said(recipe: Recipe) -> str:
         trace = "soft" if recipe.soft else "sampled"
         kind = f" --body {recipe.body} --train {recipe.trained} --trace {trace}"
         kind += f"{'' if recipe.residual else ' --no-residual'} --epochs {recipe.epochs}"
-        kind += " --open --names NAMES" if recipe.open else ""
+        kind += " --open" if recipe.open else ""
     return f"{kind} --seed {recipe.seed} --hop {recipe.hop_s:g}"
