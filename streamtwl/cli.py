@@ -52,8 +52,9 @@ Hop = Annotated[
 Reasoner = Annotated[
     str | None,
     typer.Option(
-        help="What decides: 'evidence', or a trained reasoner with labels of its own: its .onnx "
-        "file, or the name of one that streamtwl ships (esc10-hmm). (default: evidence)",
+        help="What decides: 'open' (a GPT-2 that reads the trace), 'evidence' (no language model), "
+        "or a trained reasoner with labels of its own: its .onnx file, or the name of one that "
+        "streamtwl ships (esc10-gpt2, esc10-hmm, esc10-paper). (default: the pipeline's, open)",
         show_default=False,
     ),
 ]
@@ -136,8 +137,8 @@ def listen(
     samples: Annotated[
         int | None,
         typer.Option(
-            help="K, categories drawn from each patch for reasoners that read a trace (evidence "
-            "reads the posterior itself), 1 to 4096. (default: the pipeline's, 16)",
+            help="K, categories drawn from each patch for reasoners that read a sampled trace ('open' "
+            "reads what many samples come to), 1 to 4096. (default: the pipeline's, 16)",
             show_default=False,
         ),
     ] = None,
