@@ -137,7 +137,7 @@ def listen(
     samples: Annotated[
         int | None,
         typer.Option(
-            help="K, categories drawn from each patch for reasoners that read a sampled trace ('open' "
+            help="K, categories drawn from each patch for reasoners that read a sampled trace (open "
             "reads what many samples come to), 1 to 4096. (default: the pipeline's, 16)",
             show_default=False,
         ),
