@@ -137,8 +137,8 @@ def listen(
     samples: Annotated[
         int | None,
         typer.Option(
-            help="K, categories drawn from each patch where the trace is sampled (open and esc10-gpt2 "
-            "read what many samples come to), 1 to 4096. (default: the pipeline's, 16)",
+            help="K, categories drawn from each patch where the trace is sampled (open and "
+            "esc10-gpt2 read what many come to), 1 to 4096. (default: the pipeline's, 16)",
             show_default=False,
         ),
     ] = None,
