@@ -230,16 +230,17 @@ def open_clips(data: Path, scorer: Scorer) -> dict:
 
 
 class Heard:
-    """The trial's scenes of fold 4: posteriors of all, and what sounds in them."""
+    """The trial's scenes of a fold: posteriors of all, and what sounds in them."""
 
-    def __init__(self, trial: Path, scorer: Scorer) -> None:
+    def __init__(self, trial: Path, scorer: Scorer, fold: int = FOLD) -> None:
+        self.fold = fold
         self.names = [
             (number, snr_db)
             for snr_db in SNR_DB
             for number in range(99)
-            if (trial / "scenes" / f"{scene_name(FOLD, number, snr_db)}.flac").exists()
+            if (trial / "scenes" / f"{scene_name(fold, number, snr_db)}.flac").exists()
         ]
-        files = [trial / "scenes" / scene_name(FOLD, *name) for name in self.names]
+        files = [trial / "scenes" / scene_name(fold, *name) for name in self.names]
         posteriors = [scorer.score(file.with_suffix(".flac")).posteriors for file in files]
         self.truths: list[list[Sound]] = []
         for file in files:
@@ -256,7 +257,7 @@ class Heard:
         told = []
         for (number, snr_db), truth, row in zip(self.names, self.truths, scores, strict=True):
             scene = Scene(
-                name=scene_name(FOLD, number, snr_db),
+                name=scene_name(self.fold, number, snr_db),
                 duration_s=self.duration_s,
                 truth=[sound for sound in truth if sound.label in labels],
                 told=[],
