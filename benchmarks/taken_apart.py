@@ -6,9 +6,9 @@
 Fold 1 of the trial. Each reader has the same lessons, seed and schedule (EPOCHS, no choice among
 them) and, where it has a body, the same width; only the scenes to fit are learned from, and the
 residual path stands on models of the other parts of them, as in `streamtwl train`. Judged by
-in-force F1 at two false starts a minute on the fold's scenes: of a patch as it was decided then, and
-two patches (0.96 s) later. OUT/taken_apart.json and .md hold the result; what is there is not run
-again.
+in-force F1 at two false starts a minute on the fold's scenes: of a patch as it was decided then,
+and two patches (0.96 s) later. OUT/taken_apart.json and .md hold the result; what is there is not
+run again.
 """
 
 import argparse
