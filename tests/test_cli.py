@@ -181,7 +181,7 @@ def test_a_file_that_breaks_off_is_worked_through_and_then_an_error(cli, wav):
 
 def test_raw_samples_from_a_pipe(cli, siren):
     samples = np.frombuffer(siren.read_bytes()[44:], "<i2")
-    ended = cli("listen", "--stdin", "--json", *BIND, input=samples.tobytes())
+    ended = cli("listen", "--stdin", "--json", "--no-journal", *BIND, input=samples.tobytes())
     assert (ended.returncode, ended.stderr) == (0, b"")
     messages = messages_in(ended.stdout)
     assert "Siren" in [label.label for label in of_kind(messages, "label")]
@@ -232,7 +232,7 @@ def test_a_closed_standard_input_is_no_traceback():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_all_that_was_heard(number, start_cli):
-    process = start_cli("listen", "--stdin", "--json", *BIND)
+    process = start_cli("listen", "--stdin", "--json", "--no-journal", *BIND)
     process.stdin.write(bytes(2 * 20_000))  # 1.25 s of silence; the pipe stays open
     process.stdin.flush()
     lines = []
@@ -249,7 +249,7 @@ def test_a_signal_ends_it_with_all_that_was_heard(number, start_cli):
 
 
 def test_a_signal_ends_an_idle_pipe(start_cli):
-    process = start_cli("listen", "--stdin", "--json", *BIND)
+    process = start_cli("listen", "--stdin", "--json", "--no-journal", *BIND)
     assert b"hello" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE_S) == 0  # its standard input is still open
