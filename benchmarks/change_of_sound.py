@@ -12,6 +12,7 @@ were chosen on the other folds. Intervals are bootstraps over source recordings 
 
 import argparse
 import csv
+import itertools
 import json
 from pathlib import Path
 
@@ -24,10 +25,12 @@ from rich.table import Table
 from streamtwl import config
 from streamtwl.audio.block import SAMPLE_RATE, Block
 from streamtwl.audio.resample import Resampler
+from streamtwl.evaluation import compare
 from streamtwl.models import registry
 from streamtwl.ontology import categories, everyday
 from streamtwl.pipeline import Outcome, build
 
+REASONERS = ("open", "evidence")
 PAIRS = 200
 FIRST_S, SECOND_S, SHORTEST_S = 4, 5, 3
 QUIET = 1e-4
@@ -49,19 +52,38 @@ def main() -> None:
     clips = load(asked.data / "esc10", asked.fold)
     pairs = choose(clips, np.random.default_rng(asked.seed))
     table = Table(
-        "labels", "named", "median s", "p90 s", "right labels", "95 %", title=f"{len(pairs)} pairs"
+        "reasoner",
+        "labels",
+        "named",
+        "median s",
+        "p90 s",
+        "right labels",
+        "95 %",
+        title=f"{len(pairs)} pairs",
     )
     figures = {}
-    for labels in ("all", "everyday"):
-        outcomes = [run(first, second, labels, right) for first, second in track(pairs, labels)]
-        sources = [second["source"] for _, second in pairs]
-        figures[labels] = found = summary(outcomes, sources, np.random.default_rng(asked.seed))
+    shares: dict[str, np.ndarray] = {}
+    sources = [second["source"] for _, second in pairs]
+    for labels, reasoner in itertools.product(("all", "everyday"), REASONERS):
+        outcomes = [run(*pair, labels, reasoner, right) for pair in track(pairs, labels)]
+        name = f"{reasoner}, {labels}"
+        figures[name] = found = summary(outcomes, sources, np.random.default_rng(asked.seed))
+        shares[name] = np.array([share for _, share in outcomes])
         table.add_row(
+            reasoner,
             labels,
             *(f"{value:.3g}" for value in list(found.values())[:4]),
             "{:.3f}-{:.3f}".format(*found["interval"]),
         )
     Console().print(table)
+    for labels in ("all", "everyday"):
+        ours, theirs = (shares[f"{reasoner}, {labels}"] for reasoner in REASONERS)
+        more = compare.paired(ours, theirs, sources).difference
+        figures[f"more right labels, {labels}"] = [more.mean, more.low, more.high]
+        print(
+            f"{' minus '.join(REASONERS)}, {labels}: right labels {more.mean:+.3f} "
+            f"({more.low:+.3f} to {more.high:+.3f})"
+        )
     if asked.json:
         asked.json.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -100,10 +122,13 @@ def choose(clips: list[dict], rng: np.random.Generator) -> list[tuple[dict, dict
     return pairs
 
 
-def run(first: dict, second: dict, labels: str, right: dict[str, set[str]]) -> tuple[float, float]:
+def run(
+    first: dict, second: dict, labels: str, reasoner: str, right: dict[str, set[str]]
+) -> tuple[float, float]:
     """Return (seconds from the change to the right label, or infinity; share of right labels)."""
     settings = config.override(
-        config.load(config.find(config.DEFAULT_PIPELINE)), {"labels": labels}
+        config.load(config.find(config.DEFAULT_PIPELINE)),
+        {"labels": labels, "reasoner.file": reasoner},
     )
     before = first["samples"][: FIRST_S * SAMPLE_RATE]
     samples = np.concatenate((before, second["samples"][: SECOND_S * SAMPLE_RATE]))
