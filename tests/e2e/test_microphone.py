@@ -19,10 +19,10 @@ ports = itertools.count(15577)
 
 
 def chosen_clips(esc10: Path) -> list[dict]:
-    """Three of each class, by a hash of their names."""
+    """Three of each class, by a hash of their names, of the fold that no shipped reader heard."""
     with (esc10 / "meta" / "esc10.csv").open() as file:
         rows = sorted(
-            csv.DictReader(file),
+            (row for row in csv.DictReader(file) if row["fold"] == "4"),
             key=lambda row: hashlib.sha256(row["filename"].encode()).hexdigest(),
         )
     return [row for name in CLASSES for row in [r for r in rows if r["category"] == name][:3]]
