@@ -6,10 +6,9 @@
 Everything is read by the product's own reasoners, patch by patch, from the posteriors that its
 front end and model give. Clips: after 1, 2, 3, 5 and all patches of each ESC-10 clip, by reasoners
 of the trial that never heard its fold, against logistic regressions on the same patches. Scenes:
-the trial's fold 4, which no shipped checkpoint has heard: how many samples K and traces M, at which
-cost; calibration; and the open vocabulary through esc50_audioset.csv with the ontology rule.
-
-OUT/accuracy.json, accuracy.md and samples.png hold the result.
+the trial's fold 4, which no shipped checkpoint has heard: calibration, and the open vocabulary
+through esc50_audioset.csv with the ontology rule. OUT/accuracy.json and accuracy.md hold the
+result.
 """
 
 import argparse
@@ -21,7 +20,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from live_trial import DATA, SEED, SNR_DB, read_truth, right_names, scene_name, slug
@@ -33,12 +31,11 @@ from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.backbones.yamnet import Patch
 from streamtwl.errors import StreamtwlError
 from streamtwl.evaluation import baselines, compare, datasets, streams, timeline
-from streamtwl.evaluation.baselines import FILTER, GRU
+from streamtwl.evaluation.baselines import FILTER
 from streamtwl.evaluation.datasets import Clip
 from streamtwl.evaluation.posteriors import Scored, Scorer, prefixes
 from streamtwl.evaluation.timeline import Scene, Sound
 from streamtwl.features.window import Window
-from streamtwl.models import registry
 from streamtwl.pipeline import make_reasoner
 from streamtwl.reasoners.decision import Reasoner
 from streamtwl.trace import Tracer
@@ -50,11 +47,9 @@ from streamtwl.training.train import Recipe
 READER = "GPT-2"
 PATCHES = (1, 2, 3, 5)
 LINEAR = ("LR, root of mean posterior", "LR, log of mean posterior")
-SHIPPED = {"closed": "esc10-gpt2", "as the paper has it": "esc10-paper"}
+SHIPPED = ("esc10-gpt2", "esc10-hmm")
 OPEN = "open"
 FOLD = 4
-SAMPLES, TRACES = (1, 4, 16), (1, 4)  # K, M
-SEEDS = (0, 1, 2, 3, 4)  # of the draws
 LEFT_OUT = ("rooster", "rain")  # drawn by lot
 ONS = tuple(round(0.02 * i, 2) for i in range(1, 49))
 BINS = 10  # of the expected calibration error
@@ -81,7 +76,6 @@ def main() -> None:
         "open_clips": open_clips(asked.data, scorer),
     }
     heard = Heard(asked.trial, scorer)
-    results["samples"] = more_samples(heard, asked.trial)
     results["calibration"] = calibration(heard)
     results["open_scenes"] = open_scenes(heard, right_names(asked.data), {OPEN: OPEN})
     if asked.corpus is not None:
@@ -91,7 +85,6 @@ def main() -> None:
     (asked.out / "accuracy.json").write_text(json.dumps(results, indent=2) + "\n")
     tables = markdown(results)
     (asked.out / "accuracy.md").write_text(tables)
-    plot(results["samples"], asked.out / "samples.png")
     print(tables)
 
 
@@ -297,43 +290,6 @@ def matched(heard: Heard, scores: np.ndarray, labels: list[str], share: float) -
     return {"f1": asdict(f1), "on": on, "false_starts_per_minute": starts, "counts": counts}
 
 
-def more_samples(heard: Heard, trial: Path) -> list[dict]:
-    """Return what K and M do for the reader that draws samples, and cost, beside the others."""
-    rows = []
-    for name, file in (
-        (FILTER, trial / f"fold{FOLD}" / f"{slug(FILTER)}.onnx"),
-        (GRU, trial / f"fold{FOLD}" / f"{slug(GRU)}.onnx"),
-        ("GPT-2, soft trace, residual", registry.find_reasoner(SHIPPED["closed"])),
-    ):
-        reasoner = make_reasoner(settings(str(file)))
-        told, cpu_ms = read(reasoner, heard.posteriors)
-        share = reasoner.card.off / reasoner.card.on  # type: ignore[attr-defined]
-        at = matched(heard, told[:, :, 0], heard.labels, share)
-        rows.append({"method": name, "cpu_ms": cpu_ms, "f1": at["f1"], "seeds": 1})
-    for samples in track(SAMPLES, "samples"):
-        for traces in TRACES:
-            f1, cpu_ms = [], 0.0
-            for seed in SEEDS if samples * traces < 16 else SEEDS[:2]:
-                asked = settings(
-                    SHIPPED["as the paper has it"], samples=samples, traces=traces, seed=seed
-                )
-                reasoner = make_reasoner(asked)
-                told, cpu_ms = read(reasoner, heard.posteriors, asked.trace)
-                share = reasoner.card.off / reasoner.card.on  # type: ignore[attr-defined]
-                f1.append(matched(heard, told[:, :, 0], heard.labels, share)["f1"]["mean"])
-            rows.append(
-                {
-                    "method": "GPT-2, sampled trace, frozen body",
-                    "samples": samples,
-                    "traces": traces,
-                    "cpu_ms": cpu_ms,
-                    "f1": {"mean": float(np.mean(f1)), "low": min(f1), "high": max(f1)},
-                    "seeds": len(f1),
-                }
-            )
-    return rows
-
-
 def calibration(heard: Heard) -> dict[str, float]:
     """Return the expected calibration error of what ships, over all labels and patches.
 
@@ -342,8 +298,8 @@ def calibration(heard: Heard) -> dict[str, float]:
     """
     ahead = heard.streams().ahead
     errors = {}
-    for name, file in SHIPPED.items():
-        told, _ = read(make_reasoner(settings(file)), heard.posteriors)
+    for name in SHIPPED:
+        told, _ = read(make_reasoner(settings(name)), heard.posteriors)
         errors[name] = expected_calibration_error(told[:, :, 0], ahead)
     return errors
 
@@ -445,13 +401,7 @@ def markdown(results: dict) -> str:
     of = results["open_clips"]
     difference = _percent(of["difference"]["difference"], "+")
     lines.append(f"| {_percent(of['evidence'])} | {_percent(of[READER])} | {difference} |")
-    lines += ["", "### Scenes of fold 4, all SNRs: samples, traces and their cost", ""]
-    lines += ["| method | K | M | CPU ms a patch | in-force F1 at 2 false starts a minute |"]
-    lines += ["| --- | --- | --- | --- | --- |"]
-    for row in results["samples"]:
-        k, m = row.get("samples", ""), row.get("traces", "")
-        lines.append(f"| {row['method']} | {k} | {m} | {row['cpu_ms']:.2f} | {_plain(row['f1'])} |")
-    lines += ["", "Sampled: mean (lowest to highest) over the seeds of the draws.", ""]
+    lines += [""]
     lines += ["### Expected calibration error, scenes of fold 4", ""]
     lines += [f"- {name}: {error:.4f}" for name, error in results["calibration"].items()]
     for key, title in (
@@ -472,30 +422,6 @@ def markdown(results: dict) -> str:
                 f"| {_plain(each['at_two'])} | {more} |"
             )
     return "\n".join(lines) + "\n"
-
-
-def plot(rows: list[dict], path: Path) -> None:
-    """Draw in-force F1 and CPU time over samples, the soft trace and the baselines as lines."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    cost = axes.twinx()
-    for traces, colour in zip(TRACES, ("tab:blue", "tab:purple"), strict=True):
-        of = [row for row in rows if row.get("traces") == traces]
-        k = [row["samples"] for row in of]
-        axes.plot(k, [r["f1"]["mean"] for r in of], "o-", c=colour, label=f"sampled, M = {traces}")
-        cost.plot(k, [row["cpu_ms"] for row in of], "x:", c=colour)
-    for row, style in zip([r for r in rows if "samples" not in r], ("--", "-.", "-"), strict=True):
-        axes.axhline(row["f1"]["mean"], ls=style, c="black", lw=1, label=row["method"])
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(SAMPLES, [str(k) for k in SAMPLES])
-    axes.set(xlabel="samples K a patch", ylabel="in-force F1 at 2 false starts a minute")
-    cost.set(ylabel="CPU ms a patch (dotted)", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", loc="center right")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 def _percent(interval: dict, sign: str = "") -> str:
