@@ -178,10 +178,12 @@ def day(file: Path, samples: int, traces: int, hours: int) -> dict:
     reasoner = open_reasoner(file, samples, traces)
     an_hour = round(3600 / HOP_S)
     costs = steps(reasoner, samples, traces, hours * an_hour)
-    by_hour, everything = [], []
+    kept = np.full((hours, an_hour, 2), np.nan)  # all its memory is there before the first hour
+    by_hour = []
     for hour in track(range(hours), "hours"):
-        wall, cpu = np.array([next(costs) for _ in range(an_hour)]).T
-        everything.append((wall, cpu))
+        for step in range(an_hour):
+            kept[hour, step] = next(costs)
+        wall, cpu = kept[hour].T
         by_hour.append(
             {
                 "hour": hour + 1,
@@ -191,7 +193,7 @@ def day(file: Path, samples: int, traces: int, hours: int) -> dict:
                 "load_average": round(os.getloadavg()[0], 2),
             }
         )
-    wall, cpu = np.concatenate(everything, axis=1)
+    wall, cpu = kept.reshape(-1, 2).T
     return {
         "wall_ms": summary(wall),
         "cpu_ms": summary(cpu),
