@@ -175,14 +175,17 @@ class Journal:
 
     def _move_log(self) -> None:
         """Move the log into the database now and then: it waits for the disk, commits do not."""
-        over = False
-        while not over:  # also at once: SQLite keeps the descriptor for the next time
+        while not self._over.is_set():
+            inode = self._inode
             with (
                 contextlib.suppress(sqlite3.Error),
                 contextlib.closing(journal_file.connect(self.path, "rw")) as connection,
             ):
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            over = self._over.wait(CHECKPOINT_S)
+                connection.execute("PRAGMA schema_version").fetchall()  # opens its files now
+                while not self._over.wait(CHECKPOINT_S) and self._inode == inode:
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                continue
+            self._over.wait(CHECKPOINT_S)
 
     def _delete(self, chosen: str, *values: float) -> int:
         assert self._connection is not None
