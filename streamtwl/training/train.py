@@ -206,7 +206,7 @@ def lesson_readings(
 def reader_card(kept: Trained, task: Task, recipe: Recipe, common: dict[str, Any]) -> Card:
     """Return the card of a reader."""
     return Card(
-        about=f"{recipe.body} reads the {'soft' if recipe.soft else 'sampled'} trace"
+        about=f"{Path(recipe.body).name} reads the {'soft' if recipe.soft else 'sampled'} trace"
         + (f", beside {task.about}" if recipe.residual else ""),
         kind="gpt2",
         labels=task.labels,
@@ -214,7 +214,7 @@ def reader_card(kept: Trained, task: Task, recipe: Recipe, common: dict[str, Any
         on=kept.on,
         off=kept.off,
         trace=TraceCard(
-            body=recipe.body,
+            body=Path(recipe.body).name,
             trained="embedding" if recipe.trained == "embedding" else "all",
             soft=recipe.soft,
             samples=(0, 0) if recipe.soft else (reading.SAMPLES[0], reading.SAMPLES[-1]),
@@ -243,7 +243,7 @@ def _said(recipe: Recipe) -> str:
         kind = f" --body {NO_BODY}"
     else:
         trace = "soft" if recipe.soft else "sampled"
-        kind = f" --body {recipe.body} --train {recipe.trained} --trace {trace}"
+        kind = f" --body {Path(recipe.body).name} --train {recipe.trained} --trace {trace}"
         kind += f"{'' if recipe.residual else ' --no-residual'} --epochs {recipe.epochs}"
         kind += " --open" if recipe.open else ""
     return f"{kind} --seed {recipe.seed} --hop {recipe.hop_s:g}"
