@@ -58,7 +58,8 @@ class RevisingTracker:
         before = list(state.patches)[-2::-1]  # newest first
         for patch, by_now in zip(before, () if earlier is None else earlier, strict=False):
             patch[1][:] = by_now[1]
-            patch[1][known] = by_now[0, known]
+            begun = [event.index for event in state.told if event.sounding.start <= patch[0]]
+            patch[1][begun] = by_now[0, begun]
         return changes + self._compare(state)
 
     def close(self, stream: int, position: int) -> list[Change]:

@@ -67,5 +67,7 @@ def decide(naming: Naming, scores: np.ndarray, earlier: np.ndarray | None = None
     best = int(specific.argmax())
     confidence = float(specific[best])
     label = naming.labels[best] if confidence >= naming.threshold else None
-    by_now = None if earlier is None else np.stack([naming.label(each) for each in earlier])
+    by_now = None
+    if earlier is not None and len(earlier):
+        by_now = np.stack([naming.label(each) for each in earlier])
     return Decision(label, confidence, scores, specific, earlier=by_now)

@@ -96,7 +96,7 @@ class Open:
     def readings(self, streams: Streams, residual: steps.Residual | None) -> Readings:
         """Return streams with what the teacher says of them."""
         weight = torch.ones(len(self.labels))
-        weight[sorted({name for names in self._taught.values() for name in names})] = TRUE_WEIGHT
+        weight[sorted(self._corrected)] = TRUE_WEIGHT
         return reading.readings(streams, residual, self._teach(streams), OPEN_LAGS, weight)
 
     def judged(self, scores: np.ndarray) -> np.ndarray:
@@ -104,6 +104,11 @@ class Open:
         return np.stack(
             [scores[..., self._taught[label]].max(axis=-1) for label in self._taught], -1
         )
+
+    @property
+    def _corrected(self) -> set[int]:
+        """The categories that the truth corrects."""
+        return {name for names in self._taught.values() for name in names}
 
     def _teach(self, streams: Streams) -> Tensor:
         """Return float32[n, T, C]."""
@@ -113,14 +118,17 @@ class Open:
         padded = torch.cat((heard, heard[:, -1:], heard[:, -1:]), dim=1)
         target = (padded[:, 1:-1] + padded[:, 2:]) / 2
         ahead = torch.from_numpy(streams.ahead).float()
+        heard, corrected = target.clone(), sorted(self._corrected)
+        target[:, :, corrected] = 0
         for label, names in self._taught.items():
             share = ahead[:, :, self._truth.index(label), None]
-            said = target[:, :, names]
+            said = heard[:, :, names]
             most = said.max(dim=-1, keepdim=True).values
             first = torch.zeros(len(names))
             first[0] = 1.0
-            target[:, :, names] = share * torch.where(most > UNHEARD, said / most, first)
-        for name in {name for names in self._taught.values() for name in names}:
+            right = share * torch.where(most > UNHEARD, said / most, first)
+            target[:, :, names] = torch.maximum(target[:, :, names], right)
+        for name in corrected:
             for above in _ancestors(name):
                 target[:, :, above] = torch.maximum(target[:, :, above], target[:, :, name])
         return target
@@ -143,19 +151,23 @@ def names_of(labels: Iterable[str], table: Path | None) -> dict[str, list[int]]:
         if not names:
             raise UsageError(
                 f"'{label}' is none of AudioSet's names: rename its folder (see `streamtwl labels "
-                "--all`), or name a table with --names"
+                "--all`), or give its names in a table with --names"
             )
         found[label] = [index[name.lower()] for name in names]
     return found
 
 
 def _read(table: Path, known: set[str]) -> dict[str, list[str]]:
+    listed: dict[str, list[str]] = {}
     try:
-        with table.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        listed = {row["category"].lower(): row["audioset"].split("|") for row in rows}
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                names = (row["audioset"] or "").split("|")
+                listed[row["category"].lower()] = [name.strip() for name in names]
     except OSError as error:
         raise UsageError(f"--names {table}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"--names {table} is no table in UTF-8: {error}") from None
     except KeyError:
         raise UsageError(f"--names {table}: it takes the columns category and audioset") from None
     for label, names in listed.items():

@@ -78,6 +78,10 @@ def train(
     config.override(Settings(), {"hop_s": recipe.hop_s})  # refuses what `listen` would refuse
     name = folder.resolve().name
     scorer = Scorer(hop_s=recipe.hop_s)
+    if recipe.open and recipe.body == NO_BODY:
+        raise UsageError("--open is for a reader of traces: leave --body none out")
+    if names is not None and not recipe.open:
+        raise UsageError("--names is for --open: add it, or leave --names out")
     if recipe.open:
         names_of({clip.label for clip in clips}, names)  # refuses what has none before any work
     seed = [recipe.seed, *leave_out]
