@@ -309,7 +309,8 @@ def test_a_replay_that_does_not_answer_does_not_stop_the_others(publisher, monke
         deaf.setsockopt(zmq.LINGER, 0)
         deaf.bind(ANYWHERE)
         endpoint = deaf.getsockopt_string(zmq.LAST_ENDPOINT)
-        with subscribe(one.endpoint, ["label", "event"]) as mine:
+        with subscribe(one.endpoint, ["label", "event", "status"]) as mine:
+            heard(one, mine)
             messages = [hello(0, replay=endpoint), label(0), label(2), event(0), event(1)]
             for message in messages:
                 one.send(message)
