@@ -355,6 +355,7 @@ def _fit_gru(
 
 @torch.no_grad()
 def scores_of(step: steps.Step, streams: Streams) -> np.ndarray:
+    """Return float32[n, T, L] scores of a model on streams, in [0, 1]."""
     return steps.run(step.eval(), streams.posteriors, streams.elapsed_s).numpy()
 
 
