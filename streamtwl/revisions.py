@@ -4,6 +4,9 @@ A label is on or off at each patch, by hysteresis over the newest belief on that
 on is an event, from its first patch's position to the first one that is off. With every patch the
 last few beliefs are new, so events may turn out to have begun earlier, to have ended, to have been
 another label's, or not to have been at all: what differs from what was told is told again.
+
+An event is first told while it is on at the newest patch: told as well of what only looks so by now,
+streams had twice the false events and hardly more right ones.
 """
 
 from collections import deque
@@ -115,8 +118,8 @@ class RevisingTracker:
                 was.index, was.sounding.label = label, self._labels[label]
                 was.sounding.start, was.sounding.end = span
                 changes.append(("revised", was.sounding))
-            else:
-                changes += self._tell(state, label, span)
+            elif span[1] is None and beliefs[-1, label] >= self._on[label]:
+                changes.append(self._tell(state, label, span))
         for event in gone:
             state.told.remove(event)
             event.sounding.end = event.sounding.start  # it was nothing
@@ -149,18 +152,14 @@ class RevisingTracker:
         lasted = (state.heard_to if end is None else end) - start
         return lasted >= rule.min_duration_s * SAMPLE_RATE
 
-    def _tell(self, state: "_Stream", label: int, span: Span) -> list[Change]:
+    def _tell(self, state: "_Stream", label: int, span: Span) -> Change:
         sounding = Sounding(state.count, self._labels[label], span[0])
         state.count += 1
         for position, belief in state.patches:
-            if position >= span[0] and (span[1] is None or position < span[1]):
+            if position >= span[0]:
                 sounding.add(float(belief[label]))
         state.told.append(_Told(label, sounding))
-        changes: list[Change] = [("onset", replace(sounding))]
-        if span[1] is not None:
-            sounding.end = span[1]
-            changes.append(("offset", sounding))
-        return changes
+        return "onset", replace(sounding)
 
 
 @dataclass(slots=True)

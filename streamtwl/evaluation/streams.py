@@ -68,9 +68,6 @@ def materials(
     fit, choose = validation_split(training, seed)
     packages = scenes.read_pieces(corpus, "train")
 
-    def is_choice(piece: Path) -> bool:
-        return zlib.crc32(f"{piece.parent.name}/{piece.name}".encode()) % VALIDATION_SHARE == 0
-
     to_choose = [[piece for piece in pieces if is_choice(piece)] for pieces in packages]
     to_fit = [[piece for piece in pieces if not is_choice(piece)] for pieces in packages]
     return (
@@ -78,6 +75,11 @@ def materials(
         Material(choose, [pieces for pieces in to_choose if pieces]),
         Material(test, scenes.read_pieces(corpus, "test")),
     )
+
+
+def is_choice(piece: Path) -> bool:
+    """Whether a piece of background is for choosing by, not for fitting."""
+    return zlib.crc32(f"{piece.parent.name}/{piece.name}".encode()) % VALIDATION_SHARE == 0
 
 
 def by_source(material: Material, count: int, seed: int) -> list[Material]:

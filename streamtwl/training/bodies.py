@@ -18,6 +18,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from streamtwl.errors import UsageError
+from streamtwl.training import rows
 
 TINY = "tiny"
 TINY_POSITIONS = 512
@@ -79,14 +80,21 @@ AttentionInterface.register(ATTENTION, _attend)
 class Body(nn.Module):
     """A causal language model without its words."""
 
-    def __init__(self, model: PreTrainedModel, words_std: float = WORDS_STD) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        words_std: float = WORDS_STD,
+        rows: Tensor | None = None,
+    ) -> None:
         """Take a model, and the standard deviation of its word embeddings as its layers get them.
 
         Gemma multiplies its words by the root of its width, but not what is given in their place.
+        `rows` are what a reader's embedding may start from: see `rows.py`.
         """
         super().__init__()
         self.model = model
         self.words_std = words_std
+        self.rows = rows
         model.set_attn_implementation(ATTENTION)
         config = model.config.get_text_config()
         self.width: int = config.hidden_size
@@ -151,27 +159,33 @@ def load(body: str, seed: int) -> Body:
     """
     torch.manual_seed(seed)
     if body == TINY:
-        config = GPT2Config(
-            n_layer=3,
-            n_embd=128,
-            n_head=4,
-            n_positions=TINY_POSITIONS,
-            vocab_size=1,
-            bos_token_id=0,
-            eos_token_id=0,
-            resid_pdrop=0.3,
-            embd_pdrop=0.1,
-            attn_pdrop=0.0,
-        )
-        return Body(_wordless(GPT2Model(config)))
+        return Body(_wordless(tiny()))
     model = _pretrained(body)
-    made = _as_body(model)
+    made = _as_body(model, rows.own(model, body))
     if made is None:
         raise UsageError(
             f"--body {body}: a {model.config.model_type} does not go on from the keys and values "
             "of what it read; take a model such as GPT-2, Llama, Qwen or Gemma"
         )
+    torch.manual_seed(seed)
     return made
+
+
+def tiny(words: int = 1) -> GPT2Model:
+    """Return the project's own small GPT-2, at random."""
+    config = GPT2Config(
+        n_layer=3,
+        n_embd=128,
+        n_head=4,
+        n_positions=TINY_POSITIONS,
+        vocab_size=words,
+        bos_token_id=0,
+        eos_token_id=0,
+        resid_pdrop=0.3,
+        embd_pdrop=0.1,
+        attn_pdrop=0.0,
+    )
+    return GPT2Model(config)
 
 
 def _pretrained(body: str) -> PreTrainedModel:
@@ -203,7 +217,7 @@ def _pretrained(body: str) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def _as_body(model: PreTrainedModel) -> Body | None:
+def _as_body(model: PreTrainedModel, own_rows: Tensor | None) -> Body | None:
     """Return a body that reads in two parts what the model itself reads at once; None if none."""
     try:
         config = model.config.get_text_config()
@@ -212,7 +226,7 @@ def _as_body(model: PreTrainedModel) -> Body | None:
         model = _wordless(model).eval()
         embeddings = words_std * torch.randn(1, 8, config.hidden_size)
         at_once = model(inputs_embeds=embeddings).last_hidden_state
-        body = Body(model, words_std)
+        body = Body(model, words_std, own_rows)
         there, positions = torch.ones(1, 8, dtype=torch.bool), torch.arange(8)[None]
         nothing = body.nothing_read(1)
         first, past = body(embeddings[:, :4], nothing, there[:, :4], positions[:, :4])

@@ -49,6 +49,8 @@ class Reader(nn.Module):
         self.bins = nn.Embedding(N_BINS, body.width)
         for table in (self.symbols, self.bins):
             nn.init.normal_(table.weight, std=body.words_std)
+        if body.rows is not None:
+            self._start_from(body.rows)
         self.drop = nn.Dropout(0.1)
         self.read = nn.Linear(body.width, (1 + lags) * labels)
         self.residual = residual
@@ -62,6 +64,14 @@ class Reader(nn.Module):
             nn.init.zeros_(self.heard.bias)
             self.scale = nn.Parameter(torch.ones(self.shape))
             self.bias = nn.Parameter(torch.zeros(self.shape))
+
+    @torch.no_grad()
+    def _start_from(self, rows: Tensor) -> None:
+        """Let the embedding begin with these rows: categories, and more where there are more."""
+        words = torch.cat((self.symbols.weight, self.bins.weight))
+        words[: len(rows)] = rows
+        self.symbols.weight.copy_(words[: self.categories + 1])
+        self.bins.weight.copy_(words[self.categories + 1 :])
 
     def embed(self, tokens: Tensor, posterior: Tensor, believed: Tensor | None) -> Tensor:
         """Return float32[..., T, D] of int64[..., T, 2] tokens that end in a boundary.

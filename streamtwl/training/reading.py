@@ -1,6 +1,5 @@
 """How a reader of traces is trained: on stretches of streams, samples drawn afresh each time."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from streamtwl.evaluation.baselines import Streams
+from streamtwl.training import schedule
 from streamtwl.training.reader import Reader, draw, log_odds
 from streamtwl.training.steps import Residual
 
@@ -18,7 +18,8 @@ SAMPLES = (1, 2, 4, 8, 16)  # K, one of them a batch
 HORIZON_PATCHES = 64
 TOKENS = 4096  # a batch
 VISITS = 2  # of each patch, an epoch
-LEARNING_RATE, DECAY, WARM_UP = 1e-3, 0.3, 50
+LEARNING_RATE = 1e-3
+FROZEN_RATE = 1e-3  # of a reader whose body is frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,55 +88,18 @@ def fit(
     The schedule is one of `of_epochs`, of which the first `epochs` are run. `each_epoch` is called
     after each that is run here.
     """
-    generator = torch.Generator().manual_seed(seed)
-    trained = [parameter for parameter in reader.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=DECAY)
-    n, n_patches = data.posteriors.shape[:2]
-    an_epoch = VISITS * n * n_patches
-    done = step = 0
-    if state.exists():
-        kept = torch.load(state, weights_only=False)
-        reader.load_state_dict(kept["reader"])
-        optimiser.load_state_dict(kept["optimiser"])
-        generator.set_state(kept["generator"])
-        torch.set_rng_state(kept["dropout"])
-        done, step = kept["epochs"], kept["step"]
-    total = of_epochs or epochs
-    for epoch in range(done, epochs):
-        reader.train()
-        seen = 0
-        while seen < an_epoch:
-            passed = (epoch + seen / an_epoch) / total
-            warm = min(1.0, (step + 1) / WARM_UP)
-            for group in optimiser.param_groups:
-                group["lr"] = LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * passed))
-            batch = _draw_batch(reader, data, generator)
-            logits = reader.read_stream(*batch[:3])
-            loss = functional.binary_cross_entropy_with_logits(logits, batch[3], data.weight)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimiser.step()
-            step += 1
-            seen += batch[0].shape[0] * batch[0].shape[1]
-            progress(
-                epoch * n * n_patches + min(seen // VISITS, n * n_patches), epochs * n * n_patches
-            )
-        partial = state.with_suffix(".partial")
-        torch.save(
-            {
-                "reader": reader.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "generator": generator.get_state(),
-                "dropout": torch.get_rng_state(),
-                "epochs": epoch + 1,
-                "step": step,
-            },
-            partial,
-        )
-        partial.rename(state)
-        each_epoch(epoch + 1)
-    reader.eval()
+    patches = VISITS * data.posteriors.shape[0] * data.posteriors.shape[1]
+    learns = any(weights.requires_grad for weights in reader.body.parameters())
+    rate = LEARNING_RATE if learns else FROZEN_RATE
+
+    def next_loss(generator: torch.Generator) -> tuple[Tensor, int]:
+        tokens, posteriors, believed, target = _draw_batch(reader, data, generator)
+        logits = reader.read_stream(tokens, posteriors, believed)
+        loss = functional.binary_cross_entropy_with_logits(logits, target, data.weight)
+        return loss, tokens.shape[0] * tokens.shape[1]
+
+    course = schedule.Course(epochs, of_epochs or epochs, patches, rate)
+    schedule.run(reader, next_loss, course, seed, state, progress, each_epoch)
 
 
 @torch.no_grad()

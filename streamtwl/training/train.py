@@ -36,6 +36,7 @@ class Recipe:
     trained: str = "all"  # or "embedding": the body stays frozen
     soft: bool = True
     residual: bool = True
+    rows: str = "own"  # the embedding starts from what the body has for it; or at "random"
     open: bool = False  # AudioSet's categories, not the data set's labels
     epochs: int = 8
     hop_s: float = 0.48
@@ -192,6 +193,8 @@ def build(task: Task, parts: Sequence[baselines.Streams], recipe: Recipe) -> Rea
     body = bodies.load(recipe.body, recipe.seed)
     if recipe.trained == "embedding":
         body.requires_grad_(False)
+    if recipe.rows == "random":
+        body.rows = None
     residual = task.residual(parts) if recipe.residual else None
     return Reader(body, len(categories()), len(task.labels), task.lags, recipe.soft, residual)
 
@@ -249,5 +252,6 @@ def _said(recipe: Recipe) -> str:
         trace = "soft" if recipe.soft else "sampled"
         kind = f" --body {Path(recipe.body).name} --train {recipe.trained} --trace {trace}"
         kind += f"{'' if recipe.residual else ' --no-residual'} --epochs {recipe.epochs}"
+        kind += " --rows random" if recipe.rows == "random" else ""
         kind += " --open" if recipe.open else ""
     return f"{kind} --seed {recipe.seed} --hop {recipe.hop_s:g}"

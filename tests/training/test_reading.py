@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from streamtwl.trace import confidence_bin
-from streamtwl.training import bodies, reading
+from streamtwl.training import bodies, reading, schedule
 from streamtwl.training.reader import Reader, draw
 from streamtwl.training.reading import Readings
 
@@ -42,7 +42,7 @@ def fit(reader: Reader, folder, epochs: int, of_epochs: int | None = None) -> No
 def small(monkeypatch):
     monkeypatch.setattr(reading, "TOKENS", 512)
     monkeypatch.setattr(reading, "SAMPLES", (1, 2))
-    monkeypatch.setattr(reading, "WARM_UP", 5)
+    monkeypatch.setattr(schedule, "WARM_UP", 5)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two that wait for each other on a busy machine take for ever
     yield

@@ -1,0 +1,130 @@
+"""`streamtwl pretrain`: a small GPT-2 that has read traces nobody labelled, a body for `train`.
+
+It learns as language models do: what comes next. A token is two words, a category and a confidence
+bin, embedded as their sum and foretold each by itself; a boundary is a category too. The recordings
+of a package follow one another in random order, so that sounds go on and change.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from streamtwl.errors import UsageError
+from streamtwl.evaluation import scenes, streams
+from streamtwl.evaluation.posteriors import Scorer
+from streamtwl.ontology import categories
+from streamtwl.trace import N_BINS
+from streamtwl.training import bodies, reading, schedule
+from streamtwl.training.reader import draw
+
+SCORING, READING = "recordings", "what comes next"
+STAGES = (SCORING, READING)
+ABOUT = "pretraining.json"
+Progress = Callable[[str, int, int], None]  # (what, done, of)
+
+
+class Foreteller(nn.Module):
+    """A body with words in it, which also foretell."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.boundary = len(categories())
+        words = self.boundary + 1 + N_BINS  # a word each: categories, the boundary, bins
+        self.model = bodies.tiny(words)
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-odds of the next token of int64[n, T, 2]: of its category, and of its bin."""
+        words = self.model.get_input_embeddings()
+        bins = tokens[..., 1] + self.boundary + 1
+        read = self.model(inputs_embeds=words(tokens[..., 0]) + words(bins)).last_hidden_state
+        foretold = self.drop(read) @ words.weight.T
+        return foretold[..., : self.boundary + 1], foretold[..., self.boundary + 1 :]
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        """Return the mean negative log-probability of a token, given those before it."""
+        category, bin_ = self(tokens[:, :-1])
+        next_category, next_bin = tokens[:, 1:].unbind(-1)
+        return functional.cross_entropy(
+            category.flatten(0, 1), next_category.flatten()
+        ) + functional.cross_entropy(bin_.flatten(0, 1), next_bin.flatten())
+
+
+def pretrain(
+    corpus: Path, out: Path, epochs: int, seed: int, hop_s: float, progress: Progress
+) -> dict[str, float]:
+    """Read a corpus's training side; write a folder that `train --body` takes, return figures.
+
+    One recording in VALIDATION_SHARE is not learned from, and measured on. Stopped, the same call
+    goes on where it was. Raises UsageError where there is no corpus, or it is too short.
+    """
+    fit, choose = _traces(corpus, seed, hop_s, progress)
+    model = Foreteller(seed)
+    state = out.with_suffix(".training.pt")
+
+    def next_loss(generator: torch.Generator) -> tuple[Tensor, int]:
+        tokens = _stretches(fit, generator)
+        return model.loss(tokens), tokens.shape[0] * tokens.shape[1]
+
+    # a batch counts tokens: so many that each patch is visited at the mean of SAMPLES
+    a_patch = 1 + sum(reading.SAMPLES) / len(reading.SAMPLES)
+    course = schedule.Course(
+        epochs, epochs, round(reading.VISITS * len(fit) * a_patch), reading.LEARNING_RATE
+    )
+    schedule.run(
+        model, next_loss, course, seed, state, lambda done, of: progress(READING, done, of)
+    )
+    figures = {"fresh": _measure(Foreteller(seed), choose), "trained": _measure(model, choose)}
+    model.model.save_pretrained(out)
+    about = {"epochs": epochs, "seed": seed, "hop_s": hop_s, "nats_a_token": figures}
+    (out / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+    state.unlink(missing_ok=True)
+    return figures
+
+
+def _traces(corpus: Path, seed: int, hop_s: float, progress: Progress) -> tuple[Tensor, Tensor]:
+    """Return float32[T, C] posteriors to fit and to choose by."""
+    packages = scenes.read_pieces(corpus, "train")
+    order = np.random.default_rng(seed)
+    scorer = Scorer(hop_s=hop_s)
+    parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    done, of = 0, sum(map(len, packages))
+    for pieces in packages:
+        for number in order.permutation(len(pieces)):
+            part = parts[int(streams.is_choice(pieces[number]))]
+            part.append(scorer.score(pieces[number]).posteriors)
+            done += 1
+            progress(SCORING, done, of)
+    for part in parts:
+        if sum(map(len, part)) < reading.HORIZON_PATCHES:
+            raise UsageError(
+                f"'{corpus}': a training and a validation side of {reading.HORIZON_PATCHES} "
+                "patches each are the least that can be learned from"
+            )
+    fit, choose = (torch.from_numpy(np.concatenate(part)) for part in parts)
+    return fit, choose
+
+
+def _stretches(posteriors: Tensor, generator: torch.Generator) -> Tensor:
+    """Return int64[n, T, 2] tokens of random stretches, all of one K."""
+    which = int(torch.randint(len(reading.SAMPLES), (1,), generator=generator))
+    samples = reading.SAMPLES[which]
+    length = min(reading.HORIZON_PATCHES, bodies.TINY_POSITIONS // (samples + 1))
+    rows = max(1, reading.TOKENS // (length * (samples + 1)))
+    first = torch.randint(len(posteriors) - length + 1, (rows, 1), generator=generator)
+    return draw(posteriors[first + torch.arange(length)], samples, generator).flatten(1, 2)
+
+
+@torch.no_grad()
+def _measure(model: Foreteller, posteriors: Tensor, batches: int = 50) -> float:
+    """Return the mean loss of a token over stretches that are the same for every model."""
+    model.eval()
+    generator = torch.Generator().manual_seed(0)
+    losses = [model.loss(_stretches(posteriors, generator)).item() for _ in range(batches)]
+    return sum(losses) / len(losses)

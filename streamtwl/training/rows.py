@@ -1,0 +1,42 @@
+"""Where a reader's embedding starts: from what the body's own words say of each category."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedModel
+
+from streamtwl.ontology import categories
+from streamtwl.trace import N_BINS
+
+
+def own(model: PreTrainedModel, body: str) -> Tensor | None:
+    """Return float32[C, D], or [C + 1 + bins, D] where its words are those of a trace; None: none.
+
+    A text model's row of a category is the mean of its words of the category's name, as its layers
+    get them. A model of `streamtwl pretrain` has a word for each category, the boundary, and each
+    confidence bin.
+    """
+    names = categories()
+    words = model.get_input_embeddings()
+    if words.num_embeddings == len(names) + 1 + N_BINS:
+        return words.weight.detach().clone()
+    tokenizer = _tokenizer(body)
+    if tokenizer is None:
+        return None
+    ids = [tokenizer(name, add_special_tokens=False)["input_ids"] for name in names]
+    if not all(ids):  # an empty tokenizer is made where there is none
+        return None
+    with torch.no_grad():
+        return torch.stack([words(torch.tensor(each)).mean(dim=0) for each in ids])
+
+
+def _tokenizer(body: str) -> Any | None:
+    path = Path(body)
+    try:
+        if path.suffix == ".gguf":
+            return AutoTokenizer.from_pretrained(path.resolve().parent, gguf_file=path.name)
+        return AutoTokenizer.from_pretrained(body)
+    except Exception:  # a model without one fails in many ways
+        return None
