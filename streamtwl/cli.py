@@ -495,8 +495,9 @@ def train(
     body: Annotated[
         str,
         typer.Option(
-            help="The language model that reads: tiny (a small GPT-2 of our own), a Hugging Face "
-            "directory or id of a causal model, or a .gguf file; none: the HMM filter alone."
+            help="The language model that reads: tiny (a small GPT-2 of our own), a folder of "
+            "`streamtwl pretrain`, a Hugging Face directory or id of a causal model, or a .gguf "
+            "file; none: the HMM filter alone."
         ),
     ] = "tiny",
     train: Annotated[
@@ -510,8 +511,19 @@ def train(
         ),
     ] = commands.Trace.soft,
     residual: Annotated[
-        bool, typer.Option(help="Stand on the HMM filter, or read the trace alone.")
+        bool,
+        typer.Option(
+            help="Stand on a filter (an HMM; with --open the pooled posteriors), or read the trace "
+            "alone."
+        ),
     ] = True,
+    rows: Annotated[
+        commands.Rows,
+        typer.Option(
+            help="Where the new embedding starts: own, from the body's own words for each category "
+            "where it has words; or at random."
+        ),
+    ] = commands.Rows.own,
     open: Annotated[
         bool,
         typer.Option(
@@ -544,12 +556,41 @@ def train(
         "trained": train.value,
         "soft": trace == commands.Trace.soft,
         "residual": residual,
+        "rows": rows.value,
         "open": open,
         "epochs": epochs,
         "seed": seed,
         "hop_s": hop,
     }
     commands.train(data, corpus, out, leave_out or [], recipe, names)
+
+
+@app.command()
+def pretrain(
+    out: Annotated[
+        Path, typer.Option("-o", "--output", help="A folder, which `train --body` takes.")
+    ] = Path("traces"),
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help="Sound that nobody labelled: FOLDER/train/ANY/*.flac, as tools/corpus.sh makes "
+            "it. (default: corpus in the cache folder)",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="How often all of it is read.", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="Of the order and the weights.", min=0)] = 0,
+    hop: Annotated[
+        float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
+    ] = 0.48,
+) -> None:
+    """Train the small GPT-2 to foretell traces of unlabelled sound (needs the extra `train`).
+
+    What it makes is a body that has heard how sounds go on and change. `train --body FOLDER
+    --train embedding` then teaches it your labels without changing it. Stopped, the same command
+    goes on.
+    """
+    commands.pretrain(corpus, out, epochs, seed, hop)
 
 
 @app.command()

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -46,6 +46,7 @@ Encoding = StrEnum("Encoding", ["s16le", "f32le"])
 Kind = StrEnum("Kind", ["hello", "patch", "label", "event", "status"])
 Think = StrEnum("Think", ["off", "fixed", "anytime"])
 Weights = StrEnum("Weights", ["all", "embedding"])
+Rows = StrEnum("Rows", ["own", "random"])
 Trace = StrEnum("Trace", ["soft", "sampled"])
 Journalled = StrEnum("Journalled", ["event", "label", "status"])
 LabelFormat = StrEnum("LabelFormat", ["jsonl", "csv", "audacity"])
@@ -267,16 +268,23 @@ def label(
     return 1 if failed else 0
 
 
+@contextlib.contextmanager
+def _extra(command: str) -> Iterator[None]:
+    """Say what to install where something of the extra `train` is not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{command} needs {error.name}: in a clone, .venv/bin/pip install -e '.[cpu,train]'"
+        ) from None
+
+
 def evaluate(
     data: Path, out: Path, folds: Sequence[int], limit: int | None, hop_s: float, noise: bool
 ) -> None:
     """Run the baselines on a data set and print their tables."""
-    try:
+    with _extra("evaluate"):
         from streamtwl.evaluation import clips
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"evaluate needs {error.name}: in a clone, .venv/bin/pip install -e '.[cpu,train]'"
-        ) from None
     with _progress() as progress:
         bars = {what: progress.add_task(what, total=None) for what in clips.STAGES}
 
@@ -296,12 +304,8 @@ def train(
     names: Path | None,
 ) -> None:
     """Train a reasoner on a data set and say how it did on the validation split."""
-    try:
+    with _extra("train"):
         from streamtwl.training import train as training
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"train needs {error.name}: in a clone, .venv/bin/pip install -e '.[cpu,train]'"
-        ) from None
     corpus = corpus or registry.cache_folder() / "corpus"
     with _progress() as progress:
         bars = {what: progress.add_task(what, total=None) for what in training.STAGES}
@@ -316,6 +320,25 @@ def train(
         f"{out}: {len(card.labels)} labels; on validation scenes in-force F1 "
         f"{figures['in_force_f1']:.3f} at {figures['false_starts_per_minute']:.1f} false starts "
         f"a minute\nHear with it: streamtwl listen --reasoner {out}"
+    )
+
+
+def pretrain(corpus: Path | None, out: Path, epochs: int, seed: int, hop_s: float) -> None:
+    """Train a body on traces of unlabelled sound and say how well it foretells."""
+    with _extra("pretrain"):
+        from streamtwl.training import pretraining
+    corpus = corpus or registry.cache_folder() / "corpus"
+    with _progress() as progress:
+        bars = {what: progress.add_task(what, total=None) for what in pretraining.STAGES}
+
+        def advance(what: str, done: int, total: int) -> None:
+            progress.update(bars[what], completed=done, total=total)
+
+        nats = pretraining.pretrain(corpus, out, epochs, seed, hop_s, advance)
+    print(
+        f"{out}: {nats['trained']:.2f} nats a token of recordings it has not read (untrained: "
+        f"{nats['fresh']:.2f})\nTeach it your sounds: streamtwl train FOLDER --body {out} "
+        "--train embedding --trace sampled"
     )
 
 

@@ -5,8 +5,8 @@ on is an event, from its first patch's position to the first one that is off. Wi
 last few beliefs are new, so events may turn out to have begun earlier, to have ended, to have been
 another label's, or not to have been at all: what differs from what was told is told again.
 
-An event is first told while it is on at the newest patch: told as well of what only looks so by now,
-streams had twice the false events and hardly more right ones.
+An event is first told while it is on at the newest patch. Telling also what only looks so by now
+gave twice the false events, and hardly more right ones.
 """
 
 from collections import deque

@@ -4,6 +4,8 @@ A body takes embeddings instead of words, and a key and a value a layer, so that
 causal model has the same face: `tiny` is the project's own small GPT-2.
 """
 
+import copy
+import functools
 import importlib.util
 import logging
 import re
@@ -160,15 +162,7 @@ def load(body: str, seed: int) -> Body:
     torch.manual_seed(seed)
     if body == TINY:
         return Body(_wordless(tiny()))
-    model = _pretrained(body)
-    made = _as_body(model, rows.own(model, body))
-    if made is None:
-        raise UsageError(
-            f"--body {body}: a {model.config.model_type} does not go on from the keys and values "
-            "of what it read; take a model such as GPT-2, Llama, Qwen or Gemma"
-        )
-    torch.manual_seed(seed)
-    return made
+    return copy.deepcopy(_read(body))
 
 
 def tiny(words: int = 1) -> GPT2Model:
@@ -186,6 +180,20 @@ def tiny(words: int = 1) -> GPT2Model:
         attn_pdrop=0.0,
     )
     return GPT2Model(config)
+
+
+@functools.lru_cache(maxsize=1)  # a GGUF file takes minutes
+def _read(body: str) -> Body:
+    rng = torch.get_rng_state()
+    model = _pretrained(body)
+    made = _as_body(model, rows.own(model, body))
+    if made is None:
+        raise UsageError(
+            f"--body {body}: a {model.config.model_type} does not go on from the keys and values "
+            "of what it read; take a model such as GPT-2, Llama, Qwen or Gemma"
+        )
+    torch.set_rng_state(rng)  # so that it does not matter whether it was read before
+    return made
 
 
 def _pretrained(body: str) -> PreTrainedModel:

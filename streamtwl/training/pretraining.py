@@ -5,6 +5,7 @@ bin, embedded as their sum and foretold each by itself; a boundary is a category
 of a package follow one another in random order, so that sounds go on and change.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +67,9 @@ def pretrain(
     """
     fit, choose = _traces(corpus, seed, hop_s, progress)
     model = Foreteller(seed)
-    state = out.with_suffix(".training.pt")
+    asked = f"{fit.sum()}/{len(fit)}/{epochs}/{seed}".encode()
+    key = hashlib.sha256(asked).hexdigest()[:8]  # another training does not go on with it
+    state = out.with_name(f"{out.name}.{key}.training")
 
     def next_loss(generator: torch.Generator) -> tuple[Tensor, int]:
         tokens = _stretches(fit, generator)

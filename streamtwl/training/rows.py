@@ -19,7 +19,7 @@ def own(model: PreTrainedModel, body: str) -> Tensor | None:
     confidence bin.
     """
     names = categories()
-    words = model.get_input_embeddings()
+    words: Any = model.get_input_embeddings()
     if words.num_embeddings == len(names) + 1 + N_BINS:
         return words.weight.detach().clone()
     tokenizer = _tokenizer(body)

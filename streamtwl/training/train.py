@@ -1,5 +1,7 @@
 """`streamtwl train`: from labelled clips to a reasoner's file."""
 
+import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from streamtwl.audio.asked import SOURCE_NAME
 from streamtwl.config import Settings
 from streamtwl.errors import UsageError
 from streamtwl.evaluation import baselines, datasets
+from streamtwl.evaluation.datasets import Clip
 from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.ontology import categories
 from streamtwl.reasoners.card import Card, TraceCard
@@ -24,6 +27,7 @@ from streamtwl.training.tasks import Closed, Open, Task, names_of
 MODELS, CHECKING, FINAL = "HMM filter", "to choose the epochs", "to keep"
 STAGES = (lessons.FITTING, lessons.CHOOSING, MODELS, CHECKING, FINAL)
 NO_BODY = "none"
+OPEN_HOPS_S = (0.3, 0.6)  # from window to window, so that the next two cover the hop
 SAMPLES = 16  # K at which thresholds are chosen
 Progress = Callable[[str, int, int], None]  # (what, done, of)
 
@@ -76,15 +80,10 @@ def train(
     clips = [clip for clip in datasets.load(folder) if clip.fold not in leave_out]
     if not clips:
         raise UsageError(f"--leave-out leaves no clip of {folder}")
-    config.override(Settings(), {"hop_s": recipe.hop_s})  # refuses what `listen` would refuse
+    _refuse(recipe, clips, names)
+    leave_out = sorted(set(leave_out))
     name = folder.resolve().name
     scorer = Scorer(hop_s=recipe.hop_s)
-    if recipe.open and recipe.body == NO_BODY:
-        raise UsageError("--open is for a reader of traces: leave --body none out")
-    if names is not None and not recipe.open:
-        raise UsageError("--names is for --open: add it, or leave --names out")
-    if recipe.open:
-        names_of({clip.label for clip in clips}, names)  # refuses what has none before any work
     seed = [recipe.seed, *leave_out]
     given = lessons.prepare(clips, corpus, None, seed, scorer, progress, cleaner=recipe.open)
     left_out = "".join(f" --leave-out {fold}" for fold in leave_out)
@@ -124,6 +123,24 @@ def train(
     return _train_and_write(given, task, recipe, out, common, progress)
 
 
+def _refuse(recipe: Recipe, clips: Sequence[Clip], names: Path | None) -> None:
+    """Refuse what does not fit, before any work."""
+    config.override(Settings(), {"hop_s": recipe.hop_s})  # what `listen` would refuse
+    if recipe.open and recipe.body == NO_BODY:
+        raise UsageError("--open is for a reader of traces: leave --body none out")
+    if recipe.open and not OPEN_HOPS_S[0] <= recipe.hop_s <= OPEN_HOPS_S[1]:
+        raise UsageError(
+            f"--open is taught by the next two windows, so it takes a --hop of {OPEN_HOPS_S[0]:g} "
+            f"to {OPEN_HOPS_S[1]:g} s"
+        )
+    if names is not None and not recipe.open:
+        raise UsageError("--names is for --open: add it, or leave --names out")
+    if recipe.open:
+        names_of({clip.label for clip in clips}, names)
+    if recipe.body != NO_BODY:
+        bodies.load(recipe.body, recipe.seed)
+
+
 def _train_and_write(
     given: Lessons,
     task: Task,
@@ -132,9 +149,13 @@ def _train_and_write(
     common: dict[str, Any],
     progress: Progress,
 ) -> Card:
-    kept = train_reader(given, task, recipe, out.with_suffix(".training"), progress)
+    asked = f"{recipe}/{common}/{vars(task)}/{given.whole.posteriors.sum()}"
+    key = hashlib.sha256(asked.encode()).hexdigest()[:8]  # another training does not go on with it
+    scratch = out.with_suffix(f".{key}.training")
+    kept = train_reader(given, task, recipe, scratch, progress)
     card = reader_card(kept, task, recipe, common)
     reader.export(kept.reader, recipe.hop_s, card, out)
+    shutil.rmtree(scratch)
     return card
 
 
@@ -155,7 +176,7 @@ def train_reader(
     def check(epoch: int) -> None:
         now = reading.read(first, choose, SAMPLES, recipe.seed)[:, :, 0]
         loss = torch.nn.functional.binary_cross_entropy(
-            torch.from_numpy(now), choose.target[:, :, 0]
+            torch.from_numpy(now), choose.target[:, :, 0], choose.weight
         )
         _, thresholds = baselines.pick_best([({}, task.judged(now))], given.choose)
         tried[epoch] = loss.item(), thresholds

@@ -1,0 +1,67 @@
+"""A body that has read traces: that it learns what comes next, and that a reader takes it."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from streamtwl.errors import UsageError
+from streamtwl.ontology import categories
+from streamtwl.trace import N_BINS
+from streamtwl.training import bodies, pretraining, reading, schedule
+from streamtwl.training.reader import Reader
+
+RATE = 16_000
+
+pytestmark = pytest.mark.usefixtures("yamnet")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Tones and noise, long enough for both sides."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    (folder / "train" / "a").mkdir(parents=True)
+    for i in range(24):
+        seconds = np.arange(8 * RATE) / RATE
+        sound = 0.2 * np.sin(2 * np.pi * 440 * seconds) if i % 2 else rng.normal(0, 0.1, 8 * RATE)
+        soundfile.write(folder / "train" / "a" / f"{i}.flac", sound, RATE)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(reading, "TOKENS", 256)
+    monkeypatch.setattr(schedule, "WARM_UP", 5)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.timeout(120)
+def test_it_foretells_recordings_it_has_not_read_and_is_a_body_with_rows(corpus, tmp_path):
+    out, told = tmp_path / "traces", {}
+    nats = pretraining.pretrain(
+        corpus, out, 2, 0, 0.48, lambda what, done, of: told.update({what: (done, of)})
+    )
+    assert nats["trained"] < 0.7 * nats["fresh"]
+    assert all(done == of for done, of in told.values())
+    assert json.loads((out / pretraining.ABOUT).read_text())["nats_a_token"] == nats
+    assert [path.name for path in tmp_path.iterdir()] == ["traces"]  # nothing else is left
+    body = bodies.load(str(out), 0)
+    assert body.rows is not None
+    assert body.rows.shape == (len(categories()) + 1 + N_BINS, body.width)
+    reader = Reader(body, len(categories()), 3, 0)
+    embedded = torch.cat((reader.symbols.weight, reader.bins.weight))
+    assert torch.equal(embedded, body.rows)
+
+
+def test_a_corpus_that_is_too_short_is_refused(corpus, tmp_path):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    short = tmp_path / "train" / "a" / "0.flac"
+    short.write_bytes((corpus / "train" / "a" / "0.flac").read_bytes())
+    with pytest.raises(UsageError, match="patches"):
+        pretraining.pretrain(tmp_path, tmp_path / "out", 1, 0, 0.48, lambda *_: None)
