@@ -224,11 +224,13 @@ def open_clips(data: Path, scorer: Scorer) -> dict:
 class Heard:
     """The trial's scenes of a fold: posteriors of all, and what sounds in them."""
 
-    def __init__(self, trial: Path, scorer: Scorer, fold: int = FOLD) -> None:
+    def __init__(
+        self, trial: Path, scorer: Scorer, fold: int = FOLD, snrs_db: Sequence[int] = SNR_DB
+    ) -> None:
         self.fold = fold
         self.names = [
             (number, snr_db)
-            for snr_db in SNR_DB
+            for snr_db in snrs_db
             for number in range(99)
             if (trial / "scenes" / f"{scene_name(fold, number, snr_db)}.flac").exists()
         ]
@@ -272,21 +274,21 @@ class Heard:
 
 
 def matched(heard: Heard, scores: np.ndarray, labels: list[str], share: float) -> dict:
-    """Return the in-force F1 at two false starts a minute, with its interval, and the threshold."""
+    """Return the in-force F1 at two false starts a minute, with its interval, and the threshold.
+
+    The lowest threshold that these scenes allow, or the highest there is; for every method alike.
+    """
     minutes = len(heard.names) * heard.duration_s / 60
-    found = None
+    scenes: list[Scene] = []
     for on in sorted(ONS, reverse=True):
-        scenes = heard.scenes(scores, labels, on, share * on)
-        starts = sum(map(timeline.false_starts, scenes)) / minutes
-        if starts > 2.0:
+        more = heard.scenes(scores, labels, on, share * on)
+        more_starts = sum(map(timeline.false_starts, more)) / minutes
+        if scenes and more_starts > 2.0:
             break
-        found = scenes, on, starts
-    if found is None:
-        return {}
-    scenes, on, starts = found
+        scenes, chosen, starts = more, on, more_starts
     counts = np.array([timeline.agreement(scene) for scene in scenes])
     f1 = timeline.bootstrap(counts, timeline.f1, heard.groups)
-    return {"f1": asdict(f1), "on": on, "false_starts_per_minute": starts, "counts": counts}
+    return {"f1": asdict(f1), "on": chosen, "false_starts_per_minute": starts, "counts": counts}
 
 
 def calibration(heard: Heard) -> dict[str, float]:

@@ -1,18 +1,22 @@
 """What helps? Readers with and without each of their parts, trained alike, in one table.
 
     .venv/bin/python benchmarks/live_trial.py --corpus CORPUS --out TRIAL
-    .venv/bin/python benchmarks/taken_apart.py --corpus CORPUS --trial TRIAL --out OUT
+    .venv/bin/streamtwl pretrain --corpus CORPUS --seed 1 -o TRACES
+    .venv/bin/python benchmarks/taken_apart.py --corpus CORPUS --trial TRIAL --traces TRACES \
+        --out OUT
 
 Fold 1 of the trial. Each reader has the same lessons, seed and schedule (EPOCHS, no choice among
 them) and, where it has a body, the same width; only the scenes to fit are learned from, and the
 residual path stands on models of the other parts of them, as in `streamtwl train`. Judged by
 in-force F1 at two false starts a minute on the fold's scenes: of a patch as it was decided then,
-and two patches (0.96 s) later. OUT/taken_apart.json and .md hold the result; what is there is not
-run again.
+and two patches (0.96 s) later. The threshold is the scenes' own, for all alike.
+
+With --text BODY also a text model's body, frozen, on a short schedule (SHORT of the scenes, once
+over), beside the small one on the same. OUT/taken_apart.json and .md hold the result; what is there
+is not run again.
 """
 
 import argparse
-import itertools
 import json
 import sys
 import time
@@ -39,19 +43,42 @@ from streamtwl.training.train import Recipe
 
 FOLD = 1
 EPOCHS = 4
+SHORT = 60  # scenes
 WIDTH = 128  # of tiny, and of no body at all
 LATER = 2  # patches
-SAMPLES, TRACES, DRAWS = (1, 4, 16), (1, 4), 3  # K, M, seeds of the draws
+TRACES, TEXT, NONE = "traces", "text", "none"  # bodies beside tiny
 RESIDUAL_ALONE, FULL = "residual path alone (HMM, looking back)", "body, residual path: as shipped"
+ALONE: dict[str, Any] = {"residual": False}
+SAMPLED = ALONE | {"soft": False}
 VARIANTS: dict[str, dict[str, Any]] = {
     FULL: {},
+    "body pre-trained on traces, all trained; residual path": {"body": TRACES},
+    "body pre-trained on traces, frozen; residual path": {"body": TRACES, "frozen": True},
     "body frozen, random; residual path": {"frozen": True},
-    "no body; residual path": {"body": None},
-    "body alone, soft trace": {"residual": False},
-    "body frozen, random; soft trace": {"residual": False, "frozen": True},
-    "no body; soft trace": {"residual": False, "body": None},
-    "body alone, soft trace without confidence bins": {"residual": False, "bare": True},
-    "body alone, sampled trace, K = 16": {"residual": False, "soft": False},
+    "no body; residual path": {"body": NONE},
+    "body alone, soft trace": ALONE,
+    "body alone, pre-trained, all trained; soft trace": ALONE | {"body": TRACES},
+    "body alone, pre-trained, frozen; soft trace": ALONE | {"body": TRACES, "frozen": True},
+    "body alone, pre-trained, frozen, rows at random; soft trace": (
+        ALONE | {"body": TRACES, "frozen": True, "rows": False}
+    ),
+    "body alone, frozen, random; soft trace": ALONE | {"frozen": True},
+    "no body; soft trace": ALONE | {"body": NONE},
+    "body alone, soft trace without confidence bins": ALONE | {"bare": True},
+    "body alone, sampled trace, K = 16": SAMPLED,
+    "body alone, sampled trace without confidence bins, K = 16": SAMPLED | {"bare": True},
+    "body alone, pre-trained, frozen; sampled trace, K = 16": (
+        SAMPLED | {"body": TRACES, "frozen": True}
+    ),
+    "body alone, frozen, random; sampled trace, K = 16": SAMPLED | {"frozen": True},
+}
+FROZEN = ALONE | {"frozen": True, "short": True}
+SHORTER: dict[str, dict[str, Any]] = {
+    "text model, frozen, rows from names": FROZEN | {"body": TEXT},
+    "text model, frozen, rows at random": FROZEN | {"body": TEXT, "rows": False},
+    "pre-trained on traces, frozen": FROZEN | {"body": TRACES},
+    "random, frozen": FROZEN,
+    "no body": FROZEN | {"body": NONE},
 }
 
 
@@ -61,6 +88,7 @@ class NoBody(nn.Module):
     width, layers, heads, head_width = WIDTH, 0, 1, 1
     positions = bodies.TINY_POSITIONS
     words_std = bodies.WORDS_STD
+    rows = None
 
     def forward(
         self, embeddings: Tensor, past: list[Tensor], mask: Tensor, positions: Tensor
@@ -83,6 +111,8 @@ def main() -> None:
     add("--trial", type=Path, required=True, help="what live_trial.py wrote")
     add("--out", type=Path, required=True, help="folder for the results")
     add("--data", type=Path, default=DATA, help="the data (../shared/data)")
+    add("--traces", type=Path, required=True, help="what streamtwl pretrain wrote")
+    add("--text", help="a text model's body too, as `streamtwl train --body` takes it")
     add("--only", nargs="+", type=int, help="variants by number, from 0 (all)")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -99,37 +129,45 @@ def main() -> None:
     if RESIDUAL_ALONE not in found:
         alone = reading.believe(residual, heard.streams()).numpy()
         found[RESIDUAL_ALONE] = {"weights": 0, "minutes": 0.0, **judge(heard, alone)}
+    bodies_by_name = {TRACES: str(asked.traces), TEXT: asked.text}
     data: dict[bool, reading.Readings] = {}
-    for number, (name, variant) in enumerate(VARIANTS.items()):
+    variants = VARIANTS | (SHORTER if asked.text else {})
+    for number, (name, variant) in enumerate(variants.items()):
         if name in found or (asked.only and number not in asked.only):
             continue
-        with_residual = variant.get("residual", True)
-        if with_residual not in data:
-            recipe = Recipe(residual=with_residual)
-            data[with_residual] = training.lesson_readings(task, given.fit, recipe)
-        reader = build(given.labels, residual if with_residual else None, variant)
-        state = asked.out / f"{slug(name.replace('/', '-'))}.pt"
+        path = residual if variant.get("residual", True) else None
+        if (path is not None) not in data:
+            recipe = Recipe(residual=path is not None)
+            data[path is not None] = training.lesson_readings(task, given.fit, recipe)
+        lesson = data[path is not None]
+        if variant.get("short"):
+            lesson = some(lesson, SHORT)
+        reader = build(given.labels, path, variant, bodies_by_name)
+        state = asked.out / f"{slug(name.replace('/', '-').replace(';', ''))}.pt"
         began = time.monotonic()
-        reading.fit(reader, data[with_residual], SEED, EPOCHS, state, lambda *_: None)
-        test = task.readings(heard.streams(), residual if with_residual else None)
-        told = reading.read(reader, test, 16, SEED)
+        epochs = 1 if variant.get("short") else EPOCHS
+        reading.fit(reader, lesson, SEED, epochs, state, lambda *_: None)
+        told = reading.read(reader, task.readings(heard.streams(), path), 16, SEED)
         trained = sum(p.numel() for p in reader.parameters() if p.requires_grad)
         minutes = (time.monotonic() - began) / 60
         found = json.loads(kept.read_text()) if kept.exists() else found  # others may run too
         found[name] = {"weights": trained, "minutes": minutes, **judge(heard, told)}
-        if not reader.soft:
-            found[name]["samples"] = more_samples(heard, reader, test)
         kept.write_text(json.dumps(found) + "\n")
         print(name, found[name]["now"]["f1"], found[name]["later"]["f1"], flush=True)
     (asked.out / "taken_apart.md").write_text(markdown(found, heard))
     print(markdown(found, heard))
 
 
-def build(labels: Sequence[str], residual: Any, variant: dict[str, Any]) -> Reader:
+def build(
+    labels: Sequence[str], residual: Any, variant: dict[str, Any], bodies_by_name: dict[str, str]
+) -> Reader:
     """Return a reader that nothing was taught yet."""
-    body: Any = bodies.load(bodies.TINY, SEED) if variant.get("body", True) else NoBody()
+    name = variant.get("body", bodies.TINY)
+    body: Any = NoBody() if name == NONE else bodies.load(bodies_by_name.get(name, name), SEED)
     if variant.get("frozen"):
         body.requires_grad_(False)
+    if not variant.get("rows", True):
+        body.rows = None
     torch.manual_seed(SEED)
     return Reader(
         body,
@@ -142,17 +180,10 @@ def build(labels: Sequence[str], residual: Any, variant: dict[str, Any]) -> Read
     )
 
 
-def more_samples(heard: Heard, reader: Reader, test: reading.Readings) -> list[dict]:
-    """Return what samples K and traces M do for a reader of the sampled trace."""
-    rows = []
-    for samples, traces in itertools.product(SAMPLES, TRACES):
-        f1 = []
-        for seed in range(DRAWS):
-            told = reading.read(reader, test, samples, seed, traces)[:, :, 0]
-            at = matched(heard, np.ascontiguousarray(told), heard.labels, 0.5)
-            f1.append(at["f1"]["mean"])
-        rows.append({"samples": samples, "traces": traces, "f1": f1})
-    return rows
+def some(lesson: reading.Readings, count: int) -> reading.Readings:
+    """Return every so many-th stream, so that all parts are among them."""
+    which = torch.linspace(0, len(lesson.posteriors) - 1, count).long()
+    return reading.Readings(lesson.posteriors[which], None, lesson.target[which])
 
 
 def judge(heard: Heard, told: np.ndarray) -> dict:
@@ -166,35 +197,39 @@ def judge(heard: Heard, told: np.ndarray) -> dict:
 
 
 def markdown(found: dict[str, dict], heard: Heard) -> str:
-    """Return the table."""
+    """Return the tables."""
     lines = [
         "### What helps, taken apart: fold 1, in-force F1 at 2 false starts a minute, all SNRs",
         "",
-        "| reader | weights trained | F1 as decided | against the whole | F1 two patches later |",
-        "| --- | --- | --- | --- | --- |",
+        *rows([RESIDUAL_ALONE, *VARIANTS], found, heard, FULL),
     ]
-    for name, each in found.items():
-        against = ""
-        if name != FULL and FULL in found:
-            ours, whole = (np.array(of["now"]["counts"]) for of in (each, found[FULL]))
+    if any(name in found for name in SHORTER):
+        lines += ["", f"### The same on a short schedule: {SHORT} scenes once over, soft trace", ""]
+        lines += rows([*SHORTER], found, heard, "random, frozen")
+    return "\n".join(lines) + "\n"
+
+
+def rows(names: Sequence[str], found: dict[str, dict], heard: Heard, reference: str) -> list[str]:
+    """Return a table's lines."""
+    lines = [
+        f'| reader | weights trained | F1 as decided | against "{reference}" | F1 two patches '
+        "later | minutes of training |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in names:
+        if name not in found:
+            continue
+        each, against = found[name], ""
+        if name != reference and reference in found:
+            ours, whole = (np.array(of["now"]["counts"]) for of in (each, found[reference]))
             more = asdict(timeline.bootstrap_paired(ours, whole, timeline.f1, heard.groups))
             against = f"{more['mean']:+.3f} ({more['low']:+.3f} to {more['high']:+.3f})"
         cells = [f"{each[when]['f1']['mean']:.3f}" for when in ("now", "later")]
-        weights = f"{each['weights']:,}"
-        lines.append(f"| {name} | {weights} | {cells[0]} | {against} | {cells[1]} |")
-    for name, each in found.items():
-        for row in each.get("samples", []):
-            if row is each["samples"][0]:
-                lines += [
-                    "",
-                    f"{name}, other K and M: mean (lowest to highest) of {DRAWS} draws",
-                    "",
-                ]
-                lines += ["| K | M | F1 as decided |", "| --- | --- | --- |"]
-            mean, f1 = np.mean(row["f1"]), row["f1"]
-            found_f1 = f"{mean:.3f} ({min(f1):.3f} to {max(f1):.3f})"
-            lines.append(f"| {row['samples']} | {row['traces']} | {found_f1} |")
-    return "\n".join(lines) + "\n"
+        lines.append(
+            f"| {name} | {each['weights']:,} | {cells[0]} | {against} | {cells[1]} "
+            f"| {each['minutes']:.0f} |"
+        )
+    return lines
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ path adds what a filter that looks back makes of the posteriors; the boundary's 
 carries its beliefs and the posterior's logarithms as well.
 """
 
+import math
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from streamtwl.training.steps import Residual
 
 CONTEXT = 512  # tokens
 LOG_MEAN, LOG_SCALE = 7.0, 3.0  # bring a posterior's logarithms to about zero mean, unit variance
+PLAIN = 0.2  # a belief that ends no event: `off` of the pipeline
 SURE = 1e-4  # the residual's beliefs are kept this far from 0 and 1
 
 
@@ -37,8 +39,13 @@ class Reader(nn.Module):
         soft: bool = False,
         residual: Residual | None = None,
         bare: bool = False,
+        floored: Tensor | None = None,
     ) -> None:
-        """Take a body; `bare` leaves the confidence bins of the samples out."""
+        """Take a body; `bare` leaves the confidence bins of the samples out.
+
+        Labels that are `floored`, bool[L], are said at least as surely as the residual path says
+        them where it says them with PLAIN or more.
+        """
         super().__init__()
         self.body = body
         self.soft, self.bare = soft, bare
@@ -54,6 +61,8 @@ class Reader(nn.Module):
         self.drop = nn.Dropout(0.1)
         self.read = nn.Linear(body.width, (1 + lags) * labels)
         self.residual = residual
+        self.floored: Tensor | None
+        self.register_buffer("floored", floored, persistent=False)
         if residual is not None:
             nn.init.zeros_(self.read.weight)
             nn.init.zeros_(self.read.bias)
@@ -103,7 +112,13 @@ class Reader(nn.Module):
     def decide(self, hidden: Tensor, believed: Tensor | None) -> Tensor:
         """Return float32[..., 1 + lags, L] log-odds from the hidden state at a boundary."""
         read = self.read(self.drop(hidden)).unflatten(-1, self.shape)
-        return read if believed is None else read + self.scale * believed + self.bias
+        if believed is None:
+            return read
+        said = read + self.scale * believed + self.bias
+        if self.floored is None or self.training:
+            return said
+        plain = self.floored & (believed >= math.log(PLAIN / (1 - PLAIN)))
+        return torch.where(plain, torch.maximum(said, believed), said)
 
     def read_stream(self, tokens: Tensor, posteriors: Tensor, believed: Tensor | None) -> Tensor:
         """Return float32[n, P, 1 + lags, L] log-odds of n streams from their beginning.

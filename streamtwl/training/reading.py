@@ -1,6 +1,6 @@
 """How a reader of traces is trained: on stretches of streams, samples drawn afresh each time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,30 +102,44 @@ def fit(
     schedule.run(reader, next_loss, course, seed, state, progress, each_epoch)
 
 
-@torch.no_grad()
 def read(reader: Reader, data: Readings, samples: int, seed: int, traces: int = 1) -> np.ndarray:
-    """Return float32[n, T, 1 + lags, L] scores, as the live reasoner gives them with re-bases.
+    """Return float32[n, T, 1 + lags, L] scores: the mean of so many traces."""
+    each = read_traces(reader, data, samples, seed, traces)
+    return (sum(each) / traces).numpy()
 
-    Every stretch of patches is decided by a reading that began at least half a context before it.
+
+@torch.no_grad()
+def read_traces(
+    reader: Reader,
+    data: Readings,
+    samples: int,
+    seed: int,
+    traces: int,
+    horizon: int = HORIZON_PATCHES,
+) -> Iterator[Tensor]:
+    """Yield float32[n, T, 1 + lags, L] scores of each trace, as live with re-bases.
+
+    Every stretch of patches is decided by a reading that began at least half a context, or half of
+    `horizon` patches, before it.
     """
     reader.eval()
     generator = torch.Generator().manual_seed(seed)
     n_patches = data.posteriors.shape[1]
     samples = 0 if reader.soft else samples
-    context = _patches(samples, reader)
+    context = min(horizon, _patches(samples, reader))
     half = context // 2
-    scores = torch.zeros(data.target.shape)
     for _ in range(traces):
         tokens = draw(data.posteriors, samples, generator)
+        scores = torch.zeros(data.target.shape)
         start, decided = 0, 0
         while decided < n_patches:
             end = min(n_patches, start + context)
             part = slice(start, end)
             believed = None if data.believed is None else data.believed[:, part]
             logits = reader.read_stream(tokens[:, part], data.posteriors[:, part], believed)
-            scores[:, decided:end] += torch.sigmoid(logits[:, decided - start :]) / traces
+            scores[:, decided:end] = torch.sigmoid(logits[:, decided - start :])
             start, decided = end - half, end
-    return scores.numpy()
+        yield scores
 
 
 def _patches(samples: int, reader: Reader) -> int:

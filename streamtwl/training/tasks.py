@@ -28,6 +28,7 @@ class Task(Protocol):
     labels: list[str]
     about: str  # the residual path
     lags: int
+    floored: Tensor | None  # bool[L]: see reader.Reader
 
     def residual(self, parts: Sequence[Streams]) -> steps.Residual:
         """Return the residual path, fitted on these parts."""
@@ -46,6 +47,7 @@ class Closed:
     """A data set's labels, over an HMM filter on a linear model of single patches."""
 
     lags = LAGS
+    floored: Tensor | None = None
     about = f"{baselines.FILTER}, {LAGS} patches back"
 
     def __init__(self, labels: list[str], fitted: Chosen) -> None:
@@ -74,7 +76,9 @@ class Open:
     The teacher is the backbone itself, told more: it hears the scene also in less noise, and the
     next two windows, which cover the hop that a decision is for. Where a data set's label has names
     among the categories, the truth corrects the teacher: while it sounds its likeliest name gets 1,
-    the others in proportion, and what they are kinds of at least as much; else they get 0.
+    the others in proportion, and what they are kinds of at least as much; else they get 0. A
+    category that no truth corrects is said at least as surely as the evidence says it, where it is
+    plain: what a reader has learned of it, it has learned from the same model.
     """
 
     lags = OPEN_LAGS
@@ -87,6 +91,10 @@ class Open:
         self._taught = taught
         self._truth = truth
         self._half_life_s = half_life_s
+        floored = torch.ones(len(self.labels), dtype=torch.bool)
+        for name in self._corrected:
+            floored[[name, *_ancestors(name)]] = False
+        self.floored: Tensor | None = floored
         self.about = f"posteriors pooled over {half_life_s:g} s, {OPEN_LAGS} patches back"
 
     def residual(self, parts: Sequence[Streams]) -> steps.Pooled:

@@ -217,7 +217,15 @@ def build(task: Task, parts: Sequence[baselines.Streams], recipe: Recipe) -> Rea
     if recipe.rows == "random":
         body.rows = None
     residual = task.residual(parts) if recipe.residual else None
-    return Reader(body, len(categories()), len(task.labels), task.lags, recipe.soft, residual)
+    return Reader(
+        body,
+        len(categories()),
+        len(task.labels),
+        task.lags,
+        recipe.soft,
+        residual,
+        floored=task.floored if recipe.residual else None,
+    )
 
 
 def lesson_readings(

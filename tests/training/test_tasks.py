@@ -9,6 +9,7 @@ from streamtwl.evaluation.baselines import Streams
 from streamtwl.ontology import categories
 from streamtwl.training import reading, steps
 from streamtwl.training.tasks import TRUE_WEIGHT, Open, names_of
+from streamtwl.training.train import Recipe, build
 
 INDEX = {name: i for i, name in enumerate(categories())}
 DOG, BARK, ANIMAL, SIREN = (INDEX[name] for name in ("Dog", "Bark", "Animal", "Siren"))
@@ -99,6 +100,23 @@ def test_the_residual_path_is_the_evidence_and_looks_back():
     np.testing.assert_allclose(now, [0.8, 0.6, 0.3, 0.45], atol=1e-6)
     np.testing.assert_allclose(one_ago, posteriors[0, :, 0])
     np.testing.assert_allclose(two_ago[1:], [0.6, 0.2, 0.3], atol=1e-6)
+
+
+def test_what_no_truth_corrects_is_said_at_least_as_surely_as_by_the_evidence():
+    """Dog is corrected, and Animal with it; Siren is not."""
+    labels = task(dog=[DOG, BARK])
+    floored = labels.floored
+    assert floored is not None
+    assert not floored[[DOG, BARK, ANIMAL]].any()
+    assert floored[SIREN]
+    made = build(labels, [], Recipe(open=True)).eval()
+    with torch.no_grad():
+        made.bias -= 5  # it believes in nothing
+    given = streams({DOG: [0.8] * PATCHES, SIREN: [0.8] * PATCHES}, [0] * PATCHES)
+    said = reading.read(made, labels.readings(given, made.residual), 0, 0)[0, -1]
+    evidence = reading.believe(made.residual, given)[0, -1]
+    np.testing.assert_allclose(said[:, SIREN], evidence[:, SIREN], atol=1e-4)
+    assert (said[:, DOG] < 0.1).all()
 
 
 # Names
