@@ -82,18 +82,19 @@ class EventSettings(_Section):
     cooldown_s: Seconds = 0.0
     include: list[str] = []  # only these labels; * and ? as in file names; empty: all
     exclude: list[str] = []
-    label: dict[str, Any] = {}  # by name or pattern; of those that fit, later ones count more
+    label: dict[str, Any] = {}  # by name or pattern; of those that fit, later ones count more,
+    # and all of these more than those in `audioset`
     audioset: AudioSetSettings = msgspec.field(default_factory=AudioSetSettings)
 
     def __post_init__(self) -> None:
         LabelEventSettings(**self._shared())
-        for label in self.label:
+        for label in [*self.audioset.label, *self.label]:
             self.rule(label)
 
     def rule(self, label: str) -> LabelEventSettings:
         """Return when events of `label` begin and end."""
         asked = self._shared()
-        for pattern, own in self.label.items():
+        for pattern, own in [*self.audioset.label.items(), *self.label.items()]:
             if not isinstance(own, dict):
                 raise ValueError(
                     f'label."{pattern}": it takes a table, as {{ on = 0.3, off = 0.1 }}'

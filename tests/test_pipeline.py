@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from streamtwl.audio.block import Block
-from streamtwl.config import Settings
-from streamtwl.pipeline import build
+from streamtwl.config import LabelEventSettings, Settings, override
+from streamtwl.errors import UsageError
+from streamtwl.pipeline import Pipeline, build
 
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 
@@ -51,3 +52,68 @@ def test_an_error_of_who_takes_the_outcomes_is_raised_by_push(at_the_end):
     )
     with pytest.raises(Broken):
         pipeline.push([TWO_SECONDS])
+
+
+# The settings of events
+
+
+def ruled(own: dict, file: str) -> Pipeline:
+    """Return a pipeline whose user has rules of their own, beside those for AudioSet's words."""
+    changes = {
+        "reasoner.file": file,
+        "events.audioset.label": {
+            "Wind": {"on": 0.8, "off": 0.4},
+            "S*": {"on": 0.9, "off": 0.7, "cooldown_s": 3.0},
+        },
+        "events.label": own,
+    }
+    return build(override(Settings(), changes), ["mic"])
+
+
+@pytest.mark.parametrize("file", ["open", ""])
+@pytest.mark.parametrize(
+    ("label", "own", "expected"),
+    [
+        ("Wind", {}, (0.8, 0.4, 0)),
+        ("Wind", {"Wind": {"on": 0.9}}, (0.9, 0.4, 0)),
+        ("Wind", {"wind": {"on": 0.9}}, (0.9, 0.4, 0)),
+        ("Wind", {"Wi*": {"on": 0.6, "off": 0.5}, "Wind": {"off": 0.3}}, (0.6, 0.3, 0)),
+        ("Wind", {"Wind": {"off": 0.3}, "Wi*": {"on": 0.6, "off": 0.5}}, (0.6, 0.5, 0)),
+        ("Siren", {"Siren": {"on": 0.3, "off": 0.1}}, (0.3, 0.1, 3)),
+        ("Siren", {"S*": {"on": 0.8}}, (0.8, 0.7, 3)),
+        ("Dog", {"Wind": {"on": 0.9}}, (0.4, 0.2, 0)),
+    ],
+)
+def test_a_users_rules_come_after_those_for_audiosets_words(file, label, own, expected):
+    found = ruled(own, file).settings.events.rule(label)
+    assert (found.on, found.off, found.cooldown_s) == expected
+
+
+def test_a_reader_with_labels_of_its_own_passes_over_those_for_audiosets_words():
+    pipeline = ruled({"Wind": {"cooldown_s": 2.0}}, "esc10-hmm")
+    card, rule = pipeline.reasoner.card, pipeline.settings.events.rule
+    assert rule("Wind") == LabelEventSettings(on=card.on, off=card.off, cooldown_s=2)
+    assert rule("siren") == LabelEventSettings(on=card.on, off=card.off)
+
+
+@pytest.mark.parametrize("verb", ["exclude", "include"])
+def test_what_a_user_excludes_is_beside_what_audiosets_words_exclude(verb):
+    changes = {"events.audioset.exclude": ["Hum", "Static"], f"events.{verb}": ["Siren", "Hum"]}
+    events = build(override(Settings(), changes), ["mic"]).events
+    told = {events._labels[i] for i in events._rules}
+    assert not told & {"Hum", "Static"}
+    assert ("Siren" in told) == (verb == "include")
+    assert ("Dog" in told) == (verb == "exclude")
+
+
+def test_an_open_readers_card_does_not_overrule_the_pipelines_thresholds():
+    pipeline = build(Settings(), ["mic"])
+    card, events = pipeline.reasoner.card, pipeline.settings.events
+    assert card.open
+    assert (events.on, events.off) == (0.4, 0.2) != (card.on, card.off)
+
+
+@pytest.mark.parametrize("key", ["label", "audioset.label"])
+def test_a_rule_of_no_sound_is_refused_with_where_it_is(key):
+    with pytest.raises(UsageError, match=rf"^\[events\.{key}\]: .*'Dgo'.*Dog"):
+        build(override(Settings(), {f"events.{key}": {"Dgo": {"on": 0.9}}}), ["mic"])
