@@ -46,9 +46,8 @@ class TraceSettings(_Section):
 class ReasonerSettings(_Section):
     """[reasoner]"""
 
-    kind: Literal["evidence"] = "evidence"
     file: str = "open"  # a trained reasoner: an .onnx file, or one that ships; "": evidence
-    half_life_s: PositiveSeconds = 0.7  # of a patch's weight
+    half_life_s: PositiveSeconds = 0.7  # evidence only: of a patch's weight
     specific_ratio: Share = 0.2  # a parent yields to a kind of it that scores this share of its own
     floor: Share = 0.1  # under this confidence the label is null
 

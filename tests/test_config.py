@@ -89,6 +89,7 @@ def test_rules_go_by_patterns_and_later_ones_count_more(pipeline):
         ("hop = 0.48", ["'hop'", "hop_s", "labels"]),
         ("[traces]", ["'traces'", "trace", "events"]),
         ("[trace]\nsample = 3", ["'sample'", "[trace]", "samples", "horizon_s"]),
+        ('[reasoner]\nkind = "evidence"', ["unknown key 'kind'", "[reasoner]", "file", "floor"]),
         ("[events.label.Dog]\nonn = 0.1", ["'onn'", "Dog", "min_duration_s"]),
         # types
         ('hop_s = "0.48"', ["hop_s", "float", "str"]),
@@ -117,7 +118,6 @@ def test_rules_go_by_patterns_and_later_ones_count_more(pipeline):
         ("[trace]\nhorizon_s = 0", ["trace.horizon_s", "0"]),
         ("[trace]\nhorizon_s = inf", ["trace.horizon_s"]),
         ("[trace]\nseed = 99999999999999999999", ["trace.seed"]),
-        ('[reasoner]\nkind = "gpt5"', ["reasoner.kind", "gpt5", "evidence"]),
         ("[reasoner]\nhalf_life_s = -1", ["reasoner.half_life_s", "0"]),
         ("[reasoner]\nfloor = 1.5", ["reasoner.floor", "1"]),
         ("[events]\non = nan", ["events.on"]),
