@@ -75,7 +75,8 @@ class AudioSetSettings(_Section):
 class EventSettings(_Section):
     """[events]: the same for all labels, unless [events.label."NAME"] says otherwise."""
 
-    on: Share | None = None  # None: a trained reasoner's own, else as in LabelEventSettings
+    # None: a trained reasoner's own, if it has labels of its own, else as in LabelEventSettings
+    on: Share | None = None
     off: Share | None = None
     min_duration_s: Seconds = 0.0
     cooldown_s: Seconds = 0.0
