@@ -82,8 +82,8 @@ class EventSettings(_Section):
     cooldown_s: Seconds = 0.0
     include: list[str] = []  # only these labels; * and ? as in file names; empty: all
     exclude: list[str] = []
-    label: dict[str, Any] = {}  # by name or pattern; of those that fit, later ones count more,
-    # and all of these more than those in `audioset`
+    # By name or pattern; of those that fit, later ones count more, those in `audioset` least.
+    label: dict[str, Any] = {}
     audioset: AudioSetSettings = msgspec.field(default_factory=AudioSetSettings)
 
     def __post_init__(self) -> None:
