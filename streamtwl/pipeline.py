@@ -184,7 +184,9 @@ def make_reasoner(settings: Settings) -> Reasoner:
     file = registry.find_reasoner(asked.file)
     reasoner: Recurrent | Gpt2
     if graph.kind(file) == "gpt2":
-        reasoner = Gpt2(file, settings.trace, settings.hop_s, _open_labels(settings))
+        reasoner = Gpt2(
+            file, settings.trace, settings.hop_s, _open_labels(settings), settings.events.on
+        )
     else:
         reasoner = Recurrent(file)
     card = reasoner.card

@@ -6,7 +6,7 @@ import pytest
 from streamtwl.audio.block import Block
 from streamtwl.config import LabelEventSettings, Settings, override
 from streamtwl.errors import UsageError
-from streamtwl.pipeline import Pipeline, build
+from streamtwl.pipeline import Pipeline, build, make_reasoner
 
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 
@@ -117,3 +117,10 @@ def test_an_open_readers_card_does_not_overrule_the_pipelines_thresholds():
 def test_a_rule_of_no_sound_is_refused_with_where_it_is(key):
     with pytest.raises(UsageError, match=rf"^\[events\.{key}\]: .*'Dgo'.*Dog"):
         build(override(Settings(), {f"events.{key}": {"Dgo": {"on": 0.9}}}), ["mic"])
+
+
+@pytest.mark.parametrize("file", ["open", "esc10-gpt2"])
+@pytest.mark.parametrize("on", [None, 0.7])
+def test_a_reader_thinks_on_about_what_is_near_the_threshold_of_events(file, on):
+    settings = override(Settings(), {"reasoner.file": file, "events.on": on})
+    assert make_reasoner(settings)._on == build(settings, ["mic"]).settings.events.on

@@ -269,13 +269,29 @@ def test_a_trace_that_missed_a_patch_is_silent_until_it_knows_enough(sampled, mo
     assert said[5 + half :] == [8] * (34 - half)
 
 
+OUT_OF_REACH = 1.5  # of any score
+
+
 def test_what_is_plain_is_not_thought_over(sampled):
-    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8), 0.48)
+    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8), 0.48, on=OUT_OF_REACH)
     posteriors, drawn = sounds(1, 0, traces=8)
-    reasoner._naming = OwnLabels(LABELS, 1.5)  # out of reach of any score
+    reasoner._naming = OwnLabels(LABELS, OUT_OF_REACH)
     reasoner.step([0], [15600], drawn, posteriors)
     assert reasoner.settled
     assert reasoner.refine(np.inf) is None
+
+
+@pytest.mark.parametrize("near", ["label", "event"])
+def test_what_may_yet_be_named_or_begin_is_thought_over(sampled, near):
+    posteriors, drawn = sounds(1, 0, traces=8)
+    settings = TraceSettings(samples=4, traces=8)
+    [first] = Gpt2(sampled.file, settings, 0.48).step([0], [15600], drawn, posteriors)
+    score = float(first.scores[0])
+    on, named = (OUT_OF_REACH, score) if near == "label" else (score, OUT_OF_REACH)
+    reasoner = Gpt2(sampled.file, settings, 0.48, on=on)
+    reasoner._naming = OwnLabels(LABELS, named)
+    reasoner.step([0], [15600], drawn, posteriors)
+    assert not reasoner.settled
 
 
 def test_off_thinks_with_one_trace(sampled):
