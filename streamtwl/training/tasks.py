@@ -12,7 +12,7 @@ from torch import Tensor
 from streamtwl.errors import UsageError
 from streamtwl.evaluation import baselines
 from streamtwl.evaluation.baselines import Chosen, Streams
-from streamtwl.ontology import categories, everyday, parents
+from streamtwl.ontology import ancestors, categories, everyday
 from streamtwl.training import reading, steps
 from streamtwl.training.reading import Readings
 
@@ -129,7 +129,7 @@ class Open:
             right = share * torch.where(most > UNHEARD, said / most, first)
             target[:, :, names] = torch.maximum(target[:, :, names], right)
         for name in corrected:
-            for above in _ancestors(name):
+            for above in ancestors()[name]:
                 target[:, :, above] = torch.maximum(target[:, :, above], target[:, :, name])
         return target
 
@@ -175,12 +175,3 @@ def _read(table: Path, known: set[str]) -> dict[str, list[str]]:
             if name and name.lower() not in known:
                 raise UsageError(f"--names {table}: '{name}', of {label}, is none of AudioSet's")
     return {label: [name for name in names if name] for label, names in listed.items()}
-
-
-def _ancestors(category: int) -> set[int]:
-    above, found = list(parents()[category]), set[int]()
-    while above:
-        parent = above.pop()
-        found.add(parent)
-        above.extend(parents()[parent])
-    return found
