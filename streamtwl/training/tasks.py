@@ -161,8 +161,11 @@ def _read(table: Path, known: set[str]) -> dict[str, list[str]]:
     listed: dict[str, list[str]] = {}
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
+            rows = csv.DictReader(file)
+            for row in rows:
                 names = (row["audioset"] or "").split("|")
+                if not row["category"]:
+                    raise UsageError(f"--names {table}: line {rows.line_num} has no category")
                 listed[row["category"].lower()] = [name.strip() for name in names]
     except OSError as error:
         raise UsageError(f"--names {table}: {error.strerror}") from None
