@@ -6,7 +6,10 @@ import pytest
 from streamtwl.audio.block import Block
 from streamtwl.config import LabelEventSettings, Settings, override
 from streamtwl.errors import UsageError
+from streamtwl.ontology import everyday
 from streamtwl.pipeline import Pipeline, build, make_reasoner
+from streamtwl.reasoners.gpt2 import Gpt2
+from streamtwl.revisions import RevisingTracker
 
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 
@@ -52,6 +55,26 @@ def test_an_error_of_who_takes_the_outcomes_is_raised_by_push(at_the_end):
     )
     with pytest.raises(Broken):
         pipeline.push([TWO_SECONDS])
+
+
+def test_the_open_reader_speaks_of_everyday_sounds(real_audio):
+    settings = override(Settings(), {"labels": "everyday", "reasoner.file": "open"})
+    pipeline = build(settings, ["mic"])
+    assert isinstance(pipeline.reasoner, Gpt2)
+    assert isinstance(pipeline.events, RevisingTracker)
+    assert pipeline.reasoner.labels == list(everyday())
+    outcomes = []
+    pipeline.subscribe(outcomes.append)
+    pipeline.push([Block(0, 0, real_audio, None, 0.0, last=True)])
+    decisions = [outcome.decision for outcome in outcomes if outcome.decision is not None]
+    assert {decision.label for decision in decisions} <= {*everyday(), None}
+    assert "Dog" in {decision.label for decision in decisions}
+    for decision in decisions:
+        assert decision.scores.shape == (len(everyday()),)
+        assert decision.earlier.shape == (pipeline.reasoner.lags, 2, len(everyday()))
+    told = {event.label for outcome in outcomes for _, event in outcome.changes}
+    assert "Dog" in told
+    assert told <= set(everyday())
 
 
 # The settings of events
