@@ -46,9 +46,8 @@ class TraceSettings(_Section):
 class ReasonerSettings(_Section):
     """[reasoner]"""
 
-    kind: Literal["evidence"] = "evidence"
     file: str = "open"  # a trained reasoner: an .onnx file, or one that ships; "": evidence
-    half_life_s: PositiveSeconds = 0.7  # of a patch's weight
+    half_life_s: PositiveSeconds = 0.7  # evidence only: of a patch's weight
     specific_ratio: Share = 0.2  # a parent yields to a kind of it that scores this share of its own
     floor: Share = 0.1  # under this confidence the label is null
 
@@ -76,24 +75,26 @@ class AudioSetSettings(_Section):
 class EventSettings(_Section):
     """[events]: the same for all labels, unless [events.label."NAME"] says otherwise."""
 
-    on: Share | None = None  # None: a trained reasoner's own, else as in LabelEventSettings
+    # None: a trained reasoner's own, if it has labels of its own, else as in LabelEventSettings
+    on: Share | None = None
     off: Share | None = None
     min_duration_s: Seconds = 0.0
     cooldown_s: Seconds = 0.0
     include: list[str] = []  # only these labels; * and ? as in file names; empty: all
     exclude: list[str] = []
-    label: dict[str, Any] = {}  # by name or pattern; of those that fit, later ones count more
+    # By name or pattern; of those that fit, later ones count more, those in `audioset` least.
+    label: dict[str, Any] = {}
     audioset: AudioSetSettings = msgspec.field(default_factory=AudioSetSettings)
 
     def __post_init__(self) -> None:
         LabelEventSettings(**self._shared())
-        for label in self.label:
+        for label in [*self.audioset.label, *self.label]:
             self.rule(label)
 
     def rule(self, label: str) -> LabelEventSettings:
         """Return when events of `label` begin and end."""
         asked = self._shared()
-        for pattern, own in self.label.items():
+        for pattern, own in [*self.audioset.label.items(), *self.label.items()]:
             if not isinstance(own, dict):
                 raise ValueError(
                     f'label."{pattern}": it takes a table, as {{ on = 0.3, off = 0.1 }}'

@@ -136,7 +136,7 @@ def _rule(label: str, settings: EventSettings) -> LabelEventSettings | None:
     """Return the rule for a label, or None where its events are not wanted."""
     if settings.include and not _matches(label, settings.include):
         return None
-    if _matches(label, settings.exclude):
+    if _matches(label, [*settings.audioset.exclude, *settings.exclude]):
         return None
     return settings.rule(label)
 

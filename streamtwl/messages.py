@@ -83,7 +83,8 @@ class Patch(Message):
         list[Scored],
         Meta(
             description="The categories drawn most often for the trace, with their share of the "
-            "samples; empty where the reasoner reads none."
+            "samples; for a soft trace, of which nothing is drawn, the strongest, with their share "
+            "of the posterior's sum; empty where the reasoner reads no trace."
         ),
     ] = []
 

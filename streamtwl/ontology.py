@@ -66,15 +66,25 @@ def parents() -> tuple[tuple[int, ...], ...]:
 
 
 @cache
-def descendants() -> tuple[frozenset[int], ...]:
-    """Return for each category the indices of all its kinds, and their kinds; not itself."""
-    below: list[set[int]] = [set() for _ in parents()]
-    for child in range(len(below)):
-        above = list(parents()[child])
+def ancestors() -> tuple[frozenset[int], ...]:
+    """Return for each category the indices of all that it is a kind of; not itself."""
+    found: list[set[int]] = [set() for _ in parents()]
+    for category, nearest in enumerate(parents()):
+        above = list(nearest)
         while above:
             parent = above.pop()
-            below[parent].add(child)
+            found[category].add(parent)
             above.extend(parents()[parent])
+    return tuple(frozenset(above) for above in found)
+
+
+@cache
+def descendants() -> tuple[frozenset[int], ...]:
+    """Return for each category the indices of all its kinds, and their kinds; not itself."""
+    below: list[set[int]] = [set() for _ in ancestors()]
+    for child, above in enumerate(ancestors()):
+        for parent in above:
+            below[parent].add(child)
     return tuple(frozenset(kinds) for kinds in below)
 
 

@@ -154,22 +154,23 @@ def build(settings: Settings, sources: list[str], paced: bool = False) -> Pipeli
     """
     reasoner = make_reasoner(settings)
     settings = override(settings, _events(settings.events, reasoner))
-    check_names(settings.events.label, "[events.label]", reasoner.labels)
-    check_names(settings.events.include, "events.include", reasoner.labels)
-    check_names(settings.events.exclude, "events.exclude", reasoner.labels)
+    events = settings.events
+    check_names(events.label, "[events.label]", reasoner.labels)
+    check_names(events.include, "events.include", reasoner.labels)
+    check_names(events.exclude, "events.exclude", reasoner.labels)
+    check_names(events.audioset.label, "[events.audioset.label]", reasoner.labels)
+    check_names(events.audioset.exclude, "events.audioset.exclude", reasoner.labels)
     session = registry.session(registry.find(settings.backbone.model), settings.backbone.threads)
     return Pipeline(settings, sources, YamNet(session), reasoner, paced)
 
 
 def _events(asked: EventSettings, reasoner: Reasoner) -> dict[str, Any]:
     """Return the changes that make the event settings fit the reasoner; what is asked for wins."""
-    changes: dict[str, Any] = {"events.audioset": {}}
+    changes: dict[str, Any] = {}
     brought: Card | LabelEventSettings = LabelEventSettings()
     if isinstance(reasoner, Recurrent | Gpt2) and not reasoner.card.open:
         brought = reasoner.card
-    else:
-        changes["events.exclude"] = [*asked.audioset.exclude, *asked.exclude]
-        changes["events.label"] = asked.audioset.label | asked.label
+        changes["events.audioset"] = {}
     changes["events.on"] = brought.on if asked.on is None else asked.on
     changes["events.off"] = brought.off if asked.off is None else asked.off
     return changes
@@ -183,7 +184,9 @@ def make_reasoner(settings: Settings) -> Reasoner:
     file = registry.find_reasoner(asked.file)
     reasoner: Recurrent | Gpt2
     if graph.kind(file) == "gpt2":
-        reasoner = Gpt2(file, settings.trace, settings.hop_s, _open_labels(settings))
+        reasoner = Gpt2(
+            file, settings.trace, settings.hop_s, _open_labels(settings), settings.events.on
+        )
     else:
         reasoner = Recurrent(file)
     card = reasoner.card

@@ -89,6 +89,7 @@ def test_rules_go_by_patterns_and_later_ones_count_more(pipeline):
         ("hop = 0.48", ["'hop'", "hop_s", "labels"]),
         ("[traces]", ["'traces'", "trace", "events"]),
         ("[trace]\nsample = 3", ["'sample'", "[trace]", "samples", "horizon_s"]),
+        ('[reasoner]\nkind = "evidence"', ["unknown key 'kind'", "[reasoner]", "file", "floor"]),
         ("[events.label.Dog]\nonn = 0.1", ["'onn'", "Dog", "min_duration_s"]),
         # types
         ('hop_s = "0.48"', ["hop_s", "float", "str"]),
@@ -99,6 +100,8 @@ def test_rules_go_by_patterns_and_later_ones_count_more(pipeline):
         ('[events]\ninclude = "Dog"', ["events.include", "array", "str"]),
         ("[events]\nexclude = [3]", ["events.exclude", "str", "int"]),
         ("[events.label]\nDog = 0.4", ["events.label", "Dog"]),
+        ("[events.audioset.label]\nDog = 0.4", ["events.label", "Dog"]),
+        ("[events.audioset.label.Dog]\non = 0.1", ["Dog", "off", "on"]),
         ('[events.label.Dog]\non = "x"', ["Dog", "on", "float", "str"]),
         ("[publish]\nbind = 5577", ["publish.bind", "str", "int"]),
         # values
@@ -115,7 +118,6 @@ def test_rules_go_by_patterns_and_later_ones_count_more(pipeline):
         ("[trace]\nhorizon_s = 0", ["trace.horizon_s", "0"]),
         ("[trace]\nhorizon_s = inf", ["trace.horizon_s"]),
         ("[trace]\nseed = 99999999999999999999", ["trace.seed"]),
-        ('[reasoner]\nkind = "gpt5"', ["reasoner.kind", "gpt5", "evidence"]),
         ("[reasoner]\nhalf_life_s = -1", ["reasoner.half_life_s", "0"]),
         ("[reasoner]\nfloor = 1.5", ["reasoner.floor", "1"]),
         ("[events]\non = nan", ["events.on"]),

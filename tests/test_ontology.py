@@ -7,6 +7,7 @@ from streamtwl import ontology
 from streamtwl.errors import UsageError
 from streamtwl.features.log_mel import LogMel
 from streamtwl.ontology import (
+    ancestors,
     categories,
     check_names,
     descendants,
@@ -51,6 +52,14 @@ def test_descendants_are_transitive_and_never_their_own():
     for category, below in enumerate(descendants()):
         assert category not in below
         assert all(descendants()[kind] <= below for kind in below)
+
+
+def test_ancestors_are_descendants_seen_from_below():
+    assert INDEX["Animal"] in ancestors()[INDEX["Bark"]]
+    assert INDEX["Bark"] not in ancestors()[INDEX["Animal"]]
+    for category, above in enumerate(ancestors()):
+        assert above == {i for i, below in enumerate(descendants()) if category in below}
+        assert above >= set(parents()[category])
 
 
 # --- the most specific wins ---

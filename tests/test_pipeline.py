@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from streamtwl.audio.block import Block
-from streamtwl.config import Settings
-from streamtwl.pipeline import build
+from streamtwl.config import LabelEventSettings, Settings, override
+from streamtwl.errors import UsageError
+from streamtwl.ontology import everyday
+from streamtwl.pipeline import Pipeline, build, make_reasoner
+from streamtwl.reasoners.gpt2 import Gpt2
+from streamtwl.revisions import RevisingTracker
 
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 
@@ -51,3 +55,95 @@ def test_an_error_of_who_takes_the_outcomes_is_raised_by_push(at_the_end):
     )
     with pytest.raises(Broken):
         pipeline.push([TWO_SECONDS])
+
+
+def test_the_open_reader_speaks_of_everyday_sounds(real_audio):
+    settings = override(Settings(), {"labels": "everyday", "reasoner.file": "open"})
+    pipeline = build(settings, ["mic"])
+    assert isinstance(pipeline.reasoner, Gpt2)
+    assert isinstance(pipeline.events, RevisingTracker)
+    assert pipeline.reasoner.labels == list(everyday())
+    outcomes = []
+    pipeline.subscribe(outcomes.append)
+    pipeline.push([Block(0, 0, real_audio, None, 0.0, last=True)])
+    decisions = [outcome.decision for outcome in outcomes if outcome.decision is not None]
+    assert {decision.label for decision in decisions} <= {*everyday(), None}
+    assert "Dog" in {decision.label for decision in decisions}
+    for decision in decisions:
+        assert decision.scores.shape == (len(everyday()),)
+        assert decision.earlier.shape == (pipeline.reasoner.lags, 2, len(everyday()))
+    told = {event.label for outcome in outcomes for _, event in outcome.changes}
+    assert "Dog" in told
+    assert told <= set(everyday())
+
+
+# The settings of events
+
+
+def ruled(own: dict, file: str) -> Pipeline:
+    """Return a pipeline whose user has rules of their own, beside those for AudioSet's words."""
+    changes = {
+        "reasoner.file": file,
+        "events.audioset.label": {
+            "Wind": {"on": 0.8, "off": 0.4},
+            "S*": {"on": 0.9, "off": 0.7, "cooldown_s": 3.0},
+        },
+        "events.label": own,
+    }
+    return build(override(Settings(), changes), ["mic"])
+
+
+@pytest.mark.parametrize("file", ["open", ""])
+@pytest.mark.parametrize(
+    ("label", "own", "expected"),
+    [
+        ("Wind", {}, (0.8, 0.4, 0)),
+        ("Wind", {"Wind": {"on": 0.9}}, (0.9, 0.4, 0)),
+        ("Wind", {"wind": {"on": 0.9}}, (0.9, 0.4, 0)),
+        ("Wind", {"Wi*": {"on": 0.6, "off": 0.5}, "Wind": {"off": 0.3}}, (0.6, 0.3, 0)),
+        ("Wind", {"Wind": {"off": 0.3}, "Wi*": {"on": 0.6, "off": 0.5}}, (0.6, 0.5, 0)),
+        ("Siren", {"Siren": {"on": 0.3, "off": 0.1}}, (0.3, 0.1, 3)),
+        ("Siren", {"S*": {"on": 0.8}}, (0.8, 0.7, 3)),
+        ("Dog", {"Wind": {"on": 0.9}}, (0.4, 0.2, 0)),
+    ],
+)
+def test_a_users_rules_come_after_those_for_audiosets_words(file, label, own, expected):
+    found = ruled(own, file).settings.events.rule(label)
+    assert (found.on, found.off, found.cooldown_s) == expected
+
+
+def test_a_reader_with_labels_of_its_own_passes_over_those_for_audiosets_words():
+    pipeline = ruled({"Wind": {"cooldown_s": 2.0}}, "esc10-hmm")
+    card, rule = pipeline.reasoner.card, pipeline.settings.events.rule
+    assert rule("Wind") == LabelEventSettings(on=card.on, off=card.off, cooldown_s=2)
+    assert rule("siren") == LabelEventSettings(on=card.on, off=card.off)
+
+
+@pytest.mark.parametrize("verb", ["exclude", "include"])
+def test_what_a_user_excludes_is_beside_what_audiosets_words_exclude(verb):
+    changes = {"events.audioset.exclude": ["Hum", "Static"], f"events.{verb}": ["Siren", "Hum"]}
+    events = build(override(Settings(), changes), ["mic"]).events
+    told = {events._labels[i] for i in events._rules}
+    assert not told & {"Hum", "Static"}
+    assert ("Siren" in told) == (verb == "include")
+    assert ("Dog" in told) == (verb == "exclude")
+
+
+def test_an_open_readers_card_does_not_overrule_the_pipelines_thresholds():
+    pipeline = build(Settings(), ["mic"])
+    card, events = pipeline.reasoner.card, pipeline.settings.events
+    assert card.open
+    assert (events.on, events.off) == (0.4, 0.2) != (card.on, card.off)
+
+
+@pytest.mark.parametrize("key", ["label", "audioset.label"])
+def test_a_rule_of_no_sound_is_refused_with_where_it_is(key):
+    with pytest.raises(UsageError, match=rf"^\[events\.{key}\]: .*'Dgo'.*Dog"):
+        build(override(Settings(), {f"events.{key}": {"Dgo": {"on": 0.9}}}), ["mic"])
+
+
+@pytest.mark.parametrize("file", ["open", "esc10-gpt2"])
+@pytest.mark.parametrize("on", [None, 0.7])
+def test_a_reader_thinks_on_about_what_is_near_the_threshold_of_events(file, on):
+    settings = override(Settings(), {"reasoner.file": file, "events.on": on})
+    assert make_reasoner(settings)._on == build(settings, ["mic"]).settings.events.on

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.config import TraceSettings
+from streamtwl.config import LabelEventSettings, TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.decision import Decision
@@ -36,7 +36,7 @@ INPUTS = ["tokens", "posterior", "state", "elapsed_s", "attention_mask", "positi
 OUTPUTS = ["scores", "new_state"]
 PAST, PRESENT = "past_key_values", "present"  # and one of cache_names
 GROUP = 4  # traces that advance together
-SETTLED = 2.0  # standard errors between a label's mean score and the threshold
+SETTLED = 2.0  # standard errors between a label's mean score and a threshold
 
 
 @dataclass(slots=True)
@@ -86,10 +86,12 @@ class Gpt2:
         settings: TraceSettings,
         hop_s: float,
         open_labels: OpenLabels | None = None,
+        on: float | None = None,
     ) -> None:
         """Load a reasoner's file; raises UsageError where it is none, or the trace does not fit.
 
-        `open_labels` names what a file scores that speaks of AudioSet's categories.
+        `open_labels` names what a file scores that speaks of AudioSet's categories. `on` is where
+        events begin: None is the card's, or for `open_labels` as in LabelEventSettings.
         """
         loaded = graph.load(path, INPUTS, OUTPUTS)
         self._session, self.card, self.sha256 = loaded.session, loaded.card, loaded.sha256
@@ -98,8 +100,11 @@ class Gpt2:
             raise UsageError(f"--reasoner {path}: its card does not say how it reads a trace")
         self.kind = self.card.name
         self._naming: Naming = OwnLabels(self.card.labels, self.card.on)
+        begins = self.card.on
         if self.card.open and open_labels is not None:
             self._naming = open_labels
+            begins = LabelEventSettings().on
+        self._on = begins if on is None else on
         self.labels = self._naming.labels
         self.lags = loaded.shapes["scores"][1] - 1
         self._boundary = self.width = loaded.shapes["posterior"][1]
@@ -267,11 +272,12 @@ class Gpt2:
         )
 
     def _plain(self, patch: _Patch) -> bool:
-        """Whether no label is likely to cross the threshold, whatever the other traces say."""
+        """Whether no label is likely to be named, or to begin, whatever the other traces say."""
+        thresholds = np.array([self._naming.threshold, self._on])[:, None]
         for scores in patch.scores:
             now = np.stack(scores)[:, 0]  # traces, labels
             error = now.std(axis=0, ddof=1) / np.sqrt(len(now)) if len(now) > 1 else np.inf
-            if np.any(np.abs(now.mean(axis=0) - self._naming.threshold) < SETTLED * error):
+            if np.any(np.abs(now.mean(axis=0) - thresholds) < SETTLED * error):
                 return False
         return True
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from streamtwl.errors import UsageError
 from streamtwl.evaluation import baselines
 from streamtwl.evaluation.baselines import Chosen, Streams
-from streamtwl.ontology import categories, everyday, parents
+from streamtwl.ontology import ancestors, categories, everyday
 from streamtwl.training import reading, steps
 from streamtwl.training.reading import Readings
 
@@ -137,7 +137,7 @@ class Open:
             right = share * torch.where(most > UNHEARD, said / most, first)
             target[:, :, names] = torch.maximum(target[:, :, names], right)
         for name in corrected:
-            for above in _ancestors(name):
+            for above in ancestors()[name]:
                 target[:, :, above] = torch.maximum(target[:, :, above], target[:, :, name])
         return target
 
@@ -169,8 +169,11 @@ def _read(table: Path, known: set[str]) -> dict[str, list[str]]:
     listed: dict[str, list[str]] = {}
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
+            rows = csv.DictReader(file)
+            for row in rows:
                 names = (row["audioset"] or "").split("|")
+                if not row["category"]:
+                    raise UsageError(f"--names {table}: line {rows.line_num} has no category")
                 listed[row["category"].lower()] = [name.strip() for name in names]
     except OSError as error:
         raise UsageError(f"--names {table}: {error.strerror}") from None
@@ -183,12 +186,3 @@ def _read(table: Path, known: set[str]) -> dict[str, list[str]]:
             if name and name.lower() not in known:
                 raise UsageError(f"--names {table}: '{name}', of {label}, is none of AudioSet's")
     return {label: [name for name in names if name] for label, names in listed.items()}
-
-
-def _ancestors(category: int) -> set[int]:
-    above, found = list(parents()[category]), set[int]()
-    while above:
-        parent = above.pop()
-        found.add(parent)
-        above.extend(parents()[parent])
-    return found

@@ -8,12 +8,14 @@ import pytest
 import torch
 from transformers import Gemma3TextConfig, Gemma3TextModel
 
-from streamtwl.config import TraceSettings
+from streamtwl.config import EventSettings, TraceSettings
 from streamtwl.errors import UsageError
+from streamtwl.events import EventTracker
 from streamtwl.ontology import categories
+from streamtwl.pipeline import _tracker
 from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.reasoners.gpt2 import ENDLESS_S, Gpt2
-from streamtwl.reasoners.naming import OwnLabels
+from streamtwl.reasoners.naming import OwnLabels, decide
 from streamtwl.trace import confidence_bin
 from streamtwl.training import bodies, reader, steps
 
@@ -31,7 +33,7 @@ class Made:
     module: reader.Reader
 
 
-def make(folder: Path, soft: bool, residual: bool, body: str = "tiny") -> Made:
+def make(folder: Path, soft: bool, residual: bool, body: str = "tiny", lags: int = LAGS) -> Made:
     """Write a file whose weights are random, and large enough to matter."""
     torch.manual_seed(7)
     path = None
@@ -39,8 +41,8 @@ def make(folder: Path, soft: bool, residual: bool, body: str = "tiny") -> Made:
         patch = steps.PatchModel(steps.LogPosterior(torch.rand(50, WIDTH)), len(LABELS))
         torch.nn.init.normal_(patch.linear.weight, std=0.1)
         patch.log_prior = torch.log(torch.full((len(LABELS) + 1,), 0.25))
-        path = steps.FixedLag(steps.Filter(patch, 0.3, 0.7), LAGS)
-    module = reader.Reader(bodies.load(body, 3), WIDTH, len(LABELS), LAGS, soft, path).eval()
+        path = steps.FixedLag(steps.Filter(patch, 0.3, 0.7), lags)
+    module = reader.Reader(bodies.load(body, 3), WIDTH, len(LABELS), lags, soft, path).eval()
     for weights in module.body.parameters():
         if weights.ndim == 2:
             torch.nn.init.normal_(weights, std=0.15)  # else the past hardly matters
@@ -269,13 +271,46 @@ def test_a_trace_that_missed_a_patch_is_silent_until_it_knows_enough(sampled, mo
     assert said[5 + half :] == [8] * (34 - half)
 
 
+OUT_OF_REACH = 1.5  # of any score
+
+
 def test_what_is_plain_is_not_thought_over(sampled):
-    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8), 0.48)
+    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8), 0.48, on=OUT_OF_REACH)
     posteriors, drawn = sounds(1, 0, traces=8)
-    reasoner._naming = OwnLabels(LABELS, 1.5)  # out of reach of any score
+    reasoner._naming = OwnLabels(LABELS, OUT_OF_REACH)
     reasoner.step([0], [15600], drawn, posteriors)
     assert reasoner.settled
     assert reasoner.refine(np.inf) is None
+
+
+@pytest.mark.parametrize("near", ["label", "event"])
+def test_what_may_yet_be_named_or_begin_is_thought_over(sampled, near):
+    posteriors, drawn = sounds(1, 0, traces=8)
+    settings = TraceSettings(samples=4, traces=8)
+    [first] = Gpt2(sampled.file, settings, 0.48).step([0], [15600], drawn, posteriors)
+    score = float(first.scores[0])
+    on, named = (OUT_OF_REACH, score) if near == "label" else (score, OUT_OF_REACH)
+    reasoner = Gpt2(sampled.file, settings, 0.48, on=on)
+    reasoner._naming = OwnLabels(LABELS, named)
+    reasoner.step([0], [15600], drawn, posteriors)
+    assert not reasoner.settled
+
+
+def test_a_reader_that_has_no_second_thoughts(tmp_path):
+    made = make(tmp_path, soft=True, residual=False, lags=0)
+    reasoner = Gpt2(made.file, TraceSettings(), 0.48)
+    posteriors, drawn = sounds(3, 0)
+    for t in range(3):
+        [decision] = reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+        assert decision.scores.shape == (len(LABELS),)
+        assert decision.earlier is None
+    assert isinstance(_tracker(reasoner, EventSettings()), EventTracker)
+
+
+@pytest.mark.parametrize("earlier", [None, np.zeros((0, 3), np.float32)])
+def test_a_decision_without_patches_before_it_says_nothing_of_them(earlier):
+    decision = decide(OwnLabels(LABELS, 0.5), np.array([0.1, 0.7, 0.2], np.float32), earlier)
+    assert (decision.label, decision.earlier) == ("rain", None)
 
 
 def test_off_thinks_with_one_trace(sampled):

@@ -1,5 +1,7 @@
 """What a reader is to say: the open vocabulary's teacher, and the names of a data set's labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,21 @@ def test_a_sound_that_the_teacher_never_hears_has_its_first_name():
     said = target(streams({}, [1] * PATCHES), dog=[DOG, BARK])
     assert (said[:, DOG] == 1).all()
     assert (said[:, BARK] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("other", "dog", "bark"),
+    [([BARK], [1, 1, 0.5], [0.5, 0.5, 0.5]), ([ANIMAL], [1, 1, 0], [0.5, 0.5, 0])],
+)
+def test_labels_that_overlap_are_taught_side_by_side(other, dog, bark):
+    """A shared name, or a kind of the other label, gets what either label gives it."""
+    heard = streams({DOG: [0.2] * PATCHES, BARK: [0.1] * PATCHES}, [0] * PATCHES)
+    ahead = np.repeat([[1, 0], [1, 0.5], [0, 0.5]], 2, axis=0)[None]
+    both = Open({"dog": [DOG, BARK], "other": other}, ["dog", "other"], half_life_s=0.7)
+    said = both.readings(replace(heard, ahead=ahead), None).target[0, ::2, 0].numpy()
+    np.testing.assert_allclose(said[:, DOG], dog)
+    np.testing.assert_allclose(said[:, BARK], bark)
+    np.testing.assert_allclose(said[:, ANIMAL], [1, 1, 0.5])
 
 
 def test_what_is_not_taught_is_left_to_the_teacher():
@@ -143,6 +160,23 @@ def test_a_table_that_is_none_is_refused(tmp_path, text):
         (tmp_path / "names.csv").write_text(text)
     with pytest.raises(UsageError, match=r"names\.csv"):
         names_of(["dog"], tmp_path / "names.csv")
+
+
+@pytest.mark.parametrize("rows", ["Dog\n", "Siren,siren\nDog\n", "Dog,\n"])
+def test_a_row_without_its_category_is_refused_with_its_line(tmp_path, rows):
+    (tmp_path / "names.csv").write_text(f"audioset,category\n{rows}")
+    line = 1 + rows.count("\n")
+    with pytest.raises(UsageError, match=rf"names\.csv.*line {line}.*category") as raised:
+        names_of(["dog"], tmp_path / "names.csv")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("row", ["kettle42", "kettle42,", "kettle42,|"])
+def test_a_row_without_names_gives_none(tmp_path, row):
+    (tmp_path / "names.csv").write_text(f"category,audioset\n{row}\ndog,Dog,more\n")
+    assert names_of(["dog"], tmp_path / "names.csv") == {"dog": [DOG]}
+    with pytest.raises(UsageError, match="'kettle42' is none of AudioSet's names"):
+        names_of(["kettle42"], tmp_path / "names.csv")
 
 
 def test_a_label_without_a_name_is_refused():

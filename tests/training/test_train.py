@@ -96,6 +96,26 @@ def test_a_name_that_could_not_go_on_the_wire_is_refused_before_any_work(materia
         )
 
 
+@pytest.mark.parametrize(
+    ("recipe", "names", "said"),
+    [
+        (Recipe(body="none", open=True), None, "--body none"),
+        (Recipe(), "names.csv", "--names is for --open"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_any_work(
+    material, tmp_path, recipe, names, said
+):
+    def progress(*done) -> None:
+        raise AssertionError(done)
+
+    names = None if names is None else tmp_path / names
+    given = material / "sounds", material / "corpus", tmp_path / "t.onnx"
+    with pytest.raises(UsageError, match=said):
+        training.train(*given, [], recipe, progress, names)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_leaving_everything_out_is_refused(material, tmp_path):
     with pytest.raises(UsageError, match="--leave-out"):
         training.train(
