@@ -104,8 +104,8 @@ def fit(
 
 def read(reader: Reader, data: Readings, samples: int, seed: int, traces: int = 1) -> np.ndarray:
     """Return float32[n, T, 1 + lags, L] scores: the mean of so many traces."""
-    each = read_traces(reader, data, samples, seed, traces)
-    return (sum(each) / traces).numpy()
+    each = [*read_traces(reader, data, samples, seed, traces)]
+    return torch.stack(each).mean(dim=0).numpy()
 
 
 @torch.no_grad()

@@ -93,7 +93,7 @@ class Open:
         self._half_life_s = half_life_s
         floored = torch.ones(len(self.labels), dtype=torch.bool)
         for name in self._corrected:
-            floored[[name, *_ancestors(name)]] = False
+            floored[[name, *sorted(ancestors()[name])]] = False
         self.floored: Tensor | None = floored
         self.about = f"posteriors pooled over {half_life_s:g} s, {OPEN_LAGS} patches back"
 
