@@ -74,6 +74,13 @@ class Reader(nn.Module):
             self.scale = nn.Parameter(torch.ones(self.shape))
             self.bias = nn.Parameter(torch.zeros(self.shape))
 
+    def train(self, mode: bool = True) -> "Reader":
+        """Set the mode; a frozen body drops nothing out."""
+        super().train(mode)
+        if not any(weights.requires_grad for weights in self.body.parameters()):
+            self.body.eval()
+        return self
+
     @torch.no_grad()
     def _start_from(self, rows: Tensor) -> None:
         """Let the embedding begin with these rows: categories, and more where there are more."""

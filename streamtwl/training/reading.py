@@ -19,7 +19,7 @@ HORIZON_PATCHES = 64
 TOKENS = 4096  # a batch
 VISITS = 2  # of each patch, an epoch
 LEARNING_RATE = 1e-3
-FROZEN_RATE = 1e-3  # of a reader whose body is frozen
+ALONE_RATE = 3e-2  # of embedding and read-out where nothing else learns
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,10 @@ def fit(
     after each that is run here.
     """
     patches = VISITS * data.posteriors.shape[0] * data.posteriors.shape[1]
+    rate = LEARNING_RATE
     learns = any(weights.requires_grad for weights in reader.body.parameters())
-    rate = LEARNING_RATE if learns else FROZEN_RATE
+    if not learns and reader.residual is None:
+        rate = ALONE_RATE
 
     def next_loss(generator: torch.Generator) -> tuple[Tensor, int]:
         tokens, posteriors, believed, target = _draw_batch(reader, data, generator)

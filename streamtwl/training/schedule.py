@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-DECAY, WARM_UP = 0.3, 50
+DECAY, WARM_UP = 3e-4, 50  # weight decay a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def run(
     generator = torch.Generator().manual_seed(seed)
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
     weights = [*trained.values()]
-    optimiser = torch.optim.AdamW(weights, lr=course.rate, weight_decay=DECAY)
+    optimiser = torch.optim.AdamW(weights, lr=course.rate, weight_decay=DECAY / course.rate)
     done = step = 0
     if state.exists():
         kept = torch.load(state, weights_only=False)
