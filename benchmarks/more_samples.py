@@ -106,7 +106,7 @@ def trained(
     file, weights = stem.with_suffix(".onnx"), stem.with_suffix(".pt")
     if not weights.exists():
         with Progress() as progress:
-            bars = {what: progress.add_task(f"{stem.name}, {what}") for what in training.STAGES[3:]}
+            bars = {what: progress.add_task(f"{stem.name}, {what}") for what in training.STAGES[4:]}
             kept = training.train_reader(
                 given,
                 task,

@@ -226,6 +226,15 @@ def in_force(scores: np.ndarray, streams: Streams, on: float, off: float) -> tup
     return float(2 * hit / max(told + streams.ahead.sum(), 1e-9)), float(starts / minutes)
 
 
+def onsets(scores: np.ndarray, on: float, off: float) -> int:
+    """Return how often a label of float[n, T, L] scores begins, by hysteresis."""
+    believed, count = np.zeros(scores[:, 0].shape, bool), 0
+    for t in range(scores.shape[1]):
+        before, believed = believed, scores[:, t] >= np.where(believed, off, on)
+        count += int(np.count_nonzero(believed & ~before))
+    return count
+
+
 def fit_timeline(
     fit_on: Streams,
     choose_by: Streams,
@@ -369,16 +378,21 @@ def _loss(patch: steps.PatchModel, streams: Streams) -> float:
 
 
 def pick_best(
-    tried: Sequence[tuple[dict[str, float], np.ndarray]], streams: Streams
+    tried: Sequence[tuple[dict[str, float], np.ndarray]],
+    streams: Streams,
+    quiet: Callable[[float, float], bool] = lambda on, off: True,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return (setting, thresholds and figures): the best F1 with few enough false starts."""
+    """Return (setting, thresholds and figures): the best F1 with few enough false starts.
+
+    Of those thresholds, on and off, that are also `quiet`.
+    """
 
     def figures() -> Iterator[tuple[bool, float, dict[str, float], dict[str, float]]]:
         for setting, scores in tried:
             for on in ONS:
                 for share in OFF_SHARES:
                     f1, false_starts = in_force(scores, streams, on, share * on)
-                    few = false_starts <= FALSE_STARTS_PER_MINUTE
+                    few = false_starts <= FALSE_STARTS_PER_MINUTE and quiet(on, share * on)
                     thresholds = {
                         "on": on,
                         "off": round(share * on, 4),

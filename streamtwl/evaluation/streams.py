@@ -25,6 +25,7 @@ TEST_SNR_DB = (20.0, 10.0, 5.0)
 CLEANER_DB = 20.0
 TRAINING_SCENES = 120
 VALIDATION_SCENES = 40
+NOTHING_SCENES = 15  # half an hour, to choose by
 VALIDATION_SHARE = 4  # one piece of background in so many is validation's
 
 
@@ -122,6 +123,25 @@ def training_streams(
             less_noise = stream(made.name, plan, snr_db + CLEANER_DB, scorer)
             made = replace(made, cleaner=less_noise.posteriors)
         streams.append(made)
+        progress(number + 1, count)
+    return streams
+
+
+def nothing_streams(
+    material: Material,
+    count: int,
+    seed: Sequence[int],
+    scorer: Scorer,
+    progress: Callable[[int, int], None],
+) -> list[Stream]:
+    """Return as many stretches of SCENE_S seconds of backgrounds alone: see `make_nothing`."""
+    streams = []
+    for number in range(count):
+        rng = np.random.default_rng([*seed, number])
+        samples = scenes.make_nothing(rng, material.packages, SCENE_S)
+        posteriors = scorer.score_samples(samples.astype(np.float32) / 32768).posteriors
+        ends = positions(len(posteriors), scorer.hop_s, SCENE_S)
+        streams.append(Stream(f"nothing-{number:03}", SCENE_S, ends, posteriors, []))
         progress(number + 1, count)
     return streams
 

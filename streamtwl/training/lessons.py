@@ -10,7 +10,7 @@ from streamtwl.evaluation.baselines import Streams
 from streamtwl.evaluation.datasets import Clip
 from streamtwl.evaluation.posteriors import Scorer
 
-FITTING, CHOOSING = "scenes to fit", "scenes to choose by"
+FITTING, CHOOSING, NOTHING = "scenes to fit", "scenes to choose by", "scenes of nothing"
 PARTS = 3  # of the scenes to fit, that share no source recording
 Progress = Callable[[str, int, int], None]  # (what, done, of)
 
@@ -21,6 +21,7 @@ class Lessons:
 
     fit: list[Streams]
     choose: Streams
+    nothing: Streams  # to choose by: backgrounds alone
     labels: list[str]
 
     @property
@@ -68,7 +69,16 @@ def prepare(
         lambda done, total: progress(CHOOSING, done, total),
         cleaner=cleaner,
     )
-    lessons = Lessons(fit, baselines.arrays(made, labels), labels)
+    nothing = streams.nothing_streams(
+        to_choose,
+        streams.NOTHING_SCENES,
+        [*seed, PARTS + 1],
+        scorer,
+        lambda done, total: progress(NOTHING, done, total),
+    )
+    lessons = Lessons(
+        fit, baselines.arrays(made, labels), baselines.arrays(nothing, labels), labels
+    )
     sounding = lessons.whole.sounding.any(axis=1).any(axis=0)
     if not sounding.all():
         raise UsageError(

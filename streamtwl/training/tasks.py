@@ -29,6 +29,7 @@ class Task(Protocol):
     about: str  # the residual path
     lags: int
     floored: Tensor | None  # bool[L]: see reader.Reader
+    key: str  # two tasks with the same are the same
 
     def residual(self, parts: Sequence[Streams]) -> steps.Residual:
         """Return the residual path, fitted on these parts."""
@@ -42,6 +43,10 @@ class Task(Protocol):
         """Return float32[n, T, L] scores of the data set's labels."""
         ...
 
+    def events_of_nothing(self, nothing: Streams) -> float:
+        """Return how many events backgrounds alone may lead to."""
+        ...
+
 
 class Closed:
     """A data set's labels, over an HMM filter on a linear model of single patches."""
@@ -52,11 +57,12 @@ class Closed:
 
     def __init__(self, labels: list[str], fitted: Chosen) -> None:
         self.labels = labels
-        self._setting = fitted.setting
+        self._fitted = fitted
+        self.key = f"{fitted.setting}"
 
     def residual(self, parts: Sequence[Streams]) -> steps.FixedLag:
         """Return the HMM filter, with the setting that the validation split chose for it."""
-        setting = self._setting
+        setting = self._fitted.setting
         patch = baselines.fit_patch_model(baselines.joined(parts), setting["penalty"])
         one = steps.Filter(patch, setting["duration_s"], setting["exponent"])
         return steps.FixedLag(one, LAGS).requires_grad_(False)
@@ -68,6 +74,11 @@ class Closed:
     def judged(self, scores: np.ndarray) -> np.ndarray:
         """They are the data set's labels."""
         return scores
+
+    def events_of_nothing(self, nothing: Streams) -> float:
+        """Return as many as the HMM filter tells."""
+        scores = baselines.scores_of(self._fitted.step, nothing)
+        return baselines.onsets(scores, self._fitted.on, self._fitted.off)
 
 
 class Open:
@@ -95,6 +106,7 @@ class Open:
         for name in self._corrected:
             floored[[name, *sorted(ancestors()[name])]] = False
         self.floored: Tensor | None = floored
+        self.key = f"{dict(taught)}"
         self.about = f"posteriors pooled over {half_life_s:g} s, {OPEN_LAGS} patches back"
 
     def residual(self, parts: Sequence[Streams]) -> steps.Pooled:
@@ -112,6 +124,10 @@ class Open:
         return np.stack(
             [scores[..., self._taught[label]].max(axis=-1) for label in self._taught], -1
         )
+
+    def events_of_nothing(self, nothing: Streams) -> float:
+        """Return any number: the pipeline's thresholds hold for the open vocabulary."""
+        return np.inf
 
     @property
     def _corrected(self) -> set[int]:

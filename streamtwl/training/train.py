@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import streamtwl
@@ -25,7 +26,7 @@ from streamtwl.training.reader import Reader
 from streamtwl.training.tasks import Closed, Open, Task, names_of
 
 MODELS, CHECKING, FINAL = "HMM filter", "to choose the epochs", "to keep"
-STAGES = (lessons.FITTING, lessons.CHOOSING, MODELS, CHECKING, FINAL)
+STAGES = (lessons.FITTING, lessons.CHOOSING, lessons.NOTHING, MODELS, CHECKING, FINAL)
 NO_BODY = "none"
 OPEN_HOPS_S = (0.3, 0.6)  # from window to window, so that the next two cover the hop
 SAMPLES = 16  # K at which thresholds are chosen
@@ -149,7 +150,7 @@ def _train_and_write(
     common: dict[str, Any],
     progress: Progress,
 ) -> Card:
-    asked = f"{recipe}/{common}/{vars(task)}/{given.whole.posteriors.sum()}"
+    asked = f"{recipe}/{common}/{task.key}/{given.whole.posteriors.sum()}"
     key = hashlib.sha256(asked.encode()).hexdigest()[:8]  # another training does not go on with it
     scratch = out.with_suffix(f".{key}.training")
     kept = train_reader(given, task, recipe, scratch, progress)
@@ -164,6 +165,8 @@ def train_reader(
 ) -> Trained:
     """Train a reader on the scenes to fit, choose epochs and thresholds, and train on all scenes.
 
+    Backgrounds alone may lead to no more events than the task allows.
+
     The residual path stands on patch models that have not heard the recordings of the scenes they
     read (as in stacking: Wolpert, Stacked generalization, Neural Networks 5 (1992)), else a reader
     would learn to trust it as only training scenes deserve.
@@ -172,14 +175,24 @@ def train_reader(
     tried: dict[int, tuple[float, dict[str, float]]] = {}
     first = build(task, given.fit, recipe)
     choose = task.readings(given.choose, first.residual)
+    nothing = task.readings(given.nothing, first.residual)
+    allowed = task.events_of_nothing(given.nothing)
+
+    def thresholds_of(now: np.ndarray) -> dict[str, float]:
+        of_nothing = task.judged(reading.read(first, nothing, SAMPLES, recipe.seed)[:, :, 0])
+        _, found = baselines.pick_best(
+            [({}, task.judged(now))],
+            given.choose,
+            lambda on, off: baselines.onsets(of_nothing, on, off) <= allowed,
+        )
+        return found
 
     def check(epoch: int) -> None:
         now = reading.read(first, choose, SAMPLES, recipe.seed)[:, :, 0]
         loss = torch.nn.functional.binary_cross_entropy(
             torch.from_numpy(now), choose.target[:, :, 0], choose.weight
         )
-        _, thresholds = baselines.pick_best([({}, task.judged(now))], given.choose)
-        tried[epoch] = loss.item(), thresholds
+        tried[epoch] = loss.item(), thresholds_of(now)
         torch.save(tried, scratch / "tried.pt")
 
     if (scratch / "tried.pt").exists():

@@ -48,6 +48,7 @@ def short(monkeypatch):
     monkeypatch.setattr(streams, "SCENE_S", 30.0)
     monkeypatch.setattr(streams, "TRAINING_SCENES", 4)
     monkeypatch.setattr(streams, "VALIDATION_SCENES", 4)
+    monkeypatch.setattr(streams, "NOTHING_SCENES", 2)
 
 
 @pytest.mark.timeout(300)
@@ -71,7 +72,7 @@ def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(
     card = training.train(*given, [4], recipe, progress)
     assert all(done == total for done, total in told.values())
     assert told[lessons.FITTING] == (12, 12)
-    assert list(told) == list(training.STAGES[: 3 if recipe.body == "none" else 5])
+    assert list(told) == list(training.STAGES[: 4 if recipe.body == "none" else 6])
     loads = (
         Recurrent if recipe.body == "none" else partial(Gpt2, settings=TraceSettings(), hop_s=0.48)
     )
