@@ -2,6 +2,7 @@
 
     eval "$(tools/virtual_mic.sh start)"
     .venv/bin/python benchmarks/latency.py sound.wav [--seconds 120] [--json latency.json]
+        [options of `streamtwl listen`, as --reasoner esc10-paper --traces 16]
 
 Plays a sound in a loop into the virtual microphone, runs `streamtwl listen --quiet` and a
 subscriber in processes of their own, and prints a table. Latency is DESIGN.md's: from the moment
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=5, help="process starts to time (default 5)")
     parser.add_argument("--device", default="default", help="the input (default: 'default')")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
-    asked = parser.parse_args()
+    asked, options = parser.parse_known_args()
 
     player = subprocess.Popen(
         [
@@ -58,7 +60,7 @@ def main() -> None:
     )
     try:
         time.sleep(2)
-        command = [*LISTEN, "--device", asked.device]
+        command = [*LISTEN, "--device", asked.device, *options]
         starts = [first_label_s([*command, "--quiet"]) for _ in range(asked.starts)]
         figures = {"first_label_s": starts, **steady([*command, "--quiet"], asked.seconds)}
         figures["live_view_cpu_percent"] = live_view_cpu(command, asked.seconds / 4)
@@ -89,6 +91,8 @@ def first_label_s(command: list[str]) -> float:
 def steady(command: list[str], seconds: float) -> dict:
     """Return latencies, delays, memory and CPU of a run of so many seconds after the warm-up."""
     latencies, inside, capture, resampling, memory = [], [], [], [], []
+    refined: list[float] = []  # latencies of second and later decisions on a hop
+    thought: dict[int, tuple[int, int]] = {}  # by position: the traces and samples of the last
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.subscribe("label/")
         socket.subscribe("status/")
@@ -106,6 +110,10 @@ def steady(command: list[str], seconds: float) -> dict:
             if message.published_at < began_at:
                 continue  # from the warm-up
             if isinstance(message, Label):
+                thought[message.position] = message.traces, message.samples
+            if isinstance(message, Label) and message.refinement:
+                refined.append(message.latency_ms)
+            elif isinstance(message, Label):
                 inside.append(message.latency_ms)
                 latencies.append(message.latency_ms + 1000 * (arrived - message.published_at))
             elif isinstance(message, Status):
@@ -122,6 +130,10 @@ def steady(command: list[str], seconds: float) -> dict:
         "latency_to_publisher_ms": percentiles(inside),
         "capture_delay_ms": percentiles(capture),
         "resampling_delay_ms": percentiles(resampling),
+        **({"refined_after_ms": percentiles(refined)} if refined else {}),
+        "refinements_a_hop": len(refined) / len(latencies),
+        "traces_of_the_last_decision": percentiles([traces for traces, _ in thought.values()]),
+        "samples_of_the_last_decision": percentiles([samples for _, samples in thought.values()]),
         "memory_mb": max(memory),
         "cpu_percent_of_a_core": 100 * used / began,
         "late_hops": late_hops,
@@ -155,7 +167,7 @@ def cpu_s(pid: int) -> float:
     return sum(each.user + each.system for each in times)
 
 
-def percentiles(values: list[float]) -> dict[str, float]:
+def percentiles(values: Sequence[float]) -> dict[str, float]:
     """Return p50, p99 and the maximum."""
     return {
         "p50": float(np.percentile(values, 50)),

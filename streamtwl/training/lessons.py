@@ -11,6 +11,7 @@ from streamtwl.evaluation.datasets import Clip
 from streamtwl.evaluation.posteriors import Scorer
 
 FITTING, CHOOSING, NOTHING = "scenes to fit", "scenes to choose by", "scenes of nothing"
+QUIET = 5  # scenes of nothing in each part of those to fit
 PARTS = 3  # of the scenes to fit, that share no source recording
 Progress = Callable[[str, int, int], None]  # (what, done, of)
 
@@ -22,12 +23,20 @@ class Lessons:
     fit: list[Streams]
     choose: Streams
     nothing: Streams  # to choose by: backgrounds alone
+    quiet: list[Streams]  # the same to fit, for each part; empty for the open vocabulary
     labels: list[str]
 
     @property
     def whole(self) -> Streams:
         """All scenes to fit."""
         return baselines.joined(self.fit)
+
+    @property
+    def parts(self) -> list[Streams]:
+        """The scenes to fit with those of nothing, in parts."""
+        if not self.quiet:
+            return self.fit
+        return [baselines.joined(pair) for pair in zip(self.fit, self.quiet, strict=True)]
 
 
 def prepare(
@@ -46,6 +55,7 @@ def prepare(
     labels = sorted({clip.label for clip in clips})
     to_fit, to_choose, _ = streams.materials(clips, corpus, test_fold, seed[0])
     fit: list[Streams] = []
+    quiet: list[Streams] = []
 
     def count(done: int, of: int) -> None:
         progress(FITTING, len(fit) * of + done, PARTS * of)
@@ -61,6 +71,9 @@ def prepare(
             cleaner=cleaner,
         )
         fit.append(baselines.arrays(made, labels))
+        if not cleaner:
+            made = streams.nothing_streams(part, QUIET, [*seed, number, 0], scorer, lambda *_: None)
+            quiet.append(baselines.arrays(made, labels))
     made = streams.training_streams(
         to_choose,
         streams.VALIDATION_SCENES,
@@ -77,7 +90,7 @@ def prepare(
         lambda done, total: progress(NOTHING, done, total),
     )
     lessons = Lessons(
-        fit, baselines.arrays(made, labels), baselines.arrays(nothing, labels), labels
+        fit, baselines.arrays(made, labels), baselines.arrays(nothing, labels), quiet, labels
     )
     sounding = lessons.whole.sounding.any(axis=1).any(axis=0)
     if not sounding.all():

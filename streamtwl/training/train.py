@@ -173,7 +173,7 @@ def train_reader(
     """
     scratch.mkdir(parents=True, exist_ok=True)
     tried: dict[int, tuple[float, dict[str, float]]] = {}
-    first = build(task, given.fit, recipe)
+    first = build(task, given.parts, recipe)
     choose = task.readings(given.choose, first.residual)
     nothing = task.readings(given.nothing, first.residual)
     allowed = task.events_of_nothing(given.nothing)
@@ -199,7 +199,7 @@ def train_reader(
         tried = torch.load(scratch / "tried.pt", weights_only=False)
     reading.fit(
         first,
-        lesson_readings(task, given.fit, recipe),
+        lesson_readings(task, given.parts, recipe),
         recipe.seed,
         recipe.epochs,
         scratch / "first.pt",
@@ -208,7 +208,7 @@ def train_reader(
     )
     epochs = min(tried, key=lambda epoch: tried[epoch][0])
     thresholds = tried[epochs][1]
-    everything = [*given.fit, given.choose]
+    everything = [*given.parts, given.choose]
     final = build(task, everything, recipe)
     reading.fit(
         final,
