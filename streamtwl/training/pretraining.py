@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import streamtwl
 from streamtwl.errors import UsageError
 from streamtwl.evaluation import scenes, streams
 from streamtwl.evaluation.posteriors import Scorer
@@ -85,7 +86,9 @@ def pretrain(
     )
     figures = {"fresh": _measure(Foreteller(seed), choose), "trained": _measure(model, choose)}
     model.model.save_pretrained(out)
-    about = {"epochs": epochs, "seed": seed, "hop_s": hop_s, "nats_a_token": figures}
+    command = f"streamtwl pretrain --corpus CORPUS -o {out.name}"
+    command += f" --epochs {epochs} --seed {seed} --hop {hop_s:g}"
+    about = {"command": command, "version": streamtwl.__version__, "nats_a_token": figures}
     (out / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
     state.unlink(missing_ok=True)
     return figures

@@ -20,7 +20,7 @@ from streamtwl.evaluation.datasets import Clip
 from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.ontology import categories
 from streamtwl.reasoners.card import Card, TraceCard
-from streamtwl.training import bodies, lessons, reader, reading, steps
+from streamtwl.training import bodies, lessons, pretraining, reader, reading, steps
 from streamtwl.training.lessons import Lessons
 from streamtwl.training.reader import Reader
 from streamtwl.training.tasks import Closed, Open, Task, names_of
@@ -88,13 +88,15 @@ def train(
     seed = [recipe.seed, *leave_out]
     given = lessons.prepare(clips, corpus, None, seed, scorer, progress, cleaner=recipe.open)
     left_out = "".join(f" --leave-out {fold}" for fold in leave_out)
+    before = pretraining.command_of(recipe.body)
     common: dict[str, Any] = {
         "name": out.stem,
         "backbone": "yamnet",
         "hop_s": recipe.hop_s,
         "data": name,
         "folds": sorted({clip.fold for clip in clips}),
-        "command": f"streamtwl train {name} --corpus CORPUS -o {out.name}{left_out}{_said(recipe)}"
+        "command": (f"{before} && " if before else "")
+        + f"streamtwl train {name} --corpus CORPUS -o {out.name}{left_out}{_said(recipe)}"
         + (f" --names {names.name}" if names else ""),
         "version": streamtwl.__version__,
     }

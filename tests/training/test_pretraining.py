@@ -51,6 +51,9 @@ def test_it_foretells_recordings_it_has_not_read_and_is_a_body_with_rows(corpus,
     assert all(done == of for done, of in told.values())
     assert json.loads((out / pretraining.ABOUT).read_text())["nats_a_token"] == nats
     assert [path.name for path in tmp_path.iterdir()] == ["traces"]  # nothing else is left
+    command = "streamtwl pretrain --corpus CORPUS -o traces --epochs 2 --seed 0 --hop 0.48"
+    assert pretraining.command_of(str(out)) == command
+    assert pretraining.command_of("tiny") == ""
     body = bodies.load(str(out), 0)
     assert body.rows is not None
     assert body.rows.shape == (len(categories()) + 1 + N_BINS, body.width)
