@@ -94,6 +94,12 @@ def pretrain(
     return figures
 
 
+def command_of(body: str) -> str:
+    """Return what made a body with `pretrain`; empty for another body."""
+    about = Path(body) / ABOUT
+    return json.loads(about.read_text())["command"] if about.exists() else ""
+
+
 def _traces(corpus: Path, seed: int, hop_s: float, progress: Progress) -> tuple[Tensor, Tensor]:
     """Return float32[T, C] posteriors to fit and to choose by."""
     packages = scenes.read_pieces(corpus, "train")
