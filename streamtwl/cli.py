@@ -54,7 +54,7 @@ Reasoner = Annotated[
     typer.Option(
         help="What decides: 'open' (a GPT-2 that reads the trace), 'evidence' (no language model), "
         "or a trained reasoner with labels of its own: its .onnx file, or the name of one that "
-        "streamtwl ships (esc10-gpt2, esc10-hmm). (default: the pipeline's, open)",
+        "streamtwl ships (esc10-gpt2, esc10-hmm, esc10-paper). (default: the pipeline's, open)",
         show_default=False,
     ),
 ]
@@ -137,8 +137,8 @@ def listen(
     samples: Annotated[
         int | None,
         typer.Option(
-            help="K, categories drawn from each patch where the trace is sampled (open and "
-            "esc10-gpt2 read what many come to), 1 to 4096. (default: the pipeline's, 16)",
+            help="K, categories drawn from each patch where the trace is sampled (esc10-paper; "
+            "the others read what many come to), 1 to 4096. (default: the pipeline's, 16)",
             show_default=False,
         ),
     ] = None,

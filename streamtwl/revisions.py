@@ -5,7 +5,8 @@ on is an event, from its first patch's position to the first one that is off. Wi
 last few beliefs are new, so events may turn out to have begun earlier, to have ended, to have been
 another label's, or not to have been at all: what differs from what was told is told again.
 
-An event is first told while it is on at the newest patch. Telling also what only looks so by now
+An event is first told when the newest belief itself reaches `on`; what was not told by the time
+it is out of reach was nothing: no event begins there, and no rest after it. Telling also what only looks so by now
 gave twice the false events, and hardly more right ones.
 """
 
@@ -85,7 +86,8 @@ class RevisingTracker:
         """The oldest patch is out of reach: whatever is on there began where it now began."""
         position, belief = state.patches[0]
         for label, rule in self._rules.items():
-            if belief[label] >= (rule.off if label in state.settled else rule.on):
+            on = belief[label] >= (rule.off if label in state.settled else rule.on)
+            if on and state.is_told(label, (position, position + 1)):
                 state.settled.setdefault(label, position)
             elif label in state.settled:
                 del state.settled[label]
@@ -99,6 +101,7 @@ class RevisingTracker:
         active = {int(i) for i in np.flatnonzero((beliefs >= self._on).any(axis=0))}
         active |= set(state.settled) | {event.index for event in state.told}
         changes: list[Change] = []
+        known = [*state.told]
         gone: list[_Told] = []
         new: list[tuple[int, Span]] = []
         for label in sorted(active):
@@ -125,7 +128,7 @@ class RevisingTracker:
             event.sounding.end = event.sounding.start  # it was nothing
             changes.append(("revised", event.sounding))
         newest = beliefs[-1]
-        for event in state.told:
+        for event in known:
             if event.sounding.end is None:
                 event.sounding.add(float(newest[event.index]))
         return changes
@@ -142,7 +145,9 @@ class RevisingTracker:
                 began = position
             elif began is not None and belief < rule.off:
                 spans.append((began, position))
-                began, rest_until = None, position + round(rule.cooldown_s * SAMPLE_RATE)
+                if state.is_told(label, spans[-1]):
+                    rest_until = position + round(rule.cooldown_s * SAMPLE_RATE)
+                began = None
         if began is not None:
             spans.append((began, None))
         return [span for span in spans if self._long_enough(state, span, rule)]
@@ -185,6 +190,10 @@ class _Stream:
     rest_until: dict[int, int] = field(default_factory=dict)  # position
     heard_to: int = 0
     count: int = 0
+
+    def is_told(self, label: int, span: Span) -> bool:
+        """Whether an event of a label was told that shares something with a span."""
+        return any(event.index == label and _overlap(event.span, span) for event in self.told)
 
 
 def _update(event: _Told, span: Span) -> list[Change]:
