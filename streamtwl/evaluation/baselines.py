@@ -384,24 +384,26 @@ def pick_best(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return (setting, thresholds and figures): the best F1 with few enough false starts.
 
-    Of those thresholds, on and off, that are also `quiet`.
+    Of those thresholds, on and off, that are also `quiet`, if there are any. Where none has few
+    enough false starts, the fewest.
     """
 
-    def figures() -> Iterator[tuple[bool, float, dict[str, float], dict[str, float]]]:
+    def figures() -> Iterator[tuple[tuple[bool, bool, float], dict[str, float], dict[str, float]]]:
         for setting, scores in tried:
             for on in ONS:
                 for share in OFF_SHARES:
                     f1, false_starts = in_force(scores, streams, on, share * on)
-                    few = false_starts <= FALSE_STARTS_PER_MINUTE and quiet(on, share * on)
+                    few = false_starts <= FALSE_STARTS_PER_MINUTE
                     thresholds = {
                         "on": on,
                         "off": round(share * on, 4),
                         "in_force_f1": f1,
                         "false_starts_per_minute": false_starts,
                     }
-                    yield few, f1 if few else -false_starts, setting, thresholds
+                    rank = few, quiet(on, share * on), f1 if few else -false_starts
+                    yield rank, setting, thresholds
 
-    _, _, setting, thresholds = max(figures(), key=lambda each: each[:2])
+    _, setting, thresholds = max(figures(), key=lambda each: each[0])
     return setting, thresholds
 
 

@@ -12,13 +12,13 @@ from streamtwl.evaluation.posteriors import Scorer
 
 FITTING, CHOOSING, NOTHING = "scenes to fit", "scenes to choose by", "scenes of nothing"
 QUIET = 5  # scenes of nothing in each part of those to fit
-PARTS = 3  # of the scenes to fit, that share no source recording
+PARTS = 3  # of the scenes to fit, whose sounds share no source recording
 Progress = Callable[[str, int, int], None]  # (what, done, of)
 
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """Scenes to fit, in parts that share no source recording, and scenes to choose by."""
+    """Scenes to fit, in parts whose sounds share no source recording, and scenes to choose by."""
 
     fit: list[Streams]
     choose: Streams
@@ -72,7 +72,8 @@ def prepare(
         )
         fit.append(baselines.arrays(made, labels))
         if not cleaner:
-            made = streams.nothing_streams(part, QUIET, [*seed, number, 0], scorer, lambda *_: None)
+            rng_seed = [*seed, PARTS + 2 + number]
+            made = streams.nothing_streams(part, QUIET, rng_seed, scorer, lambda *_: None)
             quiet.append(baselines.arrays(made, labels))
     made = streams.training_streams(
         to_choose,

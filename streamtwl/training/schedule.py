@@ -33,7 +33,7 @@ def run(
     """Train a model; what `state` holds of the same training is gone on with.
 
     `next_loss` returns a batch's loss and how much was seen. `each_epoch` is called after each
-    epoch that is run here. What is frozen is not kept in `state`.
+    epoch, again for one that was not kept before a stop. What is frozen is not kept in `state`.
     """
     generator = torch.Generator().manual_seed(seed)
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
@@ -76,6 +76,6 @@ def run(
             },
             partial,
         )
-        partial.rename(state)
         each_epoch(epoch + 1)
+        partial.rename(state)
     model.eval()

@@ -14,6 +14,7 @@ from streamtwl.evaluation import baselines
 from streamtwl.evaluation.baselines import Chosen, Streams
 from streamtwl.ontology import ancestors, categories, everyday
 from streamtwl.training import reading, steps
+from streamtwl.training.lessons import Lessons
 from streamtwl.training.reading import Readings
 
 LAGS = baselines.LAGS  # patches that a reader of a data set's labels thinks over
@@ -43,8 +44,8 @@ class Task(Protocol):
         """Return float32[n, T, L] scores of the data set's labels."""
         ...
 
-    def events_of_nothing(self, nothing: Streams) -> float:
-        """Return how many events backgrounds alone may lead to."""
+    def events_of_nothing(self, given: Lessons) -> float:
+        """Return how many events the lessons' backgrounds alone may lead to."""
         ...
 
 
@@ -62,10 +63,7 @@ class Closed:
 
     def residual(self, parts: Sequence[Streams]) -> steps.FixedLag:
         """Return the HMM filter, with the setting that the validation split chose for it."""
-        setting = self._fitted.setting
-        patch = baselines.fit_patch_model(baselines.joined(parts), setting["penalty"])
-        one = steps.Filter(patch, setting["duration_s"], setting["exponent"])
-        return steps.FixedLag(one, LAGS).requires_grad_(False)
+        return steps.FixedLag(self._filter(parts), LAGS).requires_grad_(False)
 
     def readings(self, streams: Streams, residual: steps.Residual | None) -> Readings:
         """Return streams with the share of the next hop in which each label sounds."""
@@ -75,10 +73,15 @@ class Closed:
         """They are the data set's labels."""
         return scores
 
-    def events_of_nothing(self, nothing: Streams) -> float:
-        """Return as many as the HMM filter tells."""
-        scores = baselines.scores_of(self._fitted.step, nothing)
+    def events_of_nothing(self, given: Lessons) -> float:
+        """Return as many as the HMM filter tells that, as the reader, has not heard them."""
+        scores = baselines.scores_of(self._filter(given.fit), given.nothing)
         return baselines.onsets(scores, self._fitted.on, self._fitted.off)
+
+    def _filter(self, parts: Sequence[Streams]) -> steps.Filter:
+        setting = self._fitted.setting
+        patch = baselines.fit_patch_model(baselines.joined(parts), setting["penalty"])
+        return steps.Filter(patch, setting["duration_s"], setting["exponent"])
 
 
 class Open:
@@ -125,7 +128,7 @@ class Open:
             [scores[..., self._taught[label]].max(axis=-1) for label in self._taught], -1
         )
 
-    def events_of_nothing(self, nothing: Streams) -> float:
+    def events_of_nothing(self, given: Lessons) -> float:
         """Return any number: the pipeline's thresholds hold for the open vocabulary."""
         return np.inf
 

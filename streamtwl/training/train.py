@@ -178,7 +178,7 @@ def train_reader(
     first = build(task, given.parts, recipe)
     choose = task.readings(given.choose, first.residual)
     nothing = task.readings(given.nothing, first.residual)
-    allowed = task.events_of_nothing(given.nothing)
+    allowed = task.events_of_nothing(given)
 
     def thresholds_of(now: np.ndarray) -> dict[str, float]:
         of_nothing = task.judged(reading.read(first, nothing, SAMPLES, recipe.seed)[:, :, 0])
@@ -195,7 +195,8 @@ def train_reader(
             torch.from_numpy(now), choose.target[:, :, 0], choose.weight
         )
         tried[epoch] = loss.item(), thresholds_of(now)
-        torch.save(tried, scratch / "tried.pt")
+        torch.save(tried, scratch / "tried.partial")
+        (scratch / "tried.partial").rename(scratch / "tried.pt")
 
     if (scratch / "tried.pt").exists():
         tried = torch.load(scratch / "tried.pt", weights_only=False)
