@@ -578,7 +578,9 @@ def pretrain(
             show_default=False,
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="How often all of it is read.", min=1)] = 8,
+    epochs: Annotated[
+        int, typer.Option(help="Each reads about 3.5 times as much as there is.", min=1)
+    ] = 8,
     seed: Annotated[int, typer.Option(help="Of the order and the weights.", min=0)] = 0,
     hop: Annotated[
         float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)

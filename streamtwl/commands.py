@@ -335,10 +335,11 @@ def pretrain(corpus: Path | None, out: Path, epochs: int, seed: int, hop_s: floa
             progress.update(bars[what], completed=done, total=total)
 
         nats = pretraining.pretrain(corpus, out, epochs, seed, hop_s, advance)
+    more = "" if hop_s == Settings().hop_s else f" --hop {hop_s:g}"
     print(
         f"{out}: {nats['trained']:.2f} nats a token of recordings it has not read (untrained: "
         f"{nats['fresh']:.2f})\nTeach it your sounds: streamtwl train FOLDER --body {out} "
-        "--train embedding --trace sampled"
+        f"--train embedding --trace sampled{more}"
     )
 
 

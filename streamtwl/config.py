@@ -93,19 +93,21 @@ class EventSettings(_Section):
 
     def rule(self, label: str) -> LabelEventSettings:
         """Return when events of `label` begin and end."""
-        asked = self._shared()
-        for pattern, own in [*self.audioset.label.items(), *self.label.items()]:
-            if not isinstance(own, dict):
-                raise ValueError(
-                    f'label."{pattern}": it takes a table, as {{ on = 0.3, off = 0.1 }}'
-                )
-            if fnmatch(label.lower(), pattern.lower()):
-                asked |= own
+        asked, where = self._shared(), "label"
+        for section, rules in (("audioset.label", self.audioset.label), ("label", self.label)):
+            for pattern, own in rules.items():
+                if not isinstance(own, dict):
+                    raise ValueError(
+                        f'{section}."{pattern}": it takes a table, as {{ on = 0.3, off = 0.1 }}'
+                    )
+                if fnmatch(label.lower(), pattern.lower()):
+                    asked |= own
+                    where = section
         try:
             return msgspec.convert(asked, LabelEventSettings)
         except msgspec.ValidationError as error:
             problem = _explain(str(error), LabelEventSettings)
-            raise ValueError(f'label."{label}": {problem}') from None
+            raise ValueError(f'{where}."{label}": {problem}') from None
 
     def _shared(self) -> dict[str, Any]:
         """Return what is set for all labels."""
@@ -201,7 +203,7 @@ def _explain(message: str, settings: Any = Settings) -> str:
         return f"unknown key '{unknown[1]}'{section}; it takes {takes}"
     if "enum value" in problem:
         problem += f"; it takes {', '.join(map(repr, get_args(_type_of(settings, path))))}"
-    if problem.startswith("label."):  # from EventSettings.rule
+    if problem.startswith(("label.", "audioset.label.")):  # from EventSettings.rule
         return f"{key}.{problem}"
     return f"{key}: {problem}" if key else problem
 

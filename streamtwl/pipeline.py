@@ -155,6 +155,8 @@ def build(settings: Settings, sources: list[str], paced: bool = False) -> Pipeli
     reasoner = make_reasoner(settings)
     settings = override(settings, _events(settings.events, reasoner))
     events = settings.events
+    if isinstance(reasoner, Gpt2):
+        reasoner.on = np.array([events.rule(label).on for label in reasoner.labels])
     check_names(events.label, "[events.label]", reasoner.labels)
     check_names(events.include, "events.include", reasoner.labels)
     check_names(events.exclude, "events.exclude", reasoner.labels)
@@ -184,9 +186,7 @@ def make_reasoner(settings: Settings) -> Reasoner:
     file = registry.find_reasoner(asked.file)
     reasoner: Recurrent | Gpt2
     if graph.kind(file) == "gpt2":
-        reasoner = Gpt2(
-            file, settings.trace, settings.hop_s, _open_labels(settings), settings.events.on
-        )
+        reasoner = Gpt2(file, settings.trace, settings.hop_s, _open_labels(settings))
     else:
         reasoner = Recurrent(file)
     card = reasoner.card

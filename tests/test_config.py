@@ -100,7 +100,7 @@ def test_rules_go_by_patterns_and_later_ones_count_more(pipeline):
         ('[events]\ninclude = "Dog"', ["events.include", "array", "str"]),
         ("[events]\nexclude = [3]", ["events.exclude", "str", "int"]),
         ("[events.label]\nDog = 0.4", ["events.label", "Dog"]),
-        ("[events.audioset.label]\nDog = 0.4", ["events.label", "Dog"]),
+        ("[events.audioset.label]\nDog = 0.4", ["events.audioset.label", "Dog"]),
         ("[events.audioset.label.Dog]\non = 0.1", ["Dog", "off", "on"]),
         ('[events.label.Dog]\non = "x"', ["Dog", "on", "float", "str"]),
         ("[publish]\nbind = 5577", ["publish.bind", "str", "int"]),

@@ -7,7 +7,7 @@ from streamtwl.audio.block import Block
 from streamtwl.config import LabelEventSettings, Settings, override
 from streamtwl.errors import UsageError
 from streamtwl.ontology import everyday
-from streamtwl.pipeline import Pipeline, build, make_reasoner
+from streamtwl.pipeline import Pipeline, build
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.revisions import RevisingTracker
 
@@ -145,5 +145,12 @@ def test_a_rule_of_no_sound_is_refused_with_where_it_is(key):
 @pytest.mark.parametrize("file", ["open", "esc10-gpt2"])
 @pytest.mark.parametrize("on", [None, 0.7])
 def test_a_reader_thinks_on_about_what_is_near_the_threshold_of_events(file, on):
-    settings = override(Settings(), {"reasoner.file": file, "events.on": on})
-    assert make_reasoner(settings)._on == build(settings, ["mic"]).settings.events.on
+    pipeline = build(override(Settings(), {"reasoner.file": file, "events.on": on}), ["mic"])
+    assert set(pipeline.reasoner.on) == {pipeline.settings.events.on}
+
+
+def test_a_reader_thinks_on_about_what_is_near_a_labels_own_threshold():
+    rule = {"reasoner.file": "esc10-gpt2", "events.label": {"dog": {"on": 0.93}}}
+    reasoner = build(override(Settings(), rule), ["mic"]).reasoner
+    assert reasoner.on[reasoner.labels.index("dog")] == 0.93
+    assert np.count_nonzero(reasoner.on == reasoner.card.on) == len(reasoner.labels) - 1

@@ -86,12 +86,10 @@ class Gpt2:
         settings: TraceSettings,
         hop_s: float,
         open_labels: OpenLabels | None = None,
-        on: float | None = None,
     ) -> None:
         """Load a reasoner's file; raises UsageError where it is none, or the trace does not fit.
 
-        `open_labels` names what a file scores that speaks of AudioSet's categories. `on` is where
-        events begin: None is the card's, or for `open_labels` as in LabelEventSettings.
+        `open_labels` names what a file scores that speaks of AudioSet's categories.
         """
         loaded = graph.load(path, INPUTS, OUTPUTS)
         self._session, self.card, self.sha256 = loaded.session, loaded.card, loaded.sha256
@@ -104,8 +102,8 @@ class Gpt2:
         if self.card.open and open_labels is not None:
             self._naming = open_labels
             begins = LabelEventSettings().on
-        self._on = begins if on is None else on
         self.labels = self._naming.labels
+        self.on = np.full(len(self.labels), begins)  # where an event of each begins
         self.lags = loaded.shapes["scores"][1] - 1
         self._boundary = self.width = loaded.shapes["posterior"][1]
         self._state_size = loaded.shapes["state"][1]
@@ -273,9 +271,9 @@ class Gpt2:
 
     def _plain(self, patch: _Patch) -> bool:
         """Whether no label is likely to be named, or to begin, whatever the other traces say."""
-        thresholds = np.array([self._naming.threshold, self._on])[:, None]
+        thresholds = np.stack((np.full(len(self.labels), self._naming.threshold), self.on))
         for scores in patch.scores:
-            now = np.stack(scores)[:, 0]  # traces, labels
+            now = np.stack([self._naming.label(each[0])[0] for each in scores])  # traces, labels
             error = now.std(axis=0, ddof=1) / np.sqrt(len(now)) if len(now) > 1 else np.inf
             if np.any(np.abs(now.mean(axis=0) - thresholds) < SETTLED * error):
                 return False

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import streamtwl
+from streamtwl import config
+from streamtwl.config import Settings
 from streamtwl.errors import UsageError
 from streamtwl.evaluation import scenes, streams
 from streamtwl.evaluation.posteriors import Scorer
@@ -64,8 +66,14 @@ def pretrain(
     """Read a corpus's training side; write a folder that `train --body` takes, return figures.
 
     One recording in VALIDATION_SHARE is not learned from, and measured on. Stopped, the same call
-    goes on where it was. Raises UsageError where there is no corpus, or it is too short.
+    goes on where it was. Raises UsageError where there is no corpus, or it is too short, or `out`
+    is something else already.
     """
+    config.override(Settings(), {"hop_s": hop_s})  # what `listen` would refuse
+    out = out.resolve()
+    if out.exists() and not (out / ABOUT).exists():
+        raise UsageError(f"-o {out}: it is there, and no body of `streamtwl pretrain`'s")
+    out.parent.mkdir(parents=True, exist_ok=True)
     fit, choose = _traces(corpus, seed, hop_s, progress)
     model = Foreteller(seed)
     asked = f"{fit.sum()}/{len(fit)}/{epochs}/{seed}".encode()

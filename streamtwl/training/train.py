@@ -152,7 +152,8 @@ def _train_and_write(
     common: dict[str, Any],
     progress: Progress,
 ) -> Card:
-    asked = f"{recipe}/{common}/{task.key}/{given.whole.posteriors.sum()}"
+    body = sum(each.double().sum() for each in bodies.load(recipe.body, recipe.seed).parameters())
+    asked = f"{recipe}/{common}/{task.key}/{given.whole.posteriors.sum()}/{body}"
     key = hashlib.sha256(asked.encode()).hexdigest()[:8]  # another training does not go on with it
     scratch = out.with_suffix(f".{key}.training")
     kept = train_reader(given, task, recipe, scratch, progress)

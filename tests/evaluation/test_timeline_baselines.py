@@ -22,6 +22,8 @@ from streamtwl.evaluation.baselines import (
     fit_patch_model,
     fit_timeline,
     in_force,
+    onsets,
+    pick_best,
 )
 from streamtwl.evaluation.streams import Stream, positions
 from streamtwl.evaluation.timeline import Sound
@@ -329,6 +331,24 @@ def test_false_starts_are_capped_on_the_validation_streams(monkeypatch):
 
 def weights(gru: steps.Gru) -> torch.Tensor:
     return torch.cat([each.flatten() for each in gru.parameters()])
+
+
+def test_onsets_by_hand():
+    scores = column(0.6, 0.3, 0.6, 0.1, 0.7, 0.5)  # one that holds, one after it ended
+    assert onsets(scores, 0.5, 0.2) == 2
+    assert onsets(scores, 0.5, 0.5) == 3
+    assert onsets(np.concatenate((scores, scores)), 0.5, 0.5) == 6  # streams by themselves
+
+
+def test_thresholds_are_quiet_ones_where_there_are_any():
+    truth = by_hand(column(0, 1, 1, 1, 0, 0))
+    tried = [({}, column(0.1, 0.4, 0.4, 0.9, 0.1, 0.1))]
+    _, best = pick_best(tried, truth)
+    assert best["on"] <= 0.4
+    _, chosen = pick_best(tried, truth, lambda on, off: on > 0.6)
+    assert chosen["on"] > 0.6
+    assert chosen["in_force_f1"] == pytest.approx(2 * 1 / (1 + 3))
+    assert pick_best(tried, truth, lambda on, off: False)[1] == best
 
 
 def test_a_gru_is_kept_as_it_was_after_its_best_epoch():

@@ -275,7 +275,8 @@ OUT_OF_REACH = 1.5  # of any score
 
 
 def test_what_is_plain_is_not_thought_over(sampled):
-    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8), 0.48, on=OUT_OF_REACH)
+    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8), 0.48)
+    reasoner.on[:] = OUT_OF_REACH
     posteriors, drawn = sounds(1, 0, traces=8)
     reasoner._naming = OwnLabels(LABELS, OUT_OF_REACH)
     reasoner.step([0], [15600], drawn, posteriors)
@@ -289,9 +290,11 @@ def test_what_may_yet_be_named_or_begin_is_thought_over(sampled, near):
     settings = TraceSettings(samples=4, traces=8)
     [first] = Gpt2(sampled.file, settings, 0.48).step([0], [15600], drawn, posteriors)
     score = float(first.scores[0])
-    on, named = (OUT_OF_REACH, score) if near == "label" else (score, OUT_OF_REACH)
-    reasoner = Gpt2(sampled.file, settings, 0.48, on=on)
-    reasoner._naming = OwnLabels(LABELS, named)
+    reasoner = Gpt2(sampled.file, settings, 0.48)
+    reasoner._naming = OwnLabels(LABELS, score if near == "label" else OUT_OF_REACH)
+    reasoner.on[:] = OUT_OF_REACH
+    if near == "event":
+        reasoner.on[0] = score  # of one label
     reasoner.step([0], [15600], drawn, posteriors)
     assert not reasoner.settled
 

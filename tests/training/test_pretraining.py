@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from streamtwl.errors import UsageError
+from streamtwl.errors import ConfigError, UsageError
 from streamtwl.ontology import categories
 from streamtwl.trace import N_BINS
 from streamtwl.training import bodies, pretraining, reading, schedule
@@ -60,6 +60,37 @@ def test_it_foretells_recordings_it_has_not_read_and_is_a_body_with_rows(corpus,
     reader = Reader(body, len(categories()), 3, 0)
     embedded = torch.cat((reader.symbols.weight, reader.bins.weight))
     assert torch.equal(embedded, body.rows)
+
+
+@pytest.mark.timeout(120)
+def test_stopped_it_goes_on_where_it_was(corpus, tmp_path):
+    def stop(what, done, of):
+        if what == pretraining.READING and done > 0.7 * of:
+            raise KeyboardInterrupt
+
+    whole = pretraining.pretrain(corpus, tmp_path / "whole", 2, 0, 0.48, lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        pretraining.pretrain(corpus, tmp_path / "new" / "traces", 2, 0, 0.48, stop)
+    seen = []
+    again = pretraining.pretrain(
+        *(corpus, tmp_path / "new" / "traces", 2, 0, 0.48),
+        lambda what, done, of: seen.append(done / of) if what == pretraining.READING else None,
+    )
+    assert min(seen) > 0.5
+    assert again == whole
+
+
+@pytest.mark.parametrize("there", ["file", "folder"])
+def test_what_is_there_and_no_body_is_not_written_over(corpus, tmp_path, there):
+    out = tmp_path / "mine"
+    out.write_text("x") if there == "file" else out.mkdir()
+    with pytest.raises(UsageError, match="mine: it is there"):
+        pretraining.pretrain(corpus, out, 1, 0, 0.48, lambda *_: pytest.fail("began"))
+
+
+def test_a_hop_that_listen_would_refuse_is_refused(corpus, tmp_path):
+    with pytest.raises(ConfigError, match="hop_s"):
+        pretraining.pretrain(corpus, tmp_path / "out", 1, 0, 0.125, lambda *_: pytest.fail("began"))
 
 
 def test_a_corpus_that_is_too_short_is_refused(corpus, tmp_path):

@@ -84,6 +84,20 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path):
         assert torch.equal(each, again.state_dict()[name]), name
 
 
+def test_an_epoch_that_was_stopped_while_it_was_checked_is_checked_again(tmp_path):
+    def stop(epoch):
+        raise KeyboardInterrupt
+
+    def train(check):
+        reading.fit(made(), echoes(0), 0, 2, tmp_path / "state.pt", lambda *_: None, check)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stop)
+    checked = []
+    train(checked.append)
+    assert checked == [1, 2]
+
+
 def test_the_same_seed_gives_the_same_reader(tmp_path):
     one, other = made(), made()
     for number, reader in enumerate((one, other)):
