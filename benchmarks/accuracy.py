@@ -48,7 +48,7 @@ from streamtwl.training.train import Recipe
 READER = "GPT-2"
 PATCHES = (1, 2, 3, 5)
 LINEAR = ("LR, root of mean posterior", "LR, log of mean posterior")
-SHIPPED = ("esc10-gpt2", "esc10-hmm")
+SHIPPED = {"esc10-gpt2": {}, "esc10-hmm": {}, "esc10-paper": {"samples": 16}}
 OPEN = "open"
 FOLD = 4
 LEFT_OUT = ("rooster", "rain")  # drawn by lot
@@ -301,8 +301,9 @@ def calibration(heard: Heard) -> dict[str, float]:
     """
     ahead = heard.streams().ahead
     errors = {}
-    for name in SHIPPED:
-        told, _ = read(make_reasoner(settings(name)), heard.posteriors)
+    for name, trace in SHIPPED.items():
+        asked = settings(name, **trace)
+        told, _ = read(make_reasoner(asked), heard.posteriors, asked.trace)
         errors[name] = expected_calibration_error(told[:, :, 0], ahead)
     return errors
 
@@ -321,6 +322,7 @@ def open_scenes(
 ) -> dict[str, dict]:
     """Return in-force F1 of these classes, as shipped and at two false starts a minute."""
     labels = sorted(right)
+    ahead = heard.streams().ahead[:, :, [heard.labels.index(label) for label in labels]]
     results: dict[str, dict] = {}
     for name, file in {"evidence": "evidence", **readers}.items():
         asked = settings(file)
@@ -335,6 +337,7 @@ def open_scenes(
         at = matched(heard, scores, labels, 0.5)
         results[name] = {
             "cpu_ms": cpu_ms,
+            "calibration": expected_calibration_error(scores, ahead),
             "on": on,
             "as_shipped": asdict(timeline.bootstrap(counts, timeline.f1, heard.groups)),
             "false_starts_per_minute": starts,
@@ -414,15 +417,18 @@ def markdown(results: dict) -> str:
         if key not in results:
             continue
         lines += ["", f"### {title}", ""]
-        lines += ["| method | as shipped | false starts a minute | at 2 a minute | more |"]
-        lines += ["| --- | --- | --- | --- | --- |"]
+        lines += [
+            "| method | as shipped | false starts a minute | at 2 a minute | more | calibration "
+            "error |"
+        ]
+        lines += ["| --- | --- | --- | --- | --- | --- |"]
         for name, each in results[key].items():
             more = ""
             if "more_at_two" in each:
                 more = f"{_plain(each['more_as_shipped'], '+')}; {_plain(each['more_at_two'], '+')}"
             lines.append(
                 f"| {name} | {_plain(each['as_shipped'])} | {each['false_starts_per_minute']:.2f} "
-                f"| {_plain(each['at_two'])} | {more} |"
+                f"| {_plain(each['at_two'])} | {more} | {each['calibration']:.4f} |"
             )
     lines += [
         "",
