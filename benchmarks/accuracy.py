@@ -15,13 +15,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from bodiless import NoBody
 from live_trial import DATA, SEED, SNR_DB, read_truth, right_names, scene_name, slug
 from matplotlib.figure import Figure
 from rich.progress import track
@@ -37,11 +38,15 @@ from streamtwl.evaluation.datasets import Clip
 from streamtwl.evaluation.posteriors import Scored, Scorer, prefixes
 from streamtwl.evaluation.timeline import Scene, Sound
 from streamtwl.features.window import Window
+from streamtwl.models import registry
+from streamtwl.ontology import categories, vocabulary
 from streamtwl.pipeline import make_reasoner
+from streamtwl.reasoners import graph
 from streamtwl.reasoners.decision import Reasoner
 from streamtwl.trace import Tracer
-from streamtwl.training import lessons, reader
+from streamtwl.training import lessons, reader, reading
 from streamtwl.training import train as training
+from streamtwl.training.reader import Reader
 from streamtwl.training.tasks import Open, names_of
 from streamtwl.training.train import Recipe
 
@@ -51,6 +56,8 @@ LINEAR = ("LR, root of mean posterior", "LR, log of mean posterior")
 SHIPPED = {"esc10-gpt2": {}, "esc10-hmm": {}, "esc10-paper": {"samples": 16}}
 OPEN = "open"
 FOLD = 4
+NO_BODY = "open, without a body"
+OPEN_EPOCHS = 6  # at most
 LEFT_OUT = ("rooster", "rain")  # drawn by lot
 ONS = tuple(round(0.02 * i, 2) for i in range(1, 49))
 BINS = 10  # of the expected calibration error
@@ -66,7 +73,9 @@ def main() -> None:
     add("--out", type=Path, required=True, help="folder for the results")
     add("--data", type=Path, default=DATA, help="esc10/ and esc50_audioset.csv (../shared/data)")
     add(
-        "--corpus", type=Path, help="also teach an open reasoner without two classes (half an hour)"
+        "--corpus",
+        type=Path,
+        help="also teach an open reasoner without a body, and one without two classes (an hour)",
     )
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -78,11 +87,15 @@ def main() -> None:
     }
     heard = Heard(asked.trial, scorer)
     results["calibration"] = calibration(heard)
-    results["open_scenes"] = open_scenes(heard, right_names(asked.data), {OPEN: OPEN})
+    right = right_names(asked.data)
+    readers: dict[str, str | Reader] = {OPEN: OPEN}
+    if asked.corpus is not None:
+        readers[NO_BODY] = teach_bodiless(asked.data, asked.corpus, asked.trial)
+    results["open_scenes"] = open_scenes(heard, right, readers)
     if asked.corpus is not None:
         file = teach_without(asked.data, asked.corpus, asked.trial)
-        right = {name: right_names(asked.data)[name] for name in LEFT_OUT}
-        results["left_out"] = open_scenes(heard, right, {"not taught these": str(file)})
+        some = {name: right[name] for name in LEFT_OUT}
+        results["left_out"] = open_scenes(heard, some, {"not taught these": str(file)})
     (asked.out / "accuracy.json").write_text(json.dumps(results, indent=2) + "\n")
     plot(results["clips"], asked.out / "accuracy.png")
     tables = markdown(results)
@@ -318,19 +331,21 @@ def expected_calibration_error(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def open_scenes(
-    heard: Heard, right: dict[str, frozenset[str]], readers: dict[str, str]
+    heard: Heard, right: dict[str, frozenset[str]], readers: Mapping[str, str | Reader]
 ) -> dict[str, dict]:
-    """Return in-force F1 of these classes, as shipped and at two false starts a minute."""
+    """Return in-force F1 of these classes, as shipped and at two false starts a minute.
+
+    Readers are files, or have none.
+    """
     labels = sorted(right)
     ahead = heard.streams().ahead[:, :, [heard.labels.index(label) for label in labels]]
     results: dict[str, dict] = {}
-    for name, file in {"evidence": "evidence", **readers}.items():
-        asked = settings(file)
-        reasoner = make_reasoner(asked)
-        told, cpu_ms = read(reasoner, heard.posteriors)
-        columns = [[i for i, n in enumerate(reasoner.labels) if n in right[c]] for c in labels]
-        scores = np.stack([told[:, :, 0, each].max(axis=-1) for each in columns], axis=-1)
-        on, off = asked.events.on or 0.4, asked.events.off or 0.2
+    names = vocabulary("all").labels
+    columns = [[i for i, n in enumerate(names) if n in right[c]] for c in labels]
+    on, off = config.LabelEventSettings().on, config.LabelEventSettings().off
+    for name, one in {"evidence": "evidence", **readers}.items():
+        told, cpu_ms = said(one, heard)
+        scores = np.stack([told[:, :, each].max(axis=-1) for each in columns], axis=-1)
         scenes = heard.scenes(scores, labels, on, off)
         counts = np.array([timeline.agreement(scene) for scene in scenes])
         starts = sum(map(timeline.false_starts, scenes)) / len(scenes) / heard.duration_s * 60
@@ -357,6 +372,61 @@ def open_scenes(
     return results
 
 
+def said(one: str | Reader, heard: Heard) -> tuple[np.ndarray, float | None]:
+    """Return (float32[n, T, L] of each patch by vocabulary("all"), CPU milliseconds a patch)."""
+    asked = settings(one if isinstance(one, str) else OPEN)
+    if isinstance(one, str):
+        told, cpu_ms = read(make_reasoner(asked), heard.posteriors)
+        return told[:, :, 0], cpu_ms
+    task = Open({}, heard.labels, asked.reasoner.half_life_s)
+    scores = reading.read(one, task.readings(heard.streams(), task.residual([])), 0, 0)[:, :, 0]
+    ratio, names = asked.reasoner.specific_ratio, vocabulary("all")
+    told = [[names.most_specific(names.scores(row), ratio) for row in rows] for rows in scores]
+    return np.array(told), None
+
+
+def teach_bodiless(data: Path, corpus: Path, trial: Path) -> Reader:
+    """Return a reader without a body, taught what the shipped open one was, as many epochs."""
+    kept = trial / "open-bodiless.pt"
+    if kept.exists():
+        return torch.load(kept, weights_only=False)
+    card = graph.read_card(graph.open_session(registry.find_reasoner(OPEN), 1), Path(OPEN))
+    clips = [clip for clip in datasets.load(data / "esc10") if clip.fold != FOLD]
+    recipe = Recipe(seed=SEED, epochs=OPEN_EPOCHS, open=True)
+    given, task = open_lessons(clips, data, corpus)
+    everything = [*given.parts, given.choose]
+    torch.manual_seed(SEED)
+    made = Reader(
+        NoBody(),
+        len(categories()),
+        len(task.labels),
+        task.lags,
+        soft=True,
+        residual=task.residual(everything),
+        floored=task.floored,
+    )
+    reading.fit(
+        made,
+        training.lesson_readings(task, everything, recipe),
+        SEED,
+        int(card.validation["epochs"]),
+        kept.with_suffix(".training"),
+        lambda *_: None,
+        of_epochs=OPEN_EPOCHS,
+    )
+    torch.save(made, kept)
+    return made
+
+
+def open_lessons(clips: Sequence[Clip], data: Path, corpus: Path) -> tuple[lessons.Lessons, Open]:
+    """Return what an open reasoner is taught with, and its task."""
+    given = lessons.prepare(
+        clips, corpus, None, [SEED, FOLD], Scorer(threads=1), lambda *_: None, cleaner=True
+    )
+    names = names_of(given.labels, data / "esc50_audioset.csv")
+    return given, Open(names, given.labels, config.Settings().reasoner.half_life_s)
+
+
 def teach_without(data: Path, corpus: Path, trial: Path) -> Path:
     """Return an open reasoner taught as the shipped one, but for LEFT_OUT; trained if not there."""
     out = trial / "open-left-out.onnx"
@@ -367,12 +437,8 @@ def teach_without(data: Path, corpus: Path, trial: Path) -> Path:
         for clip in datasets.load(data / "esc10")
         if clip.fold != FOLD and clip.label not in LEFT_OUT
     ]
-    recipe = Recipe(seed=SEED, epochs=6, open=True)
-    given = lessons.prepare(
-        clips, corpus, None, [SEED, FOLD], Scorer(threads=1), lambda *_: None, cleaner=True
-    )
-    names = names_of(given.labels, data / "esc50_audioset.csv")
-    task = Open(names, given.labels, config.Settings().reasoner.half_life_s)
+    recipe = Recipe(seed=SEED, epochs=OPEN_EPOCHS, open=True)
+    given, task = open_lessons(clips, data, corpus)
     kept = training.train_reader(given, task, recipe, out.with_suffix(".training"), lambda *_: None)
     common = {
         "name": out.stem,

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 import torch
 from accuracy import Heard, matched
+from bodiless import NoBody
 from live_trial import DATA, SEED, slug
-from torch import Tensor, nn
 
 from streamtwl.errors import StreamtwlError
 from streamtwl.evaluation import baselines, datasets, timeline
@@ -47,7 +47,6 @@ FOLD = 1
 EPOCHS = 4
 SEEDS = (2, 3)  # besides SEED, for two of the readers
 SHORT = 60  # scenes
-WIDTH = 128  # of tiny, and of no body at all
 LATER = 2  # patches
 TRACES, TEXT, NONE = "traces", "text", "none"  # bodies beside tiny
 RESIDUAL_ALONE, FULL = "residual path alone (HMM, looking back)", "body, residual path: as shipped"
@@ -88,25 +87,6 @@ SHORTER: dict[str, dict[str, Any]] = {
     "random, frozen": FROZEN,
     "no body": FROZEN | {"body": NONE},
 }
-
-
-class NoBody(nn.Module):
-    """Hands embeddings on: each patch by itself."""
-
-    width, layers, heads, head_width = WIDTH, 0, 1, 1
-    positions = bodies.TINY_POSITIONS
-    words_std = bodies.WORDS_STD
-    rows = None
-
-    def forward(
-        self, embeddings: Tensor, past: list[Tensor], mask: Tensor, positions: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return them as they are."""
-        return embeddings, []
-
-    def nothing_read(self, rows: int) -> list[Tensor]:
-        """Return an empty cache."""
-        return []
 
 
 def main() -> None:
