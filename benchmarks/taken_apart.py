@@ -80,12 +80,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "body alone, frozen, random; sampled trace, K = 16": SAMPLED | {"frozen": True},
 }
 FROZEN = ALONE | {"frozen": True, "short": True}
+RANDOM = "random, frozen"
 SHORTER: dict[str, dict[str, Any]] = {
     "text model, frozen, rows from names": FROZEN | {"body": TEXT},
     "text model, frozen, rows at random": FROZEN | {"body": TEXT, "rows": False},
     "pre-trained on traces, frozen": FROZEN | {"body": TRACES},
-    "random, frozen": FROZEN,
+    "pre-trained on traces, frozen, rows at random": FROZEN | {"body": TRACES, "rows": False},
+    RANDOM: FROZEN,
     "no body": FROZEN | {"body": NONE},
+    "random, all trained": ALONE | {"short": True},
+    "pre-trained on traces, all trained": ALONE | {"body": TRACES, "short": True},
+    "random, frozen, without confidence bins": FROZEN | {"bare": True},
+    "pre-trained on traces, frozen, sampled at K = 16": FROZEN | {"body": TRACES, "soft": False},
+    "random, frozen, sampled at K = 16": FROZEN | {"soft": False},
 }
 
 
@@ -192,8 +199,8 @@ def markdown(found: dict[str, dict], heard: Heard) -> str:
         *rows([RESIDUAL_ALONE, *VARIANTS], found, heard, FULL),
     ]
     if any(name in found for name in SHORTER):
-        lines += ["", f"### The same on a short schedule: {SHORT} scenes once over, soft trace", ""]
-        lines += rows([*SHORTER], found, heard, "random, frozen")
+        title = f"The body alone, on a short schedule: {SHORT} scenes, one epoch; soft trace"
+        lines += ["", f"### {title}", "", *rows([*SHORTER], found, heard, RANDOM)]
     return "\n".join(lines) + "\n"
 
 
