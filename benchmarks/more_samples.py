@@ -166,8 +166,8 @@ def markdown(found: dict[str, Any]) -> str:
         f"### K samples, M traces: in-force F1 at two false starts a minute, fold {FOLD}, "
         f"{SNR_DB} dB",
         "",
-        f"Mean of {len(found['soft'])} trainings x {DRAWS} draws (standard deviation over trainings; "
-        "over draws of one training); CPU a patch.",
+        f"Mean of {len(found['soft'])} trainings x {DRAWS} draws (standard deviation over "
+        "trainings; over draws of one training); CPU a patch.",
         "",
         f"| K | {' | '.join(f'M = {traces}' for traces in TRACES)} |",
         "|" + " --- |" * (1 + len(TRACES)),
