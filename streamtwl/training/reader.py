@@ -40,8 +40,13 @@ class Reader(nn.Module):
         residual: Residual | None = None,
         bare: bool = False,
         floored: Tensor | None = None,
+        grows: bool = False,
     ) -> None:
         """Take a body; `bare` leaves the confidence bins of the samples out.
+
+        A body that `grows` is added to the boundary's embedding, times a weight that starts at 0
+        (Bachlechner et al., ReZero is all you need, UAI 2021), so that nothing is learned through
+        it that the embedding could tell without it.
 
         Labels that are `floored`, bool[L], are said at least as surely as the residual path says
         them where it says them with PLAIN or more.
@@ -60,6 +65,7 @@ class Reader(nn.Module):
             self._start_from(body.rows)
         self.drop = nn.Dropout(0.1)
         self.read = nn.Linear(body.width, (1 + lags) * labels)
+        self.grown = nn.Parameter(torch.zeros(1)) if grows else None
         self.residual = residual
         self.floored: Tensor | None
         self.register_buffer("floored", floored, persistent=False)
@@ -116,8 +122,10 @@ class Reader(nn.Module):
         boundary = embedded[..., -1:, :] + added[..., None, :]
         return torch.cat((embedded[..., :-1, :], boundary), dim=-2)
 
-    def decide(self, hidden: Tensor, believed: Tensor | None) -> Tensor:
-        """Return float32[..., 1 + lags, L] log-odds from the hidden state at a boundary."""
+    def decide(self, hidden: Tensor, embedded: Tensor, believed: Tensor | None) -> Tensor:
+        """Return float32[..., 1 + lags, L] log-odds, of a boundary's hidden state and embedding."""
+        if self.grown is not None:
+            hidden = embedded + self.grown * hidden
         read = self.read(self.drop(hidden)).unflatten(-1, self.shape)
         if believed is None:
             return read
@@ -137,7 +145,8 @@ class Reader(nn.Module):
         mask = torch.ones(n, patches * length, dtype=torch.bool)
         positions = torch.arange(patches * length).expand(n, -1)
         hidden, _ = self.body(embedded, self.body.nothing_read(n), mask, positions)
-        return self.decide(hidden[:, length - 1 :: length], believed)
+        last = slice(length - 1, None, length)
+        return self.decide(hidden[:, last], embedded[:, last], believed)
 
     def forward(
         self,
@@ -156,7 +165,7 @@ class Reader(nn.Module):
             believed = log_odds(beliefs)
         embedded = self.embed(tokens, posterior, believed)
         hidden, new = self.body(embedded, past_key_values, attention_mask, position_ids)
-        scores = torch.sigmoid(self.decide(hidden[:, -1], believed))
+        scores = torch.sigmoid(self.decide(hidden[:, -1], embedded[:, -1], believed))
         used = 0 * (posterior.sum(dim=-1) + elapsed_s[:, 0])[:, None]  # keeps all inputs
         return scores, state + used, new
 

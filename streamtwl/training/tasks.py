@@ -30,6 +30,7 @@ class Task(Protocol):
     about: str  # the residual path
     lags: int
     floored: Tensor | None  # bool[L]: see reader.Reader
+    grows: bool  # the body: see reader.Reader
     key: str  # two tasks with the same are the same
 
     def residual(self, parts: Sequence[Streams]) -> steps.Residual:
@@ -54,6 +55,7 @@ class Closed:
 
     lags = LAGS
     floored: Tensor | None = None
+    grows = False
     about = f"{baselines.FILTER}, {LAGS} patches back"
 
     def __init__(self, labels: list[str], fitted: Chosen) -> None:
@@ -96,6 +98,7 @@ class Open:
     """
 
     lags = OPEN_LAGS
+    grows = True
 
     def __init__(
         self, taught: Mapping[str, list[int]], truth: list[str], half_life_s: float

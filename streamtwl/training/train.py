@@ -242,6 +242,7 @@ def build(task: Task, parts: Sequence[baselines.Streams], recipe: Recipe) -> Rea
         recipe.soft,
         residual,
         floored=task.floored if recipe.residual else None,
+        grows=task.grows and recipe.residual,
     )
 
 

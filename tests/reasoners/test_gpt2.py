@@ -33,7 +33,14 @@ class Made:
     module: reader.Reader
 
 
-def make(folder: Path, soft: bool, residual: bool, body: str = "tiny", lags: int = LAGS) -> Made:
+def make(
+    folder: Path,
+    soft: bool,
+    residual: bool,
+    body: str = "tiny",
+    lags: int = LAGS,
+    grown: float | None = None,
+) -> Made:
     """Write a file whose weights are random, and large enough to matter."""
     torch.manual_seed(7)
     path = None
@@ -42,11 +49,16 @@ def make(folder: Path, soft: bool, residual: bool, body: str = "tiny", lags: int
         torch.nn.init.normal_(patch.linear.weight, std=0.1)
         patch.log_prior = torch.log(torch.full((len(LABELS) + 1,), 0.25))
         path = steps.FixedLag(steps.Filter(patch, 0.3, 0.7), lags)
-    module = reader.Reader(bodies.load(body, 3), WIDTH, len(LABELS), lags, soft, path).eval()
+    module = reader.Reader(
+        bodies.load(body, 3), WIDTH, len(LABELS), lags, soft, path, grows=grown is not None
+    ).eval()
+    if grown is not None:
+        torch.nn.init.constant_(module.grown, grown)
     for weights in module.body.parameters():
         if weights.ndim == 2:
             torch.nn.init.normal_(weights, std=0.15)  # else the past hardly matters
-    torch.nn.init.normal_(module.read.weight, std=0.3)
+    # what is read of embeddings as they are would else be so large that rounding shows
+    torch.nn.init.normal_(module.read.weight, std=0.3 if grown is None else 0.03)
     torch.nn.init.normal_(module.symbols.weight, std=0.5)
     card = Card(
         name="toy",
@@ -105,6 +117,11 @@ def soft(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make(tmp_path_factory.mktemp("gpt2"), soft=True, residual=False)
 
 
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make(tmp_path_factory.mktemp("gpt2"), soft=True, residual=True, grown=0.5)
+
+
 def sounds(patches: int, seed: int, samples: int = 4, traces: int = 1) -> tuple:
     """Return posteriors float32[n, C] and samples int16[n, M, K, 2]."""
     rng = np.random.default_rng(seed)
@@ -143,7 +160,7 @@ def all_of(decision) -> np.ndarray:
     return np.concatenate((decision.scores[None], decision.earlier[:, 0]))
 
 
-@pytest.mark.parametrize("kind", ["sampled", "soft", "gemma"])
+@pytest.mark.parametrize("kind", ["sampled", "soft", "gemma", "growing"])
 def test_step_by_step_is_as_from_scratch_over_200_patches(kind, request):
     made = request.getfixturevalue(kind)
     ages = {0: 0, 1: 17, 2: 63}  # stream: the patch of the batch at which it begins
@@ -314,6 +331,17 @@ def test_a_reader_that_has_no_second_thoughts(tmp_path):
 def test_a_decision_without_patches_before_it_says_nothing_of_them(earlier):
     decision = decide(OwnLabels(LABELS, 0.5), np.array([0.1, 0.7, 0.2], np.float32), earlier)
     assert (decision.label, decision.earlier) == ("rain", None)
+
+
+@pytest.mark.parametrize(("grown", "remembers"), [(0.0, False), (0.5, True)])
+def test_a_body_that_grows_says_nothing_before_it_has(tmp_path, grown, remembers):
+    module = make(tmp_path, soft=True, residual=False, grown=grown).module
+    posteriors = torch.from_numpy(sounds(2, 0)[0])[None]
+    tokens = reader.draw(posteriors, 0, torch.Generator())
+    with torch.no_grad():
+        after_another = module.read_stream(tokens, posteriors, None)[:, 1]
+        alone = module.read_stream(tokens[:, 1:], posteriors[:, 1:], None)[:, 0]
+    assert torch.allclose(after_another, alone, atol=1e-5) != remembers
 
 
 def test_off_thinks_with_one_trace(sampled):
