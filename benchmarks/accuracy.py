@@ -360,13 +360,14 @@ def open_scenes(
             "at_two_on": at["on"],
             "_counts": [counts, at["counts"]],
         }
-    reference = results["evidence"]["_counts"]
-    for name in readers:
-        for key, ours, theirs in zip(
-            ("more_as_shipped", "more_at_two"), results[name]["_counts"], reference, strict=True
-        ):
+    pairs = [(name, "evidence", "more") for name in readers]
+    if NO_BODY in readers:
+        pairs.append((OPEN, NO_BODY, "more_by_the_body"))
+    for name, other, key in pairs:
+        both = results[name]["_counts"], results[other]["_counts"]
+        for at, ours, theirs in zip(("as_shipped", "at_two"), *both, strict=True):
             more = timeline.bootstrap_paired(ours, theirs, timeline.f1, heard.groups)
-            results[name][key] = asdict(more)
+            results[name][f"{key}_{at}"] = asdict(more)
     for each in results.values():
         del each["_counts"]
     return results
@@ -496,6 +497,11 @@ def markdown(results: dict) -> str:
                 f"| {name} | {_plain(each['as_shipped'])} | {each['false_starts_per_minute']:.2f} "
                 f"| {_plain(each['at_two'])} | {more} | {each['calibration']:.4f} |"
             )
+        for name, each in results[key].items():
+            if "more_by_the_body_at_two" in each:
+                by_body = [each[f"more_by_the_body_{at}"] for at in ("as_shipped", "at_two")]
+                said = "; ".join(_plain(one, "+") for one in by_body)
+                lines += ["", f"{name}, over the same without a body: {said}."]
     lines += [
         "",
         "Decisions as they first come, all labels at the thresholds named; at 2 a minute: at the "
