@@ -93,7 +93,7 @@ class EventSettings(_Section):
 
     def rule(self, label: str) -> LabelEventSettings:
         """Return when events of `label` begin and end."""
-        asked, where = self._shared(), "label"
+        asked, places = self._shared(), []
         for section, rules in (("audioset.label", self.audioset.label), ("label", self.label)):
             for pattern, own in rules.items():
                 if not isinstance(own, dict):
@@ -102,12 +102,12 @@ class EventSettings(_Section):
                     )
                 if fnmatch(label.lower(), pattern.lower()):
                     asked |= own
-                    where = section
+                    places.append(f'{section}."{pattern}"')
         try:
             return msgspec.convert(asked, LabelEventSettings)
         except msgspec.ValidationError as error:
             problem = _explain(str(error), LabelEventSettings)
-            raise ValueError(f'{where}."{label}": {problem}') from None
+            raise ValueError(f"{' with '.join(places)}: {problem}") from None
 
     def _shared(self) -> dict[str, Any]:
         """Return what is set for all labels."""

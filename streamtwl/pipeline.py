@@ -19,7 +19,7 @@ from reactivex import operators as ops
 from streamtwl.audio.block import Block
 from streamtwl.backbones.yamnet import YamNet
 from streamtwl.config import EventSettings, LabelEventSettings, Settings, override
-from streamtwl.errors import UsageError
+from streamtwl.errors import ConfigError, UsageError
 from streamtwl.events import Change, EventTracker
 from streamtwl.features.window import Windower
 from streamtwl.models import registry
@@ -156,7 +156,10 @@ def build(settings: Settings, sources: list[str], paced: bool = False) -> Pipeli
     settings = override(settings, _events(settings.events, reasoner))
     events = settings.events
     if isinstance(reasoner, Gpt2):
-        reasoner.on = np.array([events.rule(label).on for label in reasoner.labels])
+        try:
+            reasoner.on = np.array([events.rule(label).on for label in reasoner.labels])
+        except ValueError as error:  # rules that fit alone and not together
+            raise ConfigError(f"events.{error}") from None
     check_names(events.label, "[events.label]", reasoner.labels)
     check_names(events.include, "events.include", reasoner.labels)
     check_names(events.exclude, "events.exclude", reasoner.labels)

@@ -5,7 +5,7 @@ import pytest
 
 from streamtwl.audio.block import Block
 from streamtwl.config import LabelEventSettings, Settings, override
-from streamtwl.errors import UsageError
+from streamtwl.errors import ConfigError, UsageError
 from streamtwl.ontology import everyday
 from streamtwl.pipeline import Pipeline, build
 from streamtwl.reasoners.gpt2 import Gpt2
@@ -147,6 +147,14 @@ def test_a_rule_of_no_sound_is_refused_with_where_it_is(key):
 def test_a_reader_thinks_on_about_what_is_near_the_threshold_of_events(file, on):
     pipeline = build(override(Settings(), {"reasoner.file": file, "events.on": on}), ["mic"])
     assert set(pipeline.reasoner.on) == {pipeline.settings.events.on}
+
+
+def test_rules_that_do_not_fit_together_are_refused_with_both_names():
+    rules = {"D*": {"on": 0.9, "off": 0.5}, "*g": {"on": 0.3}}
+    with pytest.raises(
+        ConfigError, match=r'events.label."D\*" with label."\*g": off .* is above on'
+    ):
+        build(override(Settings(), {"events.label": rules}), ["mic"])
 
 
 def test_a_reader_thinks_on_about_what_is_near_a_labels_own_threshold():

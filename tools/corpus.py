@@ -38,8 +38,7 @@ from streamtwl.features.window import Windower
 from streamtwl.models import registry
 from streamtwl.ontology import categories
 
-DATA = Path(os.environ.get("STREAMTWL_DATA") or Path(__file__).parents[2] / "shared" / "data")
-ESC10 = {0, 1, 10, 11, 12, 20, 21, 38, 40, 41}  # ESC-50's numbers of ESC-10's classes
+TARGETS = Path(__file__).with_name("esc10_audioset.csv")  # ESC-10's classes, AudioSet's names
 ENDINGS = (".wav", ".ogg", ".oga", ".flac", ".mp3", ".opus")
 PIECE_S = (0.5, 30.0)
 FILE_S = 60.0  # so that music is not most of it
@@ -62,14 +61,11 @@ TARGET_NAME = re.compile(
 
 
 class TargetFilter:
-    """Says which category that is right for one of ESC-10's classes sounds in a piece, if any.
+    """Says which category that is right for one of ESC-10's classes sounds in a piece, if any."""
 
-    `audioset_map` is ../shared/data/esc50_audioset.csv.
-    """
-
-    def __init__(self, audioset_map: Path) -> None:
-        with audioset_map.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["target"]) in ESC10]
+    def __init__(self) -> None:
+        with TARGETS.open(newline="") as file:
+            rows = [*csv.DictReader(file)]
         self.categories = [name for row in rows for name in row["audioset"].split("|")]
         self._indices = [categories().index(name) for name in self.categories]
         registry.pull(model := registry.find("yamnet"))
@@ -279,7 +275,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.step == "licences":
         return write_licences(asked.folder)
-    target_filter = TargetFilter(DATA / "esc50_audioset.csv")
+    target_filter = TargetFilter()
     if asked.step == "noise":
         for split in NOISES:
             home = asked.folder / split / "noise"

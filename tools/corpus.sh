@@ -12,7 +12,6 @@
 # Takes about 15 minutes, 4.5 GB of downloads and at most 2 GB of scratch in $TMPDIR. Stopped, it goes
 # on where it was: a finished package is not made again. Packages are fetched with `apt-get download`
 # and unpacked, not installed. What corpus.py drops, and why, is told in its --help.
-# $STREAMTWL_DATA (default ../shared/data) must hold esc50_audioset.csv.
 set -euo pipefail
 
 tools=$(cd "$(dirname "$0")" && pwd)

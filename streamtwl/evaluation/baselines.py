@@ -385,7 +385,7 @@ def pick_best(
     """Return (setting, thresholds and figures): the best F1 with few enough false starts.
 
     Of those thresholds, on and off, that are also `quiet`, if there are any. Where none has few
-    enough false starts, the fewest.
+    enough false starts, the fewest of the quiet ones.
     """
 
     def figures() -> Iterator[tuple[tuple[bool, bool, float], dict[str, float], dict[str, float]]]:

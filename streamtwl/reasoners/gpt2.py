@@ -103,7 +103,7 @@ class Gpt2:
             self._naming = open_labels
             begins = LabelEventSettings().on
         self.labels = self._naming.labels
-        self.on = np.full(len(self.labels), begins)  # where an event of each begins
+        self.on = np.full(len(self.labels), begins)  # where an event of each begins: see `build`
         self.lags = loaded.shapes["scores"][1] - 1
         self._boundary = self.width = loaded.shapes["posterior"][1]
         self._state_size = loaded.shapes["state"][1]
@@ -271,11 +271,12 @@ class Gpt2:
 
     def _plain(self, patch: _Patch) -> bool:
         """Whether no label is likely to be named, or to begin, whatever the other traces say."""
-        thresholds = np.stack((np.full(len(self.labels), self._naming.threshold), self.on))
+        named = np.full(len(self.labels), self._naming.threshold)
         for scores in patch.scores:
-            now = np.stack([self._naming.label(each[0])[0] for each in scores])  # traces, labels
+            now = np.stack([self._naming.label(each[0]) for each in scores])  # traces, 2, labels
             error = now.std(axis=0, ddof=1) / np.sqrt(len(now)) if len(now) > 1 else np.inf
-            if np.any(np.abs(now.mean(axis=0) - thresholds) < SETTLED * error):
+            near = np.abs(now.mean(axis=0) - np.stack((self.on, named))) < SETTLED * error
+            if near.any():
                 return False
         return True
 

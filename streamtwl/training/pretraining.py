@@ -7,6 +7,7 @@ of a package follow one another in random order, so that sounds go on and change
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,12 +67,12 @@ def pretrain(
     """Read a corpus's training side; write a folder that `train --body` takes, return figures.
 
     One recording in VALIDATION_SHARE is not learned from, and measured on. Stopped, the same call
-    goes on where it was. Raises UsageError where there is no corpus, or it is too short, or `out`
-    is something else already.
+    goes on where it was; another body is written over. Raises UsageError where there is no corpus,
+    or it is too short, or `out` is something else already.
     """
     config.override(Settings(), {"hop_s": hop_s})  # what `listen` would refuse
     out = out.resolve()
-    if out.exists() and not (out / ABOUT).exists():
+    if out.is_file() or (out.is_dir() and [*out.iterdir()] and not (out / ABOUT).exists()):
         raise UsageError(f"-o {out}: it is there, and no body of `streamtwl pretrain`'s")
     out.parent.mkdir(parents=True, exist_ok=True)
     fit, choose = _traces(corpus, seed, hop_s, progress)
@@ -93,11 +94,14 @@ def pretrain(
         model, next_loss, course, seed, state, lambda done, of: progress(READING, done, of)
     )
     figures = {"fresh": _measure(Foreteller(seed), choose), "trained": _measure(model, choose)}
-    model.model.save_pretrained(out)
+    made = out.with_name(f"{out.name}.partial")
+    model.model.save_pretrained(made)
     command = f"streamtwl pretrain --corpus CORPUS -o {out.name}"
     command += f" --epochs {epochs} --seed {seed} --hop {hop_s:g}"
     about = {"command": command, "version": streamtwl.__version__, "nats_a_token": figures}
-    (out / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+    (made / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    made.rename(out)
     state.unlink(missing_ok=True)
     return figures
 

@@ -2,7 +2,8 @@
 
 A patch is K samples and a boundary token, or, in the soft trace, one token: the boundary with the
 posterior's expectation of a sample's embedding. At each boundary the body's last hidden state is
-read out: L labels now, and L for each of the `lags` patches before, as they look by now. A residual
+read out (of a body that grows, added to the embedding): L labels now, and L for each of the `lags`
+patches before, as they look by now. A residual
 path adds what a filter that looks back makes of the posteriors; the boundary's embedding then
 carries its beliefs and the posterior's logarithms as well.
 """
@@ -45,8 +46,7 @@ class Reader(nn.Module):
         """Take a body; `bare` leaves the confidence bins of the samples out.
 
         A body that `grows` is added to the boundary's embedding, times a weight that starts at 0
-        (Bachlechner et al., ReZero is all you need, UAI 2021), so that nothing is learned through
-        it that the embedding could tell without it.
+        (Bachlechner et al., ReZero is all you need, UAI 2021): the reader starts as one without.
 
         Labels that are `floored`, bool[L], are said at least as surely as the residual path says
         them where it says them with PLAIN or more.

@@ -85,8 +85,7 @@ def fit(
 ) -> None:
     """Train a reader; what `state` holds of the same training is gone on with.
 
-    The schedule is one of `of_epochs`, of which the first `epochs` are run. `each_epoch` is called
-    after each that is run here.
+    The schedule is one of `of_epochs`, of which the first `epochs` are run; see `schedule.run`.
     """
     patches = VISITS * data.posteriors.shape[0] * data.posteriors.shape[1]
     rate = LEARNING_RATE

@@ -76,7 +76,7 @@ class Closed:
         return scores
 
     def events_of_nothing(self, given: Lessons) -> float:
-        """Return as many as the HMM filter tells that, as the reader, has not heard them."""
+        """Return as many as the HMM filter tells, fitted on the scenes to fit, as the reader is."""
         scores = baselines.scores_of(self._filter(given.fit), given.nothing)
         return baselines.onsets(scores, self._fitted.on, self._fitted.off)
 
@@ -112,7 +112,7 @@ class Open:
         for name in self._corrected:
             floored[[name, *sorted(ancestors()[name])]] = False
         self.floored: Tensor | None = floored
-        self.key = f"{dict(taught)}"
+        self.key = f"{dict(taught)}, grows"
         self.about = f"posteriors pooled over {half_life_s:g} s, {OPEN_LAGS} patches back"
 
     def residual(self, parts: Sequence[Streams]) -> steps.Pooled:

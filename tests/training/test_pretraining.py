@@ -83,7 +83,9 @@ def test_stopped_it_goes_on_where_it_was(corpus, tmp_path):
 @pytest.mark.parametrize("there", ["file", "folder"])
 def test_what_is_there_and_no_body_is_not_written_over(corpus, tmp_path, there):
     out = tmp_path / "mine"
-    out.write_text("x") if there == "file" else out.mkdir()
+    mine = out if there == "file" else out / "mine.txt"
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("x")
     with pytest.raises(UsageError, match="mine: it is there"):
         pretraining.pretrain(corpus, out, 1, 0, 0.48, lambda *_: pytest.fail("began"))
 

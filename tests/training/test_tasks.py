@@ -126,7 +126,9 @@ def test_what_no_truth_corrects_is_said_at_least_as_surely_as_by_the_evidence():
     assert floored is not None
     assert not floored[[DOG, BARK, ANIMAL]].any()
     assert floored[SIREN]
+    assert build(labels, [], Recipe(open=True, residual=False)).grown is None
     made = build(labels, [], Recipe(open=True)).eval()
+    assert made.grown is not None
     with torch.no_grad():
         made.bias -= 5  # it believes in nothing
     given = streams({DOG: [0.8] * PATCHES, SIREN: [0.8] * PATCHES}, [0] * PATCHES)
