@@ -6,8 +6,9 @@ last few beliefs are new, so events may turn out to have begun earlier, to have 
 another label's, or not to have been at all: what differs from what was told is told again.
 
 An event is first told when the newest belief itself reaches `on`; what was not told by the time
-it is out of reach was nothing: no event begins there, and no rest after it. Telling also what only
-looks so by now gave twice the false events, and hardly more right ones.
+it is out of reach was nothing: no event begins there, and no rest after it; so too what is left of
+an event that is cut in two. Telling also what only looks so by now gave twice the false events, and
+hardly more right ones.
 """
 
 from collections import deque
