@@ -500,8 +500,8 @@ def markdown(results: dict) -> str:
         for name, each in results[key].items():
             if "more_by_the_body_at_two" in each:
                 by_body = [each[f"more_by_the_body_{at}"] for at in ("as_shipped", "at_two")]
-                said = "; ".join(_plain(one, "+") for one in by_body)
-                lines += ["", f"{name}, over the same without a body: {said}."]
+                both = "; ".join(_plain(one, "+") for one in by_body)
+                lines += ["", f"{name}, over the same without a body: {both}."]
     lines += [
         "",
         "Decisions as they first come, all labels at the thresholds named; at 2 a minute: at the "

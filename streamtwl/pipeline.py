@@ -155,11 +155,12 @@ def build(settings: Settings, sources: list[str], paced: bool = False) -> Pipeli
     reasoner = make_reasoner(settings)
     settings = override(settings, _events(settings.events, reasoner))
     events = settings.events
+    try:
+        begins = np.array([events.rule(label).on for label in reasoner.labels])
+    except ValueError as error:  # rules that fit alone and not together
+        raise ConfigError(f"events.{error}") from None
     if isinstance(reasoner, Gpt2):
-        try:
-            reasoner.on = np.array([events.rule(label).on for label in reasoner.labels])
-        except ValueError as error:  # rules that fit alone and not together
-            raise ConfigError(f"events.{error}") from None
+        reasoner.on = begins
     check_names(events.label, "[events.label]", reasoner.labels)
     check_names(events.include, "events.include", reasoner.labels)
     check_names(events.exclude, "events.exclude", reasoner.labels)

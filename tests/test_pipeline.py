@@ -149,12 +149,13 @@ def test_a_reader_thinks_on_about_what_is_near_the_threshold_of_events(file, on)
     assert set(pipeline.reasoner.on) == {pipeline.settings.events.on}
 
 
-def test_rules_that_do_not_fit_together_are_refused_with_both_names():
+@pytest.mark.parametrize("file", ["open", "evidence", "esc10-hmm"])
+def test_rules_that_do_not_fit_together_are_refused_with_both_names(file):
     rules = {"D*": {"on": 0.9, "off": 0.5}, "*g": {"on": 0.3}}
     with pytest.raises(
         ConfigError, match=r'events.label."D\*" with label."\*g": off .* is above on'
     ):
-        build(override(Settings(), {"events.label": rules}), ["mic"])
+        build(override(Settings(), {"reasoner.file": file, "events.label": rules}), ["mic"])
 
 
 def test_a_reader_thinks_on_about_what_is_near_a_labels_own_threshold():
