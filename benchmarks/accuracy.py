@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from bodiless import NoBody
-from live_trial import DATA, SEED, SNR_DB, read_truth, right_names, scene_name, slug
+from live_trial import DATA, READER, SEED, SNR_DB, read_truth, right_names, scene_name, slug
 from matplotlib.figure import Figure
 from rich.progress import track
 
@@ -50,7 +50,6 @@ from streamtwl.training.reader import Reader
 from streamtwl.training.tasks import Open, names_of
 from streamtwl.training.train import Recipe
 
-READER = "GPT-2"
 PATCHES = (1, 2, 3, 5)
 LINEAR = ("LR, root of mean posterior", "LR, log of mean posterior")
 SHIPPED = {"esc10-gpt2": {}, "esc10-hmm": {}, "esc10-paper": {"samples": 16}}

@@ -124,6 +124,7 @@ def markdown(results: dict, reference: str) -> str:
     return "\n".join(
         [
             *_in_force_table(results, reference),
+            *_trainings_table(results, reference),
             *_delay_table(results),
             *_lag_table(results),
             *_standard_table(results),
@@ -215,6 +216,37 @@ def _in_force_table(results: dict, reference: str) -> list[str]:
             else ""
         )
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _trainings_table(results: dict, reference: str) -> list[str]:
+    """Return how far the trainings of one recipe are apart."""
+    names = results.get("trainings", [])
+    if len(names) < 2:
+        return []
+    rows: dict[str, list[float | None]] = {}
+    for level in _levels(results):
+        for lag in ("0", "1"):
+            title = f"{level} dB, lag {lag} s, against {reference}"
+            rows[title] = [results["against"][name][level]["f1"][lag]["mean"] for name in names]
+    rows["F1 at 2/min"] = [at_starts(results["methods"][name]["swept"]) for name in names]
+    rows["events in the hour of nothing"] = [
+        results["methods"][name]["nothing_per_hour"] for name in names
+    ]
+    lines = [
+        f"### {len(names)} trainings of {names[0]}, that differ in their seeds",
+        "",
+        "| figure | each | mean | standard deviation |",
+        "| --- | --- | --- | --- |",
+    ]
+    for title, values in rows.items():
+        reached = [value for value in values if value is not None]
+        if len(reached) < len(values):
+            continue
+        digits = 1 if "events" in title else 3
+        each = ", ".join(f"{value:.{digits}f}" for value in reached)
+        mean, deviation = np.mean(reached), np.std(reached, ddof=1)
+        lines.append(f"| {title} | {each} | {mean:.{digits}f} | {deviation:.{digits}f} |")
     return [*lines, ""]
 
 

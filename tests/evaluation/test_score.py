@@ -284,6 +284,19 @@ def test_tables_are_whole_and_right(results):
     assert nothing[4] == ["hasty", "180.0", "180", "100 %"]
 
 
+def test_trainings_are_told_apart(results):
+    methods = {"one": results["methods"]["perfect"], "two": results["methods"]["empty"]}
+    perfect = results["against"]["perfect"]
+    none = {level: {"f1": {"0": {"mean": 0.5}, "1": {"mean": 0.4}}} for level in perfect}
+    given = {"methods": methods, "trainings": ["one", "two"], "against": {"one": perfect}}
+    given["against"]["two"] = none
+    text = score.markdown({**given, "bounds": []}, "empty")
+    assert "### 2 trainings of one" in text
+    assert "| 20 dB, lag 0 s, against empty | 1.000, 0.500 | 0.750 | 0.354 |" in text
+    assert "| 5 dB, lag 1 s, against empty | 1.000, 0.400 | 0.700 | 0.424 |" in text
+    assert "trainings of" not in score.markdown({**given, "trainings": ["one"]}, "empty")
+
+
 def test_a_plot_is_drawn(results, tmp_path):
     path = tmp_path / "plot.png"
     score.plot(results, str(path))
