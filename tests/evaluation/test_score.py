@@ -287,7 +287,8 @@ def test_tables_are_whole_and_right(results):
 def test_trainings_are_told_apart(results):
     methods = {"one": results["methods"]["perfect"], "two": results["methods"]["empty"]}
     perfect = results["against"]["perfect"]
-    none = {level: {"f1": {"0": {"mean": 0.5}, "1": {"mean": 0.4}}} for level in perfect}
+    half, less = ({"mean": mean, "low": mean, "high": mean} for mean in (0.5, 0.4))
+    none = {level: {"f1": {"0": half, "1": less}} for level in perfect}
     given = {"methods": methods, "trainings": ["one", "two"], "against": {"one": perfect}}
     given["against"]["two"] = none
     text = score.markdown({**given, "bounds": []}, "empty")
