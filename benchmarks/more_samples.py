@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy import FOLD, Heard, matched, read, settings
+from heard import FOLD, Heard, matched, read, settings
 from live_trial import DATA, SEED
 from matplotlib.figure import Figure
 from rich.progress import Progress

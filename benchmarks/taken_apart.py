@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy import Heard, matched
 from bodiless import NoBody
+from heard import Heard, matched
 from live_trial import DATA, SEED, slug
 
 from streamtwl.errors import StreamtwlError

@@ -1,0 +1,150 @@
+"""Posteriors through the product's own reasoners, and what they tell of the trial's scenes."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from live_trial import SNR_DB, read_truth, scene_name
+
+from streamtwl import config
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.backbones.yamnet import Patch
+from streamtwl.evaluation import baselines, streams, timeline
+from streamtwl.evaluation.posteriors import Scorer
+from streamtwl.evaluation.timeline import Scene, Sound
+from streamtwl.features.window import Window
+from streamtwl.reasoners.decision import Reasoner
+from streamtwl.trace import Tracer
+
+FOLD = 4  # which no shipped checkpoint has heard
+ONS = tuple(round(0.02 * i, 2) for i in range(1, 49))
+BINS = 10  # of the expected calibration error
+
+
+def read(
+    reasoner: Reasoner,
+    posteriors: np.ndarray,
+    trace: config.TraceSettings | None = None,
+    hop_s: float = 0.48,
+) -> tuple[np.ndarray, float]:
+    """Return float32[n, T, 1 + B, L] of n streams side by side, and CPU milliseconds a patch.
+
+    By every trace, however long it takes. With B 0 where the reasoner does not look back.
+    """
+    trace = trace or config.TraceSettings(samples=1)
+    n, n_patches, _ = posteriors.shape
+    tracer = Tracer([f"{i}" for i in range(n)], trace, hop_s)
+    nothing, told = np.zeros((0, 0), np.float32), []
+    cpu_s = 0.0
+    for t in range(n_patches):
+        position = 15_600 + round(t * hop_s * SAMPLE_RATE)
+        windows = [Window(i, position, nothing, 0.0, None, 0.0) for i in range(n)]
+        drawn = tracer.draw([Patch(*each) for each in zip(windows, posteriors[:, t], strict=True)])
+        samples = np.stack([one.draws.samples for one in drawn])
+        began = time.process_time()
+        decisions = reasoner.step(list(range(n)), [position] * n, samples, posteriors[:, t])
+        while not reasoner.settled:
+            decisions = reasoner.refine(np.inf) or decisions
+        cpu_s += time.process_time() - began
+        told.append([_told(one) for one in decisions])
+    return np.array(told, np.float32).swapaxes(0, 1), 1000 * cpu_s / n_patches / n
+
+
+def _told(decision: Any) -> np.ndarray:
+    rows = [decision.specific[None]]
+    if decision.earlier is not None:
+        rows.append(decision.earlier[:, 1])
+    return np.concatenate(rows)
+
+
+def settings(reasoner: str, **trace: Any) -> config.Settings:
+    """Return the pipeline's settings with a reasoner, all its traces read before a decision."""
+    shipped = config.load(config.find(config.DEFAULT_PIPELINE))
+    changes = {"reasoner.file": reasoner, "labels": "all", "trace.think": "fixed"}
+    changes |= {f"trace.{key}": value for key, value in trace.items()}
+    return config.override(shipped, changes)
+
+
+class Heard:
+    """The trial's scenes of a fold: posteriors of all, and what sounds in them."""
+
+    def __init__(
+        self, trial: Path, scorer: Scorer, fold: int = FOLD, snrs_db: Sequence[int] = SNR_DB
+    ) -> None:
+        self.fold = fold
+        self.names = [
+            (number, snr_db)
+            for snr_db in snrs_db
+            for number in range(99)
+            if (trial / "scenes" / f"{scene_name(fold, number, snr_db)}.flac").exists()
+        ]
+        files = [trial / "scenes" / scene_name(fold, *name) for name in self.names]
+        posteriors = [scorer.score(file.with_suffix(".flac")).posteriors for file in files]
+        self.truths: list[list[Sound]] = []
+        for file in files:
+            truth, self.duration_s = read_truth(file)
+            self.truths.append(truth)
+        n_patches = min(map(len, posteriors))
+        self.posteriors = np.stack([each[:n_patches] for each in posteriors])
+        self.positions = streams.positions(n_patches, scorer.hop_s, self.duration_s)
+        self.groups = [number for number, _ in self.names]
+        self.labels = sorted({sound.label for truth in self.truths for sound in truth})
+
+    def scenes(self, scores: np.ndarray, labels: list[str], on: float, off: float) -> list[Scene]:
+        """Return what would be told of float32[n, T, L] scores, of these labels only."""
+        told = []
+        for (number, snr_db), truth, row in zip(self.names, self.truths, scores, strict=True):
+            scene = Scene(
+                name=scene_name(self.fold, number, snr_db),
+                duration_s=self.duration_s,
+                truth=[sound for sound in truth if sound.label in labels],
+                told=[],
+                positions=self.positions,
+                times_s=self.positions / SAMPLE_RATE,
+                scores=row,
+                labels=labels,
+                named=[None] * len(row),
+            )
+            told.append(timeline.retrack(scene, on, off))
+        return told
+
+    def streams(self) -> baselines.Streams:
+        """Return them as arrays."""
+        made = [
+            streams.Stream("", self.duration_s, self.positions, posteriors, truth)
+            for posteriors, truth in zip(self.posteriors, self.truths, strict=True)
+        ]
+        return baselines.arrays(made, self.labels)
+
+
+def matched(heard: Heard, scores: np.ndarray, labels: list[str], share: float) -> dict:
+    """Return the in-force F1 at two false starts a minute, with its interval, and the threshold.
+
+    The lowest threshold that these scenes allow, or the highest there is; for every method alike.
+    """
+    minutes = len(heard.names) * heard.duration_s / 60
+    scenes: list[Scene] = []
+    for on in sorted(ONS, reverse=True):
+        more = heard.scenes(scores, labels, on, share * on)
+        more_starts = sum(map(timeline.false_starts, more)) / minutes
+        if scenes and more_starts > 2.0:
+            break
+        scenes, chosen, starts = more, on, more_starts
+    counts = np.array([timeline.agreement(scene) for scene in scenes])
+    f1 = timeline.bootstrap(counts, timeline.f1, heard.groups)
+    return {"f1": asdict(f1), "on": chosen, "false_starts_per_minute": starts, "counts": counts}
+
+
+def expected_calibration_error(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean distance of scores from outcomes in bins, weighted by how full they are.
+
+    Guo et al., On calibration of modern neural networks, ICML 2017, with BINS bins of equal width.
+    """
+    scores, truth = scores.ravel(), truth.ravel()
+    which = np.minimum((scores * BINS).astype(int), BINS - 1)
+    count = np.bincount(which, minlength=BINS)
+    gap = np.bincount(which, scores - truth, minlength=BINS)
+    return float(np.abs(gap).sum() / count.sum())

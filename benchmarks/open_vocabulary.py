@@ -1,0 +1,155 @@
+"""The open vocabulary on the trial's scenes, through the map; and what `open` is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from after_patches import OPEN
+from bodiless import NoBody
+from heard import FOLD, Heard, expected_calibration_error, matched, read, settings
+from live_trial import SEED
+
+import streamtwl
+from streamtwl import config
+from streamtwl.evaluation import datasets, timeline
+from streamtwl.evaluation.datasets import Clip
+from streamtwl.evaluation.posteriors import Scorer
+from streamtwl.models import registry
+from streamtwl.ontology import categories, vocabulary
+from streamtwl.pipeline import make_reasoner
+from streamtwl.reasoners import graph
+from streamtwl.training import lessons, reader, reading
+from streamtwl.training import train as training
+from streamtwl.training.reader import Reader
+from streamtwl.training.tasks import Open, names_of
+from streamtwl.training.train import Recipe
+
+NO_BODY = "open, without a body"
+OPEN_EPOCHS = 6  # at most
+LEFT_OUT = ("rooster", "rain")  # drawn by lot
+
+
+def open_scenes(
+    heard: Heard, right: dict[str, frozenset[str]], readers: Mapping[str, str | Reader]
+) -> dict[str, dict]:
+    """Return in-force F1 of these classes, as shipped and at two false starts a minute.
+
+    Readers are files, or have none.
+    """
+    labels = sorted(right)
+    ahead = heard.streams().ahead[:, :, [heard.labels.index(label) for label in labels]]
+    results: dict[str, dict] = {}
+    names = vocabulary("all").labels
+    columns = [[i for i, n in enumerate(names) if n in right[c]] for c in labels]
+    on, off = config.LabelEventSettings().on, config.LabelEventSettings().off
+    for name, one in {"evidence": "evidence", **readers}.items():
+        told, cpu_ms = said(one, heard)
+        scores = np.stack([told[:, :, each].max(axis=-1) for each in columns], axis=-1)
+        scenes = heard.scenes(scores, labels, on, off)
+        counts = np.array([timeline.agreement(scene) for scene in scenes])
+        starts = sum(map(timeline.false_starts, scenes)) / len(scenes) / heard.duration_s * 60
+        at = matched(heard, scores, labels, 0.5)
+        results[name] = {
+            "cpu_ms": cpu_ms,
+            "calibration": expected_calibration_error(scores, ahead),
+            "on": on,
+            "as_shipped": asdict(timeline.bootstrap(counts, timeline.f1, heard.groups)),
+            "false_starts_per_minute": starts,
+            "at_two": at["f1"],
+            "at_two_on": at["on"],
+            "_counts": [counts, at["counts"]],
+        }
+    pairs = [(name, "evidence", "more") for name in readers]
+    if NO_BODY in readers:
+        pairs.append((OPEN, NO_BODY, "more_by_the_body"))
+    for name, other, key in pairs:
+        both = results[name]["_counts"], results[other]["_counts"]
+        for at, ours, theirs in zip(("as_shipped", "at_two"), *both, strict=True):
+            more = timeline.bootstrap_paired(ours, theirs, timeline.f1, heard.groups)
+            results[name][f"{key}_{at}"] = asdict(more)
+    for each in results.values():
+        del each["_counts"]
+    return results
+
+
+def said(one: str | Reader, heard: Heard) -> tuple[np.ndarray, float | None]:
+    """Return (float32[n, T, L] of each patch by vocabulary("all"), CPU milliseconds a patch)."""
+    asked = settings(one if isinstance(one, str) else OPEN)
+    if isinstance(one, str):
+        told, cpu_ms = read(make_reasoner(asked), heard.posteriors)
+        return told[:, :, 0], cpu_ms
+    task = Open({}, heard.labels, asked.reasoner.half_life_s)
+    scores = reading.read(one, task.readings(heard.streams(), task.residual([])), 0, 0)[:, :, 0]
+    ratio, names = asked.reasoner.specific_ratio, vocabulary("all")
+    told = [[names.most_specific(names.scores(row), ratio) for row in rows] for rows in scores]
+    return np.array(told), None
+
+
+def teach_bodiless(data: Path, corpus: Path, trial: Path) -> Reader:
+    """Return a reader without a body, taught what the shipped open one was, as many epochs."""
+    kept = trial / "open-bodiless.pt"
+    if kept.exists():
+        return torch.load(kept, weights_only=False)
+    card = graph.read_card(graph.open_session(registry.find_reasoner(OPEN), 1), Path(OPEN))
+    clips = [clip for clip in datasets.load(data / "esc10") if clip.fold != FOLD]
+    recipe = Recipe(seed=SEED, epochs=OPEN_EPOCHS, open=True)
+    given, task = open_lessons(clips, data, corpus)
+    everything = [*given.parts, given.choose]
+    torch.manual_seed(SEED)
+    made = Reader(
+        NoBody(),
+        len(categories()),
+        len(task.labels),
+        task.lags,
+        soft=True,
+        residual=task.residual(everything),
+        floored=task.floored,
+    )
+    reading.fit(
+        made,
+        training.lesson_readings(task, everything, recipe),
+        SEED,
+        int(card.validation["epochs"]),
+        kept.with_suffix(".training"),
+        lambda *_: None,
+        of_epochs=OPEN_EPOCHS,
+    )
+    torch.save(made, kept)
+    return made
+
+
+def open_lessons(clips: Sequence[Clip], data: Path, corpus: Path) -> tuple[lessons.Lessons, Open]:
+    """Return what an open reasoner is taught with, and its task."""
+    given = lessons.prepare(
+        clips, corpus, None, [SEED, FOLD], Scorer(threads=1), lambda *_: None, cleaner=True
+    )
+    names = names_of(given.labels, data / "esc50_audioset.csv")
+    return given, Open(names, given.labels, config.Settings().reasoner.half_life_s)
+
+
+def teach_without(data: Path, corpus: Path, trial: Path) -> Path:
+    """Return an open reasoner taught as the shipped one, but for LEFT_OUT; trained if not there."""
+    out = trial / "open-left-out.onnx"
+    if out.exists():
+        return out
+    clips = [
+        clip
+        for clip in datasets.load(data / "esc10")
+        if clip.fold != FOLD and clip.label not in LEFT_OUT
+    ]
+    recipe = Recipe(seed=SEED, epochs=OPEN_EPOCHS, open=True)
+    given, task = open_lessons(clips, data, corpus)
+    kept = training.train_reader(given, task, recipe, out.with_suffix(".training"), lambda *_: None)
+    common = {
+        "name": out.stem,
+        "backbone": "yamnet",
+        "hop_s": recipe.hop_s,
+        "data": "esc10",
+        "folds": sorted({clip.fold for clip in clips}),
+        "command": "benchmarks/accuracy.py",
+        "version": streamtwl.__version__,
+    }
+    reader.export(kept.reader, recipe.hop_s, training.reader_card(kept, task, recipe, common), out)
+    return out
