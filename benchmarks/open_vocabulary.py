@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from after_patches import OPEN
-from bodiless import NoBody
 from heard import FOLD, Heard, expected_calibration_error, matched, read, settings
 from live_trial import SEED
+from other_bodies import NoBody
 
 import streamtwl
 from streamtwl import config

@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/live_trial.py --corpus CORPUS --out TRIAL
     .venv/bin/streamtwl pretrain --corpus CORPUS --seed 1 -o TRACES
     .venv/bin/python benchmarks/taken_apart.py --corpus CORPUS --trial TRIAL --traces TRACES \\
-        --out OUT
+        --text-model GGUF --out OUT
 
 Fold 1 of the trial. Each reader has the same lessons and schedule (EPOCHS, no choice among them)
 and, where it has a body, the same width; only the scenes to fit are learned from, without those of
@@ -13,24 +13,26 @@ Where embedding and read-out alone learn, with no residual path, they learn fast
 two false starts a minute on the fold's scenes: of a patch as it was decided then, and two patches
 (0.96 s) later. The threshold is the scenes' own, for all alike.
 
-OUT/taken_apart.json and .md hold the result; what is there is not run again. A text model is not
-among them: fifteen steps of Gemma 3 270M take five minutes on one core, and a row here has 350.
+A text model has a table of its own, of one epoch, in which all bodies are frozen: it is hundreds
+of times as slow as the small ones, and reads in bfloat16 here.
+
+OUT/taken_apart.json and .md hold the result; what is there is not run again.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from bodiless import NoBody
 from heard import Heard, matched
 from live_trial import DATA, SEED, slug
+from other_bodies import InBfloat16, NoBody
 
 from streamtwl.errors import StreamtwlError
 from streamtwl.evaluation import baselines, datasets, timeline
@@ -46,7 +48,7 @@ FOLD = 1
 EPOCHS = 4
 SEEDS = (2, 3)  # besides SEED, for two of the readers
 LATER = 2  # patches
-TRACES, NONE = "traces", "none"  # bodies beside tiny
+TRACES, TEXT, NONE = "traces", "text", "none"  # bodies beside tiny
 RESIDUAL_ALONE, FULL = "residual path alone (HMM, looking back)", "body, residual path: as shipped"
 ALONE: dict[str, Any] = {"residual": False}
 SAMPLED = ALONE | {"soft": False}
@@ -78,6 +80,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     ),
     "body alone, frozen, random; sampled trace, K = 16": SAMPLED | {"frozen": True},
 }
+FROZEN_TEXT = "text model, frozen, rows from names"
+ONE_EPOCH: dict[str, dict[str, Any]] = {
+    name: ALONE | {"frozen": True, "epochs": 1} | variant
+    for name, variant in {
+        FROZEN_TEXT: {"body": TEXT},
+        "text model, frozen, rows at random": {"body": TEXT, "rows": False},
+        "small body pre-trained on traces, frozen": {"body": TRACES},
+        "small body, frozen, random": {},
+        "no body, one epoch": {"body": NONE},
+    }.items()
+}
 
 
 def main() -> None:
@@ -91,6 +104,7 @@ def main() -> None:
     add("--out", type=Path, required=True, help="folder for the results")
     add("--data", type=Path, default=DATA, help="the data (../shared/data)")
     add("--traces", type=Path, required=True, help="what streamtwl pretrain wrote")
+    add("--text-model", type=Path, help="Gemma 3 270M or another: a directory or GGUF file")
     add("--only", nargs="+", type=int, help="variants by number, from 0 (all)")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -108,18 +122,21 @@ def main() -> None:
         alone = reading.believe(residual, heard.streams()).numpy()
         found[RESIDUAL_ALONE] = {"weights": 0, "minutes": 0.0, **judge(heard, alone)}
     data: dict[bool, reading.Readings] = {}
-    for number, (name, variant) in enumerate(VARIANTS.items()):
+    for number, (name, variant) in enumerate((VARIANTS | ONE_EPOCH).items()):
         if name in found or (asked.only and number not in asked.only):
+            continue
+        if variant.get("body") == TEXT and asked.text_model is None:
             continue
         path = residual if variant.get("residual", True) else None
         if (path is not None) not in data:
             recipe = Recipe(residual=path is not None)
             data[path is not None] = training.lesson_readings(task, given.fit, recipe)
         lesson = data[path is not None]
-        reader = build(given.labels, path, variant, str(asked.traces))
+        reader = build(given.labels, path, variant, str(asked.traces), str(asked.text_model))
         state = asked.out / f"{slug(name.replace('/', '-').replace(';', ''))}.pt"
         began = time.monotonic()
-        reading.fit(reader, lesson, variant.get("seed", SEED), EPOCHS, state, lambda *_: None)
+        seed, epochs = variant.get("seed", SEED), variant.get("epochs", EPOCHS)
+        reading.fit(reader, lesson, seed, epochs, state, lambda *_: None)
         told = reading.read(reader, task.readings(heard.streams(), path), 16, SEED)
         trained = sum(p.numel() for p in reader.parameters() if p.requires_grad)
         minutes = (time.monotonic() - began) / 60
@@ -131,10 +148,15 @@ def main() -> None:
     print(markdown(found, heard))
 
 
-def build(labels: Sequence[str], residual: Any, variant: dict[str, Any], traces: str) -> Reader:
+def build(
+    labels: Sequence[str], residual: Any, variant: dict[str, Any], traces: str, text: str
+) -> Reader:
     """Return a reader that nothing was taught yet."""
     name, seed = variant.get("body", bodies.TINY), variant.get("seed", SEED)
-    body: Any = NoBody() if name == NONE else bodies.load(traces if name == TRACES else name, seed)
+    where = {TRACES: traces, TEXT: text}.get(name, name)
+    body: Any = NoBody() if name == NONE else bodies.load(where, seed)
+    if name == TEXT:
+        body = InBfloat16(body)
     if variant.get("frozen"):
         body.requires_grad_(False)
     if not variant.get("rows", True):
@@ -169,10 +191,13 @@ def markdown(found: dict[str, dict], heard: Heard) -> str:
         "",
         *rows([RESIDUAL_ALONE, *VARIANTS], found, heard, FULL),
     ]
+    if FROZEN_TEXT in found:
+        lines += ["", "### The same, alone with the soft trace, after one epoch", ""]
+        lines += rows(ONE_EPOCH, found, heard, FROZEN_TEXT)
     return "\n".join(lines) + "\n"
 
 
-def rows(names: Sequence[str], found: dict[str, dict], heard: Heard, reference: str) -> list[str]:
+def rows(names: Iterable[str], found: dict[str, dict], heard: Heard, reference: str) -> list[str]:
     """Return a table's lines."""
     lines = [
         f'| reader | weights trained | F1 as decided | against "{reference}" | F1 two patches '

@@ -87,13 +87,20 @@ class Body(nn.Module):
         model: PreTrainedModel,
         words_std: float = WORDS_STD,
         rows: Tensor | None = None,
+        usual: Tensor | None = None,
     ) -> None:
         """Take a model, and the standard deviation of its word embeddings as its layers get them.
 
         Gemma multiplies its words by the root of its width, but not what is given in their place.
-        `rows` are what a reader's embedding may start from: see `rows.py`.
+        `rows` are what a reader's embedding may start from: see `rows.py`. `usual`, float32[n, D],
+        are hidden states of the model; with them each dimension is brought to zero mean and unit
+        variance, because in some models a few are large whatever is read, and a read-out would
+        learn of little else.
         """
         super().__init__()
+        self.usual: Tensor | None
+        moments = None if usual is None else torch.stack((usual.mean(0), usual.std(0) + 1e-3))
+        self.register_buffer("usual", moments)
         self.model = model
         self.words_std = words_std
         self.rows = rows
@@ -131,7 +138,10 @@ class Body(nn.Module):
             past_key_values=Cache(layers=[*layers]),
             use_cache=True,
         )
-        return read.last_hidden_state, [each for layer in layers for each in layer.new]
+        hidden = read.last_hidden_state
+        if self.usual is not None:
+            hidden = (hidden - self.usual[0]) / self.usual[1]
+        return hidden, [each for layer in layers for each in layer.new]
 
     def _masks(
         self, n_past: int, attention_mask: Tensor, position_ids: Tensor
@@ -230,7 +240,12 @@ def _as_body(model: PreTrainedModel, own_rows: Tensor | None) -> Body | None:
     try:
         config = model.config.get_text_config()
         words = torch.arange(0, config.vocab_size, 1 + config.vocab_size // 4096)
-        words_std = model.get_input_embeddings()(words).std().item()
+        embedding = model.get_input_embeddings()
+        words_std = embedding(words).std().item()
+        texts = embedding(torch.linspace(0, config.vocab_size - 1, 512).long()).view(16, 32, -1)
+        usual = None
+        if not rows.are_of_traces(embedding):
+            usual = model.eval()(inputs_embeds=texts).last_hidden_state.flatten(0, 1)
         model = _wordless(model).eval()
         embeddings = words_std * torch.randn(1, 8, config.hidden_size)
         at_once = model(inputs_embeds=embeddings).last_hidden_state
@@ -242,7 +257,9 @@ def _as_body(model: PreTrainedModel, own_rows: Tensor | None) -> Body | None:
     except Exception:  # each kind of model that is no body fails in its own way
         return None
     in_parts = torch.cat((first, second), dim=1)
-    return body if torch.allclose(at_once, in_parts, rtol=1e-3, atol=1e-3) else None
+    if not torch.allclose(at_once, in_parts, rtol=1e-3, atol=1e-3):
+        return None
+    return Body(model, words_std, own_rows, usual)
 
 
 def _wordless(model: PreTrainedModel) -> PreTrainedModel:

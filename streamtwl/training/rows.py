@@ -20,7 +20,7 @@ def own(model: PreTrainedModel, body: str) -> Tensor | None:
     """
     names = categories()
     words: Any = model.get_input_embeddings()
-    if words.num_embeddings == len(names) + 1 + N_BINS:
+    if are_of_traces(words):
         return words.weight.detach().clone()
     tokenizer = _tokenizer(body)
     if tokenizer is None:
@@ -30,6 +30,11 @@ def own(model: PreTrainedModel, body: str) -> Tensor | None:
         return None
     with torch.no_grad():
         return torch.stack([words(torch.tensor(each)).mean(dim=0) for each in ids])
+
+
+def are_of_traces(words: Any) -> bool:
+    """Return whether an embedding has the rows that `streamtwl pretrain` makes."""
+    return words.num_embeddings == len(categories()) + 1 + N_BINS
 
 
 def _tokenizer(body: str) -> Any | None:

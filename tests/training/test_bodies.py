@@ -50,7 +50,8 @@ def test_a_body_reads_step_by_step_as_its_model_does_at_once(name, tmp_path):
     where = saved(name, MODELS[name], tmp_path)
     body, own = bodies.load(where, 0).eval(), AutoModel.from_pretrained(where).eval()
     words = own.get_input_embeddings()(torch.randint(50, (3, 40)))
-    expected = own(inputs_embeds=words).last_hidden_state
+    mean, std = body.usual
+    expected = (own(inputs_embeds=words).last_hidden_state - mean) / std
     begins, past = torch.tensor([0, 10, 30]), body.nothing_read(3)
     for t in range(0, 40, 5):
         ages = (t - begins).clamp(min=0)
@@ -70,6 +71,24 @@ def test_a_reader_begins_with_embeddings_as_loud_as_the_words_of_its_body(tmp_pa
     symbols = Reader(body, 521, 3, 0).symbols.weight
     assert symbols.std().item() == pytest.approx(0.2 * SIZES["hidden_size"] ** 0.5, rel=0.1)
     assert Reader(bodies.load("tiny", 0), 521, 3, 0).symbols.weight.std().item() < 0.03
+
+
+@torch.no_grad()
+def test_what_is_large_whatever_is_read_is_taken_out(tmp_path):
+    where = saved("Gemma3Text", MODELS["Gemma3Text"], tmp_path)
+    own = AutoModel.from_pretrained(where).eval()
+    own.norm.weight[3] = 200.0  # a dimension that outshouts the others
+    own.save_pretrained(where)
+    body = bodies.load(where, 0).eval()
+    words = torch.arange(50).repeat(4)[:192].view(6, 32)
+    embedded = own.get_input_embeddings()(words)
+    there, at = torch.ones(6, 32, dtype=torch.bool), torch.arange(32).expand(6, -1)
+    hidden, _ = body(embedded, body.nothing_read(6), there, at)
+    loud = own(inputs_embeds=embedded).last_hidden_state.flatten(0, 1).std(dim=0)
+    assert loud[3] > 20 * loud.median()
+    assert hidden.flatten(0, 1).std(dim=0).numpy() == pytest.approx(np.ones(32), abs=0.4)
+    assert hidden.mean().abs() < 0.1
+    assert bodies.load("tiny", 0).usual is None
 
 
 def write_gguf(file) -> None:
