@@ -24,7 +24,6 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +49,25 @@ SEEDS = (2, 3)  # besides SEED, for two of the readers
 LATER = 2  # patches
 TRACES, TEXT, NONE = "traces", "text", "none"  # bodies beside tiny
 RESIDUAL_ALONE, FULL = "residual path alone (HMM, looking back)", "body, residual path: as shipped"
+BODILESS = "no body; residual path"
 ALONE: dict[str, Any] = {"residual": False}
 SAMPLED = ALONE | {"soft": False}
+
+
+def with_seed(name: str, seed: int) -> str:
+    """Return what the variant is called with this training seed."""
+    return name if seed == SEED else f"{name}, training seed {seed}"
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     FULL: {},
     "body pre-trained on traces, all trained; residual path": {"body": TRACES},
     "body pre-trained on traces, frozen; residual path": {"body": TRACES, "frozen": True},
     "body frozen, random; residual path": {"frozen": True},
-    "no body; residual path": {"body": NONE},
+    BODILESS: {"body": NONE},
     "body that grows beside its embedding, as in open; residual path": {"grows": True},
-    **{f"{FULL}, training seed {seed}": {"seed": seed} for seed in SEEDS},
-    **{
-        f"no body; residual path, training seed {seed}": {"body": NONE, "seed": seed}
-        for seed in SEEDS
-    },
+    **{with_seed(FULL, seed): {"seed": seed} for seed in SEEDS},
+    **{with_seed(BODILESS, seed): {"body": NONE, "seed": seed} for seed in SEEDS},
     "body alone, soft trace": ALONE,
     "body alone, pre-trained, all trained; soft trace": ALONE | {"body": TRACES},
     "body alone, pre-trained, frozen; soft trace": ALONE | {"body": TRACES, "frozen": True},
@@ -191,6 +195,14 @@ def markdown(found: dict[str, dict], heard: Heard) -> str:
         "",
         *rows([RESIDUAL_ALONE, *VARIANTS], found, heard, FULL),
     ]
+    pairs = [(with_seed(FULL, seed), with_seed(BODILESS, seed)) for seed in (SEED, *SEEDS)]
+    if all(name in found for pair in pairs for name in pair):
+        ours, theirs = (
+            np.concatenate([found[name]["now"]["counts"] for name in side])
+            for side in zip(*pairs, strict=True)
+        )
+        more = timeline.bootstrap_paired(ours, theirs, timeline.f1, heard.groups * len(pairs))
+        lines += ["", f"The body, over none, with {len(pairs)} training seeds: {interval(more)}."]
     if FROZEN_TEXT in found:
         lines += ["", "### The same, alone with the soft trace, after one epoch", ""]
         lines += rows(ONE_EPOCH, found, heard, FROZEN_TEXT)
@@ -210,14 +222,18 @@ def rows(names: Iterable[str], found: dict[str, dict], heard: Heard, reference: 
         each, against = found[name], ""
         if name != reference and reference in found:
             ours, whole = (np.array(of["now"]["counts"]) for of in (each, found[reference]))
-            more = asdict(timeline.bootstrap_paired(ours, whole, timeline.f1, heard.groups))
-            against = f"{more['mean']:+.3f} ({more['low']:+.3f} to {more['high']:+.3f})"
+            against = interval(timeline.bootstrap_paired(ours, whole, timeline.f1, heard.groups))
         cells = [f"{each[when]['f1']['mean']:.3f}" for when in ("now", "later")]
         lines.append(
             f"| {name} | {each['weights']:,} | {cells[0]} | {against} | {cells[1]} "
             f"| {each['minutes']:.0f} |"
         )
     return lines
+
+
+def interval(more: Any) -> str:
+    """Return a difference with its interval."""
+    return f"{more.mean:+.3f} ({more.low:+.3f} to {more.high:+.3f})"
 
 
 if __name__ == "__main__":
