@@ -33,6 +33,7 @@ def state_folder(tmp_path_factory) -> Path:
     """Where the journals of these tests are: not in the user's own folder."""
     folder = tmp_path_factory.mktemp("state")
     os.environ["STREAMTWL_STATE"] = str(folder)
+    os.environ.pop("PYTHONUNBUFFERED", None)  # few users have it, and it hides what blocks
     return folder
 
 

@@ -616,9 +616,11 @@ def test_the_package_itself_imports_next_to_nothing():
     assert ended.stdout.split() == ["False", "False"]
 
 
-def test_a_signal_ends_it_though_its_reader_is_stuck(start_cli, wav):
+@pytest.mark.parametrize("queue", [100, 10_000])  # the worker is held back; and it is not
+def test_a_signal_ends_it_though_its_reader_is_stuck(start_cli, wav, queue):
     long = wav("long.wav", np.zeros(16_000 * 600))
-    process = start_cli("listen", "--file", long, "--fast", "--json", *BIND)
+    prelude = f"from streamtwl.sinks import lines; lines.QUEUE = {queue}"
+    process = start_cli("listen", "--file", long, "--fast", "--json", *BIND, prelude=prelude)
     process.stdout.readline()
     worked_s, before_s = psutil.Process(process.pid).cpu_times().user, -1.0
     while worked_s != before_s:  # until everything is full

@@ -1,8 +1,7 @@
 """The thread that shows: standard output may block, and nothing else is to block with it."""
 
 import logging
-import os
-import sys
+import signal
 import threading
 
 from streamtwl.session import Sink
@@ -28,7 +27,18 @@ class Screen:
         self._thread.join(GRACE_S)
         if self._thread.is_alive():
             _log.warning("standard output is not read: the last messages were not shown")
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            silence_stdout()
+            self._interrupt()
+            self._thread.join(GRACE_S)
+
+    def _interrupt(self) -> None:
+        """End a write that is under way, so that Python begins it again (PEP 475), into nothing.
+
+        The interpreter cannot end while another thread is in a write: it wants the buffer's lock.
+        """
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        assert self._thread.ident is not None
+        signal.pthread_kill(self._thread.ident, signal.SIGUSR1)
 
     def _run(self) -> None:
         try:
