@@ -145,8 +145,8 @@ def listen(
     traces: Annotated[
         int | None,
         typer.Option(
-            help="M, traces drawn side by side; the decision is their mean, 1 to 256. (default: "
-            "the pipeline's, 1)",
+            help="M, traces drawn side by side where the trace is sampled; the decision is their "
+            "mean, 1 to 256. (default: the pipeline's, 1)",
             show_default=False,
         ),
     ] = None,
@@ -154,7 +154,8 @@ def listen(
         commands.Think | None,
         typer.Option(
             help="off: one trace; fixed: all M before a decision; anytime: a few, then the others "
-            "while the decision is open and there is time. (default: the pipeline's, anytime)",
+            "while the decision is open and there is time. Of several traces only. (default: the "
+            "pipeline's, anytime)",
             show_default=False,
         ),
     ] = None,

@@ -18,14 +18,20 @@ from reactivex import operators as ops
 
 from streamtwl.audio.block import Block
 from streamtwl.backbones.yamnet import YamNet
-from streamtwl.config import EventSettings, LabelEventSettings, Settings, override
+from streamtwl.config import (
+    EventSettings,
+    LabelEventSettings,
+    Settings,
+    TraceSettings,
+    override,
+)
 from streamtwl.errors import ConfigError, UsageError
 from streamtwl.events import Change, EventTracker
 from streamtwl.features.window import Windower
 from streamtwl.models import registry
 from streamtwl.ontology import categories, check_names, vocabulary
 from streamtwl.reasoners import graph
-from streamtwl.reasoners.card import Card
+from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.reasoners.decision import Decision, Reasoner
 from streamtwl.reasoners.evidence import Evidence
 from streamtwl.reasoners.gpt2 import Gpt2
@@ -116,9 +122,10 @@ class Pipeline:
             np.stack([one.draws.samples for one in drawn]),
             np.stack([one.patch.posterior for one in drawn]),
         )
-        while not self.reasoner.settled and time.monotonic() < deadline:
+        reasoner = self.reasoner
+        while not reasoner.settled and time.monotonic() + reasoner.refining_s < deadline:
             yield [Decided(*pair, False) for pair in zip(drawn, decisions, strict=True)]
-            decisions = self.reasoner.refine(deadline) or decisions
+            decisions = reasoner.refine(deadline) or decisions
         yield [Decided(*pair, True) for pair in zip(drawn, decisions, strict=True)]
 
     def _track(self, decided: list[Decided]) -> list[Outcome]:
@@ -216,7 +223,20 @@ def make_reasoner(settings: Settings) -> Reasoner:
             card.hop_s,
             settings.hop_s,
         )
+    if isinstance(reasoner, Gpt2) and card.trace is not None:
+        _warn_of_trace(card.name, card.trace, settings.trace)
     return reasoner
+
+
+def _warn_of_trace(name: str, read: TraceCard, asked: TraceSettings) -> None:
+    """Warn of what the reasoner was not trained on, or has no use for."""
+    usual = TraceSettings()
+    if read.soft and (asked.samples, asked.traces) != (usual.samples, usual.traces):
+        _log.warning("reasoner %s draws no samples: --samples and --traces change nothing", name)
+    elif not read.soft and not read.samples[0] <= asked.samples <= read.samples[1]:
+        _log.warning("reasoner %s was trained at K = %d to %d", name, *read.samples)
+    if not read.soft and asked.temperature != read.temperature:
+        _log.warning("reasoner %s was trained at a temperature of %g", name, read.temperature)
 
 
 def _open_labels(settings: Settings) -> OpenLabels:

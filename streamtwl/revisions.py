@@ -119,8 +119,9 @@ class RevisingTracker:
             was = next((event for event in gone if _mostly(event.span, span)), None)
             if was is not None:  # it was this label's, not that one's
                 gone.remove(was)
-                was.index, was.sounding.label = label, self._labels[label]
-                was.sounding.start, was.sounding.end = span
+                was.index = label
+                was.sounding = self._sounding(state, was.sounding.number, label, span)
+                known.remove(was)  # its figures are new
                 changes.append(("revised", was.sounding))
             elif span[1] is None and beliefs[-1, label] >= self._on[label]:
                 changes.append(self._tell(state, label, span))
@@ -159,13 +160,18 @@ class RevisingTracker:
         return lasted >= rule.min_duration_s * SAMPLE_RATE
 
     def _tell(self, state: "_Stream", label: int, span: Span) -> Change:
-        sounding = Sounding(state.count, self._labels[label], span[0])
+        sounding = self._sounding(state, state.count, label, span)
         state.count += 1
-        for position, belief in state.patches:
-            if position >= span[0]:
-                sounding.add(float(belief[label]))
         state.told.append(_Told(label, sounding))
         return "onset", replace(sounding)
+
+    def _sounding(self, state: "_Stream", number: int, label: int, span: Span) -> Sounding:
+        """Return an event with the figures of its own label, as far back as patches are kept."""
+        sounding = Sounding(number, self._labels[label], *span)
+        for position, belief in state.patches:
+            if position >= span[0] and (span[1] is None or position < span[1]):
+                sounding.add(float(belief[label]))
+        return sounding
 
 
 @dataclass(slots=True)

@@ -163,3 +163,20 @@ def test_a_reader_thinks_on_about_what_is_near_a_labels_own_threshold():
     reasoner = build(override(Settings(), rule), ["mic"]).reasoner
     assert reasoner.on[reasoner.labels.index("dog")] == 0.93
     assert np.count_nonzero(reasoner.on == reasoner.card.on) == len(reasoner.labels) - 1
+
+
+@pytest.mark.parametrize(
+    ("file", "trace", "said"),
+    [
+        ("open", {"samples": 4}, "draws no samples"),
+        ("open", {"traces": 4}, "draws no samples"),
+        ("esc10-paper", {"samples": 20}, "K = 1 to 16"),
+        ("esc10-paper", {"temperature": 2.0}, "a temperature of 1"),
+        ("esc10-paper", {"samples": 4, "traces": 4}, None),
+        ("open", {}, None),
+    ],
+)
+def test_a_trace_that_it_was_not_trained_on_is_warned_of(caplog, file, trace, said):
+    changes = {"reasoner.file": file} | {f"trace.{key}": value for key, value in trace.items()}
+    build(override(Settings(), changes), ["mic"])
+    assert (said in caplog.text) if said else not caplog.text

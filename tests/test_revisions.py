@@ -108,6 +108,18 @@ def test_the_mean_counts_each_belief_once():
     assert (round(event.mean, 3), round(event.peak, 3)) == (0.7, 0.9)
 
 
+def test_an_event_that_was_another_labels_has_the_figures_of_its_own():
+    tracker = RevisingTracker(LABELS, RULES, LAGS)
+    dog = np.array([0.99, 0], np.float32)
+    tracker.step(0, at(0), dog, dog, twice(np.zeros((LAGS, 2), np.float32)))
+    past = np.zeros((LAGS, 2), np.float32)
+    past[0] = (0.1, 0.55)
+    rain = np.array([0.1, 0.65], np.float32)
+    [(phase, event)] = tracker.step(0, at(1), rain, rain, twice(past))
+    assert (phase, event.label) == ("revised", "rain")
+    assert (round(event.mean, 3), round(event.peak, 3)) == (0.6, 0.65)
+
+
 def test_nothing_is_revised_beyond_reach():
     rows = [[0.9, 0, 0, 0], *[[0.9, 0.9, 0.9, 0.9]] * 6, [0.9, 0.0, 0.9, 0.9]]
     news = told(rows)

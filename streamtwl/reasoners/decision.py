@@ -26,6 +26,7 @@ class Reasoner(Protocol):
 
     kind: str
     labels: list[str]
+    refining_s: float  # that a refinement takes, as lately measured
 
     @property
     def settled(self) -> bool:

@@ -17,6 +17,7 @@ class Evidence:
 
     kind = "evidence"
     settled = True  # one look at a patch is all there is to it
+    refining_s = 0.0
 
     def __init__(self, naming: Naming, half_life_s: float) -> None:
         self.labels = naming.labels

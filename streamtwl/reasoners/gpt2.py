@@ -14,10 +14,12 @@ A row is full after `capacity` patches. A re-base without a pause: when a row ha
 before it, a second one begins beside it and reads the same patches; when the first is full, the
 second has read its newest half, and takes over. So the prefix is read patch by patch while it
 comes, and no step is longer than two rows a trace. Lives of different traces end at different
-moments.
+moments. A trace that missed a patch, because the others were sure, is re-based on its newest half
+when it is needed. A gap in the stream begins every trace anew.
 """
 
 import time
+from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ import numpy as np
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.config import LabelEventSettings, TraceSettings
 from streamtwl.errors import UsageError
+from streamtwl.features.window import WINDOW
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.decision import Decision
 from streamtwl.reasoners.naming import Naming, OpenLabels, OwnLabels, decide
@@ -37,6 +40,7 @@ OUTPUTS = ["scores", "new_state"]
 PAST, PRESENT = "past_key_values", "present"  # and one of cache_names
 GROUP = 4  # traces that advance together
 SETTLED = 2.0  # standard errors between a label's mean score and a threshold
+FORGET = 0.9  # of the longest time that a group of traces took, with each group
 
 
 @dataclass(slots=True)
@@ -52,26 +56,33 @@ class _Row:
 class _Trace:
     """A trace and who reads it: one that decides, and from half its life on a second one."""
 
-    reader: _Row | None
+    reader: _Row | None  # None: it has missed a patch
     successor: _Row | None = None
+
+
+@dataclass(slots=True)
+class _Heard:
+    """One patch of one stream, as every trace reads it."""
+
+    tokens: np.ndarray  # int64[M, T, 2]
+    posterior: np.ndarray  # float32[C]
+    state: np.ndarray  # float32[D] of the residual path, before the patch
+    elapsed_s: np.ndarray  # float32[1]
 
 
 @dataclass(slots=True)
 class _Stream:
     state: np.ndarray  # float32[D], the residual path's
     traces: list[_Trace]
+    recent: deque[_Heard]  # half a life of patches
     position: int | None = None
 
 
 @dataclass(slots=True)
 class _Patch:
-    """The patch that is being thought about, of S streams."""
+    """The patch that is being thought about, of S streams: the newest of their recent ones."""
 
     streams: list[_Stream]
-    tokens: np.ndarray  # int64[S, M, T, 2]
-    posteriors: np.ndarray  # float32[S, C]
-    states: np.ndarray  # float32[S, D] before the patch
-    elapsed_s: np.ndarray  # float32[S, 1]
     scores: list[list[np.ndarray]] = field(default_factory=list)  # S x traces: float32[1 + B, L]
     thought: int = 0  # traces that have advanced
     refinement: int = 0
@@ -127,6 +138,7 @@ class Gpt2:
         self._outputs = [*OUTPUTS, *cache_names(PRESENT, self._layers)]
         self._streams: dict[int, _Stream] = {}
         self._patch: _Patch | None = None
+        self.refining_s = 0.0
 
     def step(
         self,
@@ -140,28 +152,27 @@ class Gpt2:
         The first group of traces advances, and decides.
         """
         self._retire()
-        known = [self._stream(number) for number in streams]
-        elapsed_s = []
-        for stream, position in zip(known, positions, strict=True):
+        known = []
+        tokens = self._tokens(samples, posteriors)
+        for i, (number, position) in enumerate(zip(streams, positions, strict=True)):
+            stream = self._stream(number, position)
             before, stream.position = stream.position, position
-            elapsed_s.append(ENDLESS_S if before is None else (position - before) / SAMPLE_RATE)
-        self._patch = _Patch(
-            streams=known,
-            tokens=self._tokens(samples, posteriors),
-            posteriors=posteriors,
-            states=np.stack([stream.state for stream in known]),
-            elapsed_s=np.array(elapsed_s, np.float32)[:, None],
-            scores=[[] for _ in known],
-        )
+            elapsed_s = ENDLESS_S if before is None else (position - before) / SAMPLE_RATE
+            since = np.array([elapsed_s], np.float32)
+            stream.recent.append(_Heard(tokens[i], posteriors[i], stream.state, since))
+            known.append(stream)
+        self._patch = _Patch(known, [[] for _ in known])
         return self._advance(self._patch)
 
     def refine(self, deadline: float) -> list[Decision] | None:
         """Let the next group of traces read the patch; None when settled, or it is too late."""
-        patch = self._patch
-        if patch is None or self.settled or time.monotonic() >= deadline:
+        patch, began = self._patch, time.monotonic()
+        if patch is None or self.settled or began + self.refining_s >= deadline:
             return None
         patch.refinement += 1
-        return self._advance(patch)
+        decisions = self._advance(patch)
+        self.refining_s = max(FORGET * self.refining_s, time.monotonic() - began)
+        return decisions
 
     @property
     def settled(self) -> bool:
@@ -173,30 +184,34 @@ class Gpt2:
         """Let go of a stream that has ended."""
         self._streams.pop(stream, None)
 
-    def _stream(self, number: int) -> _Stream:
-        if number not in self._streams:
-            half = self.capacity // 2
-            shares = [(trace + 1) / self._traces for trace in range(self._traces)]
-            lives = [self.capacity - half + max(1, round(share * half)) for share in shares]
-            self._streams[number] = _Stream(
-                np.zeros(self._state_size, np.float32),
-                [_Trace(self._row(min(life, self.capacity))) for life in lives],
-            )
-        return self._streams[number]
+    def _stream(self, number: int, position: int) -> _Stream:
+        """Return a stream, its traces begun anew where it is new or was interrupted."""
+        stream = self._streams.get(number)
+        if stream is None:
+            state = np.zeros(self._state_size, np.float32)
+            stream = self._streams[number] = _Stream(state, [], deque(maxlen=self.capacity // 2))
+        if stream.position is None or position - stream.position >= WINDOW:
+            stream.recent.clear()
+            stream.traces = [_Trace(self._row(self._life(m))) for m in range(self._traces)]
+        return stream
+
+    def _life(self, trace: int) -> int:
+        """Return the patches of a trace's first row: over half a context, another for each."""
+        half = self.capacity // 2
+        return self.capacity - half + max(1, round((trace + 1) / self._traces * half))
 
     def _row(self, full_at: int) -> _Row:
         cache = [np.zeros(self._cache_shape, np.float32) for _ in range(2 * self._layers)]
         return _Row(cache, full_at)
 
     def _retire(self) -> None:
-        """Traces that missed the last patch begin anew, and speak again once they know enough."""
+        """Forget what traces that missed the last patch had read."""
         patch = self._patch
         if patch is None:
             return
         for stream in patch.streams:
             for trace in stream.traces[patch.thought :]:
-                trace.reader = None
-                trace.successor = self._row(self.capacity)
+                trace.reader = trace.successor = None
 
     def _tokens(self, samples: np.ndarray, posteriors: np.ndarray) -> np.ndarray:
         """Return int64[S, M, T, 2]: the samples, and the boundary with the total score's bin."""
@@ -207,33 +222,33 @@ class Gpt2:
         return np.concatenate((drawn, boundary), axis=2).astype(np.int64)
 
     def _advance(self, patch: _Patch) -> list[Decision]:
-        """Let one group of traces read the patch, in one call; decide by all that have."""
+        """Let one group of traces read the patch; decide by all that have."""
         group = range(patch.thought, min(patch.thought + self._group, self._traces))
         rows: list[tuple[int, int, _Row]] = []  # stream's index, trace's, who reads it
         for s, stream in enumerate(patch.streams):
+            behind = [m for m in group if stream.traces[m].reader is None]
+            for m in behind:
+                stream.traces[m].reader = self._row(self._life(m))
+            again = [(0, m, row) for m in behind if (row := stream.traces[m].reader) is not None]
+            for heard in [*stream.recent][:-1] if again else []:
+                self._read(again, [heard])
             for m in group:
                 trace = stream.traces[m]
                 self._renew(trace)
                 rows += [(s, m, row) for row in (trace.reader, trace.successor) if row is not None]
-        scores, states, *new = self._run(patch, rows)
-        n_tokens = self._samples + 1
-        for i, (s, m, row) in enumerate(rows):
-            for cached, added in zip(row.cache, new, strict=True):
-                cached[:, row.age * n_tokens : (row.age + 1) * n_tokens] = added[i]
-            row.age += 1
-            patch.streams[s].state = states[i]
-            if row is patch.streams[s].traces[m].reader:
-                patch.scores[s].append(scores[i])
+        scores, states = self._read(rows, [stream.recent[-1] for stream in patch.streams])
+        for (s, m, row), score, state in zip(rows, scores, states, strict=True):
+            stream = patch.streams[s]
+            stream.state = state
+            if row is stream.traces[m].reader:
+                patch.scores[s].append(score)
         patch.thought = group.stop
         return [self._decide(patch, s) for s in range(len(patch.streams))]
 
     def _renew(self, trace: _Trace) -> None:
         """Begin a successor, or let it take over, where it is time."""
         reader, half = trace.reader, self.capacity // 2
-        if reader is None:
-            if trace.successor is not None and trace.successor.age >= half:
-                trace.reader, trace.successor = trace.successor, None
-            return
+        assert reader is not None
         if reader.age >= reader.full_at:
             trace.reader, trace.successor = trace.successor, None
             reader = trace.reader
@@ -241,23 +256,31 @@ class Gpt2:
         if trace.successor is None and reader.age >= reader.full_at - half:
             trace.successor = self._row(self.capacity)
 
-    def _run(self, patch: _Patch, rows: list[tuple[int, int, _Row]]) -> list[np.ndarray]:
+    def _read(
+        self, rows: list[tuple[int, int, _Row]], heard: list[_Heard]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Let R rows read a patch each, that of their stream; return their scores and states."""
         n_tokens = self._samples + 1
-        at = [s for s, _, _ in rows]
+        of_rows = [heard[s] for s, _, _ in rows]
         lengths = np.array([row.age * n_tokens for _, _, row in rows])
         n_past = int(lengths.max())
         present = np.arange(n_past) < lengths[:, None]
         given = {
-            "tokens": np.stack([patch.tokens[s, m] for s, m, _ in rows]),
-            "posterior": patch.posteriors[at],
-            "state": patch.states[at],
-            "elapsed_s": patch.elapsed_s[at],
+            "tokens": np.stack([heard[s].tokens[m] for s, m, _ in rows]),
+            "posterior": np.stack([each.posterior for each in of_rows]),
+            "state": np.stack([each.state for each in of_rows]),
+            "elapsed_s": np.stack([each.elapsed_s for each in of_rows]),
             "attention_mask": np.concatenate((present, np.ones((len(rows), n_tokens), bool)), 1),
             "position_ids": lengths[:, None] + np.arange(n_tokens),
         }
         for i, name in enumerate(self._past):
             given[name] = np.stack([row.cache[i][:, :n_past] for _, _, row in rows])
-        return self._session.run(self._outputs, given)
+        scores, states, *new = self._session.run(self._outputs, given)
+        for i, (_, _, row) in enumerate(rows):
+            for cached, added in zip(row.cache, new, strict=True):
+                cached[:, row.age * n_tokens : (row.age + 1) * n_tokens] = added[i]
+            row.age += 1
+        return scores, states
 
     def _decide(self, patch: _Patch, s: int) -> Decision:
         scores = np.mean(patch.scores[s], axis=0)

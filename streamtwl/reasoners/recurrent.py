@@ -26,6 +26,7 @@ class Recurrent:
     """Steps the graph of a reasoner's file, a state a stream."""
 
     settled = True  # one look at a patch is all there is to it
+    refining_s = 0.0
 
     def __init__(self, path: Path) -> None:
         """Load a reasoner's file; raises UsageError where it is none."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -114,7 +115,7 @@ def _panel(source: str, shown: _Shown, rows: int) -> Panel:
     table.add_row("YAMNet", _strongest(shown.patch, rows))
     table.add_row("sounding", _sounding(shown))
     table.add_row("before", _over(shown, rows))
-    title = f"[bold]{source}[/bold] {when(shown.label) if shown.label else ''}"
+    title = f"[bold]{escape(source)}[/bold] {when(shown.label) if shown.label else ''}"
     return Panel(table, title=title, title_align="left", subtitle=_health(shown.status))
 
 
@@ -200,7 +201,7 @@ def _health(status: Status | None) -> str:
     if status is None:
         return "opening"
     if status.state in ("lost", "stalled"):
-        return f"[bold red]{status.state}: {status.error}[/bold red]"
+        return f"[bold red]{status.state}: {escape(status.error or '')}[/bold red]"
     busy = status.real_time_factor
     pace = f"keeps up, {100 * busy:.1f} % busy" if busy < 1 else "[bold red]too slow[/bold red]"
     lost = {

@@ -1,6 +1,7 @@
 """`streamtwl train`: from labelled clips to a reasoner's file."""
 
 import hashlib
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -260,7 +261,7 @@ def lesson_readings(
 def reader_card(kept: Trained, task: Task, recipe: Recipe, common: dict[str, Any]) -> Card:
     """Return the card of a reader."""
     return Card(
-        about=f"{Path(recipe.body).name} reads the {'soft' if recipe.soft else 'sampled'} trace"
+        about=f"{_body(recipe)} reads the {'soft' if recipe.soft else 'sampled'} trace"
         + (f", beside {task.about}" if recipe.residual else ""),
         kind="gpt2",
         labels=task.labels,
@@ -268,7 +269,7 @@ def reader_card(kept: Trained, task: Task, recipe: Recipe, common: dict[str, Any
         on=kept.on,
         off=kept.off,
         trace=TraceCard(
-            body=Path(recipe.body).name,
+            body=_body(recipe),
             trained="embedding" if recipe.trained == "embedding" else "all",
             soft=recipe.soft,
             samples=(0, 0) if recipe.soft else (reading.SAMPLES[0], reading.SAMPLES[-1]),
@@ -291,13 +292,18 @@ def _figures(kept: Trained | baselines.Chosen, more: Mapping[str, float]) -> dic
     }
 
 
+def _body(recipe: Recipe) -> str:
+    """Return what a body is called: a Hugging Face id whole, of a file or folder the last part."""
+    return Path(recipe.body).name if Path(recipe.body).exists() else recipe.body
+
+
 def _said(recipe: Recipe) -> str:
     """Return the options that ask for a recipe."""
     if recipe.body == NO_BODY:
         kind = f" --body {NO_BODY}"
     else:
         trace = "soft" if recipe.soft else "sampled"
-        kind = f" --body {Path(recipe.body).name} --train {recipe.trained} --trace {trace}"
+        kind = f" --body {shlex.quote(_body(recipe))} --train {recipe.trained} --trace {trace}"
         kind += f"{'' if recipe.residual else ' --no-residual'} --epochs {recipe.epochs}"
         kind += " --rows random" if recipe.rows == "random" else ""
         kind += " --open" if recipe.open else ""

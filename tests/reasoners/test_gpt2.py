@@ -272,20 +272,42 @@ def test_refining_to_the_end_is_as_thinking_at_once(sampled, monkeypatch):
         np.testing.assert_allclose(all_of(decisions[-1]), all_of(whole), atol=1e-5)
 
 
-def test_a_trace_that_missed_a_patch_is_silent_until_it_knows_enough(sampled, monkeypatch):
+@pytest.mark.parametrize("missed", [range(5, 6), range(3, 39)])
+def test_traces_that_missed_patches_read_the_newest_half_of_them(sampled, monkeypatch, missed):
     monkeypatch.setattr("streamtwl.reasoners.gpt2.SETTLED", np.inf)
     reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8, horizon_s=10), 0.48)
     posteriors, drawn = sounds(40, 0, traces=8)
-    said = []
-    for t in range(40):
-        reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+    half, after = reasoner.capacity // 2, missed.stop
+    for t in range(after + 1):
+        [decision] = reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
         assert reasoner.refine(-np.inf) is None  # too late
-        if t != 5:
-            said.append(reasoner.refine(np.inf)[0].traces)
-    half = reasoner.capacity // 2
-    assert said[:5] == [8] * 5
-    assert said[5 : 5 + half] == [4] * half
-    assert said[5 + half :] == [8] * (34 - half)
+        if t not in missed:
+            [decision] = reasoner.refine(np.inf)
+            assert decision.traces == 8
+    expected = []
+    for m, trace in enumerate(reasoner._streams[0].traces):
+        age = trace.reader.age
+        if m >= 4:
+            assert age == min(half, after + 1)
+        own = posteriors, drawn[:, m : m + 1]
+        expected.append(scratch(sampled, *own, after + 1 - age, after + 1)[-1])
+    np.testing.assert_allclose(all_of(decision), np.mean(expected, axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gemma", "soft"])  # without a residual path, which has its own
+def test_a_gap_begins_a_trace_anew(kind, request):
+    file = request.getfixturevalue(kind).file
+    reasoner, other = (Gpt2(file, TraceSettings(samples=4), 0.48) for _ in range(2))
+    posteriors, drawn = sounds(10, 0)
+    for t in range(9):
+        reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+    last = drawn[9, None], posteriors[9, None]
+    [fresh] = other.step([0], [15600], *last)
+    [after] = reasoner.step([0], [15600 + HOP * 8 + 16_000 * 3600], *last)
+    np.testing.assert_allclose(all_of(after), all_of(fresh), atol=1e-6)
+    assert after.samples == fresh.samples
+    [second] = reasoner.step([0], [15600 + HOP * 9 + 16_000 * 3600], *last)
+    assert np.abs(all_of(second) - all_of(fresh)).max() > 1e-3  # it remembers again
 
 
 OUT_OF_REACH = 1.5  # of any score

@@ -57,6 +57,10 @@ def short(monkeypatch):
     [
         (Recipe(body="none", seed=1), "--body none"),
         (Recipe(epochs=3, seed=1), "--body tiny --train all --trace soft --epochs 3"),
+        (
+            Recipe(epochs=2, seed=1, soft=False, residual=False, trained="embedding"),
+            "--body tiny --train embedding --trace sampled --no-residual --epochs 2",
+        ),
     ],
 )
 def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(
@@ -87,6 +91,38 @@ def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(
     )
     assert done.returncode == 0, done.stderr
     assert '"label":"beep"' in done.stdout.replace(" ", "")
+
+
+@pytest.mark.timeout(300)
+def test_a_training_stopped_in_either_stage_goes_on_to_the_same_file(material, tmp_path, short):
+    recipe = Recipe(epochs=2, seed=1)
+    stops = [training.CHECKING, training.FINAL]
+
+    def stop(what: str, done: int, total: int) -> None:
+        if stops and what == stops[0] and done > 0.6 * total:
+            raise KeyboardInterrupt(stops.pop(0))
+
+    given = material / "sounds", material / "corpus"
+    whole, stopped = (tmp_path / name / "tones.onnx" for name in ("whole", "stopped"))
+    whole.parent.mkdir()
+    stopped.parent.mkdir()
+    training.train(*given, whole, [4], recipe, lambda *_: None)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            training.train(*given, stopped, [4], recipe, stop)
+        assert not stopped.exists()
+    training.train(*given, stopped, [4], recipe, stop)
+    assert stopped.read_bytes() == whole.read_bytes()
+    assert list(stopped.parent.iterdir()) == [stopped]
+
+
+@pytest.mark.parametrize("body", ["openai-community/gpt2", "a folder"])
+def test_a_body_is_called_by_what_finds_it_elsewhere(tmp_path, body):
+    local = tmp_path / "a folder"
+    local.mkdir()
+    recipe = Recipe(body=str(local) if body == "a folder" else body)
+    quoted = "'a folder'" if body == "a folder" else body
+    assert f"--body {quoted} --train" in training._said(recipe)
 
 
 @pytest.mark.parametrize("name", ["Tones.onnx", "tones.bin"])
