@@ -15,8 +15,11 @@ Judged by in-force F1 on fold 4's scenes at SNR, with the threshold at which the
 starts a minute in them, for each reading alike. Draws share no trace but at M = 16, where each is
 all of twenty but its own four, so that the spread over draws is understated there. CPU is that of
 the product's own reasoner with the readers of training seed 1, one stream, every trace read; it is
-measured last, with nothing beside it. OUT/more_samples.json, .md and .png hold the result; readers
-that OUT holds are not trained again, nor judged. About an hour on two cores.
+measured last, with nothing beside it. Thinking as long as the decision is open is compared with
+thinking always, by the shipped esc10-paper at its own thresholds.
+
+OUT/more_samples.json, .md and .png hold the result; readers that OUT holds are not trained again,
+nor judged. About an hour on two cores.
 """
 
 import argparse
@@ -24,6 +27,7 @@ import itertools
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +40,10 @@ from rich.progress import Progress
 
 import streamtwl
 from streamtwl.errors import StreamtwlError
-from streamtwl.evaluation import baselines, datasets
+from streamtwl.evaluation import baselines, datasets, timeline
 from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.pipeline import make_reasoner
+from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.training import lessons, reader, reading
 from streamtwl.training import train as training
 from streamtwl.training.reader import Reader
@@ -52,6 +57,12 @@ EPOCHS = 4
 HORIZON = 30  # patches: what the context holds at the highest K
 SNR_DB = 10
 SOFT, SAMPLED = "soft", "sampled"
+PAPER = "esc10-paper"
+THINKING: dict[str, dict[str, Any]] = {
+    "one trace": {"traces": 1},
+    "16 traces, always": {"traces": 16, "think": "fixed"},
+    "16 traces, while the decision is open": {"traces": 16, "think": "anytime"},
+}
 
 
 def main() -> None:
@@ -78,8 +89,9 @@ def main() -> None:
     found: dict[str, Any] = {SOFT: [], SAMPLED: []}
     for kind, seed in each:
         found[kind].append(judged(asked, kind, seed))
-    posteriors = Heard(asked.trial, Scorer(threads=1), FOLD, (SNR_DB,)).posteriors
-    found["cpu_ms"] = costs(asked.out, posteriors[:1])
+    heard = Heard(asked.trial, Scorer(threads=1), FOLD, (SNR_DB,))
+    found["cpu_ms"] = costs(asked.out, heard.posteriors[:1])
+    found["thinking"] = thinking(heard)
     (asked.out / "more_samples.json").write_text(json.dumps(found) + "\n")
     (asked.out / "more_samples.md").write_text(markdown(found))
     plot(found, asked.out / "more_samples.png")
@@ -182,6 +194,30 @@ def costs(out: Path, posteriors: np.ndarray) -> dict[str, float]:
     return found
 
 
+def thinking(heard: Heard) -> dict[str, dict]:
+    """Return what the shipped reader of samples tells, and CPU milliseconds a patch, by THINKING.
+
+    Each stream on its own, as a listener with one source has it, and with all the time it wants.
+    """
+    found = {}
+    for name, trace in THINKING.items():
+        asked = settings(PAPER, samples=max(SAMPLES), **trace)
+        reasoner = make_reasoner(asked)
+        assert isinstance(reasoner, Gpt2) and reasoner.labels == heard.labels
+        each = []
+        for one in heard.posteriors:
+            each.append(read(reasoner, one[None], asked.trace))
+            reasoner.forget(0)
+        told = np.concatenate([scores for scores, _ in each])[:, :, 0]
+        scenes = heard.scenes(told, heard.labels, reasoner.card.on, reasoner.card.off)
+        counts = np.array([timeline.agreement(scene) for scene in scenes])
+        found[name] = {
+            "f1": asdict(timeline.bootstrap(counts, timeline.f1, heard.groups)),
+            "cpu_ms": float(np.mean([cpu_ms for _, cpu_ms in each])),
+        }
+    return found
+
+
 def markdown(found: dict[str, Any]) -> str:
     """Return the table."""
     lines = [
@@ -206,6 +242,16 @@ def markdown(found: dict[str, Any]) -> str:
         f"| soft trace | {soft.mean():.3f} ({deviation(soft):.3f}), "
         f"{found['cpu_ms'][SOFT]:.1f} ms |{' |' * (len(TRACES) - 1)}"
     )
+    lines += [
+        "",
+        f"### Thinking on: {PAPER} at K = {max(SAMPLES)} and its own thresholds, the same scenes",
+        "",
+        "| traces | in-force F1 | CPU a patch |",
+        "| --- | --- | --- |",
+    ]
+    for name, one in found["thinking"].items():
+        f1 = f"{one['f1']['mean']:.3f} ({one['f1']['low']:.3f} to {one['f1']['high']:.3f})"
+        lines.append(f"| {name} | {f1} | {one['cpu_ms']:.1f} ms |")
     return "\n".join(lines) + "\n"
 
 

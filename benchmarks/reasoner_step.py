@@ -86,15 +86,8 @@ def main() -> None:
                         found = {"runs": runs}
                         table = stepwise(runs, f"{name}, K = {samples}, M = {traces}")
                     kind = "hours" if asked.hours else "steps"
-                    figures[f"{name} {kind} K={samples} M={traces}"] = found
+                    figures[f"{name} {kind} K={samples} M={traces}"] = found | machine()
                     console.print(table)
-    figures["machine"] = {
-        "cores": os.cpu_count(),
-        "processor": processor(),
-        "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
-        "threads": 1,
-    }
     asked.json.write_text(json.dumps(figures, indent=1) + "\n")
     console.print(f"written to {asked.json}")
 
@@ -221,6 +214,17 @@ def summary(values: np.ndarray) -> dict[str, float]:
 def memory_mb() -> float:
     """Return this process's resident memory, of 10^6 bytes."""
     return round(psutil.Process().memory_info().rss / 1e6, 1)
+
+
+def machine() -> dict:
+    """Return what it was measured on."""
+    return {
+        "cores": os.cpu_count(),
+        "processor": processor(),
+        "python": platform.python_version(),
+        "onnxruntime": onnxruntime.__version__,
+        "threads": 1,
+    }
 
 
 def processor() -> str:
