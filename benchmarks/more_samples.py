@@ -203,7 +203,7 @@ def thinking(heard: Heard) -> dict[str, dict]:
     for name, trace in THINKING.items():
         asked = settings(PAPER, samples=max(SAMPLES), **trace)
         reasoner = make_reasoner(asked)
-        assert isinstance(reasoner, Gpt2) and reasoner.labels == heard.labels
+        assert isinstance(reasoner, Gpt2)
         each = []
         for one in heard.posteriors:
             each.append(read(reasoner, one[None], asked.trace))
