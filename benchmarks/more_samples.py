@@ -39,6 +39,7 @@ from matplotlib.figure import Figure
 from rich.progress import Progress
 
 import streamtwl
+from streamtwl.config import TraceSettings
 from streamtwl.errors import StreamtwlError
 from streamtwl.evaluation import baselines, datasets, timeline
 from streamtwl.evaluation.posteriors import Scorer
@@ -187,7 +188,10 @@ def costs(out: Path, posteriors: np.ndarray) -> dict[str, float]:
     for samples, traces in [(0, 1), *itertools.product(SAMPLES, TRACES)]:
         file = out / f"{SAMPLED if samples else SOFT}-1.onnx"
         asked = settings(
-            str(file), samples=max(1, samples), traces=traces, horizon_s=HORIZON * 0.48
+            str(file),
+            samples=samples or TraceSettings().samples,
+            traces=traces,
+            horizon_s=HORIZON * 0.48,
         )
         _, cpu_ms = read(make_reasoner(asked), posteriors, asked.trace)
         found[f"{samples}x{traces}" if samples else SOFT] = cpu_ms
