@@ -26,11 +26,15 @@ class Reasoner(Protocol):
 
     kind: str
     labels: list[str]
-    refining_s: float  # that a refinement takes, as lately measured
 
     @property
     def settled(self) -> bool:
         """Whether `refine` has nothing to add to the decisions on the newest patches."""
+        ...
+
+    @property
+    def refining_s(self) -> float:
+        """Seconds that a refinement would take, as lately measured."""
         ...
 
     def step(

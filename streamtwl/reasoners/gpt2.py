@@ -14,12 +14,14 @@ A row is full after `capacity` patches. A re-base without a pause: when a row ha
 before it, a second one begins beside it and reads the same patches; when the first is full, the
 second has read its newest half, and takes over. So the prefix is read patch by patch while it
 comes, and no step is longer than two rows a trace. Lives of different traces end at different
-moments. A trace that missed a patch, because the others were sure, is re-based on its newest half
-when it is needed. A gap in the stream begins every trace anew.
+moments. A trace that missed patches, because the others were sure, reads them when it is needed; if
+they are too many, it is re-based on the newest half. A gap in the stream begins every trace anew.
 """
 
+import itertools
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,7 +42,7 @@ OUTPUTS = ["scores", "new_state"]
 PAST, PRESENT = "past_key_values", "present"  # and one of cache_names
 GROUP = 4  # traces that advance together
 SETTLED = 2.0  # standard errors between a label's mean score and a threshold
-FORGET = 0.9  # of the longest time that a group of traces took, with each group
+FORGET = 0.9  # of the longest time that a read took, with each read
 
 
 @dataclass(slots=True)
@@ -56,8 +58,9 @@ class _Row:
 class _Trace:
     """A trace and who reads it: one that decides, and from half its life on a second one."""
 
-    reader: _Row | None  # None: it has missed a patch
+    reader: _Row
     successor: _Row | None = None
+    missed: int = 0  # patches before the newest that it has not read yet
 
 
 @dataclass(slots=True)
@@ -138,7 +141,7 @@ class Gpt2:
         self._outputs = [*OUTPUTS, *cache_names(PRESENT, self._layers)]
         self._streams: dict[int, _Stream] = {}
         self._patch: _Patch | None = None
-        self.refining_s = 0.0
+        self._read_s = 0.0  # that a read takes, as lately measured
 
     def step(
         self,
@@ -166,13 +169,22 @@ class Gpt2:
 
     def refine(self, deadline: float) -> list[Decision] | None:
         """Let the next group of traces read the patch; None when settled, or it is too late."""
-        patch, began = self._patch, time.monotonic()
-        if patch is None or self.settled or began + self.refining_s >= deadline:
+        patch = self._patch
+        if patch is None or self.settled or time.monotonic() + self.refining_s >= deadline:
             return None
         patch.refinement += 1
-        decisions = self._advance(patch)
-        self.refining_s = max(FORGET * self.refining_s, time.monotonic() - began)
-        return decisions
+        return self._advance(patch)
+
+    @property
+    def refining_s(self) -> float:
+        """Seconds that the next group will take: of this patch, and of those that it missed."""
+        patch = self._patch
+        if patch is None:
+            return 0.0
+        missed = [
+            max(stream.traces[m].missed for m in self._next(patch)) for stream in patch.streams
+        ]
+        return (1 + sum(missed)) * self._read_s
 
     @property
     def settled(self) -> bool:
@@ -205,13 +217,16 @@ class Gpt2:
         return _Row(cache, full_at)
 
     def _retire(self) -> None:
-        """Forget what traces that missed the last patch had read."""
+        """Count what traces missed; one that missed all that is kept will begin anew."""
         patch = self._patch
         if patch is None:
             return
         for stream in patch.streams:
-            for trace in stream.traces[patch.thought :]:
-                trace.reader = trace.successor = None
+            for m, trace in enumerate(stream.traces[patch.thought :], patch.thought):
+                trace.missed += 1
+                if trace.missed >= len(stream.recent):
+                    trace.missed = len(stream.recent) - 1
+                    trace.reader, trace.successor = self._row(self._life(m)), None
 
     def _tokens(self, samples: np.ndarray, posteriors: np.ndarray) -> np.ndarray:
         """Return int64[S, M, T, 2]: the samples, and the boundary with the total score's bin."""
@@ -221,45 +236,52 @@ class Gpt2:
         drawn = samples[:, : self._traces, : self._samples]
         return np.concatenate((drawn, boundary), axis=2).astype(np.int64)
 
+    def _next(self, patch: _Patch) -> range:
+        """Return the traces of the group that is next."""
+        last = self._traces - 1
+        return range(min(patch.thought, last), min(patch.thought + self._group, self._traces))
+
     def _advance(self, patch: _Patch) -> list[Decision]:
         """Let one group of traces read the patch; decide by all that have."""
-        group = range(patch.thought, min(patch.thought + self._group, self._traces))
-        rows: list[tuple[int, int, _Row]] = []  # stream's index, trace's, who reads it
-        for s, stream in enumerate(patch.streams):
-            behind = [m for m in group if stream.traces[m].reader is None]
-            for m in behind:
-                stream.traces[m].reader = self._row(self._life(m))
-            again = [(0, m, row) for m in behind if (row := stream.traces[m].reader) is not None]
-            for heard in [*stream.recent][:-1] if again else []:
-                self._read(again, [heard])
+        group = self._next(patch)
+        for stream in patch.streams:
+            for ago in range(max(stream.traces[m].missed for m in group), 0, -1):
+                late = [m for m in group if stream.traces[m].missed >= ago]
+                self._read([stream], late, [stream.recent[-1 - ago]])
             for m in group:
-                trace = stream.traces[m]
-                self._renew(trace)
-                rows += [(s, m, row) for row in (trace.reader, trace.successor) if row is not None]
-        scores, states = self._read(rows, [stream.recent[-1] for stream in patch.streams])
-        for (s, m, row), score, state in zip(rows, scores, states, strict=True):
+                stream.traces[m].missed = 0
+        read = self._read(patch.streams, group, [stream.recent[-1] for stream in patch.streams])
+        for s, m, row, scores, state in read:
             stream = patch.streams[s]
             stream.state = state
             if row is stream.traces[m].reader:
-                patch.scores[s].append(score)
+                patch.scores[s].append(scores)
         patch.thought = group.stop
         return [self._decide(patch, s) for s in range(len(patch.streams))]
 
     def _renew(self, trace: _Trace) -> None:
         """Begin a successor, or let it take over, where it is time."""
         reader, half = trace.reader, self.capacity // 2
-        assert reader is not None
         if reader.age >= reader.full_at:
-            trace.reader, trace.successor = trace.successor, None
-            reader = trace.reader
-            assert reader is not None  # it began half a life ago
+            assert trace.successor is not None  # it began half a life ago
+            reader = trace.reader = trace.successor
+            trace.successor = None
         if trace.successor is None and reader.age >= reader.full_at - half:
             trace.successor = self._row(self.capacity)
 
     def _read(
-        self, rows: list[tuple[int, int, _Row]], heard: list[_Heard]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Let R rows read a patch each, that of their stream; return their scores and states."""
+        self, streams: list[_Stream], traces: Iterable[int], heard: list[_Heard]
+    ) -> list[tuple[int, int, _Row, np.ndarray, np.ndarray]]:
+        """Let traces of S streams read a patch each, in one call.
+
+        Returns (stream's index, trace, row, its scores, the residual path's state) of R rows.
+        """
+        began = time.monotonic()
+        rows: list[tuple[int, int, _Row]] = []
+        for (s, stream), m in itertools.product(enumerate(streams), traces):
+            trace = stream.traces[m]
+            self._renew(trace)
+            rows += [(s, m, row) for row in (trace.reader, trace.successor) if row is not None]
         n_tokens = self._samples + 1
         of_rows = [heard[s] for s, _, _ in rows]
         lengths = np.array([row.age * n_tokens for _, _, row in rows])
@@ -280,14 +302,15 @@ class Gpt2:
             for cached, added in zip(row.cache, new, strict=True):
                 cached[:, row.age * n_tokens : (row.age + 1) * n_tokens] = added[i]
             row.age += 1
-        return scores, states
+        self._read_s = max(FORGET * self._read_s, time.monotonic() - began)
+        return [(*row, scores[i], states[i]) for i, row in enumerate(rows)]
 
     def _decide(self, patch: _Patch, s: int) -> Decision:
         scores = np.mean(patch.scores[s], axis=0)
         readers = [t.reader for t in patch.streams[s].traces[: patch.thought]]
         return replace(
             decide(self._naming, scores[0], scores[1:]),
-            samples=self._samples * sum(row.age for row in readers if row is not None),
+            samples=self._samples * sum(row.age for row in readers),
             traces=len(patch.scores[s]),
             refinement=patch.refinement,
         )

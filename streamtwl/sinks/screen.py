@@ -1,8 +1,12 @@
 """The thread that shows: standard output may block, and nothing else is to block with it."""
 
+import contextlib
 import logging
+import select
 import signal
+import sys
 import threading
+import time
 
 from streamtwl.session import Sink
 from streamtwl.sinks.lines import silence_stdout
@@ -26,19 +30,24 @@ class Screen:
         self._over.set()
         self._thread.join(GRACE_S)
         if self._thread.is_alive():
-            _log.warning("standard output is not read: the last messages were not shown")
             silence_stdout()
             self._interrupt()
-            self._thread.join(GRACE_S)
+            if select.select([], [sys.stderr], [], 0)[1]:  # else it is stuck with the same reader
+                _log.warning("standard output is not read: the last messages were not shown")
 
     def _interrupt(self) -> None:
         """End a write that is under way, so that Python begins it again (PEP 475), into nothing.
 
         The interpreter cannot end while another thread is in a write: it wants the buffer's lock.
         """
-        signal.signal(signal.SIGUSR1, lambda *_: None)
-        assert self._thread.ident is not None
-        signal.pthread_kill(self._thread.ident, signal.SIGUSR1)
+        before = signal.signal(signal.SIGUSR1, lambda *_: None)
+        until = time.monotonic() + GRACE_S
+        while self._thread.is_alive() and time.monotonic() < until:
+            assert self._thread.ident is not None
+            with contextlib.suppress(ProcessLookupError):
+                signal.pthread_kill(self._thread.ident, signal.SIGUSR1)
+            self._thread.join(0.1)
+        signal.signal(signal.SIGUSR1, before)
 
     def _run(self) -> None:
         try:

@@ -97,8 +97,9 @@ def train(
         "data": name,
         "folds": sorted({clip.fold for clip in clips}),
         "command": (f"{before} && " if before else "")
-        + f"streamtwl train {name} --corpus CORPUS -o {out.name}{left_out}{_said(recipe)}"
-        + (f" --names {names.name}" if names else ""),
+        + f"streamtwl train {shlex.quote(name)} --corpus CORPUS -o {out.name}{left_out}"
+        + _said(recipe)
+        + (f" --names {shlex.quote(names.name)}" if names else ""),
         "version": streamtwl.__version__,
     }
     task: Task
@@ -294,7 +295,7 @@ def _figures(kept: Trained | baselines.Chosen, more: Mapping[str, float]) -> dic
 
 def _body(recipe: Recipe) -> str:
     """Return what a body is called: a Hugging Face id whole, of a file or folder the last part."""
-    return Path(recipe.body).name if Path(recipe.body).exists() else recipe.body
+    return Path(recipe.body).resolve().name if Path(recipe.body).exists() else recipe.body
 
 
 def _said(recipe: Recipe) -> str:

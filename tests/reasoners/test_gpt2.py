@@ -273,7 +273,7 @@ def test_refining_to_the_end_is_as_thinking_at_once(sampled, monkeypatch):
 
 
 @pytest.mark.parametrize("missed", [range(5, 6), range(3, 39)])
-def test_traces_that_missed_patches_read_the_newest_half_of_them(sampled, monkeypatch, missed):
+def test_traces_that_missed_patches_read_them_when_they_are_needed(sampled, monkeypatch, missed):
     monkeypatch.setattr("streamtwl.reasoners.gpt2.SETTLED", np.inf)
     reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8, horizon_s=10), 0.48)
     posteriors, drawn = sounds(40, 0, traces=8)
@@ -288,10 +288,33 @@ def test_traces_that_missed_patches_read_the_newest_half_of_them(sampled, monkey
     for m, trace in enumerate(reasoner._streams[0].traces):
         age = trace.reader.age
         if m >= 4:
-            assert age == min(half, after + 1)
+            assert age == (half if len(missed) > half else after + 1)
         own = posteriors, drawn[:, m : m + 1]
         expected.append(scratch(sampled, *own, after + 1 - age, after + 1)[-1])
     np.testing.assert_allclose(all_of(decision), np.mean(expected, axis=0), atol=1e-5)
+    for t in range(after + 1, after + 1 + reasoner.capacity):  # they go on as if they knew it all
+        reasoner.step([0], [15600 + HOP * t], drawn[t % 40, None], posteriors[t % 40, None])
+        reasoner.refine(np.inf)
+        ages = [trace.reader.age for trace in reasoner._streams[0].traces]
+        assert min(ages) >= min(half, t + 1)
+
+
+def test_a_slow_read_does_not_end_thinking_on_for_good(sampled, monkeypatch):
+    monkeypatch.setattr("streamtwl.reasoners.gpt2.SETTLED", np.inf)
+    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8), 0.48)
+    posteriors, drawn = sounds(40, 0, traces=8)
+    thought = []
+    for t in range(40):
+        reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+        if t == 1:
+            reasoner._read_s = 100.0  # seconds: the machine was asleep
+        assert reasoner.refining_s >= reasoner._read_s
+        thought.append(reasoner._read_s)
+        reasoner.refine(-np.inf)
+    assert thought[1] == 100.0
+    assert thought[-1] < 100 * 0.9**30
+    assert reasoner._streams[0].traces[7].missed  # what it has to read first
+    assert reasoner.refining_s > 2 * reasoner._read_s
 
 
 @pytest.mark.parametrize("kind", ["gemma", "soft"])  # without a residual path, which has its own
