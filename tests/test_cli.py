@@ -616,11 +616,16 @@ def test_the_package_itself_imports_next_to_nothing():
     assert ended.stdout.split() == ["False", "False"]
 
 
-@pytest.mark.parametrize("queue", [100, 10_000])  # the worker is held back; and it is not
-def test_a_signal_ends_it_though_its_reader_is_stuck(start_cli, wav, queue):
+@pytest.mark.parametrize(
+    ("queue", "errors"),
+    [(100, subprocess.PIPE), (10_000, subprocess.PIPE), (100, subprocess.STDOUT)],
+    ids=["worker held back", "worker done", "2>&1"],
+)
+def test_a_signal_ends_it_though_its_reader_is_stuck(start_cli, wav, queue, errors):
     long = wav("long.wav", np.zeros(16_000 * 600))
     prelude = f"from streamtwl.sinks import lines; lines.QUEUE = {queue}"
-    process = start_cli("listen", "--file", long, "--fast", "--json", *BIND, prelude=prelude)
+    listen = ("listen", "--file", long, "--fast", "--json", *BIND)
+    process = start_cli(*listen, prelude=prelude, stderr=errors)
     process.stdout.readline()
     worked_s, before_s = psutil.Process(process.pid).cpu_times().user, -1.0
     while worked_s != before_s:  # until everything is full
@@ -628,6 +633,19 @@ def test_a_signal_ends_it_though_its_reader_is_stuck(start_cli, wav, queue):
         worked_s, before_s = psutil.Process(process.pid).cpu_times().user, worked_s
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_signal_ends_it_though_its_terminal_is_stuck(start_cli, wav):
+    long = wav("long.wav", np.zeros(16_000 * 600))
+    ours, terminal = os.openpty()
+    try:
+        process = start_cli("listen", "--file", long, *BIND, stdout=terminal)
+        time.sleep(8)  # in which it has drawn more than a terminal takes that nobody reads
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        os.close(terminal)
+        os.close(ours)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
