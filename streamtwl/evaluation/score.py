@@ -71,9 +71,12 @@ def dated(played: Sequence[Played], reader: Sequence[Played]) -> dict:
 def matched(a: Sequence[Played], b: Sequence[Played]) -> dict:
     """Return A's in-force F1 against B's, by SNR and in "all", at matched false starts.
 
-    Each has the lowest threshold with no more than STARTS_PER_MINUTE in all scenes together.
+    Each has the lowest threshold with no more than STARTS_PER_MINUTE in all scenes together; empty
+    where one of them has none.
     """
     a, b = at_threshold(a), at_threshold(b)
+    if not a or not b:
+        return {}
     assert [each.scene.name for each in a] == [each.scene.name for each in b]
     result = {}
     levels = sorted({each.snr_db for each in a}, reverse=True)
@@ -86,18 +89,18 @@ def matched(a: Sequence[Played], b: Sequence[Played]) -> dict:
 
 
 def at_threshold(played: Sequence[Played]) -> list[Played]:
-    """Return scenes told again with the lowest of FINE_ONS that leads to few enough starts."""
+    """Return scenes told again with the lowest of FINE_ONS with few enough starts, or none.
+
+    From the highest down to the first with too many: telling everything all the time has few, too.
+    """
     minutes = sum(each.scene.duration_s for each in played) / 60
     chosen: list[Played] = []
-    low, high = 0, len(FINE_ONS) - 1  # by halves: more false starts the lower the threshold
-    while low <= high:
-        middle = (low + high) // 2
-        scenes = [replace(each, scene=_retracked(each, FINE_ONS[middle])) for each in played]
-        if sum(timeline.false_starts(each.scene) for each in scenes) <= STARTS_PER_MINUTE * minutes:
-            chosen, high = scenes, middle - 1
-        else:
-            low = middle + 1
-    return chosen or scenes
+    for on in sorted(FINE_ONS, reverse=True):
+        scenes = [replace(each, scene=_retracked(each, on)) for each in played]
+        if sum(timeline.false_starts(each.scene) for each in scenes) > STARTS_PER_MINUTE * minutes:
+            break
+        chosen = scenes
+    return chosen
 
 
 def compare(a: Sequence[Played], b: Sequence[Played]) -> dict:
@@ -321,7 +324,8 @@ def _matched_table(results: dict) -> list[str]:
     ]
     for reader, against in found.items():
         for method, each in against.items():
-            cells = " | ".join(_interval(each[name], "+") for name in columns)
+            said = [_interval(each[name], "+") if each else "not reached" for name in columns]
+            cells = " | ".join(said)
             lines.append(f"| {reader} | {method} | {cells} |")
     return [*lines, ""]
 

@@ -224,9 +224,11 @@ class Gpt2:
         for stream in patch.streams:
             for m, trace in enumerate(stream.traces[patch.thought :], patch.thought):
                 trace.missed += 1
-                if trace.missed >= len(stream.recent):
-                    trace.missed = len(stream.recent) - 1
-                    trace.reader, trace.successor = self._row(self._life(m)), None
+                most = min(len(stream.recent), self.capacity // 2 - 1)  # kept beside the next one
+                if trace.missed > most:
+                    trace.missed = most
+                    if trace.reader.age:
+                        trace.reader, trace.successor = self._row(self._life(m)), None
 
     def _tokens(self, samples: np.ndarray, posteriors: np.ndarray) -> np.ndarray:
         """Return int64[S, M, T, 2]: the samples, and the boundary with the total score's bin."""

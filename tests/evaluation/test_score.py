@@ -78,6 +78,33 @@ def methods() -> dict[str, dict]:
     }
 
 
+def test_events_dated_back_are_right_at_a_lag_and_the_same_in_force():
+    """Of a method that is a second late, and says that sounds began when it tells of them."""
+    late = scene(np.roll(PERFECT, 2, axis=0))
+    back = timeline.dated_back(late, 1.0)
+    assert timeline.agreement(back, 0.0) == timeline.agreement(late, 0.0)
+    assert timeline.f1(timeline.agreement(late, 1.0)) == pytest.approx(0.75)
+    assert timeline.f1(timeline.agreement(back, 1.0)) == 1
+    found = score.dated(played(late), played(back))["20"]
+    assert found["f1"]["mean"] == pytest.approx(0.75)
+    assert found["reader"]["mean"] == pytest.approx(0.25)
+
+
+def test_methods_are_matched_where_each_has_few_false_starts():
+    """One is as sure of three false starts a minute as 0.6, the other of what is right as 0.8."""
+    hasty = scene(np.maximum(PERFECT, 0.6 * SPURIOUS))
+    faint = scene(0.8 * PERFECT)
+    chosen = score.at_threshold(played(hasty))
+    assert [timeline.false_starts(each.scene) for each in chosen] == [0]
+    found = score.matched(played(hasty), played(faint))
+    assert list(found) == ["20", "all"]
+    assert found["all"]["mean"] == pytest.approx(0)
+    against_nothing = score.matched(played(hasty), played(scene(EMPTY)))
+    assert against_nothing["all"]["mean"] > 0.9
+    everything = scene(np.tile([[1.0, 1.0], [0.0, 0.0]], (len(TIMES_S) // 2, 1)))
+    assert score.matched(played(hasty), played(everything)) == {}
+
+
 # score
 
 
