@@ -58,6 +58,13 @@ Reasoner = Annotated[
         show_default=False,
     ),
 ]
+Channel = Annotated[
+    str,
+    typer.Option(
+        help="Which channel of a source to use: mix (all; the louder one where they cancel one "
+        "another out), left, right, or a number from 1 on."
+    ),
+]
 LogLevel = Annotated[
     commands.LogLevel, typer.Option(help="What is logged to standard error.", case_sensitive=False)
 ]
@@ -105,10 +112,17 @@ def listen(
     ] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option(help="A sound file, played at the pace of real time. Repeat it for several."),
+        typer.Option(
+            help="A sound file or a film, or - for standard input, played at the pace of real time."
+            " Repeat it for several."
+        ),
     ] = None,
     stdin: Annotated[
-        bool, typer.Option("--stdin", help="Raw samples from standard input.")
+        bool,
+        typer.Option(
+            "--stdin",
+            help="Raw samples, or WAV, from standard input. (Other kinds of sound: --file -)",
+        ),
     ] = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="A 20-second scene that streamtwl synthesises.")
@@ -117,12 +131,16 @@ def listen(
         bool, typer.Option("--fast", help="Files as fast as the machine can, not in real time.")
     ] = False,
     format: Annotated[
-        commands.Encoding, typer.Option(help="Of --stdin: interleaved little-endian samples.")
+        commands.Encoding,
+        typer.Option(help="Of --stdin without a WAV header: interleaved little-endian samples."),
     ] = commands.Encoding.s16le,
     rate: Annotated[
-        int, typer.Option(help="Of --stdin: sample rate in Hz.", min=8_000, max=192_000)
+        int, typer.Option(help="Of --stdin without a WAV header: in Hz.", min=4_000, max=768_000)
     ] = 16_000,
-    channels: Annotated[int, typer.Option(help="Of --stdin: channels.", min=1, max=64)] = 1,
+    channels: Annotated[
+        int, typer.Option(help="Of --stdin without a WAV header.", min=1, max=64)
+    ] = 1,
+    channel: Channel = "mix",
     name: Annotated[
         list[str] | None,
         typer.Option(
@@ -238,7 +256,16 @@ def listen(
     """
     commands.listen(
         commands.SourceOptions(
-            device or [], file or [], stdin, demo, fast, format.value, rate, channels, name or []
+            device or [],
+            file or [],
+            stdin,
+            demo,
+            fast,
+            format.value,
+            rate,
+            channels,
+            commands.channel_number(channel),
+            name or [],
         ),
         commands.pipeline_settings(
             pipeline,

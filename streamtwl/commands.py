@@ -25,9 +25,10 @@ from rich.progress import (
 from rich.table import Table
 
 from streamtwl import config
-from streamtwl.audio.asked import SourceOptions, make_sources
+from streamtwl.audio.asked import SourceOptions, channel_number, make_sources
 from streamtwl.audio.intake import Intake
 from streamtwl.audio.microphone import list_inputs
+from streamtwl.audio.pcm import SAMPLE_BYTES
 from streamtwl.config import Settings
 from streamtwl.errors import DeviceError, ModelError, UsageError
 from streamtwl.models import registry
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from streamtwl.sinks.screen import Screen
 
 LogLevel = StrEnum("LogLevel", ["debug", "info", "warning", "error"])
-Encoding = StrEnum("Encoding", ["s16le", "f32le"])
+Encoding = StrEnum("Encoding", list(SAMPLE_BYTES))
 Kind = StrEnum("Kind", ["hello", "patch", "label", "event", "status"])
 Think = StrEnum("Think", ["off", "fixed", "anytime"])
 Weights = StrEnum("Weights", ["all", "embedding"])

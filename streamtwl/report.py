@@ -131,7 +131,7 @@ class Reporter:
         """
         source, number = stream.source, stream.number
         over = source.state == "ended" and self._ended[number]  # and its tail has been told
-        state = "listening" if source.state == "ended" and not over else source.state
+        state = "listening" if source.state == "ended" and not over else stream.state
         status = self._seal(
             Status,
             number,
@@ -149,7 +149,8 @@ class Reporter:
             capture_delay_ms=stream.capture_delay_ms,
             resampling_delay_ms=stream.resampling_delay_ms,
             last_seq={},
-            error=stuck or (str(stream.error) if stream.error else source.error),
+            error=stuck
+            or (str(stream.error) if stream.error else source.error or stream.silent),
             **figures,
         )
         suffix = f"/{source.name}/"

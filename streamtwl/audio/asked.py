@@ -8,7 +8,8 @@ from pathlib import Path
 
 from streamtwl.audio import demo
 from streamtwl.audio.microphone import Microphone
-from streamtwl.audio.recording import Pipe, Recording
+from streamtwl.audio.pipe import Pipe
+from streamtwl.audio.recording import Recording
 from streamtwl.audio.source import Source
 from streamtwl.errors import UsageError
 from streamtwl.messages import SOURCE_NAME
@@ -26,6 +27,7 @@ class SourceOptions:
     encoding: str
     rate: int
     channels: int
+    channel: int | None  # the one to use of each source, from 1; None: the mix
     names: list[str]
 
 
@@ -40,16 +42,34 @@ def make_sources(asked: SourceOptions) -> list[Source]:
     kinds += ["stdin"] * asked.stdin + ["demo"] * asked.demo
     names = iter(_names(asked.names, kinds))
     paced = not asked.fast
-    sources: list[Source] = [Microphone(next(names), device) for device in microphones]
-    sources += [Recording(next(names), file, paced) for file in asked.files]
+    sources: list[Source] = [Microphone(next(names), device, asked.channel) for device in microphones]
+    sources += [Recording(next(names), file, paced, asked.channel) for file in asked.files]
     if asked.stdin and sys.stdin is None:
         raise UsageError("--stdin: standard input is closed")
     if asked.stdin:
-        pipe = sys.stdin.buffer
-        sources.append(Pipe(next(names), pipe, asked.rate, asked.channels, asked.encoding))
+        sources.append(
+            Pipe(
+                next(names),
+                sys.stdin.buffer,
+                asked.rate,
+                asked.channels,
+                asked.encoding,
+                asked.channel,
+            )
+        )
     if asked.demo:
         sources.append(Recording(next(names), demo.wav(), paced))
     return sources
+
+
+def channel_number(said: str) -> int | None:
+    """Return the number, from 1, of a channel: mix (None), left, right or a number; UsageError."""
+    number = {"mix": 0, "left": 1, "right": 2}.get(said)
+    if number is None and said.isascii() and said.isdigit():
+        number = int(said) or None
+    if number is None:
+        raise UsageError(f"--channel {said}: it takes mix, left, right, or a number from 1 on")
+    return number or None
 
 
 def _names(given: list[str], kinds: list[str]) -> list[str]:

@@ -5,13 +5,13 @@ were searched until YAMNet gave the sound its name, so the scene shows that the 
 says nothing about how well real sound is named.
 """
 
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO
 
 import numpy as np
-import soundfile
 
 from streamtwl.audio.block import SAMPLE_RATE
 
@@ -62,7 +62,9 @@ def scene() -> np.ndarray:
 def wav() -> BinaryIO:
     """Return the scene as an open WAV file, in memory."""
     file = BytesIO()
-    soundfile.write(file, scene(), SAMPLE_RATE, format="WAV", subtype="FLOAT")
+    with wave.open(file, "wb") as written:
+        written.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        written.writeframes(np.round(scene() * 32767).astype("<i2").tobytes())
     file.seek(0)
     return file
 

@@ -11,14 +11,17 @@ import numpy as np
 
 from streamtwl.audio.block import SAMPLE_RATE, Block
 from streamtwl.audio.clock import CaptureClock
+from streamtwl.audio.mix import Mixer
 from streamtwl.audio.resample import Resampler
-from streamtwl.audio.source import Chunk, Source
+from streamtwl.audio.source import Chunk, Source, State
 from streamtwl.errors import AudioError
 
 _log = logging.getLogger(__name__)
 
 FULL_SCALE = 32767 / 32768
 SAMPLE_LIMIT = 16.0  # 24 dB over full scale; beyond that it is no audio
+BAD_SHARE = 0.01  # of the samples so far: their scale or their format is not what was said
+ZEROS_S = 10.0  # then a live source is `silent`: muted, or its switch is off
 TICK_S = 0.1  # the longest wait for sound, so that stop requests and status come through
 AHEAD_S = 0.03  # wake so long before the next window is due
 
@@ -36,16 +39,26 @@ class Stream:
         self.capture_delay_ms: float | None = None  # sound card to resampler
         self.resampling_delay_ms = 0.0
         self.heard_at = -math.inf  # monotonic, when the newest samples came
+        self.silent: str | None = None  # why a live source gives only zeros
         self.error: AudioError | None = None
         self.ended = False
         self._clock: CaptureClock | None = None
         self._jumps_before = 0  # of the wall clock, in earlier openings
         self._resampler: Resampler | None = None
+        self._mixer = Mixer(source.name, source.channel)
+        self._samples = 0  # of all channels, received
+        self._zeros_s = 0.0  # since the last sample that was not zero
         self._expected: tuple[int, int, int] | None = None  # (opened_at, rate, next frame)
 
     def wall_jumps(self) -> int:
         """Return how often the wall clock jumped by over a second."""
         return self._jumps_before + (self._clock.wall_jumps if self._clock else 0)
+
+    @property
+    def state(self) -> State:
+        """The source's, or `silent` while it gives only zeros."""
+        listening = self.source.state == "listening"
+        return "silent" if listening and self.silent is not None else self.source.state
 
     def read(self, now: float) -> list[Block]:
         """Return what the source gives now; the last block of a stream is marked so."""
@@ -73,7 +86,7 @@ class Stream:
         if chunk.heard_at is not None and self._clock is not None:
             self._clock.report(end, chunk.heard_at)
         assert self._resampler is not None
-        samples = self._resampler.push(self._mono(chunk.frames))
+        samples = self._resampler.push(self._mono(chunk.frames, chunk.rate))
         return [*before, self._block(samples)]
 
     def _begin(self, chunk: Chunk) -> None:
@@ -104,14 +117,42 @@ class Stream:
         resampler, self._resampler = self._resampler, None
         return np.empty(0, np.float32) if resampler is None else resampler.flush()
 
-    def _mono(self, frames: np.ndarray) -> np.ndarray:
+    def _mono(self, frames: np.ndarray, rate: int) -> np.ndarray:
         size = np.abs(frames)
         self.clipped_samples += int(np.count_nonzero(size >= FULL_SCALE))
         sound = size <= SAMPLE_LIMIT  # False for NaN as well
+        self._samples += sound.size
         if not sound.all():
-            self.bad_samples += int(sound.size - np.count_nonzero(sound))
+            self._count_bad(frames[~sound])
             frames = np.where(sound, frames, np.float32(0))
-        return frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
+        if self.source.live:
+            self._watch_zeros(frames, rate)
+        return self._mixer.mix(frames, rate)
+
+    def _count_bad(self, samples: np.ndarray) -> None:
+        few = self.bad_samples <= BAD_SHARE * self._samples
+        self.bad_samples += len(samples)
+        if few and self.bad_samples > BAD_SHARE * self._samples:
+            finite = np.abs(samples[np.isfinite(samples)])
+            what = f"reach {finite.max():.4g}, full scale is 1" if len(finite) else "are not finite"
+            _log.warning(
+                "'%s': samples %s, and are taken as zero: are they integers, or scaled as such?",
+                self.source.name,
+                what,
+            )
+
+    def _watch_zeros(self, frames: np.ndarray, rate: int) -> None:
+        """Note a live source that gives nothing but zeros, and its coming back."""
+        sounding = np.flatnonzero(frames.any(axis=1))
+        self._zeros_s = 0.0 if len(sounding) else self._zeros_s
+        self._zeros_s += (len(frames) - (sounding[-1] + 1 if len(sounding) else 0)) / rate
+        silent = self._zeros_s >= ZEROS_S
+        if silent and self.silent is None:
+            self.silent = f"only zeros for {ZEROS_S:g} s: is it muted, or its switch off?"
+            _log.warning("'%s' gives %s", self.source.name, self.silent)
+        elif not silent and self.silent is not None:
+            self.silent = None
+            _log.warning("'%s' gives sound again", self.source.name)
 
 
 class Intake:

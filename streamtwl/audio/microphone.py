@@ -53,8 +53,10 @@ class Microphone(Source):
     is `lost` and opened again with back-off, by its name, its timeline going on by the clock.
     """
 
-    def __init__(self, name: str, device: str = "") -> None:
-        super().__init__(name, paced=True, clocked=True)
+    live = True
+
+    def __init__(self, name: str, device: str = "", channel: int | None = None) -> None:
+        super().__init__(name, paced=True, clocked=True, channel=channel)
         self._wanted = device
         self._child: subprocess.Popen[bytes] | None = None
         self._opening: dict | None = None  # what the child said: rate, channels, device

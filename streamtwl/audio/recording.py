@@ -1,94 +1,111 @@
-"""Files and pipes as sources."""
+"""Sound files as sources, decoded to their end."""
 
 import logging
 import os
-import re
-import select
+import stat
+import sys
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import soundfile
 
+from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.audio.resample import check_rate
 from streamtwl.audio.source import Chunk, Source
 from streamtwl.errors import AudioError
+
+if TYPE_CHECKING:
+    from streamtwl.audio.decoder import Decoder
 
 _log = logging.getLogger(__name__)
 
 PACED_CHUNK_S = 0.02
 FAST_CHUNK_S = 0.48
-PIPE_CHUNK_BYTES = 1 << 16
-SILENT_PIPE_S = 5.0  # then its writer is stuck
-UNKNOWN_SIZE = 0x7FFF0000  # bytes
+PROMISE_S, PROMISE_SHARE = 0.1, 0.01  # that a header may be wrong by, without a word
+STANDARD_INPUT = Path("-")
 
 
 class Recording(Source):
-    """A sound file (anything libsndfile reads), at the pace of real time or as fast as it is read.
+    """A sound file or a film's sound, at the pace of real time or as fast as it is decoded.
 
-    `file` is a path or an open binary file. Raises AudioError where it is missing, empty, not
-    audio or, once read to its end, shorter than its header promises.
+    `file` is a path, "-" for standard input, or an open binary file. What its header promises and
+    does not hold is logged in one line, as are damaged packets. Raises AudioError where it is
+    missing, empty or not audio.
     """
 
-    def __init__(self, name: str, file: Path | BinaryIO, paced: bool = False) -> None:
-        super().__init__(name, paced, clocked=paced)
+    def __init__(
+        self,
+        name: str,
+        file: Path | BinaryIO,
+        paced: bool = False,
+        channel: int | None = None,
+    ) -> None:
+        super().__init__(name, paced, clocked=paced, channel=channel)
         self._file = file
-        self._called = file.name if isinstance(file, Path) else name
-        self._sound: soundfile.SoundFile | None = None
+        self._called = _printable(file) if isinstance(file, Path) else name
+        self._opened: BinaryIO | None = None
+        self._decoder: Decoder | None = None
+        self._held: list[np.ndarray] = []  # decoded, not given yet: float32[n, channels], in a row
+        self._ahead: tuple[int, np.ndarray] | None = None  # what follows them, but not at once
+        self._exhausted = False
+        self._format = (0, 0)  # rate and channels of what is held
         self._started_at = 0.0
-        self._given = 0
+        self._given = 0  # frames since the format changed, those missing included
+        self._opened_at = 0  # 16 kHz position of that change
+        self._decoded_s = self._missing_s = self._past_s = 0.0
         self._stopping = False
 
     def start(self) -> None:
         """Open the file and start its clock."""
-        if isinstance(self._file, Path):
-            _check_file(self._file)
+        from streamtwl.audio.decoder import Decoder  # FFmpeg is for files only
+
+        self._opened = self._file if not isinstance(self._file, Path) else _open(self._file)
         try:
-            self._sound = soundfile.SoundFile(self._file)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"'{self._called}' is not audio: {error.error_string}") from None
-        except TypeError:  # a name that ends in .raw
-            raise AudioError(
-                f"'{self._called}' holds raw samples: pipe it into `streamtwl listen --stdin`"
-            ) from None
-        if self._sound.frames == 0:
-            raise AudioError(f"'{self._called}' holds no sound")
-        check_rate(self._sound.samplerate, self._called)
+            self._decoder = Decoder(self._opened, self._called)
+            check_rate(self._decoder.rate, self._called)
+        except OSError as error:
+            raise AudioError(f"'{self._called}' cannot be read: {error.strerror}") from None
         self._started_at = time.monotonic()
         self.state = "listening"
 
     @property
     def duration_s(self) -> float:
-        """Seconds of sound that the header promises; 0 before `start`."""
-        return self._sound.frames / self._sound.samplerate if self._sound else 0.0
+        """Seconds of sound that the header promises or that are estimated; 0: unknown."""
+        return (self._decoder.promised_s or 0.0) if self._decoder else 0.0
+
+    @property
+    def skipped_packets(self) -> int:
+        """Packets that could not be decoded."""
+        return self._decoder.skipped_packets if self._decoder else 0
 
     def due_in(self, now: float) -> float:
         """Seconds until the next chunk has been played."""
-        if not self.paced or self._sound is None:
+        if not self.paced or self._decoder is None:
             return 0.0
-        given_s = self._given / self._sound.samplerate
-        chunk_s = min(PACED_CHUNK_S, self.duration_s - given_s)
-        return max(0.0, self._started_at + given_s + chunk_s - now)
+        return max(0.0, self._started_at + self._given_s() + PACED_CHUNK_S - now)
 
     def read(self, now: float) -> Chunk | None:
-        """Return the frames that are due; raises AudioError for a file that breaks off."""
-        if self._sound is None or self.state == "ended":
+        """Return the frames that are due."""
+        if self._decoder is None or self.state == "ended":
             return None
-        rate = self._sound.samplerate
-        due = int(FAST_CHUNK_S * rate)
-        if self.paced:
-            due = min(due, int((now - self._started_at) * rate) - self._given)
-        if due <= 0 and not self._stopping:
-            return None
-        frames = self._read_frames(0 if self._stopping else due)
-        start, self._given = self._given, self._given + len(frames)
-        complete = self._given >= self._sound.frames and not _is_truncated(self._sound)
-        if self._stopping or complete or not len(frames):
+        if self._stopping:
             self.state = "ended"
-        if not (self._stopping or complete or len(frames)):
-            raise AudioError(f"'{self._called}' is truncated: it ends after {start / rate:.2f} s")
-        return Chunk(frames, rate, start) if len(frames) else None
+            return None
+        due_s = FAST_CHUNK_S
+        if self.paced:
+            due_s = min(due_s, now - self._started_at - self._given_s())
+        self._fill(due_s)
+        rate, _ = self._format
+        due = round(due_s * rate)
+        if due <= 0 and not (self._exhausted and not self._held):
+            return None
+        frames = self._take(due)
+        start, self._given = self._given, self._given + len(frames)
+        if self._exhausted and not self._held and self._ahead is None:
+            self.state = "ended"
+            self._report()
+        return Chunk(frames, rate, start, self._opened_at) if len(frames) else None
 
     def stop(self) -> None:
         """End at what has been played."""
@@ -97,105 +114,103 @@ class Recording(Source):
     def close(self) -> None:
         """Close the file."""
         super().close()
-        if self._sound is not None:
-            self._sound.close()
+        if self._decoder is not None:
+            self._decoder.close()
+        if self._opened is not None:
+            self._opened.close()
 
-    def _read_frames(self, count: int) -> np.ndarray:
-        try:
-            return self._sound.read(count, dtype="float32", always_2d=True)  # type: ignore[union-attr]
-        except soundfile.LibsndfileError as error:
-            self.state = "ended"
-            problem = error.error_string or "it breaks off"
-            raise AudioError(f"'{self._called}' is damaged: {problem}") from None
+    def _given_s(self) -> float:
+        return self._past_s + self._given / (self._format[0] or SAMPLE_RATE)
 
+    def _fill(self, wanted_s: float) -> None:
+        """Decode until so much is held, or something comes that does not follow at once."""
+        assert self._decoder is not None
+        if not self._held and self._ahead is not None:
+            self._begin(*self._ahead)
+            self._ahead = None
+        held_s = sum(map(len, self._held)) / (self._format[0] or SAMPLE_RATE)
+        while held_s < wanted_s and self._ahead is None and not self._exhausted:
+            try:
+                read = self._decoder.read()
+            except OSError as error:
+                raise AudioError(f"'{self._called}' cannot be read: {error.strerror}") from None
+            if read is None:
+                self._exhausted = True
+                return
+            missing, frames = read
+            self._decoded_s += len(frames) / self._decoder.rate
+            self._missing_s += missing / self._decoder.rate
+            if not missing and self._format == (self._decoder.rate, frames.shape[1]):
+                self._held.append(frames)
+                held_s += len(frames) / self._decoder.rate
+            elif self._held:
+                self._ahead = read
+            else:
+                self._begin(*read)
+                held_s = len(frames) / self._decoder.rate
 
-class Pipe(Source):
-    """Raw interleaved samples from a pipe: little-endian, s16le or f32le.
+    def _begin(self, missing: int, frames: np.ndarray) -> None:
+        """Hold frames that do not follow at once on those before: some are missing, or others."""
+        assert self._decoder is not None
+        rate, channels = self._decoder.rate, frames.shape[1]
+        if (rate, channels) != self._format:
+            check_rate(rate, self._called)
+            self._past_s = self._given_s()
+            self._opened_at = round(self._past_s * SAMPLE_RATE)
+            self._format, self._given = (rate, channels), 0
+        self._given += missing
+        self._held.append(frames)
 
-    A pipe that is not read in time holds its writer back, so nothing is lost here. One that gives
-    nothing for 5 s is `stalled`. Raises AudioError at its end if that cuts a frame in two.
-    """
+    def _take(self, count: int) -> np.ndarray:
+        """Return at most so many of the frames that are held."""
+        if not self._held:
+            return np.empty((0, self._format[1]), np.float32)
+        held = self._held[0] if len(self._held) == 1 else np.concatenate(self._held)
+        taken, rest = held[:count], held[count:]
+        self._held = [rest] if len(rest) else []
+        return taken
 
-    def __init__(self, name: str, pipe: BinaryIO, rate: int, channels: int, encoding: str) -> None:
-        check_rate(rate, name)
-        super().__init__(name, paced=True, clocked=False)
-        self._pipe = pipe
-        self._rate, self._channels = rate, channels
-        self._dtype = np.dtype({"s16le": "<i2", "f32le": "<f4"}[encoding])
-        self._rest = b""
-        self._given = 0
-        self._heard_at = 0.0  # monotonic
-        self._stopping = False
-
-    def start(self) -> None:
-        """Nothing to open."""
-        self.state = "listening"
-        self._heard_at = time.monotonic()
-
-    def filenos(self) -> list[int]:
-        """The pipe."""
-        return [self._pipe.fileno()]
-
-    def due_in(self, now: float) -> float:
-        """A pipe is readable, or there is nothing to do."""
-        return 0.0 if self._stopping else float("inf")
-
-    def read(self, now: float) -> Chunk | None:
-        """Return the frames that are there."""
-        if self.state == "ended":
-            return None
-        fileno = self._pipe.fileno()
-        if self._stopping:
-            self.state = "ended"
-        if not select.select([fileno], [], [], 0)[0]:
-            if self.state == "listening" and now >= self._heard_at + SILENT_PIPE_S:
-                self.state = "stalled"
-                self.error = f"nothing has come through the pipe for {SILENT_PIPE_S:g} s"
-                _log.warning("'%s' stalled: %s", self.name, self.error)
-            return None
-        received = os.read(fileno, PIPE_CHUNK_BYTES)
-        self._heard_at = now
-        if self.state == "stalled":
-            self.state, self.error = "listening", None
-        if not received:
-            self.state = "ended"
-            if not self._given and not self._stopping:
-                raise AudioError("the pipe ended before any sound came through it")
-            if self._rest:
-                raise AudioError(
-                    f"the pipe ended inside a frame ({len(self._rest)} bytes over): "
-                    f"check --format, --channels {self._channels}"
-                )
-            return None
-        received = self._rest + received
-        whole = len(received) - len(received) % (self._dtype.itemsize * self._channels)
-        received, self._rest = received[:whole], received[whole:]
-        frames = np.frombuffer(received, self._dtype).reshape(-1, self._channels)
-        if self._dtype.kind == "i":
-            frames = frames / np.float32(32768)
-        start, self._given = self._given, self._given + len(frames)
-        return Chunk(frames.astype(np.float32, copy=False), self._rate, start)
-
-    def stop(self) -> None:
-        """Take what is in the pipe (one read, 64 kB), then end."""
-        self._stopping = True
+    def _report(self) -> None:
+        """Say what was not as the file said it was."""
+        assert self._decoder is not None
+        promised_s, decoded_s = self._decoder.promised_s, self._decoded_s + self._missing_s
+        if self._decoder.skipped_packets or self._missing_s:
+            _log.warning(
+                "'%s': %d damaged packets skipped, %.2f s of sound missing",
+                self._called,
+                self._decoder.skipped_packets,
+                self._missing_s,
+            )
+        allowed_s = max(PROMISE_S, PROMISE_SHARE * (promised_s or 0.0))
+        if promised_s is not None and abs(decoded_s - promised_s) > allowed_s:
+            _log.warning(
+                "'%s': by its header %.2f s long, decoded to its end: %.2f s",
+                self._called,
+                promised_s,
+                decoded_s,
+            )
 
 
-def _is_truncated(sound: soundfile.SoundFile) -> bool:
-    """Whether a file that has been read to its end is shorter than its header says."""
-    # libsndfile puts a WAV header right by itself and only notes it in its log. Programs that
-    # write to a pipe cannot know the size, and say the largest there is.
-    noted = re.search(r"data\s*: (\d+) \(should be \d+\)", sound.extra_info)
-    missing_s = (sound.frames - sound.tell()) / sound.samplerate  # an MP3's length is a guess
-    return missing_s > 0.1 or (noted is not None and int(noted[1]) < UNKNOWN_SIZE)
+def _open(path: Path) -> BinaryIO:
+    """Open a file or a pipe for reading; raises AudioError that says what it is instead."""
+    called = _printable(path)
+    try:
+        if path == STANDARD_INPUT:
+            return os.fdopen(os.dup(sys.__stdin__.fileno() if sys.__stdin__ else 0), "rb")
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise AudioError(f"{path} is a folder; name the files in it, as {path}/*.wav")
+        if stat.S_ISREG(kind) and not path.stat().st_size:
+            raise AudioError(f"'{called}' is empty")
+        if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)):
+            raise AudioError(f"'{called}' is neither a file nor a pipe")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise AudioError(f"no such file: {path}") from None
+    except OSError as error:
+        raise AudioError(f"'{called}' cannot be read: {error.strerror}") from None
 
 
-def _check_file(path: Path) -> None:
-    if not path.exists():
-        raise AudioError(f"no such file: {path}")
-    if path.is_dir():
-        raise AudioError(f"{path} is a folder; name the files in it, as {path}/*.wav")
-    if path.stat().st_size == 0:
-        raise AudioError(f"'{path.name}' is empty")
-    if not os.access(path, os.R_OK):
-        raise AudioError(f"{path} cannot be read: permission denied")
+def _printable(path: Path) -> str:
+    """Return a path's last name; bytes that are no UTF-8 as \\x.."""
+    return os.fsencode(path.name or str(path)).decode(errors="backslashreplace")

@@ -6,11 +6,11 @@ import soxr
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import AudioError
 
-RATE_RANGE_HZ = (8_000, 192_000)
+RATE_RANGE_HZ = (4_000, 768_000)  # from what telephones send to what bat detectors record
 
 
 def check_rate(rate: int, called: str = "") -> None:
-    """Raise AudioError, with the name of the source, for a rate outside 8 to 192 kHz."""
+    """Raise AudioError, with the name of the source, for a rate outside 4 to 768 kHz."""
     lowest, highest = RATE_RANGE_HZ
     if not lowest <= rate <= highest:
         named = f"'{called}': " if called else ""
@@ -20,7 +20,7 @@ def check_rate(rate: int, called: str = "") -> None:
 class Resampler:
     """Streaming resampler to 16 kHz (soxr's HQ); nothing is lost at the end.
 
-    Raises AudioError for a rate outside 8 to 192 kHz.
+    Raises AudioError for a rate outside 4 to 768 kHz.
     """
 
     def __init__(self, rate: int) -> None:

@@ -18,14 +18,19 @@ class Chunk:
     heard_at: float | None = None  # monotonic seconds of the last frame; None where nobody knows
 
 
-State = Literal["opening", "listening", "stalled", "lost", "ended"]
+State = Literal["opening", "listening", "silent", "stalled", "lost", "ended"]
 
 
 class Source(ABC):
     """A microphone, file or pipe. The worker calls `read` whenever a fileno is readable, or due."""
 
-    def __init__(self, name: str, paced: bool, clocked: bool) -> None:
+    live = False  # it has no end of its own, and only zeros mean that something is switched off
+
+    def __init__(
+        self, name: str, paced: bool, clocked: bool, channel: int | None = None
+    ) -> None:
         self.name = name
+        self.channel = channel  # the one to use, from 1; None: the mix of all
         self.paced = paced  # whoever is slow loses sound or comes late, nobody waits for him
         self.clocked = clocked  # a second of sound takes a second to come, so waits are foreseen
         self.state: State = "opening"

@@ -73,9 +73,9 @@ def test_delay_is_what_has_not_come_out(rate):
     assert abs(resampler.delay_s) <= 1 / 16_000
 
 
-@pytest.mark.parametrize("rate", [0, -1, 7999, 192_001])
+@pytest.mark.parametrize("rate", [0, -1, 3999, 768_001])
 def test_rates_beyond_the_range_are_refused(rate):
-    with pytest.raises(AudioError, match=f"{rate} Hz.*8000 to 192000"):
+    with pytest.raises(AudioError, match=f"{rate} Hz.*4000 to 768000"):
         Resampler(rate)
 
 
