@@ -12,6 +12,7 @@ import streamtwl
 from streamtwl import commands
 from streamtwl.config import DEFAULT_PIPELINE
 from streamtwl.errors import StreamtwlError, UsageError
+from streamtwl.file_names import one_line
 
 app = typer.Typer(
     name="streamtwl",
@@ -397,7 +398,14 @@ def schema() -> None:
 
 @app.command()
 def label(
-    files: Annotated[list[Path], typer.Argument(help="Sound files, of any format and rate.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Sound files of any format and rate; folders, which are searched with their "
+            "subfolders; - or <(command) for a pipe.",
+            readable=False,
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -419,22 +427,55 @@ def label(
             show_default=False,
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on where the same command was stopped: what -o or -d has is kept, what is half"
+            " written or failed is labelled again.",
+        ),
+    ] = False,
+    clock: Annotated[
+        commands.Clock | None,
+        typer.Option(
+            help="Also give each event's wall-clock times (ISO 8601), from the date and time in "
+            "the file's name (as AudioMoth, Song Meter and Zoom write them, or ISO 8601), or from "
+            "its mtime, the date at which the recording ended. (default: seconds only)",
+            show_default=False,
+        ),
+    ] = None,
+    zone: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --clock: the time zone of names that have none, as Europe/Berlin, UTC or "
+            "+01:00. (default: the computer's; UTC for AudioMoth's 20260514_203000.WAV)",
+            show_default=False,
+        ),
+    ] = None,
     pipeline: Pipeline = DEFAULT_PIPELINE,
     labels: Labels = None,
     reasoner: Reasoner = None,
     hop: Hop = None,
     log_level: LogLevel = commands.LogLevel.error,
 ) -> None:
-    """Label recordings as fast as the machine can: which sounds, from when to when.
+    r"""Label recordings as fast as the machine can: which sounds, from when to when.
 
-    Every file gets a result; one that cannot be read gets its error, and the exit code is then 1.
+    Every file gets a result, written when it ends; one that cannot be read gets its error, and the
+    exit code is then 1. Folders are searched for names that end like a recording's (.wav, .flac,
+    .mp3, .mp4, ...), hidden ones and linked folders left out. Bytes of a name that are not UTF-8
+    are written as \\xff.
+
+    Ctrl-C ends it; --resume then goes on, with the same options: it compares the files' names and
+    nothing else. Of two label tracks of the same name both are made again, and of a .csv the last
+    file.
     """
     settings = commands.pipeline_settings(
         pipeline, {"labels": labels, "reasoner.file": reasoner, "hop_s": hop}
     )
     commands.start_logging(log_level.value)
     form = format.value if format else None
-    raise typer.Exit(commands.label(files, output, folder, form, settings))
+    batch = commands.BatchOptions(resume, clock.value if clock else None, zone)
+    raise typer.Exit(commands.label(files, output, folder, form, settings, batch))
 
 
 @app.command()
@@ -668,5 +709,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"streamtwl: {message}", file=sys.stderr)
+    print(f"streamtwl: {one_line(message)}", file=sys.stderr)
     return code

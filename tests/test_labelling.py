@@ -9,8 +9,9 @@ from streamtwl import commands
 from streamtwl.audio import demo
 from streamtwl.config import Settings
 from streamtwl.errors import SinkError, UsageError
-from streamtwl.labelling import Labelled, Writer, form_of, label_files
+from streamtwl.labelling import label_files
 from streamtwl.pipeline import build
+from streamtwl.results import Labelled, Writer, form_of
 
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 

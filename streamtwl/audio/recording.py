@@ -45,7 +45,8 @@ class Recording(Source):
         if isinstance(self._file, Path):
             _check_file(self._file)
         try:
-            self._sound = soundfile.SoundFile(self._file)
+            file = os.fsencode(self._file) if isinstance(self._file, Path) else self._file
+            self._sound = soundfile.SoundFile(file)
         except soundfile.LibsndfileError as error:
             raise AudioError(f"'{self._called}' is not audio: {error.error_string}") from None
         except TypeError:  # a name that ends in .raw

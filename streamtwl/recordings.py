@@ -1,0 +1,123 @@
+"""Which files a batch is made of: those named, and the recordings in the folders named."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from streamtwl.errors import AudioError
+
+STDIN = Path("/dev/stdin")  # the argument -
+PIPES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")  # what a shell calls <(command)
+SUFFIXES = (  # of sound and of video, as FFmpeg reads them
+    ".3g2", ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au",
+    ".avi", ".bwf", ".caf", ".dff", ".dsf", ".dts", ".eac3", ".flac", ".flv", ".m2ts", ".m4a",
+    ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpc", ".mpeg", ".mpg",
+    ".mts", ".oga", ".ogg", ".ogv", ".opus", ".rf64", ".snd", ".spx", ".tak", ".ts", ".tta",
+    ".voc", ".vob", ".w64", ".wav", ".wave", ".webm", ".wma", ".wmv", ".wv",
+)  # fmt: skip
+
+
+class Found(NamedTuple):
+    """A file of the batch, and where its own result file lies below the folder for them."""
+
+    path: Path
+    place: Path
+
+
+def find(arguments: Iterable[Path]) -> tuple[list[Found], Counter[str]]:
+    """Return the files that arguments come to, each once, and what was passed over in folders.
+
+    A folder is searched with its subfolders, in the order of their names, for names that end like
+    a recording's. One that cannot be listed stands for itself, so that its result says so.
+    """
+    paths = [STDIN if path == Path("-") else path for path in arguments]
+    folders = [path for path in paths if _is_folder(path)]
+    base = os.path.commonpath([os.path.abspath(folder) for folder in folders]) if folders else ""
+    passed_over: Counter[str] = Counter()
+    found: dict[str, Found] = {}
+    for path in paths:
+        if path in folders:
+            for each in _recordings_in(path, passed_over):
+                place = Path(os.path.relpath(os.path.abspath(each), base))
+                found.setdefault(os.path.abspath(each), Found(each, place))
+        else:
+            found.setdefault(os.path.abspath(path), Found(path, Path(path.name)))
+    return list(found.values()), passed_over
+
+
+def check(path: Path) -> None:
+    """Raise AudioError for what cannot be read to an end: absent, a folder, a device, a FIFO."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            os.scandir(path).close()
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise AudioError(f"{path} is a link to {os.readlink(path)}, which is absent") from None
+        raise AudioError(f"no such file: {path}") from None
+    except OSError as error:
+        raise AudioError(f"{path} cannot be read: {_problem(error)}") from None
+    if is_pipe(path) and stat.S_ISFIFO(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise AudioError(f"{path} is a folder")
+    if not stat.S_ISREG(mode):
+        raise AudioError(f"{path} is {_kind(mode)}: name a file, or pipe sound in, as <(command)")
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a name is standard input's or that of a shell's <(command)."""
+    return str(path).startswith(PIPES)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _recordings_in(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
+    unlisted: list[Path] = []
+    for here, subfolders, names in os.walk(
+        folder, onerror=lambda error: unlisted.append(Path(error.filename))
+    ):
+        yield from unlisted
+        unlisted.clear()
+        for name in [each for each in subfolders if each.startswith(".")]:
+            passed_over["hidden"] += 1
+            subfolders.remove(name)
+        passed_over["linked folders"] += sum(Path(here, name).is_symlink() for name in subfolders)
+        subfolders.sort()
+        for name in sorted(names):
+            why = _why_not(Path(here, name))
+            if why is None:
+                yield Path(here, name)
+            else:
+                passed_over[why] += 1
+    yield from unlisted
+
+
+def _why_not(path: Path) -> str | None:
+    if path.name.startswith("."):
+        return "hidden"
+    if path.suffix.lower() not in SUFFIXES:
+        return "not named like recordings"
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None  # its result says what is wrong
+    return None if stat.S_ISREG(mode) else "pipes or devices"
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a named pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def _problem(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
