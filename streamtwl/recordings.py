@@ -41,7 +41,8 @@ def find(arguments: Iterable[Path]) -> tuple[list[Found], Counter[str]]:
     for path in paths:
         if path in folders:
             for each in _recordings_in(path, passed_over):
-                place = Path(os.path.relpath(os.path.abspath(each), base))
+                below = os.path.relpath(os.path.abspath(each), base)
+                place = Path(each.name if below == os.curdir else below)
                 found.setdefault(os.path.abspath(each), Found(each, place))
         else:
             found.setdefault(os.path.abspath(path), Found(path, Path(path.name)))
@@ -90,7 +91,8 @@ def _recordings_in(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
         for name in [each for each in subfolders if each.startswith(".")]:
             passed_over["hidden"] += 1
             subfolders.remove(name)
-        passed_over["linked folders"] += sum(Path(here, name).is_symlink() for name in subfolders)
+        for _ in [each for each in subfolders if Path(here, each).is_symlink()]:
+            passed_over["linked folders"] += 1
         subfolders.sort()
         for name in sorted(names):
             why = _why_not(Path(here, name))

@@ -167,18 +167,19 @@ def _tracks(places: Iterable[Path], folder: Path, suffix: str) -> list[Path]:
     tracks: dict[Path, None] = {}
     candidates: dict[tuple[Path, str], Iterator[Path]] = {}
     for place in places:
-        longest = NAME_BYTES - len(suffix) - len("-100000")
-        stem = os.fsdecode(os.fsencode(place.stem)[:longest])
-        named = _numbered(folder / place.parent, stem, suffix)
-        untried = candidates.setdefault((place.parent, stem), named)
+        named = _numbered(folder / place.parent, place.stem, suffix)
+        untried = candidates.setdefault((place.parent, place.stem), named)
         tracks[next(path for path in untried if path not in tracks)] = None
     return list(tracks)
 
 
 def _numbered(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
-    yield folder / f"{stem}{suffix}"
-    for number in itertools.count(2):
-        yield folder / f"{stem}-{number}{suffix}"
+    for number in itertools.count(1):
+        ending = suffix if number == 1 else f"-{number}{suffix}"
+        short = stem
+        while len(os.fsencode(short + ending)) > NAME_BYTES:
+            short = short[:-1]
+        yield folder / f"{short}{ending}"
 
 
 def _jsonl(result: Labelled) -> str:

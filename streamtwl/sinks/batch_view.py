@@ -40,7 +40,7 @@ class BatchView:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not sys.stderr.isatty(),
             redirect_stdout=False,
             redirect_stderr=False,
         )
