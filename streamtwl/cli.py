@@ -1,5 +1,6 @@
 """The command line: one short function a command; the work is done elsewhere."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -418,7 +419,12 @@ def label(
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("-d", "--folder", help="Write one result file for each sound file here."),
+        typer.Option(
+            "-d",
+            "--folder",
+            help="Write one result file for each sound file here; for those of a folder, in the "
+            "same subfolders.",
+        ),
     ] = None,
     format: Annotated[
         commands.LabelFormat | None,
@@ -440,7 +446,8 @@ def label(
         typer.Option(
             help="Also give each event's wall-clock times (ISO 8601), from the date and time in "
             "the file's name (as AudioMoth, Song Meter and Zoom write them, or ISO 8601), or from "
-            "its mtime, the date at which the recording ended. (default: seconds only)",
+            "its mtime, the date at which the recording ended (a copy may have another)."
+            " (default: seconds only)",
             show_default=False,
         ),
     ] = None,
@@ -463,7 +470,7 @@ def label(
     Every file gets a result, written when it ends; one that cannot be read gets its error, and the
     exit code is then 1. Folders are searched for names that end like a recording's (.wav, .flac,
     .mp3, .mp4, ...), hidden ones and linked folders left out. Bytes of a name that are not UTF-8
-    are written as \\xff.
+    are written as \xff.
 
     Ctrl-C ends it; --resume then goes on, with the same options: it compares the files' names and
     nothing else. Of two label tracks of the same name both are made again, and of a .csv the last
@@ -692,6 +699,8 @@ def models_path(
 
 def main() -> None:
     """Run the command line; an error is one line on standard error and an exit code."""
+    if sys.stderr is None:  # closed, as by 2>&-
+        sys.stderr = open(os.devnull, "w")
     try:
         code = app(standalone_mode=False)
     except StreamtwlError as error:

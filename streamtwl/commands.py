@@ -349,8 +349,11 @@ def _label_form(
         raise UsageError("--format audacity makes a label track a file: name their folder with -d")
     if form == "audacity" and batch.clock is not None:
         raise UsageError("--clock: a label track has no place for it, add --format jsonl or csv")
-    if batch.resume and output is None and folder is None:
-        raise UsageError("--resume goes on with results that -o or -d names")
+    if output is None and folder is None:
+        if batch.resume:
+            raise UsageError("--resume goes on with results that -o or -d names")
+        if sys.stdout is None:
+            raise UsageError("standard output is closed: name a file for the results with -o")
     return form
 
 

@@ -34,18 +34,18 @@ def find(arguments: Iterable[Path]) -> tuple[list[Found], Counter[str]]:
     a recording's. One that cannot be listed stands for itself, so that its result says so.
     """
     paths = [STDIN if path == Path("-") else path for path in arguments]
-    folders = [path for path in paths if _is_folder(path)]
-    base = os.path.commonpath([os.path.abspath(folder) for folder in folders]) if folders else ""
+    folders = {path for path in paths if _is_folder(path)}
+    base = os.path.commonpath([_absolute(folder) for folder in folders]) if folders else ""
     passed_over: Counter[str] = Counter()
     found: dict[str, Found] = {}
     for path in paths:
-        if path in folders:
-            for each in _recordings_in(path, passed_over):
-                below = os.path.relpath(os.path.abspath(each), base)
-                place = Path(each.name if below == os.curdir else below)
-                found.setdefault(os.path.abspath(each), Found(each, place))
-        else:
-            found.setdefault(os.path.abspath(path), Found(path, Path(path.name)))
+        if path not in folders:
+            found.setdefault(_absolute(path), Found(path, Path(path.name)))
+            continue
+        for each in _recordings_in(path, passed_over):
+            below = os.path.relpath(_absolute(each), base)
+            place = Path(each.name if below == os.curdir else below)
+            found.setdefault(_absolute(each), Found(each, place))
     return list(found.values()), passed_over
 
 
@@ -72,6 +72,13 @@ def check(path: Path) -> None:
 def is_pipe(path: Path) -> bool:
     """Whether a name is standard input's or that of a shell's <(command)."""
     return str(path).startswith(PIPES)
+
+
+def _absolute(path: Path) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise AudioError(f"{path}: the working folder is gone, go to another") from None
 
 
 def _is_folder(path: Path) -> bool:

@@ -222,6 +222,22 @@ def test_few_files_are_open_at_once(siren):
     assert before <= opened
 
 
+def test_closed_standard_streams_are_no_traceback(siren, tmp_path):
+    def closing(which: str, *arguments) -> subprocess.CompletedProcess:
+        words = " ".join(map(str, [*COMMAND, *arguments]))
+        return subprocess.run(["sh", "-c", f"{words} {which}"], capture_output=True, text=True)
+
+    ended = closing(">&-", siren)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "streamtwl: standard output is closed: name a file for the results with -o\n"
+    )
+    ended = closing("2>&-", siren, "none.wav")
+    assert (ended.returncode, len(results_in(ended.stdout))) == (1, 2)
+    assert closing(">&- 2>&-", siren, "-o", tmp_path / "out.jsonl").returncode == 0
+    assert len(results_in((tmp_path / "out.jsonl").read_text())) == 1
+
+
 # --- stopped and resumed ---
 
 

@@ -161,6 +161,14 @@ def test_the_command_line_leaves_permissions_to_the_batch(public, monkeypatch):
     assert taken == [public / "a.wav"]
 
 
+def test_a_working_folder_that_is_gone_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(AudioError, match="working folder"):
+        find([Path("a.wav")])
+
+
 def test_names_are_made_readable_and_stay_apart():
     name = os.fsdecode(b"caf\xe9 \xc3\xa9.wav")
     assert readable(name) == "caf\\xe9 é.wav"
