@@ -700,7 +700,7 @@ def models_path(
 def main() -> None:
     """Run the command line; an error is one line on standard error and an exit code."""
     if sys.stderr is None:  # closed, as by 2>&-
-        sys.stderr = open(os.devnull, "w")
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         code = app(standalone_mode=False)
     except StreamtwlError as error:

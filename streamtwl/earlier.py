@@ -35,7 +35,12 @@ def columns(dated: bool) -> list[str]:
 def csv_text(rows: Iterable[Iterable], delimiter: str = ",") -> str:
     """Return rows as CSV."""
     text = io.StringIO(newline="")
-    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    minimal = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    quoted = csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        fields = ["" if field is None else str(field) for field in row]
+        writer = quoted if any("\r" in field for field in fields) else minimal  # it forgets \r
+        writer.writerow(fields)
     return text.getvalue()
 
 

@@ -13,7 +13,7 @@ from streamtwl.messages import Scored
 from streamtwl.recordings import Found
 from streamtwl.results import Labelled, Span, Writer
 
-NAMES = ['a "b", c.wav', "new\nline.wav", "é.wav", "quiet.wav", "last.wav"]
+NAMES = ['a "b", c.wav', "new\nline.wav", "re\rturn.wav", "é.wav", "quiet.wav", "last.wav"]
 FILES = [Found(Path(name), Path(name)) for name in NAMES]
 
 
