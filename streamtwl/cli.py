@@ -1,5 +1,6 @@
 """The command line: one short function a command; the work is done elsewhere."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,10 @@ from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
 import streamtwl
 from streamtwl import commands
+from streamtwl.audio.asked import channel_number
 from streamtwl.config import DEFAULT_PIPELINE
 from streamtwl.errors import StreamtwlError, UsageError
+from streamtwl.file_names import one_line
 
 app = typer.Typer(
     name="streamtwl",
@@ -264,7 +267,7 @@ def listen(
             format.value,
             rate,
             channels,
-            commands.channel_number(channel),
+            channel_number(channel),
             name or [],
         ),
         commands.pipeline_settings(
@@ -424,7 +427,14 @@ def schema() -> None:
 
 @app.command()
 def label(
-    files: Annotated[list[Path], typer.Argument(help="Sound files, of any format and rate.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Sound files of any format and rate; folders, which are searched with their "
+            "subfolders; - or <(command) for a pipe.",
+            readable=False,
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -437,7 +447,12 @@ def label(
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("-d", "--folder", help="Write one result file for each sound file here."),
+        typer.Option(
+            "-d",
+            "--folder",
+            help="Write one result file for each sound file here; for those of a folder, in the "
+            "same subfolders.",
+        ),
     ] = None,
     format: Annotated[
         commands.LabelFormat | None,
@@ -446,22 +461,59 @@ def label(
             show_default=False,
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on where the same command was stopped: what -o or -d has is kept, what is half"
+            " written or failed is labelled again.",
+        ),
+    ] = False,
+    clock: Annotated[
+        commands.Clock | None,
+        typer.Option(
+            help="Also give each event's wall-clock times (ISO 8601), from the date and time in "
+            "the file's name (as AudioMoth, Song Meter and Zoom write them, or ISO 8601), or from "
+            "its mtime, the date at which the recording ended (a copy may have another)."
+            " (default: seconds only)",
+            show_default=False,
+        ),
+    ] = None,
+    zone: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --clock: the time zone of names that have none, as Europe/Berlin, UTC or "
+            "+01:00. (default: the computer's; UTC for AudioMoth's 20260514_203000.WAV)",
+            show_default=False,
+        ),
+    ] = None,
+    channel: Channel = "mix",
     pipeline: Pipeline = DEFAULT_PIPELINE,
     labels: Labels = None,
     reasoner: Reasoner = None,
     hop: Hop = None,
-    log_level: LogLevel = commands.LogLevel.error,
+    log_level: LogLevel = commands.LogLevel.warning,
 ) -> None:
-    """Label recordings as fast as the machine can: which sounds, from when to when.
+    r"""Label recordings as fast as the machine can: which sounds, from when to when.
 
-    Every file gets a result; one that cannot be read gets its error, and the exit code is then 1.
+    Every file gets a result, written when it ends; one that cannot be read gets its error, and the
+    exit code is then 1. Folders are searched for names that end like a recording's (.wav, .flac,
+    .mp3, .mp4, ...), hidden ones and linked folders left out. Bytes of a name that are not UTF-8
+    are written as \xff.
+
+    Ctrl-C ends it; --resume then goes on, with the same options: it compares the files' names and
+    nothing else. Of two label tracks of the same name both are made again, and of a .csv the last
+    file.
     """
     settings = commands.pipeline_settings(
         pipeline, {"labels": labels, "reasoner.file": reasoner, "hop_s": hop}
     )
     commands.start_logging(log_level.value)
     form = format.value if format else None
-    raise typer.Exit(commands.label(files, output, folder, form, settings))
+    batch = commands.BatchOptions(
+        channel_number(channel), resume, clock.value if clock else None, zone
+    )
+    raise typer.Exit(commands.label(files, output, folder, form, settings, batch))
 
 
 @app.command()
@@ -678,6 +730,8 @@ def models_path(
 
 def main() -> None:
     """Run the command line; an error is one line on standard error and an exit code."""
+    if sys.stderr is None:  # closed, as by 2>&-
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         code = app(standalone_mode=False)
     except StreamtwlError as error:
@@ -695,5 +749,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"streamtwl: {message}", file=sys.stderr)
+    print(f"streamtwl: {one_line(message)}", file=sys.stderr)
     return code

@@ -25,17 +25,20 @@ from rich.progress import (
 from rich.table import Table
 
 from streamtwl import config
-from streamtwl.audio.asked import SourceOptions, channel_number, make_sources
-from streamtwl.audio.intake import Intake
+from streamtwl.audio.asked import SourceOptions, make_sources
+from streamtwl.audio.intake import Intake, Stream
 from streamtwl.audio.microphone import list_inputs
-from streamtwl.audio.pcm import SAMPLE_BYTES
 from streamtwl.config import Settings
-from streamtwl.errors import DeviceError, ModelError, UsageError
+from streamtwl.errors import AudioError, DeviceError, ModelError, UsageError
 from streamtwl.models import registry
 from streamtwl.signals import stop_requests
 
 if TYPE_CHECKING:
     from streamtwl.client import Subscription
+    from streamtwl.pipeline import Pipeline
+    from streamtwl.recorded_at import WallClock
+    from streamtwl.recordings import Found
+    from streamtwl.results import Writer
     from streamtwl.security import ServerKeys
     from streamtwl.session import Session, Sink
     from streamtwl.sinks.journal import Journal
@@ -43,13 +46,14 @@ if TYPE_CHECKING:
     from streamtwl.sinks.screen import Screen
 
 LogLevel = StrEnum("LogLevel", ["debug", "info", "warning", "error"])
-Encoding = StrEnum("Encoding", list(SAMPLE_BYTES))
+Encoding = StrEnum("Encoding", ["s16le", "s24le", "s32le", "f32le", "u8"])
 Kind = StrEnum("Kind", ["hello", "patch", "label", "event", "status"])
 Think = StrEnum("Think", ["off", "fixed", "anytime"])
 Weights = StrEnum("Weights", ["all", "embedding"])
 Rows = StrEnum("Rows", ["own", "random"])
 Trace = StrEnum("Trace", ["soft", "sampled"])
 Journalled = StrEnum("Journalled", ["event", "label", "status"])
+Clock = StrEnum("Clock", ["name", "mtime"])
 LabelFormat = StrEnum("LabelFormat", ["jsonl", "csv", "audacity"])
 
 _log = logging.getLogger(__name__)
@@ -67,6 +71,16 @@ class ListenOptions:
     duration_s: float | None
     log_level: str
     insecure: bool  # may be open to the network without keys
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How `label` hears, goes on, and dates."""
+
+    channel: int | None = None  # from 1; None: the mix
+    resume: bool = False
+    clock: str | None = None  # name or mtime
+    zone: str | None = None
 
 
 def pipeline_settings(pipeline: str, changes: dict[str, Any]) -> Settings:
@@ -145,7 +159,7 @@ def listen(asked: SourceOptions, settings: Settings, options: ListenOptions) -> 
                     screen.close()
 
 
-def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[], bool]) -> None:
+def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[], int]) -> None:
     """Return when the session has ended; ask it to where somebody wants that or nobody looks."""
     asked_at = math.inf
     while session.running():
@@ -244,29 +258,124 @@ def label(
     folder: Path | None,
     form: str | None,
     settings: Settings,
+    batch: BatchOptions | None = None,
 ) -> int:
     """Label recordings; return the exit code: 1 where one of them could not be read."""
-    from streamtwl import labelling
+    from streamtwl import recordings, results
+    from streamtwl.audio.recording import is_pipe
+    from streamtwl.file_names import readable
     from streamtwl.pipeline import build
+
+    batch = batch or BatchOptions()
+    form = _label_form(output, folder, form, batch)
+    clock = _wall_clock(batch)
+    found, passed_over = recordings.find(files)
+    if passed_over:
+        counts = ", ".join(f"{why}: {count}" for why, count in passed_over.items())
+        _say(f"passed over in folders: {counts}")
+    if not found:
+        raise AudioError(f"no recordings in {', '.join(map(str, files))}: name other folders")
+    if batch.resume and any(is_pipe(file.path) for file in found):
+        raise UsageError("--resume: what came from a pipe cannot be told apart, leave it out")
+    pull(settings.backbone.model)
+    dated = clock is not None
+    writer = results.Writer(output, folder, form, found, resume=batch.resume, dated=dated)
+    kept = len(found) - len(writer.missing)
+    if kept:
+        _say(f"{kept} of {len(found)} files have a result already")
+    settings = config.override(settings, {"backbone.threads": os.cpu_count() or 1})
+    pipeline = build(settings, [readable(str(found[i].path)) for i in writer.missing])
+    ended = _label_all(found, pipeline, writer, batch.channel, clock)
+    if ended.signal:
+        resume = "; --resume goes on there" if output or folder else ""
+        _say(f"stopped: {kept + ended.files} of {len(found)} files have a result{resume}")
+        return 128 + ended.signal
+    if ended.undated:
+        first = ended.first_undated
+        _say(f"--clock {batch.clock}: no date and time for {ended.undated} files, first {first}")
+    return 1 if ended.failed else 0
+
+
+@dataclass
+class _Ended:
+    """What became of a batch."""
+
+    files: int = 0
+    failed: int = 0
+    undated: int = 0
+    first_undated: str = ""
+    signal: int = 0  # that ended it before its end
+
+
+def _label_all(
+    found: "Sequence[Found]",
+    pipeline: "Pipeline",
+    writer: "Writer",
+    channel: int | None,
+    clock: "WallClock | None",
+) -> _Ended:
+    """Label those files whose results are missing, until a signal asks for the end."""
+    from streamtwl import labelling
+    from streamtwl.sinks.batch_view import BatchView, SayAbove
+
+    ended = _Ended()
+    view = BatchView(len(writer.missing), writer.prints)
+    logging.getLogger().handlers[:] = [SayAbove(view)]
+    with writer, stop_requests() as stop_requested, view:
+
+        def watch(streams: list[Stream]) -> bool:
+            view.update(streams)
+            ended.signal = stop_requested()
+            return not ended.signal
+
+        paths = [found[i].path for i in writer.missing]
+        for i, result in labelling.label_files(paths, pipeline, channel, clock, watch):
+            with view.aside():
+                writer.write(writer.missing[i], result)
+            view.end()
+            ended.files += 1
+            if result.start_time is None and result.error is None:
+                ended.undated += 1
+                ended.first_undated = ended.first_undated or result.file
+            if result.error is not None:
+                ended.failed += 1
+                view.say(result.error)
+    return ended
+
+
+def _label_form(
+    output: Path | None, folder: Path | None, form: str | None, batch: BatchOptions
+) -> str:
+    """Return the format of results; raises UsageError for options that exclude each other."""
+    from streamtwl import results
 
     if output is not None and folder is not None:
         raise UsageError("-o (one file for all) and -d (a file each) exclude each other")
-    form = form or labelling.form_of(output, folder)
+    form = form or results.form_of(output, folder)
     if form == "audacity" and folder is None:
         raise UsageError("--format audacity makes a label track a file: name their folder with -d")
-    pull(settings.backbone.model)
-    settings = config.override(settings, {"backbone.threads": os.cpu_count() or 1})
-    pipeline = build(settings, [str(file) for file in files])
-    failed = 0
-    with labelling.Writer(output, folder, form, files) as writer, _progress() as progress:
-        bar = progress.add_task("labelling", total=len(files))
-        for number, result in labelling.label_files(files, pipeline):
-            writer.write(number, result)
-            if result.error is not None:
-                failed += 1
-                progress.console.print(f"streamtwl: {result.error}", markup=False, highlight=False)
-            progress.advance(bar)
-    return 1 if failed else 0
+    if form == "audacity" and batch.clock is not None:
+        raise UsageError("--clock: a label track has no place for it, add --format jsonl or csv")
+    if output is None and folder is None:
+        if batch.resume:
+            raise UsageError("--resume goes on with results that -o or -d names")
+        if sys.stdout is None:
+            raise UsageError("standard output is closed: name a file for the results with -o")
+    return form
+
+
+def _wall_clock(batch: BatchOptions) -> "WallClock | None":
+    from streamtwl.recorded_at import WallClock
+
+    if batch.zone is not None and batch.clock is None:
+        raise UsageError(f"--zone {batch.zone} is for --clock name or mtime")
+    return WallClock(batch.clock, batch.zone) if batch.clock else None
+
+
+def _say(line: str) -> None:
+    from streamtwl.file_names import one_line
+
+    print(f"streamtwl: {one_line(line)}", file=sys.stderr)
 
 
 @contextlib.contextmanager

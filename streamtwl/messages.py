@@ -127,8 +127,8 @@ class Status(Message):
     state: Annotated[
         str,  # no Literal: an older reader has to take a state that came later
         Meta(
-            description="opening, listening, silent (it gives only zeros), stalled (it is there and "
-            "gives nothing), lost, ended."
+            description="opening, listening, silent (only zeros), stalled (it is there and gives "
+            "nothing), lost, ended."
         ),
     ]
     level_dbfs: Annotated[Dbfs, Meta(description="RMS of the last hop, dB full scale.")]
@@ -166,7 +166,8 @@ class Status(Message):
         Meta(description="Topic: seq of its newest message, for each topic of this source."),
     ]
     error: Annotated[
-        str | None, Meta(description="Why the source is silent, stalled, lost or ended; null: it is well.")
+        str | None,
+        Meta(description="Why the source is silent, stalled, lost or ended; null: it is well."),
     ] = None
     replay: Replay = None
     journalled: Journalled = False

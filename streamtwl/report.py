@@ -149,8 +149,7 @@ class Reporter:
             capture_delay_ms=stream.capture_delay_ms,
             resampling_delay_ms=stream.resampling_delay_ms,
             last_seq={},
-            error=stuck
-            or (str(stream.error) if stream.error else source.error or stream.silent),
+            error=stuck or (str(stream.error) if stream.error else source.error or stream.silent),
             **figures,
         )
         suffix = f"/{source.name}/"

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether SIGINT, SIGTERM or SIGHUP has asked for the end.
+def stop_requests() -> Iterator[Callable[[], int]]:
+    """Give a function that returns which of SIGINT, SIGTERM and SIGHUP asked for the end, or 0.
 
     A second SIGINT ends the program at once.
     """
-    asked = False
+    asked = 0
 
     def ask(number: int, _frame: object) -> None:
         nonlocal asked
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked = True
+        asked = number
 
     asking = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else `nohup` wants it ignored

@@ -42,7 +42,9 @@ def make_sources(asked: SourceOptions) -> list[Source]:
     kinds += ["stdin"] * asked.stdin + ["demo"] * asked.demo
     names = iter(_names(asked.names, kinds))
     paced = not asked.fast
-    sources: list[Source] = [Microphone(next(names), device, asked.channel) for device in microphones]
+    sources: list[Source] = [
+        Microphone(next(names), device, asked.channel) for device in microphones
+    ]
     sources += [Recording(next(names), file, paced, asked.channel) for file in asked.files]
     if asked.stdin and sys.stdin is None:
         raise UsageError("--stdin: standard input is closed")

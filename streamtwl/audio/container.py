@@ -1,6 +1,7 @@
-"""What FFmpeg does not see: WAV headers with an old or a wrapped size, and files that were joined."""
+"""What FFmpeg does not see: headers with an old or a wrapped size, and files that were joined."""
 
 import io
+import itertools
 import mmap
 import os
 import re
@@ -49,7 +50,7 @@ def parts(file: BinaryIO) -> Iterator[Part]:
         yield from _wav_parts(file, size)
     elif magic[:4] == b"OggS":
         starts = [*_ogg_starts(file), size]
-        for start, end in zip(starts, starts[1:], strict=False):
+        for start, end in itertools.pairwise(starts):
             yield Part(_Stretch(file, start, end))
     else:
         yield Part(_Stretch(file, 0, size, _unfinished(file, magic[:4])))

@@ -5,7 +5,7 @@ counted.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO
 
 import av
@@ -19,7 +19,7 @@ from streamtwl.errors import AudioError
 BUFFER_BYTES = 1 << 16
 DAMAGED_IN_A_ROW = 1000  # packets without one sound between them: nothing more to come
 JITTER_S = 0.02  # of time stamps; where one is later by more, sound is missing
-LONGEST_GAP_S = 60.0  # that a time stamp is believed
+GAP_S = 60.0  # the longest that a time stamp is believed
 
 av.logging.set_level(None)  # FFmpeg's own lines; what is wrong is raised or counted
 
@@ -55,21 +55,19 @@ class Decoder:
         """Let go of the decoder; the file stays open."""
         self._sound.close()
 
-    def _decode(self, joined: Iterator[Part]) -> Iterator[tuple[int, np.ndarray]]:
+    def _decode(self, joined: Iterator[Part]) -> Generator[tuple[int, np.ndarray], None, None]:
         for part in joined:
             with _open(part, self._name) as container:
                 stream = _sound_track(container, self._name)
                 self._promise(part, container, stream)
-                expected_s: float | None = None  # time stamp of the next frame
+                due_s: float | None = None  # time stamp of the next frame, if none is missing
                 for frame in self._frames(container, stream):
                     self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
-                    at_s = frame.time
-                    missing_s = at_s - expected_s if at_s is not None and expected_s is not None else 0
-                    missing = JITTER_S < missing_s < LONGEST_GAP_S
-                    yield round(missing_s * self.rate) if missing else 0, _samples(frame)
-                    if at_s is None or (expected_s is not None and not missing):
-                        at_s = expected_s
-                    expected_s = None if at_s is None else at_s + frame.samples / self.rate
+                    at_s = due_s if frame.time is None else frame.time
+                    missing_s = 0.0 if at_s is None or due_s is None else at_s - due_s
+                    missing = round(missing_s * self.rate) if JITTER_S < missing_s < GAP_S else 0
+                    yield missing, _samples(frame)
+                    due_s = None if at_s is None else at_s + frame.samples / self.rate
 
     def _frames(self, container: Any, stream: Any) -> Iterator[av.AudioFrame]:
         packets = container.demux(stream)

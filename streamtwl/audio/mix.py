@@ -8,7 +8,9 @@ from streamtwl.errors import AudioError
 
 _log = logging.getLogger(__name__)
 
-CANCELLED_DB = 15.0  # that a mix is below its loudest channel: two equal channels lose 3, one of two 6
+CANCELLED_DB = (
+    15.0  # that a mix is below its loudest channel: two equal channels lose 3, one of two 6
+)
 AUDIBLE_DBFS = -70.0  # RMS of a channel; below it nothing can be said
 WATCHED_S = 0.1  # of sound, before the mix is judged
 MEMORY_S = 1.0  # of the powers that are compared

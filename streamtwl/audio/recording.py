@@ -3,7 +3,6 @@
 import logging
 import os
 import stat
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -23,7 +22,8 @@ _log = logging.getLogger(__name__)
 PACED_CHUNK_S = 0.02
 FAST_CHUNK_S = 0.48
 PROMISE_S, PROMISE_SHARE = 0.1, 0.01  # that a header may be wrong by, without a word
-STANDARD_INPUT = Path("-")
+PIPES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")
+STDIN = Path("/dev/stdin")  # which the name - stands for
 
 
 class Recording(Source):
@@ -193,22 +193,31 @@ class Recording(Source):
 
 def _open(path: Path) -> BinaryIO:
     """Open a file or a pipe for reading; raises AudioError that says what it is instead."""
-    called = _printable(path)
+    path = STDIN if path == Path("-") else path
     try:
-        if path == STANDARD_INPUT:
-            return os.fdopen(os.dup(sys.__stdin__.fileno() if sys.__stdin__ else 0), "rb")
-        kind = path.stat().st_mode
-        if stat.S_ISDIR(kind):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            os.scandir(path).close()
             raise AudioError(f"{path} is a folder; name the files in it, as {path}/*.wav")
-        if stat.S_ISREG(kind) and not path.stat().st_size:
-            raise AudioError(f"'{called}' is empty")
-        if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)):
-            raise AudioError(f"'{called}' is neither a file nor a pipe")
+        if stat.S_ISREG(mode) and not path.stat().st_size:
+            raise AudioError(f"'{_printable(path)}' is empty")
+        if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and is_pipe(path)):
+            kind = "a socket" if stat.S_ISSOCK(mode) else "a device"
+            kind = "a named pipe" if stat.S_ISFIFO(mode) else kind  # it may never begin, or end
+            raise AudioError(f"{path} is {kind}: name a file, or pipe sound in, as <(command)")
         return path.open("rb")
     except FileNotFoundError:
+        if path.is_symlink():
+            raise AudioError(f"{path} is a link to {os.readlink(path)}, which is absent") from None
         raise AudioError(f"no such file: {path}") from None
     except OSError as error:
-        raise AudioError(f"'{called}' cannot be read: {error.strerror}") from None
+        problem = (error.strerror or str(error)).lower()
+        raise AudioError(f"{path} cannot be read: {problem}") from None
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a name is standard input's or that of a shell's <(command)."""
+    return str(path).startswith(PIPES)
 
 
 def _printable(path: Path) -> str:

@@ -26,9 +26,7 @@ class Source(ABC):
 
     live = False  # it has no end of its own, and only zeros mean that something is switched off
 
-    def __init__(
-        self, name: str, paced: bool, clocked: bool, channel: int | None = None
-    ) -> None:
+    def __init__(self, name: str, paced: bool, clocked: bool, channel: int | None = None) -> None:
         self.name = name
         self.channel = channel  # the one to use, from 1; None: the mix of all
         self.paced = paced  # whoever is slow loses sound or comes late, nobody waits for him

@@ -213,7 +213,7 @@ def test_a_source_that_fails_to_open_ends_alone(wav, tmp_path):
     assert len(joined(blocks[1])) == 1000
 
 
-@pytest.mark.parametrize("rate", [4000, 400_000])
+@pytest.mark.parametrize("rate", [3000, 800_000])
 def test_a_source_of_an_impossible_rate_ends_alone(rate, wav):
     odd, good = wav("odd.wav", noise(8000), rate), wav("good.wav", noise(1000))
     streams, blocks = listen(Recording("odd", odd), Recording("good", good))

@@ -180,7 +180,7 @@ def test_a_pipe_by_name_is_read(wav):
 
 
 def test_a_device_is_no_file():
-    refused(Path("/dev/null"), "'null' is neither a file nor a pipe")
+    refused(Path("/dev/null"), "/dev/null is a device: name a file, or pipe sound in")
 
 
 def test_fast_gives_all_without_waiting(wav):

@@ -1,0 +1,127 @@
+"""The progress of a batch: a bar for all of it, and one for each long file that is open."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.audio.intake import Stream
+from streamtwl.audio.recording import Recording
+from streamtwl.file_names import one_line
+
+EVERY_S = 0.2  # between two updates
+LONG_S = 300.0  # a file of more sound than this gets a bar of its own
+
+
+class BatchView:
+    """Shows on standard error, where that is a terminal, how far the files are.
+
+    Results that are printed on the same terminal are printed above the bars.
+    """
+
+    def __init__(self, total: int, printing: bool) -> None:
+        """`printing`: results go to standard output."""
+        console = Console(stderr=True)
+        self._total = total
+        self._above = printing and sys.stdout.isatty()
+        self._progress = Progress(
+            TextColumn(
+                "{task.description}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", max_width=40),
+            ),
+            BarColumn(),
+            TextColumn("{task.fields[done]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._ended = 0
+        self._all = self._progress.add_task("all files", total=total, done=f"0 of {total}")
+        self._long: dict[int, TaskID] = {}  # by the stream's number
+        self._next_at = 0.0  # monotonic
+
+    def __enter__(self) -> "BatchView":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._progress.stop()
+
+    def end(self) -> None:
+        """Count a file that has ended."""
+        self._ended += 1
+
+    def update(self, streams: list[Stream]) -> None:
+        """Show how far the open files are; cheap where it is called too often."""
+        if self._progress.disable or time.monotonic() < self._next_at:
+            return
+        self._next_at = time.monotonic() + EVERY_S
+        for number in self._long.keys() - {stream.number for stream in streams}:
+            self._progress.remove_task(self._long.pop(number))
+        shares = [self._share(stream) for stream in streams]
+        self._progress.update(
+            self._all,
+            completed=self._ended + sum(shares),
+            done=f"{self._ended} of {self._total}",
+        )
+
+    def say(self, line: str) -> None:
+        """Print one line on standard error."""
+        self._progress.console.print(
+            f"streamtwl: {one_line(line)}", markup=False, highlight=False, soft_wrap=True
+        )
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bars away while a result is printed where they are."""
+        if self._above:
+            self._progress.stop()
+        yield
+        if self._above:
+            self._progress.start()
+
+    def _share(self, stream: Stream) -> float:
+        """Return how much of a file is done, 0 to 1, or 0 where nobody knows; show a long one's."""
+        done_s = stream.position / SAMPLE_RATE
+        assert isinstance(stream.source, Recording)
+        total_s = max(stream.source.duration_s, done_s) if stream.source.duration_s else 0.0
+        if max(total_s, done_s) > LONG_S:
+            if stream.number not in self._long:
+                name = one_line(stream.source.name)
+                self._long[stream.number] = self._progress.add_task(name, total=None, done="")
+            of = f" of {_spelled(total_s)}" if total_s else ""
+            self._progress.update(
+                self._long[stream.number],
+                total=total_s or None,
+                completed=done_s,
+                done=f"{_spelled(done_s)}{of}",
+            )
+        return done_s / total_s if total_s else 0.0
+
+
+class SayAbove(logging.Handler):
+    """Log lines above the bars instead of through them."""
+
+    def __init__(self, view: BatchView) -> None:
+        super().__init__()
+        self._view = view
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        self._view.say(self.format(record))
+
+
+def _spelled(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
