@@ -1,5 +1,7 @@
 """The command line: one short function a command; the work is done elsewhere."""
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +14,8 @@ import streamtwl
 from streamtwl import commands
 from streamtwl.config import DEFAULT_PIPELINE
 from streamtwl.errors import StreamtwlError, UsageError
+from streamtwl.models.wheel import OFFLINE
+from streamtwl.sinks import standard_output
 
 app = typer.Typer(
     name="streamtwl",
@@ -56,6 +60,23 @@ Reasoner = Annotated[
         "or a trained reasoner with labels of its own: its .onnx file, or the name of one that "
         "streamtwl ships (esc10-gpt2, esc10-hmm, esc10-paper). (default: the pipeline's, open)",
         show_default=False,
+    ),
+]
+
+
+def _forbid_network(wanted: bool) -> bool:
+    if wanted:
+        os.environ[OFFLINE] = "1"
+    return wanted
+
+
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        help="Fetch nothing: no model's weights, where they are absent. STREAMTWL_OFFLINE=1 does "
+        "the same.",
+        callback=_forbid_network,
     ),
 ]
 LogLevel = Annotated[
@@ -228,6 +249,7 @@ def listen(
             show_default=False,
         ),
     ] = None,
+    offline: Offline = False,
     log_level: LogLevel = commands.LogLevel.warning,
 ) -> None:
     """Listen, name what is heard, and publish it over ZeroMQ.
@@ -423,6 +445,7 @@ def label(
     labels: Labels = None,
     reasoner: Reasoner = None,
     hop: Hop = None,
+    offline: Offline = False,
     log_level: LogLevel = commands.LogLevel.error,
 ) -> None:
     """Label recordings as fast as the machine can: which sounds, from when to when.
@@ -465,6 +488,7 @@ def evaluate(
             " and about four times the training.",
         ),
     ] = True,
+    offline: Offline = False,
 ) -> None:
     """Measure the baselines on labelled clips, fold by fold (needs the extra `train`).
 
@@ -545,6 +569,7 @@ def train(
     hop: Annotated[
         float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
     ] = 0.48,
+    offline: Offline = False,
 ) -> None:
     """Train a reasoner on your own labelled clips (needs the extra `train`).
 
@@ -586,6 +611,7 @@ def pretrain(
     hop: Annotated[
         float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
     ] = 0.48,
+    offline: Offline = False,
 ) -> None:
     """Train the small GPT-2 to foretell traces of unlabelled sound (needs the extra `train`).
 
@@ -636,6 +662,7 @@ def models_list() -> None:
 @models_app.command("pull")
 def models_pull(
     name: Annotated[str, typer.Argument(help="A model of `streamtwl models list`.")] = "yamnet",
+    offline: Offline = False,
 ) -> None:
     """Get a model's weights, unless they are here and whole."""
     print(commands.pull(name))
@@ -651,8 +678,10 @@ def models_path(
 
 def main() -> None:
     """Run the command line; an error is one line on standard error and an exit code."""
+    standard_output.take_over()
     try:
         code = app(standalone_mode=False)
+        standard_output.flush_stdout()
     except StreamtwlError as error:
         code = _fail(str(error), error.exit_code)
     except NoArgsIsHelpError:  # the help has been shown
@@ -664,9 +693,14 @@ def main() -> None:
         code = _fail(f"{problem}: see `{command} --help`", UsageError.exit_code)
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # whoever read standard output has gone
+        code = 1
+    with contextlib.suppress(BrokenPipeError, StreamtwlError):  # what failed has been said
+        standard_output.flush_stdout()
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"streamtwl: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # standard error may be full or gone as well
+        print(f"streamtwl: {message}", file=sys.stderr)
     return code
