@@ -74,8 +74,8 @@ def _is_loopback(address: str) -> bool:
 def reachable(endpoint: str, connect: str) -> str:
     """Return the endpoint a publisher names, as seen from where one connects to it.
 
-    `*`, 0.0.0.0 and [::], and what is loopback to the publisher, are on the host of `connect`; where
-    that is this machine, loopback is as named if the other is not of its kind, IPv4 or IPv6.
+    `*`, 0.0.0.0 and [::], and what is loopback to the publisher, are on the host of `connect`.
+    Where that is this machine, one in IPv4 and the other in IPv6, the endpoint is as it is named.
     """
     transport, _, address = endpoint.partition("://")
     host, _, port = address.rpartition(":")
