@@ -462,7 +462,9 @@ def test_ipv6_is_bound_connected_to_and_asked_for_what_was_missed(
     assert one.endpoint.startswith(f"tcp://{host}:")
     assert one.replay.startswith(f"tcp://{replay_host}:")
     for seq in range(3):
-        one.send(label(seq))  # to nobody yet
+        one.send(label(seq))
+    while one.queued:  # until they were published, to nobody
+        time.sleep(0.01)
     connect = one.endpoint.replace("[::]", "[::1]")
     with subscribe(connect, ["label"], resume={("s", "label/mic/"): -1}, **own) as mine:
         until, had = time.monotonic() + PATIENCE_S, []
