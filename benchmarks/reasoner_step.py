@@ -26,7 +26,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import psutil
 from rich.console import Console
 from rich.progress import track
@@ -218,6 +217,8 @@ def memory_mb() -> float:
 
 def machine() -> dict:
     """Return what it was measured on."""
+    import onnxruntime  # after streamtwl, which turns its telemetry off
+
     return {
         "cores": os.cpu_count(),
         "processor": processor(),

@@ -1,5 +1,6 @@
 """The command line: one short function a command; the work is done elsewhere."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from streamtwl.audio.asked import channel_number
 from streamtwl.config import DEFAULT_PIPELINE
 from streamtwl.errors import StreamtwlError, UsageError
 from streamtwl.file_names import one_line
+from streamtwl.models.wheel import OFFLINE
+from streamtwl.sinks import standard_output
 
 app = typer.Typer(
     name="streamtwl",
@@ -66,6 +69,23 @@ Channel = Annotated[
     typer.Option(
         help="Which channel of a source to use: mix (all; the louder one where they cancel one "
         "another out), left, right, or a number from 1 on."
+    ),
+]
+
+
+def _forbid_network(wanted: bool) -> bool:
+    if wanted:
+        os.environ[OFFLINE] = "1"
+    return wanted
+
+
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        help="Fetch nothing: no model's weights, where they are absent. STREAMTWL_OFFLINE=1 does "
+        "the same.",
+        callback=_forbid_network,
     ),
 ]
 LogLevel = Annotated[
@@ -249,6 +269,7 @@ def listen(
             show_default=False,
         ),
     ] = None,
+    offline: Offline = False,
     log_level: LogLevel = commands.LogLevel.warning,
 ) -> None:
     """Listen, name what is heard, and publish it over ZeroMQ.
@@ -492,6 +513,7 @@ def label(
     labels: Labels = None,
     reasoner: Reasoner = None,
     hop: Hop = None,
+    offline: Offline = False,
     log_level: LogLevel = commands.LogLevel.warning,
 ) -> None:
     r"""Label recordings as fast as the machine can: which sounds, from when to when.
@@ -544,6 +566,7 @@ def evaluate(
             " and about four times the training.",
         ),
     ] = True,
+    offline: Offline = False,
 ) -> None:
     """Measure the baselines on labelled clips, fold by fold (needs the extra `train`).
 
@@ -624,6 +647,7 @@ def train(
     hop: Annotated[
         float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
     ] = 0.48,
+    offline: Offline = False,
 ) -> None:
     """Train a reasoner on your own labelled clips (needs the extra `train`).
 
@@ -665,6 +689,7 @@ def pretrain(
     hop: Annotated[
         float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
     ] = 0.48,
+    offline: Offline = False,
 ) -> None:
     """Train the small GPT-2 to foretell traces of unlabelled sound (needs the extra `train`).
 
@@ -715,6 +740,7 @@ def models_list() -> None:
 @models_app.command("pull")
 def models_pull(
     name: Annotated[str, typer.Argument(help="A model of `streamtwl models list`.")] = "yamnet",
+    offline: Offline = False,
 ) -> None:
     """Get a model's weights, unless they are here and whole."""
     print(commands.pull(name))
@@ -730,10 +756,10 @@ def models_path(
 
 def main() -> None:
     """Run the command line; an error is one line on standard error and an exit code."""
-    if sys.stderr is None:  # closed, as by 2>&-
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    standard_output.take_over()
     try:
         code = app(standalone_mode=False)
+        standard_output.flush_stdout()
     except StreamtwlError as error:
         code = _fail(str(error), error.exit_code)
     except NoArgsIsHelpError:  # the help has been shown
@@ -745,9 +771,14 @@ def main() -> None:
         code = _fail(f"{problem}: see `{command} --help`", UsageError.exit_code)
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # whoever read standard output has gone
+        code = 1
+    with contextlib.suppress(BrokenPipeError, StreamtwlError):  # what failed has been said
+        standard_output.flush_stdout()
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"streamtwl: {one_line(message)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # standard error may be full or gone as well
+        print(f"streamtwl: {one_line(message)}", file=sys.stderr)
     return code

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from streamtwl import config
+from streamtwl import config, folders
 from streamtwl.audio.asked import SourceOptions, make_sources
 from streamtwl.audio.intake import Intake, Stream
 from streamtwl.audio.microphone import list_inputs
@@ -157,6 +157,8 @@ def listen(asked: SourceOptions, settings: Settings, options: ListenOptions) -> 
                     session.close()
                 finally:
                     screen.close()
+            if screen.problem is not None:
+                raise screen.problem
 
 
 def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[], int]) -> None:
@@ -195,8 +197,11 @@ def keys_new(name: str | None, client: bool, folder: Path | None) -> None:
 
     if name and not client:
         raise UsageError(f"'{name}': a name is for --client, a publisher's key is called server")
-    folder = folder.expanduser() if folder else security.keys_folder()
-    print(security.make_keys(folder, name or (security.CLIENT if client else security.SERVER)))
+    folder = folders.expand(folder) if folder else security.keys_folder()
+    print(
+        security.make_keys(folder, name or (security.CLIENT if client else security.SERVER)),
+        flush=True,
+    )
     print(
         f"copy it into the publisher's keys/{security.CLIENTS}/"
         if client
@@ -207,7 +212,7 @@ def keys_new(name: str | None, client: bool, folder: Path | None) -> None:
 
 def _printed(line: str) -> bool:
     """Print a line; return False where whoever read them has gone."""
-    from streamtwl.sinks.lines import silence_stdout
+    from streamtwl.sinks.standard_output import silence_stdout
 
     try:
         print(line, flush=True)
@@ -416,7 +421,7 @@ def train(
     """Train a reasoner on a data set and say how it did on the validation split."""
     with _extra("train"):
         from streamtwl.training import train as training
-    corpus = corpus or registry.cache_folder() / "corpus"
+    corpus = corpus or folders.cache() / "corpus"
     with _progress() as progress:
         bars = {what: progress.add_task(what, total=None) for what in training.STAGES}
 
@@ -437,7 +442,7 @@ def pretrain(corpus: Path | None, out: Path, epochs: int, seed: int, hop_s: floa
     """Train a body on traces of unlabelled sound and say how well it foretells."""
     with _extra("pretrain"):
         from streamtwl.training import pretraining
-    corpus = corpus or registry.cache_folder() / "corpus"
+    corpus = corpus or folders.cache() / "corpus"
     with _progress() as progress:
         bars = {what: progress.add_task(what, total=None) for what in pretraining.STAGES}
 
@@ -487,14 +492,28 @@ def pull(name: str) -> Path:
     if registry.checksum(model) is not None:
         return registry.path(model)
     with _progress(DownloadColumn()) as progress:
-        bar = progress.add_task(f"getting {name}", total=model.carrier.size)
-        return registry.pull(model, lambda done, total: progress.update(bar, completed=done))
+        bar = progress.add_task(name, total=model.carrier.size)
+
+        def advance(done: int, _total: int) -> None:
+            progress.update(bar, completed=done)
+
+        def announce(line: str) -> None:
+            progress.console.print(
+                f"streamtwl: {line}", markup=False, highlight=False, soft_wrap=True
+            )
+
+        return registry.pull(model, advance, announce)
 
 
 def _progress(*columns: ProgressColumn) -> Progress:
     columns = columns or (MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True)
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *columns,
+        console=console,
+        disable=not console.is_terminal,  # a log has no use for a bar
     )
 
 
@@ -505,7 +524,7 @@ def _journal(settings: Settings) -> "Journal | None":
     asked = settings.journal
     if not asked.enabled:
         return None
-    path = Path(asked.path).expanduser() if asked.path else default_path()
+    path = folders.expand(asked.path) if asked.path else default_path()
     return Journal(path, asked.max_age_days, asked.max_mb)
 
 
@@ -515,7 +534,7 @@ def _keys(settings: Settings) -> "ServerKeys | None":
     asked = settings.publish
     if not asked.curve:
         return None
-    return ServerKeys.load(Path(asked.keys).expanduser() if asked.keys else keys_folder())
+    return ServerKeys.load(folders.expand(asked.keys) if asked.keys else keys_folder())
 
 
 def _sink(options: ListenOptions, lossless: bool, publisher: "Publisher") -> "Sink":

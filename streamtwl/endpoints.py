@@ -17,6 +17,15 @@ def check_port(endpoint: str) -> None:
         raise zmq.ZMQError(errno.EINVAL)
 
 
+def allow_ipv6(socket: zmq.Socket, endpoint: str) -> None:
+    """Have a socket speak IPv6 where its endpoint is such an address, before it binds or connects.
+
+    Not elsewhere: then `*` would be IPv6's wildcard, and a name an IPv6 address if it has one.
+    """
+    if _is_ipv6(_host(endpoint)):
+        socket.setsockopt(zmq.IPV6, 1)
+
+
 def check_bind(endpoint: str, option: str, allowed: bool) -> None:
     """Raise UsageError for an endpoint that others than this machine reach, unless allowed."""
     if not allowed and not is_local(endpoint):
@@ -28,8 +37,8 @@ def check_bind(endpoint: str, option: str, allowed: bool) -> None:
 
 def is_local(endpoint: str) -> bool:
     """Whether only this machine reaches an endpoint; what is no endpoint ZeroMQ itself refuses."""
-    transport, separator, address = endpoint.partition("://")
-    host = address.rpartition(":")[0].strip("[]")
+    transport, separator, _ = endpoint.partition("://")
+    host = _host(endpoint)
     if not separator or not host or transport in ("ipc", "inproc"):
         return True
     try:
@@ -44,6 +53,19 @@ def is_local(endpoint: str) -> bool:
         return all(map(_is_loopback, found))
 
 
+def _host(endpoint: str) -> str:
+    """Return the host in an endpoint, without the brackets around an IPv6 address."""
+    return endpoint.partition("://")[2].rpartition(":")[0].strip("[]")
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        found = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:  # `*`, an interface, a name
+        return False
+    return found.version == 6 and getattr(found, "ipv4_mapped", None) is None
+
+
 def _is_loopback(address: str) -> bool:
     found = ipaddress.ip_address(address.partition("%")[0])  # without the zone
     return (getattr(found, "ipv4_mapped", None) or found).is_loopback
@@ -53,12 +75,16 @@ def reachable(endpoint: str, connect: str) -> str:
     """Return the endpoint a publisher names, as seen from where one connects to it.
 
     `*`, 0.0.0.0 and [::], and what is loopback to the publisher, are on the host of `connect`.
+    Where that is this machine, one in IPv4 and the other in IPv6, the endpoint is as it is named.
     """
     transport, _, address = endpoint.partition("://")
     host, _, port = address.rpartition(":")
     anywhere = host in ("*", "0.0.0.0", "[::]")
-    if transport == "tcp" and (anywhere or is_local(endpoint)):
-        transport, _, address = connect.partition("://")
-        host = address.rpartition(":")[0] if transport == "tcp" else "127.0.0.1"
-        return f"tcp://{host}:{port}"
-    return endpoint
+    if transport != "tcp" or not (anywhere or is_local(endpoint)):
+        return endpoint
+    transport, _, address = connect.partition("://")
+    seen_host = address.rpartition(":")[0] if transport == "tcp" else "127.0.0.1"
+    other_kind = _is_ipv6(host) != _is_ipv6(seen_host)
+    if not anywhere and other_kind and seen_host.startswith(("127.", "[::1", "localhost")):
+        return endpoint
+    return f"tcp://{seen_host}:{port}"

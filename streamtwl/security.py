@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
 import zmq
 
+from streamtwl import folders
 from streamtwl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ TOLD = 100  # refused keys remembered for that
 
 
 def keys_folder() -> Path:
-    """Return where keys are unless told otherwise; $STREAMTWL_CONFIG names the folder above."""
-    folder = os.environ.get("STREAMTWL_CONFIG") or platformdirs.user_config_dir("streamtwl")
-    return Path(folder) / "keys"
+    """Return where keys are by default, in the config folder; raises UsageError."""
+    return folders.config() / "keys"
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,10 @@ def make_keys(folder: Path, name: str) -> Path:
         (folder / CLIENTS).mkdir(exist_ok=True)
         create_certificates(folder, name)
     except OSError as error:
-        raise UsageError(f"cannot make keys in {folder}: {error.strerror}") from None
+        raise UsageError(
+            f"cannot make keys in {folder}: {error.strerror}: choose another with --folder or "
+            "STREAMTWL_CONFIG=FOLDER"
+        ) from None
     finally:
         os.umask(mask)
     return public

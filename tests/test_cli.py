@@ -661,5 +661,6 @@ def test_a_full_disk_behind_standard_output_is_no_traceback(siren):
             text=True,
             timeout=PATIENCE_S,
         )
+    assert ended.returncode == 1
     assert "No space left" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -1,6 +1,9 @@
-import pytest
+import socket
 
-from streamtwl.endpoints import check_bind, is_local, reachable
+import pytest
+import zmq
+
+from streamtwl.endpoints import allow_ipv6, check_bind, is_local, reachable
 from streamtwl.errors import UsageError
 
 
@@ -47,7 +50,6 @@ def test_what_others_reach_is_refused_unless_it_is_allowed(endpoint):
 
 
 def test_an_interface_is_as_local_as_its_addresses(monkeypatch):
-    import socket
     from types import SimpleNamespace
 
     def interface(*addresses: str) -> list:
@@ -70,8 +72,35 @@ def test_an_interface_is_as_local_as_its_addresses(monkeypatch):
         ("tcp://127.0.0.1:5578", "tcp://10.0.0.3:5577", "tcp://10.0.0.3:5578"),
         ("tcp://10.0.0.3:5578", "tcp://10.0.0.9:5577", "tcp://10.0.0.3:5578"),
         ("tcp://0.0.0.0:5578", "ipc:///tmp/live", "tcp://127.0.0.1:5578"),
+        ("tcp://127.0.0.1:5578", "tcp://[::1]:5577", "tcp://127.0.0.1:5578"),
+        ("tcp://[::1]:5578", "tcp://127.0.0.1:5577", "tcp://[::1]:5578"),
+        ("tcp://[::1]:5578", "tcp://localhost:5577", "tcp://[::1]:5578"),
+        ("tcp://[::1]:5578", "ipc:///tmp/live", "tcp://[::1]:5578"),
+        ("tcp://[::1]:5578", "tcp://[fe80::1]:5577", "tcp://[fe80::1]:5578"),
+        ("tcp://127.0.0.1:5578", "tcp://127.0.0.2:5577", "tcp://127.0.0.2:5578"),
         ("ipc:///tmp/replay", "tcp://127.0.0.1:5577", "ipc:///tmp/replay"),
     ],
 )
 def test_what_the_publisher_calls_here_is_on_its_host(endpoint, connect, expected):
     assert reachable(endpoint, connect) == expected
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "wanted"),
+    [
+        ("tcp://[::1]:5577", 1),
+        ("tcp://[fe80::1%eth0]:5577", 1),
+        ("tcp://[::]:*", 1),
+        ("tcp://::1:5577", 1),
+        ("tcp://[::ffff:127.0.0.1]:5577", 0),
+        ("tcp://127.0.0.1:5577", 0),
+        ("tcp://*:5577", 0),
+        ("tcp://localhost:5577", 0),
+        ("ipc:///tmp/[::1]", 0),
+        ("nonsense", 0),
+    ],
+)
+def test_only_an_ipv6_address_is_spoken_to_in_ipv6(endpoint, wanted):
+    with zmq.Context() as context, context.socket(zmq.PUB) as one:
+        allow_ipv6(one, endpoint)
+        assert one.getsockopt(zmq.IPV6) == wanted

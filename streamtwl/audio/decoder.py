@@ -18,7 +18,7 @@ from streamtwl.errors import AudioError
 
 BUFFER_BYTES = 1 << 16
 DAMAGED_IN_A_ROW = 1000  # packets without one sound between them: nothing more to come
-JITTER_S = 0.02  # of time stamps; where one is later by more, sound is missing
+JITTER_S = 0.04  # of time stamps; where one is later by more, sound is missing
 GAP_S = 60.0  # the longest that a time stamp is believed
 
 av.logging.set_level(None)  # FFmpeg's own lines; what is wrong is raised or counted
@@ -60,14 +60,10 @@ class Decoder:
             with _open(part, self._name) as container:
                 stream = _sound_track(container, self._name)
                 self._promise(part, container, stream)
-                due_s: float | None = None  # time stamp of the next frame, if none is missing
+                timeline = _Timeline()
                 for frame in self._frames(container, stream):
                     self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
-                    at_s = due_s if frame.time is None else frame.time
-                    missing_s = 0.0 if at_s is None or due_s is None else at_s - due_s
-                    missing = round(missing_s * self.rate) if JITTER_S < missing_s < GAP_S else 0
-                    yield missing, _samples(frame)
-                    due_s = None if at_s is None else at_s + frame.samples / self.rate
+                    yield timeline.missing(frame), _samples(frame)
 
     def _frames(self, container: Any, stream: Any) -> Iterator[av.AudioFrame]:
         packets = container.demux(stream)
@@ -105,6 +101,25 @@ class Decoder:
             promised_s = container.duration / av.time_base
         known = promised_s is not None and self.promised_s is not None
         self.promised_s = self.promised_s + promised_s if known else None  # type: ignore[operator]
+
+
+class _Timeline:
+    """Where a track's sound is to be, by its time stamps."""
+
+    def __init__(self) -> None:
+        self._due_s: float | None = None  # time stamp of the next frame, if nothing is missing
+
+    def missing(self, frame: av.AudioFrame) -> int:
+        """Return how many samples a channel are missing before a frame."""
+        at_s = frame.time
+        if at_s is None:
+            return 0
+        late_s = 0.0 if self._due_s is None else at_s - self._due_s
+        missing_s = late_s if JITTER_S < late_s < GAP_S else 0.0
+        if self._due_s is None or abs(late_s) >= GAP_S or late_s < -JITTER_S:  # it begins anew
+            self._due_s = at_s
+        self._due_s += missing_s + frame.samples / frame.sample_rate
+        return round(missing_s * frame.sample_rate)
 
 
 def _open(part: Part, name: str) -> Any:

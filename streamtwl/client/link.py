@@ -7,7 +7,7 @@ import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from streamtwl.endpoints import check_port, reachable
+from streamtwl.endpoints import allow_ipv6, check_port, reachable
 from streamtwl.errors import MessageError, UsageError
 from streamtwl.messages import AnyMessage, ReplayHeader, ReplayRequest, decode
 from streamtwl.security import ClientKeys
@@ -50,6 +50,7 @@ class Link:
             if keys is not None:
                 keys.apply(self._live)
             check_port(connect)
+            allow_ipv6(self._live, connect)
             self._watch = self._live.get_monitor_socket(_WATCHED)
             self._live.connect(connect)
         except zmq.ZMQError:
@@ -93,7 +94,9 @@ class Link:
             if self._keys is not None:
                 self._keys.apply(self._asking)
             try:
-                self._asking.connect(reachable(endpoint, self._connect))
+                seen_from_here = reachable(endpoint, self._connect)
+                allow_ipv6(self._asking, seen_from_here)
+                self._asking.connect(seen_from_here)
             except zmq.ZMQError as error:
                 _log.warning("cannot ask '%s' for what is missed: %s", endpoint, error)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from streamtwl import folders
 from streamtwl.audio.block import Block
 from streamtwl.audio.resample import Resampler
 from streamtwl.errors import AudioError
@@ -46,7 +47,7 @@ class Scorer:
         self._session = registry.session(found, threads)
         self.key = f"{registry.checksum(found)}/{hop_s:g}"
         self.hop_s = hop_s
-        self.folder = registry.cache_folder() / "posteriors"
+        self.folder = folders.cache() / "posteriors"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def score(self, path: Path, augmentation: Augmentation | None = None) -> Scored:

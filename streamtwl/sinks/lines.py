@@ -1,7 +1,6 @@
 """Messages as lines: plain ones for people, JSON for programs."""
 
 import logging
-import os
 import queue
 import sys
 from datetime import datetime
@@ -78,11 +77,6 @@ class Lines:
     def __exit__(self, *_error: object) -> None:
         if self.dropped:
             _log.warning("%d messages not printed: the reader was too slow", self.dropped)
-
-
-def silence_stdout() -> None:
-    """Send what is still to be printed nowhere: its reader has gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Plain:

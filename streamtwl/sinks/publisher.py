@@ -11,7 +11,7 @@ from collections import deque
 
 import zmq
 
-from streamtwl.endpoints import check_bind, check_port
+from streamtwl.endpoints import allow_ipv6, check_bind, check_port
 from streamtwl.errors import SinkError, StreamtwlError, UsageError
 from streamtwl.messages import AnyMessage, Encoding, Event, Hello, Label, Status, encode
 from streamtwl.security import ServerKeys
@@ -152,6 +152,7 @@ class Publisher:
             check_bind(bind, option, self._security is not None or self._insecure)
             if self._security is not None:
                 self._security.apply(socket)
+            allow_ipv6(socket, bind)
             socket.bind(bind)
         except zmq.ZMQError as error:
             self._abandon()

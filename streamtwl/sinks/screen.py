@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 
+from streamtwl.errors import SinkError
 from streamtwl.session import Sink
-from streamtwl.sinks.lines import silence_stdout
+from streamtwl.sinks.standard_output import silence_stdout
 
 _log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ class Screen:
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
+        self.problem: SinkError | None = None  # why it could not show more
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
         self._thread.start()
@@ -57,8 +59,8 @@ class Screen:
                 self.sink.show()
         except BrokenPipeError:
             silence_stdout()
-        except OSError as error:
+        except SinkError as error:
             silence_stdout()
-            _log.error("cannot write to standard output: %s", error.strerror)
+            self.problem = error
         finally:
             self.sink.gone = True

@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from streamtwl.errors import UsageError
+from streamtwl.models import wheel
 from streamtwl.training import rows
 
 TINY = "tiny"
@@ -222,8 +223,12 @@ def _pretrained(body: str) -> PreTrainedModel:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each new attempt
     try:
         if is_gguf:
-            return AutoModel.from_pretrained(path.resolve().parent, gguf_file=path.name)
-        return AutoModel.from_pretrained(body, dtype=torch.float32)
+            return AutoModel.from_pretrained(
+                path.resolve().parent, gguf_file=path.name, local_files_only=True
+            )
+        return AutoModel.from_pretrained(
+            body, dtype=torch.float32, local_files_only=path.exists() or wheel.is_offline()
+        )
     except Exception as error:  # a damaged file fails in many ways
         reason = str(error).splitlines()[0]
         if path.exists():

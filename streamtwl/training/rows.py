@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 
+from streamtwl.models import wheel
 from streamtwl.ontology import categories
 from streamtwl.trace import N_BINS
 
@@ -41,7 +42,11 @@ def _tokenizer(body: str) -> Any | None:
     path = Path(body)
     try:
         if path.suffix == ".gguf":
-            return AutoTokenizer.from_pretrained(path.resolve().parent, gguf_file=path.name)
-        return AutoTokenizer.from_pretrained(body)
+            return AutoTokenizer.from_pretrained(
+                path.resolve().parent, gguf_file=path.name, local_files_only=True
+            )
+        return AutoTokenizer.from_pretrained(
+            body, local_files_only=path.exists() or wheel.is_offline()
+        )
     except Exception:  # a model without one fails in many ways
         return None

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import shutil
+import socket
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from streamtwl.client import Subscription, subscription
 from streamtwl.client import state as state_file
 from streamtwl.errors import UsageError
 from streamtwl.messages import AnyMessage
+from streamtwl.security import ServerKeys, make_keys
 from streamtwl.sinks.journal import Entry, Journal
 from streamtwl.sinks.publisher import Publisher
 from tests.told import event, hello, label, patch, status
@@ -425,3 +428,51 @@ def test_state_is_bounded_and_whole(tmp_path: Path):
     state.save(file, positions)
     assert state.load(file) == positions
     assert list(tmp_path.iterdir()) == [file]
+
+
+# --- IPv6 ---
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as one:
+        one.bind(("::1", 0))
+        return True
+    return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no ::1 on this machine")
+@pytest.mark.parametrize("curve", [False, True], ids=["open", "curve"])
+@pytest.mark.parametrize(
+    ("host", "replay_host"),
+    [("[::1]", "[::1]"), ("[::1]", "127.0.0.1"), ("127.0.0.1", "[::1]"), ("[::]", "[::]")],
+)
+def test_ipv6_is_bound_connected_to_and_asked_for_what_was_missed(
+    host, replay_host, curve, publisher, tmp_path
+):
+    own, security = {}, None
+    if curve:
+        for name in ("server", "client"):
+            public = make_keys(tmp_path / "keys", name)
+        shutil.copy(public, tmp_path / "keys" / "clients")
+        security = ServerKeys.load(tmp_path / "keys")
+        own = {"server_key": tmp_path / "keys" / "server.key"}
+        own["key"] = tmp_path / "keys" / "client.key_secret"
+    binds = f"tcp://{host}:*", f"tcp://{replay_host}:*"
+    one = publisher(*binds, security=security, insecure=True)
+    assert one.endpoint.startswith(f"tcp://{host}:")
+    assert one.replay.startswith(f"tcp://{replay_host}:")
+    for seq in range(3):
+        one.send(label(seq))
+    while one.queued:  # until they were published, to nobody
+        time.sleep(0.01)
+    connect = one.endpoint.replace("[::]", "[::1]")
+    with subscribe(connect, ["label"], resume={("s", "label/mic/"): -1}, **own) as mine:
+        until, had = time.monotonic() + PATIENCE_S, []
+        for seq in itertools.count():
+            one.send(status(seq, replay=one.replay, label=2))
+            if message := mine.receive(0.05):
+                had.append(message)
+            if len(had) == 3:
+                break
+            assert time.monotonic() < until, f"only {len(had)} came"
+    assert numbers(had) == [("s", 0), ("s", 1), ("s", 2)]

