@@ -79,7 +79,7 @@ class Decoder:
                         yield frame
             except av.error.EOFError:
                 return
-            except av.error.InvalidDataError:
+            except av.error.FFmpegError:  # what a decoder makes of damage has many names
                 damaged += 1
                 self.skipped_packets += 1
                 packets = container.demux(stream)  # one that has raised is over

@@ -134,7 +134,7 @@ class Stream:
         self.bad_samples += len(samples)
         if few and self.bad_samples > BAD_SHARE * self._samples:
             finite = np.abs(samples[np.isfinite(samples)])
-            what = f"reach {finite.max():.4g}, full scale is 1" if len(finite) else "are not finite"
+            what = f"reach {finite.max():.0f}, full scale is 1" if len(finite) else "are not finite"
             _log.warning(
                 "'%s': samples %s, and are taken as zero: are they integers, or scaled as such?",
                 self.source.name,

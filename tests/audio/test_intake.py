@@ -284,3 +284,65 @@ def test_a_wait_can_be_ended_from_another_thread(wav):
         if stopping.finished.is_set():
             intake.stop()
     assert source.state == "ended"
+
+
+# --- silent sources, wrong scales ---
+
+
+class Live(Scripted):
+    live = True
+
+
+def states_of(script: list[np.ndarray], kind=Live) -> list[str]:
+    """Return the stream's state after each second of sound."""
+    source = kind("mic", [Chunk(s, 16_000, 16_000 * i) for i, s in enumerate(script)])
+    intake = Intake([source])
+    intake.start()
+    [stream] = intake.streams
+    return [stream.state for _, _ in zip(script, intake.ticks(), strict=False)]
+
+
+def test_a_live_source_of_zeros_is_silent_and_comes_back(caplog):
+    zeros, sound = np.zeros((16_000, 2), np.float32), noise(16_000, 2)
+    states = states_of([sound, *[zeros] * 12, sound, *[zeros] * 9, sound])
+    assert states == ["listening"] * 10 + ["silent"] * 3 + ["listening"] * 11
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "'mic' gives only zeros for 10 s: is it muted, or its switch off?",
+        "'mic' gives sound again",
+    ]
+
+
+def test_zeros_count_from_the_last_sample_that_was_none():
+    zeros = np.zeros((16_000, 1), np.float32)
+    click = zeros.copy()
+    click[8000] = 1e-4
+    assert states_of([click, *[zeros] * 10])[-2:] == ["listening", "silent"]
+
+
+def test_a_recording_of_zeros_is_not_silent():
+    assert "silent" not in states_of([np.zeros((16_000, 1), np.float32)] * 12, Scripted)
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        (32_768.0, "samples reach 12978, full scale is 1"),
+        (2.0**31, "full scale is 1"),
+        (np.nan, "samples are not finite"),
+        (20.0, None),  # a few beyond any sense are clicks
+        (1.0, None),
+    ],
+)
+def test_floats_at_the_scale_of_integers_are_noted_once(scale, said, caplog):
+    listen(Scripted("pipe", [Chunk(scale * noise(16_000), 16_000, 16_000 * i) for i in range(3)]))
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == (said is not None)
+    assert all(said in line and "scaled as such" in line for line in lines)
+
+
+def test_a_channel_that_is_not_there_ends_the_stream():
+    source = Scripted("mic", [Chunk(noise(1000, 2), 16_000, 0)])
+    source.channel = 3
+    [stream], _ = listen(source)
+    assert "has 2 channel(s), not 3" in str(stream.error)
