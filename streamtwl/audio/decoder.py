@@ -19,6 +19,7 @@ from streamtwl.errors import AudioError
 BUFFER_BYTES = 1 << 16
 DAMAGED_IN_A_ROW = 1000  # packets without one sound between them: nothing more to come
 JITTER_S = 0.04  # of time stamps; where one is later by more, sound is missing
+STAMPED = ("ogg", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "asf", "flv", "mpegts")
 GAP_S = 60.0  # the longest that a time stamp is believed
 
 av.logging.set_level(None)  # FFmpeg's own lines; what is wrong is raised or counted
@@ -60,7 +61,7 @@ class Decoder:
             with _open(part, self._name) as container:
                 stream = _sound_track(container, self._name)
                 self._promise(part, container, stream)
-                timeline = _Timeline()
+                timeline = _Timeline(container.format.name)
                 for frame in self._frames(container, stream):
                     self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
                     yield timeline.missing(frame), _samples(frame)
@@ -104,21 +105,22 @@ class Decoder:
 
 
 class _Timeline:
-    """Where a track's sound is to be, by its time stamps."""
+    """Where a track's sound is to be, by its time stamps, where the kind of file has them."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
+        self._stamped = kind in STAMPED
         self._due_s: float | None = None  # time stamp of the next frame, if nothing is missing
 
     def missing(self, frame: av.AudioFrame) -> int:
         """Return how many samples a channel are missing before a frame."""
-        at_s = frame.time
-        if at_s is None:
+        due_s = frame.time if self._due_s is None else self._due_s
+        if due_s is None or not self._stamped:
             return 0
-        late_s = 0.0 if self._due_s is None else at_s - self._due_s
+        late_s = 0.0 if frame.time is None else frame.time - due_s
         missing_s = late_s if JITTER_S < late_s < GAP_S else 0.0
-        if self._due_s is None or abs(late_s) >= GAP_S or late_s < -JITTER_S:  # it begins anew
-            self._due_s = at_s
-        self._due_s += missing_s + frame.samples / frame.sample_rate
+        begins_anew = late_s >= GAP_S or late_s < -JITTER_S
+        self._due_s = due_s + (late_s if begins_anew else missing_s)
+        self._due_s += frame.samples / frame.sample_rate
         return round(missing_s * frame.sample_rate)
 
 

@@ -327,7 +327,7 @@ def test_a_recording_of_zeros_is_not_silent():
 @pytest.mark.parametrize(
     ("scale", "said"),
     [
-        (32_768.0, "samples reach 12978, full scale is 1"),
+        (32_768.0, "full scale is 1, and are taken as zero"),
         (2.0**31, "full scale is 1"),
         (np.nan, "samples are not finite"),
         (20.0, None),  # a few beyond any sense are clicks
