@@ -6,7 +6,7 @@ descendant whose score is at least `ratio` times its own. Without that rule "Ani
 
 import csv
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
@@ -16,6 +16,7 @@ import numpy as np
 
 from streamtwl.errors import UsageError
 
+NAMES = "see `streamtwl labels`"  # where they are
 _FOLDER = files("streamtwl") / "vocabularies"
 
 
@@ -114,17 +115,28 @@ def vocabulary(labels: str) -> Vocabulary:
 
 def check_names(names: Iterable[str], where: str, others: Iterable[str] = ()) -> None:
     """Raise UsageError for a name or pattern (* and ?) that no sound, category or other has."""
-    known = [*others, *everyday(), *categories()]
+    for problem in unknown_names(names, [*others, *everyday(), *categories()]):
+        raise UsageError(f"{where}: {problem}")
+
+
+def unknown_names(
+    names: Iterable[str], known: Iterable[str], what: str = "sound", hint: str = NAMES
+) -> Iterator[str]:
+    """Yield what is wrong with each name or pattern (* and ?) that nothing known has.
+
+    `what` they are names of; `hint` is what to say where nothing is spelled alike.
+    """
+    known = list(known)
     for name in names:
         if not any(fnmatchcase(each.lower(), name.lower()) for each in known):
-            raise UsageError(f"{where}: {_no_such_sound(name, known)}")
+            yield _no_such(name, known, what, hint)
 
 
-def _no_such_sound(name: str, known: Iterable[str]) -> str:
+def _no_such(name: str, known: Iterable[str], what: str = "sound", hint: str = NAMES) -> str:
     spelled = {each.lower(): each for each in known}
     near = [spelled[each] for each in get_close_matches(name.lower(), spelled, n=3, cutoff=0.5)]
-    hint = f"near it: {', '.join(near)}" if near else "see `streamtwl labels`"
-    return f"no sound is called '{name}' ({hint})"
+    hint = f"near it: {', '.join(near)}" if near else hint
+    return f"no {what} is called '{name}' ({hint})"
 
 
 def _names(listed: str, known: list[str]) -> list[str]:
@@ -138,7 +150,7 @@ def _names(listed: str, known: list[str]) -> list[str]:
             if name is not None:
                 break
         else:
-            problem = _no_such_sound(pieces[0], known)
+            problem = _no_such(pieces[0], known)
             raise UsageError(f"{problem}; --labels takes everyday, all, or names")
         names.append(name)
         del pieces[:taken]

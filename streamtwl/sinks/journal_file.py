@@ -162,8 +162,8 @@ def unreadable(path: Path, error: sqlite3.Error) -> JournalError:
     """Return an error that says what to do about a journal that cannot be read."""
     if damaged(error):
         return DamagedJournal(
-            f"the journal {path} is damaged ({error}): `streamtwl listen` renames it and begins a "
-            "new one"
+            f"the journal {path} is damaged ({error}): no more of it can be read; "
+            "`streamtwl listen` renames it and begins a new one"
         )
     return JournalError(f"cannot read the journal {path} ({error}): choose another with --journal")
 
