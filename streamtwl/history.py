@@ -13,9 +13,9 @@ import msgspec
 
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import DamagedJournal, MessageError, UsageError
-from streamtwl.label_filter import LabelFilter
+from streamtwl.label_filter import LabelFilter, unknown_names
 from streamtwl.messages import SOURCE_NAME, AnyMessage, Event, decode, encode
-from streamtwl.ontology import categories, everyday, unknown_names
+from streamtwl.ontology import categories, everyday
 from streamtwl.sinks import journal_file
 from streamtwl.sinks.lines import Plain, in_recording
 

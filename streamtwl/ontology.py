@@ -6,17 +6,15 @@ descendant whose score is at least `ratio` times its own. Without that rule "Ani
 
 import csv
 import tomllib
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
 import numpy as np
 
 from streamtwl.errors import UsageError
+from streamtwl.label_filter import no_such, unknown_names
 
-NAMES = "see `streamtwl labels`"  # where they are
 _FOLDER = files("streamtwl") / "vocabularies"
 
 
@@ -119,26 +117,6 @@ def check_names(names: Iterable[str], where: str, others: Iterable[str] = ()) ->
         raise UsageError(f"{where}: {problem}")
 
 
-def unknown_names(
-    names: Iterable[str], known: Iterable[str], what: str = "sound", hint: str = NAMES
-) -> Iterator[str]:
-    """Yield what is wrong with each name or pattern (* and ?) that nothing known has.
-
-    `what` they are names of; `hint` is what to say where nothing is spelled alike.
-    """
-    known = list(known)
-    for name in names:
-        if not any(fnmatchcase(each.lower(), name.lower()) for each in known):
-            yield _no_such(name, known, what, hint)
-
-
-def _no_such(name: str, known: Iterable[str], what: str = "sound", hint: str = NAMES) -> str:
-    spelled = {each.lower(): each for each in known}
-    near = [spelled[each] for each in get_close_matches(name.lower(), spelled, n=3, cutoff=0.5)]
-    hint = f"near it: {', '.join(near)}" if near else hint
-    return f"no {what} is called '{name}' ({hint})"
-
-
 def _names(listed: str, known: list[str]) -> list[str]:
     """Split a list at its commas; AudioSet's own names have commas too: the longest name wins."""
     spelled = {name.lower(): name for name in known}
@@ -150,7 +128,7 @@ def _names(listed: str, known: list[str]) -> list[str]:
             if name is not None:
                 break
         else:
-            problem = _no_such(pieces[0], known)
+            problem = no_such(pieces[0], known)
             raise UsageError(f"{problem}; --labels takes everyday, all, or names")
         names.append(name)
         del pieces[:taken]
