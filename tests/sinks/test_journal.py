@@ -16,8 +16,7 @@ from streamtwl.errors import JournalError
 from streamtwl.sinks import journal as journal_module
 from streamtwl.sinks.journal import BATCHES, DAY_S, Entry, Journal
 from streamtwl.sinks.journal_file import default_path, reader
-
-PATIENCE_S = 300.0  # what takes longer does not come
+from tests.conftest import PATIENCE_S
 
 
 def entry(seq: int, topic: str = "label/kitchen/", at: float | None = None, size: int = 100):

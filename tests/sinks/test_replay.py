@@ -13,7 +13,7 @@ from streamtwl.sinks.replay import BURST, PAGE_BYTES, PAGE_MESSAGES, RateLimit
 
 from .test_publisher import ANYWHERE, event, hello, label, sent
 
-PATIENCE_MS = 10_000
+PATIENCE_MS = 600_000
 
 
 @pytest.fixture

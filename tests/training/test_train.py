@@ -16,6 +16,7 @@ from streamtwl.reasoners.recurrent import Recurrent
 from streamtwl.training import lessons
 from streamtwl.training import train as training
 from streamtwl.training.train import Recipe
+from tests.conftest import PATIENCE_S
 
 RATE = 16_000
 TONES = {"beep": 1000, "hum": 120}
@@ -51,7 +52,6 @@ def short(monkeypatch):
     monkeypatch.setattr(streams, "NOTHING_SCENES", 2)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
@@ -87,13 +87,15 @@ def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(
     command = [sys.executable, "-c", "from streamtwl.cli import main; main()", "label"]
     sound = material / "sounds" / "beep" / "3.wav"
     done = subprocess.run(
-        [*command, str(sound), "--reasoner", str(out)], capture_output=True, text=True, timeout=60
+        [*command, str(sound), "--reasoner", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     assert '"label":"beep"' in done.stdout.replace(" ", "")
 
 
-@pytest.mark.timeout(300)
 def test_a_training_stopped_in_either_stage_goes_on_to_the_same_file(material, tmp_path, short):
     recipe = Recipe(epochs=2, seed=1)
     stops = [training.CHECKING, training.FINAL]
