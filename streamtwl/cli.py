@@ -430,7 +430,9 @@ def history(
         ),
     ] = None,
 ) -> None:
-    """Print what was heard: the journal, also while somebody listens. Times are local.
+    """Print what was heard: the journal, also while somebody listens.
+
+    Times are local, with their offset from UTC; --since and --until take one too.
 
     The dogs of the last two hours: streamtwl history --since 2h --label 'Dog*'
 

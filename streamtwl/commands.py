@@ -245,7 +245,8 @@ def history(
         if not _printed(line):
             return
     if line is None:
-        print(f"streamtwl: {path} holds nothing of the kind", file=sys.stderr)
+        why = history.why_nothing(path, wanted)
+        print(f"streamtwl: {path} holds nothing of the kind{why and f': {why}'}", file=sys.stderr)
 
 
 def schema() -> None:

@@ -10,6 +10,7 @@ StreamtwlError               anything below; the command line prints it in one l
 │   └── UnknownKind          a kind of message that a newer version has: skip it
 └── SinkError                a port in use, a file that cannot be written
     └── JournalError         the journal cannot be opened, read or written
+        └── DamagedJournal   it is no whole database any more
 
 A message says what was wrong, with the value, and what to do next.
 """
@@ -57,3 +58,7 @@ class SinkError(StreamtwlError):
 
 class JournalError(SinkError):
     """A journal that cannot be opened, read or written, or has another version's layout."""
+
+
+class DamagedJournal(JournalError):
+    """A journal that is no whole database any more."""

@@ -6,26 +6,36 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.errors import JournalError, MessageError, UsageError
-from streamtwl.label_filter import LabelFilter
+from streamtwl.errors import DamagedJournal, MessageError, UsageError
+from streamtwl.label_filter import LabelFilter, unknown_names
 from streamtwl.messages import SOURCE_NAME, AnyMessage, Event, decode, encode
+from streamtwl.ontology import categories, everyday
 from streamtwl.sinks import journal_file
 from streamtwl.sinks.lines import Plain, in_recording
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-PERIODS = {"hour": "%Y-%m-%d %H:00", "day": "%Y-%m-%d"}
 FOREVER = float(2**53)
+LATEST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()  # that a date can be of, in any zone
 TIMES = "30m, 2h, 7d (so long ago), 14:30 (today), 2026-11-24 or '2026-11-24 14:30'"
 
+_LABELS = "SELECT DISTINCT label FROM messages WHERE label IS NOT NULL"
+_TOPICS = "SELECT topic FROM streams"
+PIECE = 50  # messages of a damaged journal that are tried at once
+
 _MESSAGES = """
+SELECT messages.id, payload FROM messages JOIN streams ON streams.id = stream
+WHERE typeof(payload) = 'blob' AND topic GLOB ? AND at BETWEEN ? AND ? ORDER BY messages.id
+"""
+_PIECE = """
 SELECT payload FROM messages JOIN streams ON streams.id = stream
-WHERE topic GLOB ? AND at BETWEEN ? AND ? ORDER BY messages.id
+WHERE typeof(payload) = 'blob' AND topic GLOB ? AND +at BETWEEN ? AND ?
+AND messages.id BETWEEN ? AND ? ORDER BY messages.id
 """
 
 
@@ -43,7 +53,7 @@ class Wanted:
 class Count(msgspec.Struct):
     """How often and for how long a label sounded in an hour or a day, of local time."""
 
-    period: str
+    period: str  # 2026-10-25 for the day, 2026-10-25 02:00+02:00 for one of its hours
     label: str
     events: int = 0
     seconds: float = 0.0
@@ -66,53 +76,113 @@ def asked(
 
 
 def moment(said: str, option: str, now: float) -> float:
-    """Return the Unix seconds of a time as people say it; raises UsageError that names `option`."""
+    """Return the Unix seconds of a time as people say it; raises UsageError that names `option`.
+
+    Without an offset it is local. One that comes twice, or not at all, where the clocks are changed
+    is the earlier that it may be for --since and the later for --until.
+    """
     if ago := re.fullmatch(r"(\d+(?:\.\d+)?) ?([smhdw])", said.strip()):
         return now - float(ago[1]) * UNITS_S[ago[2]]
-    if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", said.strip()):
-        said = f"{datetime.fromtimestamp(now):%Y-%m-%d} {said.strip():0>5}"
+    named = re.sub(r"^(\d):", r"0\1:", said.strip())
+    if re.fullmatch(r"\d{2}:\d{2}(:\d{2})?", named):
+        named = f"{_local(now):%Y-%m-%d} {named}"
     try:
-        return datetime.fromisoformat(said.strip()).timestamp()
+        named_at = datetime.fromisoformat(named)
+        either = [named_at.replace(fold=fold).timestamp() for fold in (0, 1)]
+        return max(either) if option == "--until" else min(either)
     except (ValueError, OverflowError, OSError):
         raise UsageError(f"{option} '{said}': it takes {TIMES}") from None
 
 
 def messages(path: Path, wanted: Wanted) -> Iterator[AnyMessage]:
-    """Yield the messages in the order of their publication; raises JournalError."""
-    topics = f"{wanted.kind}/{wanted.source}/"
+    """Yield the messages in the order of their publication.
+
+    Raises JournalError; of a damaged journal after what can still be read.
+    """
     labels = LabelFilter(wanted.labels)
     with contextlib.closing(journal_file.reader(path)) as connection:
         try:
-            rows = connection.execute(_MESSAGES, (topics, wanted.since, wanted.until))
-            for (payload,) in rows:
+            for payload in _payloads(connection, wanted):
                 with contextlib.suppress(MessageError):  # of a version to come
                     message = decode(payload)
                     if labels.takes(message):
                         yield message
         except sqlite3.Error as error:
-            raise JournalError(f"cannot read the journal {path}: {error}") from None
+            raise journal_file.unreadable(path, error) from None
 
 
-def events(path: Path, wanted: Wanted) -> list[Event]:
-    """Return the newest word on each event that sounded in the time wanted, by their onsets."""
+def _payloads(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]:
+    """Yield what is wanted; where there is damage, piece by piece around it, and raise it then."""
+    chosen = (f"{wanted.kind}/{wanted.source}/", wanted.since, wanted.until)
+    first = 0
+    try:
+        for number, payload in connection.execute(_MESSAGES, chosen):
+            yield payload
+            first = number + 1
+    except sqlite3.Error as error:
+        if not journal_file.damaged(error):
+            raise
+        damage = error
+    else:
+        return
+    with contextlib.suppress(sqlite3.DatabaseError):
+        [newest] = connection.execute("SELECT max(id) FROM messages").fetchone()
+        for number in range(first, newest + 1, PIECE):
+            with contextlib.suppress(sqlite3.DatabaseError):
+                rows = connection.execute(_PIECE, (*chosen, number, number + PIECE - 1))
+                yield from (payload for (payload,) in rows)
+    raise damage
+
+
+def events(path: Path, wanted: Wanted) -> Iterator[Event]:
+    """Yield the newest word on each event that sounded in the time wanted, by their onsets.
+
+    Raises JournalError; of a damaged journal after what can still be read.
+    """
     newest: dict[str, Event] = {}
     everything = replace(wanted, until=FOREVER, labels=())  # its end, or its label, may come later
-    for message in messages(path, everything):
-        if isinstance(message, Event):
-            newest[message.id] = message
+    damage = None
+    try:
+        for message in messages(path, everything):
+            if isinstance(message, Event):
+                newest[message.id] = message
+    except DamagedJournal as error:
+        damage = error
     labels = LabelFilter(wanted.labels)
-    return [e for e in newest.values() if began_at(e) <= wanted.until and labels.takes(e)]
+    yield from (e for e in newest.values() if began_at(e) <= wanted.until and labels.takes(e))
+    if damage is not None:
+        raise damage
+
+
+def why_nothing(path: Path, wanted: Wanted) -> str:
+    """Return which label or source that is asked for is in no journal of this kind, "" for none."""
+    with contextlib.closing(journal_file.reader(path)) as connection:
+        try:
+            labels = [name for (name,) in connection.execute(_LABELS)]
+            sources = {topic.split("/")[1] for (topic,) in connection.execute(_TOPICS)}
+        except sqlite3.Error as error:
+            raise journal_file.unreadable(path, error) from None
+    problems = [
+        *unknown_names(wanted.labels, [*labels, *everyday(), *categories()]),
+        *unknown_names([wanted.source], sources, "source", f"it has {', '.join(sorted(sources))}"),
+    ]
+    return "; ".join(problems)
 
 
 def counts(path: Path, wanted: Wanted, period: str) -> list[Count]:
     """Return how often each label began in each "hour" or "day", the most frequent first."""
     found: dict[tuple[str, str], Count] = {}
     for event in events(path, wanted):
-        named = f"{datetime.fromtimestamp(began_at(event)):{PERIODS[period]}}"
+        began = _local(began_at(event))
+        hour = began.replace(minute=0).isoformat(" ", "minutes")  # twice 02:00, of two offsets
+        named = hour if period == "hour" else f"{began:%Y-%m-%d}"
         count = found.setdefault((named, event.label), Count(named, event.label))
         count.events += 1
         count.seconds = round(count.seconds + lasted_s(event), 2)
-    return sorted(found.values(), key=lambda count: (count.period, -count.events, count.label))
+    return sorted(
+        found.values(),
+        key=lambda count: (datetime.fromisoformat(count.period), -count.events, count.label),
+    )
 
 
 def lines(path: Path, wanted: Wanted, period: str | None, as_json: bool) -> Iterator[str]:
@@ -126,12 +196,7 @@ def lines(path: Path, wanted: Wanted, period: str | None, as_json: bool) -> Iter
     elif wanted.kind == "event":
         yield from map(_event_line, events(path, wanted))
     else:
-        plain = Plain()
-        for message in messages(path, wanted):
-            if line := plain.line(message):
-                at = datetime.fromtimestamp(message.captured_at or message.published_at)
-                recorded = message.captured_at is None  # then the line has the time in it
-                yield f"{at:%Y-%m-%d %H:%M:%S }{line}" if recorded else f"{at:%Y-%m-%d} {line}"
+        yield from filter(None, map(Plain(_when).line, messages(path, wanted)))
 
 
 def began_at(event: Event) -> float:
@@ -146,8 +211,21 @@ def lasted_s(event: Event) -> float:
     return ((event.end or event.position) - event.start) / SAMPLE_RATE
 
 
+def _local(at: float) -> datetime:
+    """Return the local time of Unix seconds, with its offset from UTC."""
+    return datetime.fromtimestamp(min(max(at, 0.0), LATEST), UTC).astimezone()  # if damaged
+
+
+def _when(message: AnyMessage) -> str:
+    if message.captured_at is not None:
+        stamp = _local(message.captured_at).isoformat(" ", "milliseconds")
+        return stamp[:22] + stamp[23:]  # to a hundredth, as elsewhere
+    at = _local(message.published_at).isoformat(" ", "seconds")
+    return f"{at} (at {in_recording(message.position)})"
+
+
 def _event_line(event: Event) -> str:
-    at = f"{datetime.fromtimestamp(began_at(event)):%Y-%m-%d %H:%M:%S}"
+    at = _local(began_at(event)).isoformat(" ", "seconds")
     if event.captured_at is None:
         at += f" (at {in_recording(event.start)})"
     lasted = f"{lasted_s(event):.1f} s" if event.end is not None else "no end"

@@ -1,12 +1,14 @@
 """Which labels and events somebody wants, by their names."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from streamtwl.messages import AnyMessage, Event, Label
 
 REMEMBERED = 1000  # events that were taken
+NAMES = "see `streamtwl labels`"  # where they are
 
 
 class LabelFilter:
@@ -33,3 +35,24 @@ class LabelFilter:
         if fits and not known:
             self._taken.append(message.id)
         return fits or known
+
+
+def unknown_names(
+    names: Iterable[str], known: Iterable[str], what: str = "sound", hint: str = NAMES
+) -> Iterator[str]:
+    """Yield what is wrong with each name or pattern (* and ?) that nothing known has.
+
+    `what` they are names of; `hint` is what to say where nothing is spelled alike.
+    """
+    known = list(known)
+    for name in names:
+        if not any(fnmatchcase(each.lower(), name.lower()) for each in known):
+            yield no_such(name, known, what, hint)
+
+
+def no_such(name: str, known: Iterable[str], what: str = "sound", hint: str = NAMES) -> str:
+    """Return that no `what` is called `name`, with what is known and spelled alike, or `hint`."""
+    spelled = {each.lower(): each for each in known}
+    near = [spelled[each] for each in get_close_matches(name.lower(), spelled, n=3, cutoff=0.5)]
+    hint = f"near it: {', '.join(near)}" if near else hint
+    return f"no {what} is called '{name}' ({hint})"

@@ -7,14 +7,13 @@ descendant whose score is at least `ratio` times its own. Without that rule "Ani
 import csv
 import tomllib
 from collections.abc import Iterable
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 
 import numpy as np
 
 from streamtwl.errors import UsageError
+from streamtwl.label_filter import no_such, unknown_names
 
 _FOLDER = files("streamtwl") / "vocabularies"
 
@@ -114,17 +113,8 @@ def vocabulary(labels: str) -> Vocabulary:
 
 def check_names(names: Iterable[str], where: str, others: Iterable[str] = ()) -> None:
     """Raise UsageError for a name or pattern (* and ?) that no sound, category or other has."""
-    known = [*others, *everyday(), *categories()]
-    for name in names:
-        if not any(fnmatchcase(each.lower(), name.lower()) for each in known):
-            raise UsageError(f"{where}: {_no_such_sound(name, known)}")
-
-
-def _no_such_sound(name: str, known: Iterable[str]) -> str:
-    spelled = {each.lower(): each for each in known}
-    near = [spelled[each] for each in get_close_matches(name.lower(), spelled, n=3, cutoff=0.5)]
-    hint = f"near it: {', '.join(near)}" if near else "see `streamtwl labels`"
-    return f"no sound is called '{name}' ({hint})"
+    for problem in unknown_names(names, [*others, *everyday(), *categories()]):
+        raise UsageError(f"{where}: {problem}")
 
 
 def _names(listed: str, known: list[str]) -> list[str]:
@@ -138,7 +128,7 @@ def _names(listed: str, known: list[str]) -> list[str]:
             if name is not None:
                 break
         else:
-            problem = _no_such_sound(pieces[0], known)
+            problem = no_such(pieces[0], known)
             raise UsageError(f"{problem}; --labels takes everyday, all, or names")
         names.append(name)
         del pieces[:taken]

@@ -22,9 +22,14 @@ from streamtwl.models import registry
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 COMMAND = [sys.executable, str(Path(sys.executable).with_name("streamtwl"))]
-PATIENCE_S = 60  # a test that waits longer than this has hung
+PATIENCE_S = 600  # whatever takes longer has hung, on a slow machine too
 
-hypothesis.settings.register_profile("streamtwl", deadline=None, max_examples=50)
+hypothesis.settings.register_profile(  # on a slow machine too
+    "streamtwl",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("streamtwl")
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -19,13 +20,13 @@ import zmq
 import streamtwl.cli
 from streamtwl.audio import demo
 from streamtwl.messages import decode
+from tests.conftest import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 
 STREAMTWL = [sys.executable, str(Path(sys.executable).with_name("streamtwl"))]
 REPLAY = ("--replay-bind", "tcp://127.0.0.1:*")
 BIND = ("--bind", "tcp://127.0.0.1:*", *REPLAY)
-PATIENCE_S = 60  # a process that takes longer has hung
 
 
 @pytest.fixture
@@ -280,7 +281,7 @@ def test_a_reader_that_stops_and_goes_away_does_not_hang_it(start_cli, wav):
         worked_s, before_s = psutil.Process(process.pid).cpu_times().user, worked_s
     assert process.poll() is None
     process.stdout.close()
-    process.wait(10)
+    process.wait(PATIENCE_S)
 
 
 # --- publish and subscribe ---
@@ -441,7 +442,7 @@ def test_two_sources_of_the_same_name_are_refused(cli, siren, wav):
         (("listen", "--file", ".", "--fast", *BIND), "folder"),
         (("listen", "--file", "text.wav", "--fast", *BIND), "text.wav"),
         (("listen", "--file", "sound.raw", "--fast", *BIND), "sound.raw"),
-        (("listen", "--demo", "--fast", *BIND, "--journal", "text.wav"), "--journal"),
+        (("listen", "--demo", "--fast", *BIND, "--journal", "."), "--journal"),
         (("listen", "--demo", "--fast", *BIND, "--journal", "text.wav/x"), "--no-journal"),
         (("history", "--journal", "text.wav"), "text.wav"),
         (("history", "--journal", "absent"), "streamtwl listen"),
@@ -520,6 +521,39 @@ def test_what_was_told_is_in_the_journal(cli, siren, tmp_path):
         assert messages_in(found.stdout) == of_kind(told, kind)
         assert of_kind(told, kind)
     assert "Siren" in cli("history", "--hourly", env=state).stdout
+
+
+@pytest.mark.parametrize("damage", ["half", "letter", "middle"])
+def test_a_damaged_journal_keeps_nobody_from_listening(damage, cli, siren, tmp_path):
+    state = {"STREAMTWL_STATE": str(tmp_path / "state")}
+    listen = ("listen", "--file", siren, "--fast", "--json", *BIND)
+    path = tmp_path / "state" / "journal.sqlite"
+    assert cli(*listen, env=state).returncode == 0
+    content = bytearray(path.read_bytes())
+    middle = slice(4096, len(content) - 4096)
+    content[middle] = content[middle] if damage != "middle" else b"\xff" * len(content[middle])
+    damaged = {"half": content[: len(content) // 2], "letter": b"Dear reader, " * 1000}
+    path.write_bytes(damaged.get(damage, content))
+    ended = cli("history", env=state)
+    assert ended.returncode == 1
+    assert f"{path} is damaged" in ended.stderr
+    assert_one_line(ended)
+    ended = cli(*listen, env=state)
+    assert ended.returncode == 0
+    [kept] = path.parent.glob("journal-damaged-*.sqlite")
+    [warning] = ended.stderr.splitlines()
+    assert f"{path} is damaged" in warning
+    assert str(kept) in warning
+    assert "Siren" in cli("history", env=state).stdout
+
+
+def test_history_says_what_is_misspelled(cli, siren, tmp_path):
+    state = {"STREAMTWL_STATE": str(tmp_path)}
+    cli("listen", "--file", siren, "--fast", "--quiet", *BIND, env=state)
+    ended = cli("history", "--label", "Sirene", env=state)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert "no sound is called 'Sirene' (near it: Siren" in ended.stderr
+    assert_one_line(ended)
 
 
 def test_without_a_journal_nothing_is_kept(cli, siren, tmp_path):
@@ -643,6 +677,7 @@ def test_a_signal_ends_it_though_its_terminal_is_stuck(start_cli, wav):
     ours, terminal = os.openpty()
     try:
         process = start_cli("listen", "--file", long, *BIND, stdout=terminal)
+        assert select.select([ours], [], [], PATIENCE_S)[0]  # it draws
         time.sleep(8)  # in which it has drawn more than a terminal takes that nobody reads
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0

@@ -1,16 +1,32 @@
 import json
+import sqlite3
+import time
 from datetime import datetime
 
 import msgspec
 import pytest
 
 from streamtwl import history
-from streamtwl.errors import JournalError, UsageError
+from streamtwl.errors import DamagedJournal, UsageError
 from streamtwl.messages import Event, Label, decode, encode
 from streamtwl.sinks.journal import Entry, Journal
 
-NOON = datetime(2026, 11, 23, 12).timestamp()
+NOON = datetime.fromisoformat("2026-11-23T12:00+01:00").timestamp()
 HOUR_S = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def zone(monkeypatch):
+    """Central Europe's time, whatever this machine's is; zone(...) changes it."""
+
+    def use(rules: str) -> None:
+        monkeypatch.setenv("TZ", rules)
+        time.tzset()
+
+    use("CET-1CEST,M3.5.0,M10.5.0/3")
+    yield use
+    monkeypatch.undo()
+    time.tzset()
 
 
 def event(
@@ -59,7 +75,7 @@ def path(tmp_path):
         Entry("s", message.topic, message.seq, message.published_at, message.label, encode(message))
         for message in messages
     ]
-    assert one.commit(entries, 10)
+    assert one.commit(entries, 300)
     one.close()
     return tmp_path / "journal.sqlite"
 
@@ -74,12 +90,12 @@ def named(path, **wanted) -> list[str]:
 
 def test_an_event_is_a_line(path):
     assert printed(path) == [
-        "2026-11-23 12:01:00  kitchen    Dog, 2.5 s, peak 0.88",
-        "2026-11-23 12:02:00  kitchen    Siren, 10.0 s, peak 0.88",
-        "2026-11-23 13:00:05  kitchen    Dog, 1.5 s, peak 0.88",
-        "2026-11-24 13:00:00  attic      Howl, 4.0 s, peak 0.88",
-        "2026-11-24 14:00:00  kitchen    Doorbell, no end, peak 0.88",
-        "2026-11-24 15:00:01 (at 00:05.00)  kitchen    Whistling, 1.0 s, peak 0.88",
+        "2026-11-23 12:01:00+01:00  kitchen    Dog, 2.5 s, peak 0.88",
+        "2026-11-23 12:02:00+01:00  kitchen    Siren, 10.0 s, peak 0.88",
+        "2026-11-23 13:00:05+01:00  kitchen    Dog, 1.5 s, peak 0.88",
+        "2026-11-24 13:00:00+01:00  attic      Howl, 4.0 s, peak 0.88",
+        "2026-11-24 14:00:00+01:00  kitchen    Doorbell, no end, peak 0.88",
+        "2026-11-24 15:00:01+01:00 (at 00:05.00)  kitchen    Whistling, 1.0 s, peak 0.88",
     ]
 
 
@@ -97,7 +113,7 @@ def test_an_event_that_was_revised_is_the_newest_labels(path):
     listening = Journal(path, max_age_days=36_500)
     assert listening.commit(
         [Entry("s", m.topic, m.seq, NOON + 28 * HOUR_S, m.label, encode(m))
-         for m in (onset, offset, revised)], 10,
+         for m in (onset, offset, revised)], 300,
     )  # fmt: skip
     listening.close()
     assert named(path, labels=["cat"]) == []
@@ -120,10 +136,11 @@ def test_json_is_the_messages(path):
 
 def test_counts_by_hour_and_day(path):
     hours = [json.loads(line) for line in printed(path, "hour", as_json=True)]
-    assert hours[0] == {"period": "2026-11-23 12:00", "label": "Dog", "events": 1, "seconds": 2.5}
+    first = {"period": "2026-11-23 12:00+01:00", "label": "Dog", "events": 1, "seconds": 2.5}
+    assert hours[0] == first
     assert [count["period"] for count in hours] == [
-        "2026-11-23 12:00", "2026-11-23 12:00", "2026-11-23 13:00",
-        "2026-11-24 13:00", "2026-11-24 14:00", "2026-11-24 15:00",
+        "2026-11-23 12:00+01:00", "2026-11-23 12:00+01:00", "2026-11-23 13:00+01:00",
+        "2026-11-24 13:00+01:00", "2026-11-24 14:00+01:00", "2026-11-24 15:00+01:00",
     ]  # fmt: skip
     assert printed(path, "day")[:2] == [
         "2026-11-23      2 x       4.0 s  Dog",
@@ -134,8 +151,8 @@ def test_counts_by_hour_and_day(path):
 
 def test_other_kinds_tell_what_changed(path):
     assert printed(path, kind="label") == [
-        "2026-11-23 12:00:00.00  kitchen    Dog (0.75)",
-        "2026-11-23 12:00:02.00  kitchen    -",
+        "2026-11-23 12:00:00.00+01:00  kitchen    Dog (0.75)",
+        "2026-11-23 12:00:02.00+01:00  kitchen    -",
     ]
     assert [json.loads(line)["seq"] for line in printed(path, kind="label", as_json=True)] == [
         0, 1, 2,
@@ -150,7 +167,7 @@ def test_it_reads_while_a_listener_writes(path):
     entry = Entry("s", onset.topic, onset.seq, onset.published_at, onset.label, encode(onset))
     reading = history.messages(path, history.Wanted())
     next(reading)  # a query is under way
-    assert listening.commit([entry], 10)
+    assert listening.commit([entry], 300)
     assert len(list(reading)) == len(EVENTS) - 1  # as it was
     assert len(named(path)) == before + 1
     listening.close()
@@ -159,7 +176,9 @@ def test_it_reads_while_a_listener_writes(path):
 def test_what_a_newer_version_wrote_is_passed_over(path):
     listening = Journal(path, max_age_days=36_500)
     later = {"kind": "event", "schema": "2.0"}
-    assert listening.commit([Entry("s", "event/a/", 0, NOON, None, json.dumps(later).encode())], 10)
+    assert listening.commit(
+        [Entry("s", "event/a/", 0, NOON, None, json.dumps(later).encode())], 300
+    )
     assert named(path)[-1] == "Whistling"
     listening.close()
 
@@ -173,10 +192,13 @@ def test_what_a_newer_version_wrote_is_passed_over(path):
         ("1.5 d", NOON - 1.5 * 86_400),
         ("2w", NOON - 14 * 86_400),
         ("9:30", NOON - 2.5 * HOUR_S),
+        ("9:30:15", NOON - 2.5 * HOUR_S + 15),
         ("11:59:30", NOON - 30),
         ("2026-11-23", NOON - 12 * HOUR_S),
         ("2026-11-22 12:00", NOON - 24 * HOUR_S),
-        ("2026-11-23T12:00:00+00:00", datetime.fromisoformat("2026-11-23T12:00+00:00").timestamp()),
+        ("2026-11-23T12:00:00+00:00", NOON + HOUR_S),
+        ("2026-11-23 11:00Z", NOON),
+        ("2026-11-23 12:00:00.00+01:00", NOON),
     ],
 )
 def test_times_as_people_say_them(said, expected):
@@ -189,9 +211,134 @@ def test_a_time_that_is_none_is_named_with_what_it_takes(said):
         history.moment(said, "--until", NOON)
 
 
-def test_a_damaged_journal_is_an_error(path):
+AUTUMN = datetime.fromisoformat("2026-10-25T00:00+02:00").timestamp()  # a day of 25 hours
+SPRING = datetime.fromisoformat("2026-03-29T00:00+01:00").timestamp()  # and one of 23
+
+
+@pytest.fixture
+def nights(tmp_path):
+    """A journal: a dog at half past each hour of the nights in which the clocks are changed."""
+    one = Journal(tmp_path / "nights.sqlite", max_age_days=36_500)
+    began = [midnight + (h + 0.5) * HOUR_S for midnight in (SPRING, AUTUMN) for h in range(25)]
+    told = [each for n, at in enumerate(began) for each in event(n, "Dog", at - NOON, 2.0)]
+    entries = [Entry("s", m.topic, m.seq, m.published_at, m.label, encode(m)) for m in told]
+    assert one.commit(entries, 300)
+    one.close()
+    return one.path
+
+
+def test_the_hour_that_comes_twice_is_two_hours(nights):
+    lines = printed(nights, since=AUTUMN, until=AUTUMN + 5 * HOUR_S)
+    assert [line.split("  ")[0] for line in lines] == [
+        "2026-10-25 00:30:00+02:00", "2026-10-25 01:30:00+02:00", "2026-10-25 02:30:00+02:00",
+        "2026-10-25 02:30:00+01:00", "2026-10-25 03:30:00+01:00",
+    ]  # fmt: skip
+    hours = [
+        json.loads(line)["period"]
+        for line in printed(nights, "hour", as_json=True, since=AUTUMN, until=AUTUMN + 5 * HOUR_S)
+    ]
+    assert hours == [
+        "2026-10-25 00:00+02:00", "2026-10-25 01:00+02:00", "2026-10-25 02:00+02:00",
+        "2026-10-25 02:00+01:00", "2026-10-25 03:00+01:00",
+    ]  # fmt: skip
+
+
+def test_the_hour_that_is_left_out_has_no_line(nights):
+    lines = printed(nights, "hour", since=SPRING, until=SPRING + 3 * HOUR_S)
+    assert [line.split("  ")[0] for line in lines] == [
+        "2026-03-29 00:00+01:00", "2026-03-29 01:00+01:00", "2026-03-29 03:00+02:00",
+    ]  # fmt: skip
+
+
+def test_days_have_as_many_hours_as_they_have(nights):
+    counts = [json.loads(line) for line in printed(nights, "day", as_json=True)]
+    assert [(count["period"], count["events"]) for count in counts] == [
+        ("2026-03-29", 23), ("2026-03-30", 2), ("2026-10-25", 25),
+    ]  # fmt: skip
+
+
+def test_hours_of_a_zone_that_is_no_whole_hour_off(path, zone):
+    zone("<+0545>-5:45")
+    assert printed(path, "hour")[0].startswith("2026-11-23 16:00+05:45 ")
+    assert printed(path)[0].startswith("2026-11-23 16:46:00+05:45 ")
+
+
+@pytest.mark.parametrize(
+    ("said", "option", "expected"),
+    [
+        ("2026-10-25 02:30", "--since", "2026-10-25T02:30+02:00"),  # it comes twice
+        ("2026-10-25 02:30", "--until", "2026-10-25T02:30+01:00"),
+        ("2026-10-25 02:30+01:00", "--since", "2026-10-25T02:30+01:00"),
+        ("2026-10-25 02:30+02:00", "--until", "2026-10-25T02:30+02:00"),
+        ("2026-03-29 02:30", "--since", "2026-03-29T01:30+01:00"),  # it does not come
+        ("2026-03-29 02:30", "--until", "2026-03-29T03:30+02:00"),
+    ],
+)
+def test_a_time_that_is_ambiguous_takes_in_more(said, option, expected):
+    assert history.moment(said, option, NOON) == datetime.fromisoformat(expected).timestamp()
+
+
+def test_of_an_ambiguous_hour_of_today_too():
+    now = AUTUMN + 12 * HOUR_S
+    assert history.moment("2:30", "--since", now) == AUTUMN + 2.5 * HOUR_S
+    assert history.moment("2:30", "--until", now) == AUTUMN + 3.5 * HOUR_S
+
+
+def test_what_is_misspelled_is_said_where_nothing_is_found(path):
+    def why(**wanted) -> str:
+        return history.why_nothing(path, history.Wanted(**wanted))
+
+    assert why(labels=["Dorbell"]).startswith("no sound is called 'Dorbell' (near it: Doorbell")
+    assert "Bird" in why(labels=["Brid"])  # a name of AudioSet's, not in this journal
+    assert why(labels=["Cat", "b?rd*"]) == ""  # there is such a sound, and none in the journal
+    assert why(source="kichen") == "no source is called 'kichen' (near it: kitchen)"
+    assert why(source="x") == "no source is called 'x' (it has attic, kitchen)"
+    assert why(labels=["Brid"], source="kichen").count("is called") == 2
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A journal of 2000 events, a second apart."""
+    one = Journal(tmp_path / "large.sqlite", max_age_days=36_500)
+    told = [onset for n in range(2000) for onset in event(n, "Dog", n, None)]
+    entries = [Entry("s", m.topic, m.seq, m.published_at, m.label, encode(m)) for m in told]
+    assert one.commit(entries, 300)
+    one.close()
+    return one.path
+
+
+def test_what_can_still_be_read_of_a_damaged_journal_comes_before_the_error(large):
+    whole = printed(large)
+    connection = sqlite3.connect(large)
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.close()
+    with large.open("r+b") as file:
+        file.seek(pages // 3 * 4096)
+        file.write(b"\xff" * 4096)
+    found: list[str] = []
+    with pytest.raises(DamagedJournal, match="streamtwl listen"):
+        found.extend(history.lines(large, history.Wanted(), None, False))
+    assert len(whole) == 2000
+    assert 1800 < len(found) < 2000
+    assert [line for line in whole if line in set(found)] == found  # in order, none twice
+
+
+@pytest.mark.parametrize("period", [None, "hour"])
+def test_a_damaged_journal_is_an_error(path, period):
     damaged = bytearray(path.read_bytes())
     damaged[4096:] = b"\xff" * (len(damaged) - 4096)
     path.write_bytes(damaged)
-    with pytest.raises(JournalError, match="cannot"):
-        printed(path)
+    with pytest.raises(DamagedJournal, match=f"{path} is damaged"):
+        printed(path, period)
+
+
+def test_a_time_that_no_date_has_is_no_traceback(path):
+    for seq, at in enumerate((1e300, -1e300)):
+        [onset] = event(6 + seq, "Cat", 0, None)
+        onset = msgspec.structs.replace(onset, captured_at=at)
+        listening = Journal(path, max_age_days=36_500)
+        row = Entry("s", onset.topic, onset.seq, NOON, onset.label, encode(onset))
+        assert listening.commit([row], 300)
+        listening.close()
+    assert [line[:4] for line in printed(path, labels=["Cat"])] == ["1970"]
+    assert printed(path, "hour", labels=["Cat"])

@@ -50,9 +50,15 @@ def status(seq: int, session: str = "s", replay: str | None = REPLAY, **last_seq
     )  # fmt: skip
 
 
-def hello(seq: int, session: str = "s", replay: str | None = REPLAY) -> Hello:
+def hello(
+    seq: int,
+    session: str = "s",
+    replay: str | None = REPLAY,
+    source: str = "mic",
+    labels: tuple[str, ...] = ("Dog", "Cat"),
+) -> Hello:
     return Hello(
-        source="mic", session=session, seq=seq, position=0, captured_at=None,
+        source=source, session=session, seq=seq, position=0, captured_at=None,
         published_at=time.time(),
-        labels=[], settings={}, models={}, replay=replay,
+        labels=list(labels), settings={}, models={}, replay=replay,
     )  # fmt: skip

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,9 +14,9 @@ import zmq.asyncio
 
 from streamtwl.client import state as state_file
 from streamtwl.client.link import Link
-from streamtwl.client.sequencer import Sequencer
+from streamtwl.client.sequencer import SESSIONS, Sequencer
 from streamtwl.errors import UsageError
-from streamtwl.label_filter import LabelFilter
+from streamtwl.label_filter import LabelFilter, unknown_names
 from streamtwl.messages import KINDS, SOURCE_NAME, AnyMessage, Hello, Status
 from streamtwl.security import ClientKeys
 
@@ -26,6 +26,7 @@ CONNECT = "tcp://127.0.0.1:5577"
 TEND_S = 0.02  # from one look at answers to the next while live messages come without a pause
 SILENT_S = 8.0  # without a message, where a status comes each second
 SAVE_S = 1.0  # from one writing of the state to the next
+SOURCES = 100  # remembered of a publisher
 
 
 def subscribe(
@@ -43,7 +44,8 @@ def subscribe(
 
     `kinds` (hello, patch, label, event, status), `sources` and `labels` say what is wanted, all of
     it where they are empty. `labels` takes * and ? and any case; it filters labels and events only,
-    and an event that once fitted comes to its end, also where it is revised to another label.
+    and an event that once fitted comes to its end, also where it is revised to another label. A
+    label or source that the publisher does not have is logged as a warning.
 
     `state` names a file that remembers what was had, so that a program goes on there when it is
     started again; with `resume` it remembers by itself: `positions` of before, or
@@ -87,7 +89,10 @@ class Subscription:
             if not SOURCE_NAME.fullmatch(source):
                 raise UsageError(f"--source '{source}': it takes a-z, 0-9, _ and -")
         self._sources = set(sources)
-        self._wanted = LabelFilter(labels)
+        self._labels, self._wanted = labels, LabelFilter(labels)
+        self._met: deque[str] = deque(maxlen=SESSIONS)  # whose labels were compared with ours
+        self._published: deque[str] = deque(maxlen=SOURCES)  # whatever we follow of them
+        self._connect = connect
         self._state = Path(state) if state is not None else None
         if self._state is not None:
             resume = state_file.load(self._state) | dict(resume or {})
@@ -95,9 +100,9 @@ class Subscription:
         self._saved_streams = 0
         self._sequencer = Sequencer(self._follows, resume)
         suffixes = [f"{source}/" for source in sources] or [""]
-        kinds_heard = sorted(self._kinds | {"hello", "status"})  # they tell of the others
-        topics = [f"{kind}/{suffix}" for kind in kinds_heard for suffix in suffixes]
-        self._link = Link(connect, topics, keys)
+        kinds = sorted((self._kinds | {"status"}) - {"hello"})  # a status tells of the others
+        topics = [f"{kind}/{suffix}" for kind in kinds for suffix in suffixes]
+        self._link = Link(connect, ["hello/", *topics], keys)  # any source's: see `_meet`
         self._at_hand: AnyMessage | None = None  # the user has it and may not be done with it
         self._lost_told = 0
         self._silent_told = ""
@@ -201,9 +206,12 @@ class Subscription:
             if now >= began + TEND_S:  # all that comes is of labels that are not wanted
                 return None
             if (live := self._link.take()) is not None:
-                self._silent_at, self._silent_told = now + SILENT_S, ""
+                if not self._sources or live.source in self._sources:
+                    self._silent_at, self._silent_told = now + SILENT_S, ""
                 if isinstance(live, Hello | Status):
                     self._link.name_replay(live.replay)
+                if isinstance(live, Hello):
+                    self._meet(live)
                 self._sequencer.take(live, now)
                 continue
             self._tend(now)
@@ -231,10 +239,26 @@ class Subscription:
             kinds = ", ".join(f"{count} of {kind}" for kind, count in self.lost.items())
             _log.warning("messages lost so far: %s", kinds)
 
+    def _meet(self, hello: Hello) -> None:
+        """Warn, once a session, of what we want and nobody has."""
+        if hello.source not in self._published:
+            self._published.append(hello.source)
+        if hello.session not in self._met:
+            self._met.append(hello.session)
+            some = f"it has {', '.join(hello.labels[:5])}{', ...' if hello.labels[5:] else ''}"
+            for problem in unknown_names(self._labels, hello.labels, hint=some):
+                _log.warning("--label: at %s %s", self._connect, problem)
+
     def _mind_silence(self, now: float) -> None:
         if now >= self._silent_at:
             self._silent_at = now + SILENT_S
-            if (why := self._link.why_silent()) != self._silent_told:
+            why = self._link.why_silent()
+            if self._published:  # so we are connected
+                some = f"it has {', '.join(self._published)}"
+                why = (
+                    "; ".join(unknown_names(self._sources, self._published, "source", some)) or why
+                )
+            if why != self._silent_told:
                 _log.warning("nothing has come for %g s: %s", SILENT_S, why)
                 self._silent_told = why
 

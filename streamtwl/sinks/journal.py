@@ -2,6 +2,7 @@
 
 A thread of its own writes, so that a slow disk costs the publisher 20 ms and no more. Write-ahead
 logging lets others read meanwhile (`reader`), and a killed process leaves nothing to be repaired.
+What is damaged all the same is set aside, and a new journal begins.
 """
 
 import contextlib
@@ -10,7 +11,8 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +26,9 @@ BATCHES = 64  # between the publisher and the writer
 CLOSING_S = 5.0
 TEND_S = 1.0  # from one look at age and size to the next
 CHECKPOINT_S = 30.0  # what a power cut may take with it
+CHECK_S = 86_400.0  # from one check of the whole file to the next (0.5 s of processor for 450 MB)
+ANEW_S = 600.0  # in which no second journal is set aside: on a bad disk they would fill it
+INTERRUPTIBLE = 10_000  # SQLite's instructions, from one look whether it is to end to the next
 STEP = 500  # messages deleted at once
 MB = 1_000_000
 DAY_S = 86_400.0
@@ -33,8 +38,20 @@ _NEW_MESSAGE = """
 INSERT OR IGNORE INTO messages (stream, seq, at, lasting, label, payload)
 SELECT id, ?, ?, ?, ?, ? FROM streams WHERE session = ? AND topic = ?
 """
-_TOO_OLD = "SELECT id FROM messages WHERE at < ? LIMIT ?"
-_LEAST_WORTH = "SELECT id FROM messages ORDER BY lasting, id LIMIT ?"
+_TOO_OLD = f"""
+SELECT id FROM (SELECT id, at FROM messages ORDER BY id LIMIT {STEP})
+WHERE at < ? - (SELECT total(ahead) FROM leaps WHERE message > id)
+"""
+_LEAST_WORTH = f"SELECT id FROM messages ORDER BY lasting, id LIMIT {STEP}"
+_NEWEST_AT = "SELECT total(at) FROM (SELECT at FROM messages ORDER BY id DESC LIMIT 1)"
+_NEW_LEAP = """
+INSERT OR IGNORE INTO leaps (message, ahead)
+SELECT id + 1, :now - :expected FROM messages WHERE abs(at - :now) > abs(at - :expected)
+ORDER BY id DESC LIMIT 1
+"""
+_FORGET_LEAPS = """
+DELETE FROM leaps WHERE NOT EXISTS (SELECT 1 FROM messages WHERE id < leaps.message)
+"""
 
 
 class Entry(NamedTuple):
@@ -51,9 +68,19 @@ class Entry(NamedTuple):
 class Journal:
     """Writes entries, and deletes what is older than `max_age_days` or beyond `max_mb`.
 
-    Events are the last to go for size. A disk that is full or stuck is no error: `commit` says that
-    it did not work, `problem` says why, and it is tried again with what comes next. Several
-    listeners may share a journal. Raises JournalError where `path` cannot be one.
+    Events are the last to go for size. A disk that is full or stuck, or a folder that may not be
+    written, is no error: `commit` says that it did not work, `problem` says why, and it is tried
+    again with what comes next. A journal that is damaged is renamed (`name-damaged-DATE.sqlite`)
+    and a new one begins, where that may be done; it is looked for at the opening, once a day, and
+    whatever else comes upon it reports it by `suspect`. Several listeners may share a journal.
+    Raises JournalError where `path` cannot be one: a folder, another program's database, a newer
+    version's.
+
+    An entry's age is what the wall clock has gone since, without its leaps: where it goes more than
+    a day (a tenth of `max_age_days` if that is less) ahead of or behind the monotonic clock, or at
+    the opening of the newest entry, it was set, and the entries of before have aged by what was
+    lived through only. So a listener that was off for longer than that does not age its journal
+    either; a suspended machine does, up to a day at a time.
     """
 
     def __init__(self, path: Path, max_age_days: float = 30.0, max_mb: float = 500.0) -> None:
@@ -61,23 +88,27 @@ class Journal:
         self.errors = 0  # messages that were not committed in time
         self.problem: str | None = None  # why the newest were not
         self._max_age_s = max_age_days * DAY_S
+        self._leap_s = min(DAY_S, self._max_age_s / 10)
         self._max_bytes = max_mb * MB
         self._connection: sqlite3.Connection | None = None
-        self._inode = 0
+        self._inode: int | None = None
+        self._clocks: tuple[float, float] | None = None  # wall and monotonic, at the last look
+        self._damage: tuple[int | None, str] | None = None  # inode, and what is wrong with it
+        self._check_at = 0.0  # monotonic
+        self._anew_at = -ANEW_S  # monotonic, when the last one was set aside
         self._tend_at = 0.0  # monotonic
         self._waiting: queue.Queue[_Batch | None] = queue.Queue(BATCHES)
         self._overdue: _Batch | None = None
         try:
-            self._open()
-        except sqlite3.Error as error:
-            if not _passing(error):
-                raise journal_file.cannot_open(path, str(error)) from None
+            self._past_damage(self._open)
+            self.problem = None
+        except (sqlite3.Error, OSError) as error:
             self.problem = self._said(error)
             _log.warning("not in the journal: %s", self.problem)
         self._over = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, name="journal", daemon=True),
-            threading.Thread(target=self._move_log, name="checkpoint", daemon=True),
+            threading.Thread(target=self._mind_file, name="checkpoint", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -108,6 +139,10 @@ class Journal:
         self.problem = problem
         return False
 
+    def suspect(self) -> None:
+        """Have the whole file checked soon: somebody found it damaged."""
+        self._check_at = 0.0
+
     def close(self) -> None:
         """Write what waits, up to 5 s, and end."""
         self._over.set()
@@ -120,31 +155,59 @@ class Journal:
             _log.warning("the journal %s did not end in time", self.path)
 
     def _run(self) -> None:
+        warned = ""
         while True:
             with contextlib.suppress(queue.Empty):
                 batch = self._waiting.get(timeout=max(0.0, self._tend_at - time.monotonic()))
                 if batch is None:
                     break
                 try:
-                    self._write(batch.entries)
+                    self._past_damage(partial(self._write, batch.entries))
                 except (sqlite3.Error, JournalError, OSError) as error:
                     batch.problem = self._said(error)
                 batch.done.set()
-            with contextlib.suppress(sqlite3.Error):  # what is wrong shows in the next commit
-                self._tend(time.monotonic())
+            try:
+                self._past_damage(self._tend)
+            except sqlite3.Error:  # it shows in the next commit
+                continue
+            except (JournalError, OSError) as error:
+                if (problem := self._said(error)) != warned:
+                    _log.warning("%s", warned := problem)
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
 
+    def _past_damage(self, step: Callable[[], object]) -> None:
+        """Take a step; where it comes upon damage, again in a new journal."""
+        try:
+            step()
+        except sqlite3.Error as error:
+            if not journal_file.damaged(error):
+                raise
+            self._begin_anew(str(error))
+            step()
+
+    def _begin_anew(self, damage: str) -> None:
+        """Set the journal aside, unless another listener has; raises OSError where it cannot be."""
+        now = time.monotonic()
+        if now < self._anew_at + ANEW_S:
+            raise OSError(f"damaged again ({damage}): is the disk well?")
+        if self._here() == self._inode:
+            try:
+                new = journal_file.set_aside(self.path)
+            except OSError as error:
+                why = error.strerror or error
+                raise OSError(f"damaged ({damage}), and it cannot be renamed ({why})") from None
+            self._anew_at = now
+            self.problem = f"{self.path} is damaged ({damage}): it is now {new}, a new one begins"
+            _log.warning("the journal %s", self.problem)  # and no second one if that takes a while
+        self._close()
+
     def _write(self, entries: Sequence[Entry]) -> None:
-        if self._connection is None:
-            self._open()
-        assert self._connection is not None
-        with journal_file.transaction(self._connection):
-            self._connection.executemany(
-                _NEW_STREAM, {(each.session, each.topic) for each in entries}
-            )
-            self._connection.executemany(
+        connection = self._connection or self._open()
+        with journal_file.transaction(connection):
+            connection.executemany(_NEW_STREAM, {(each.session, each.topic) for each in entries})
+            connection.executemany(
                 _NEW_MESSAGE,
                 [
                     (e.seq, e.at, e.topic.startswith("event/"), e.label, e.payload, *e[:2])
@@ -152,29 +215,49 @@ class Journal:
                 ],
             )
 
-    def _tend(self, now: float) -> None:
+    def _tend(self) -> None:
         """Delete a little of what is too much."""
+        now = time.monotonic()
         if now < self._tend_at:
             return
         self._tend_at = now + TEND_S
         if self._connection is None:
             return
-        if self._moved():
+        if self._here() != self._inode:
             _log.warning("%s was moved or deleted: a new journal begins", self.path)
-            self._connection.close()
-            self._connection = None
+            self._close()
             return
-        deleted = self._delete(_TOO_OLD, time.time() - self._max_age_s, STEP)
+        if self._damage is not None and self._damage[0] == self._inode:
+            damage, self._damage = self._damage[1], None
+            self._begin_anew(damage)
+            return
+        self._mind_clocks(self._connection)
+        deleted = self._delete(_TOO_OLD, time.time() - self._max_age_s)
         in_use, in_all = self._size_bytes()
         if in_use > self._max_bytes:
-            deleted += self._delete(_LEAST_WORTH, STEP)
+            deleted += self._delete(_LEAST_WORTH)
         if in_all > self._max_bytes:
             self._connection.execute("PRAGMA incremental_vacuum(64)").fetchall()
         if deleted or in_all > self._max_bytes:
             self._tend_at = now  # there may be more
 
-    def _move_log(self) -> None:
-        """Move the log into the database now and then: it waits for the disk, commits do not."""
+    def _mind_clocks(self, connection: sqlite3.Connection) -> None:
+        """Note in the journal that the wall clock leapt, where it did since the last look."""
+        now, monotonic = time.time(), time.monotonic()
+        if self._clocks is None:  # just opened
+            [expected] = connection.execute(_NEWEST_AT).fetchone()
+        else:
+            expected = self._clocks[0] + monotonic - self._clocks[1]
+        if abs(now - expected) > self._leap_s:
+            with journal_file.transaction(connection):
+                connection.execute(_NEW_LEAP, {"now": now, "expected": expected})
+        self._clocks = now, monotonic
+
+    def _mind_file(self) -> None:
+        """Move the log into the database now and then: it waits for the disk, commits do not.
+
+        Look for damage too, once a day.
+        """
         while not self._over.is_set():
             inode = self._inode
             with (
@@ -182,17 +265,35 @@ class Journal:
                 contextlib.closing(journal_file.connect(self.path, "rw")) as connection,
             ):
                 connection.execute("PRAGMA schema_version").fetchall()  # opens its files now
+                self._check(inode)
                 while not self._over.wait(CHECKPOINT_S) and self._inode == inode:
                     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                    if time.monotonic() >= self._check_at:
+                        self._check(inode)
                 continue
             self._over.wait(CHECKPOINT_S)
+
+    def _check(self, inode: int | None) -> None:
+        """Look whether the file is whole; the writer begins anew where it is not."""
+        self._check_at = time.monotonic() + CHECK_S
+        try:
+            with contextlib.closing(journal_file.connect(self.path, "ro")) as connection:
+                connection.set_progress_handler(self._over.is_set, INTERRUPTIBLE)
+                [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.Error as error:
+            found = str(error) if journal_file.damaged(error) else "ok"  # interrupted, say
+        if found != "ok":
+            self._damage = inode, " ".join(found.split())
 
     def _delete(self, chosen: str, *values: float) -> int:
         assert self._connection is not None
         with journal_file.transaction(self._connection):
-            return self._connection.execute(
+            deleted = self._connection.execute(
                 f"DELETE FROM messages WHERE id IN ({chosen})", values
             ).rowcount
+            if deleted:
+                self._connection.execute(_FORGET_LEAPS)
+        return deleted
 
     def _size_bytes(self) -> tuple[int, int]:
         """Return what is in use, and in all: deleted messages leave room for new ones."""
@@ -202,19 +303,30 @@ class Journal:
         )
         return (pages - free) * size, pages * size
 
-    def _moved(self) -> bool:
+    def _here(self) -> int | None:
+        """Return which file is at the journal's path, None where there is none."""
         try:
-            return self.path.stat().st_ino != self._inode
+            return self.path.stat().st_ino
         except OSError:
-            return True
+            return None
 
-    def _open(self) -> None:
-        self._connection = None
+    def _open(self) -> sqlite3.Connection:
+        self._inode = self._here()  # of what is damaged, should it be
         self._connection = journal_file.writer(self.path)
-        self._inode = self.path.stat().st_ino
+        self._inode, self._clocks = self._here(), None
+        self._mind_clocks(self._connection)
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = None
 
     def _said(self, error: Exception) -> str:
-        return str(error) if isinstance(error, JournalError) else f"{error}: {self.path}"
+        if isinstance(error, JournalError):
+            return str(error)
+        return f"{getattr(error, 'strerror', None) or error}: {self.path}"
 
 
 class _Batch:
@@ -224,9 +336,3 @@ class _Batch:
         self.entries = entries
         self.problem: str | None = None
         self.done = threading.Event()
-
-
-def _passing(error: sqlite3.Error) -> bool:
-    """Whether it may come right by itself: a disk that is full or stuck."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extension
-    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)

@@ -1,12 +1,15 @@
 """The journal's file: an SQLite database of a layout of our own, written by one, read by many."""
 
 import contextlib
+import itertools
+import os
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from streamtwl import folders
-from streamtwl.errors import JournalError
+from streamtwl.errors import DamagedJournal, JournalError
 
 LAYOUT = 1  # user_version of the database
 BUSY_MS = 5000  # for another listener's transaction
@@ -25,6 +28,9 @@ CREATE UNIQUE INDEX by_seq ON messages (stream, seq);
 CREATE INDEX by_time ON messages (at);
 CREATE INDEX by_worth ON messages (lasting);
 """
+# Messages before `message` were written before the wall clock leapt ahead by `ahead` seconds that
+# nobody lived through (see Journal). Older versions pass it over, so it changes no layout.
+_LEAPS = "CREATE TABLE IF NOT EXISTS leaps (message INTEGER PRIMARY KEY, ahead REAL)"
 _FORGET_EMPTY = """
 DELETE FROM streams WHERE NOT EXISTS (SELECT 1 FROM messages WHERE stream = streams.id)
 """
@@ -38,19 +44,22 @@ def default_path() -> Path:
 def writer(path: Path) -> sqlite3.Connection:
     """Open a journal to write it, laid out first where it is new.
 
-    Raises JournalError where it cannot be one, sqlite3.Error where the disk does not take it.
+    Raises JournalError where that path cannot be one, and where something may come right by itself
+    OSError (no permission, say) or sqlite3.Error (a full disk, damage: see `damaged`).
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise cannot_open(path, error.strerror or str(error)) from None
+    except (NotADirectoryError, FileExistsError) as error:
+        raise _cannot_open(path, str(error.strerror)) from None
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise _cannot_open(path, "unable to open what is no file")
     connection = connect(path, "rwc")
     try:
         if not _layout(connection, path):
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
-            raise cannot_open(path, "it has to be on a local disk")
+            raise _cannot_open(path, "it has to be on a local disk")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
@@ -59,6 +68,7 @@ def writer(path: Path) -> sqlite3.Connection:
                 for statement in _LAYOUT.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {LAYOUT}")
+            connection.execute(_LEAPS)
             connection.execute(_FORGET_EMPTY)
     except BaseException:
         connection.close()
@@ -68,21 +78,50 @@ def writer(path: Path) -> sqlite3.Connection:
 
 def reader(path: Path) -> sqlite3.Connection:
     """Open a journal to read it, also while a listener writes; raises JournalError."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise JournalError(f"there is no journal {path}: `streamtwl listen` writes one")
     try:
-        connection = connect(path, "ro")
-        if not _layout(connection, path):
-            raise JournalError(f"{path} is no journal of streamtwl: it is empty")
+        with contextlib.ExitStack() as unless_good:
+            connection = unless_good.enter_context(contextlib.closing(connect(path, "ro")))
+            if not _layout(connection, path):
+                raise JournalError(f"{path} is no journal of streamtwl: it is empty")
+            unless_good.pop_all()
     except sqlite3.Error as error:
-        raise cannot_open(path, str(error)) from None
+        raise unreadable(path, error) from None
     return connection
+
+
+def damaged(error: Exception) -> bool:
+    """Return whether an error means that the file is no whole database."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extension
+    broken = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return broken or isinstance(error, DamagedJournal)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a journal and its companions, by the date; return the new path. Raises OSError.
+
+    The log goes first: beside a new database of its name SQLite would read it into that one.
+    """
+    path = Path(os.path.realpath(path))
+    name = f"{path.stem}-damaged-{datetime.now():%Y%m%d-%H%M%S}"
+    numbers = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+    new = next(
+        each
+        for number in numbers
+        if not os.path.lexists(each := path.with_name(f"{name}{number}{path.suffix}"))
+    )
+    for companion in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{path}{companion}", f"{new}{companion}")
+    path.rename(new)
+    return new
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
     """Connect in one of SQLite's modes: ro, rw, or rwc to create it."""
     return sqlite3.connect(
-        f"{path.resolve().as_uri()}?mode={mode}",
+        f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
         timeout=BUSY_MS / 1000,
         isolation_level=None,
@@ -106,16 +145,28 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def _layout(connection: sqlite3.Connection, path: Path) -> int:
     """Return the database's layout, 0 where it is new; raises JournalError for another one."""
     [layout] = connection.execute("PRAGMA user_version").fetchone()
-    [tables] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if layout == LAYOUT or (not layout and not tables):
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    ours = {"streams", "messages"} <= tables
+    if (layout == LAYOUT and ours) or (not layout and not tables):
         return layout
-    whose = f"has layout {layout}, this version" if layout else "is another program's, streamtwl"
+    newer = layout > LAYOUT and (ours or not tables)
+    whose = f"has layout {layout}, this version" if newer else "is another program's, streamtwl"
     raise JournalError(
         f"the database {path} {whose} reads layout {LAYOUT}: choose another with --journal"
     )
 
 
-def cannot_open(path: Path, problem: str) -> JournalError:
+def unreadable(path: Path, error: sqlite3.Error) -> JournalError:
+    """Return an error that says what to do about a journal that cannot be read."""
+    if damaged(error):
+        return DamagedJournal(
+            f"the journal {path} is damaged ({error}): no more of it can be read; "
+            "`streamtwl listen` renames it and begins a new one"
+        )
+    return JournalError(f"cannot read the journal {path} ({error}): choose another with --journal")
+
+
+def _cannot_open(path: Path, problem: str) -> JournalError:
     """Return an error that says what to do."""
     return JournalError(
         f"cannot open the journal {path} ({problem}): choose another with --journal FILE, "

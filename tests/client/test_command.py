@@ -8,10 +8,10 @@ import pytest
 from streamtwl.messages import decode
 from streamtwl.sinks.journal import Journal
 from streamtwl.sinks.publisher import Publisher
+from tests.conftest import PATIENCE_S
 from tests.told import hello, label
 
 ANYWHERE = "tcp://127.0.0.1:*"
-PATIENCE_S = 60
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ from streamtwl.messages import AnyMessage
 from streamtwl.security import ServerKeys, make_keys
 from streamtwl.sinks.journal import Entry, Journal
 from streamtwl.sinks.publisher import Publisher
+from tests.conftest import PATIENCE_S
 from tests.told import event, hello, label, patch, status
 
 ANYWHERE = "tcp://127.0.0.1:*"
-PATIENCE_S = 20.0  # a message that takes longer does not come
 SETTLED_S = 0.3  # nothing more comes after this long
 
 
@@ -195,7 +195,6 @@ def unwanted(mine: Subscription) -> None:
     mine._link.take = lambda: label(next(seqs))
 
 
-@pytest.mark.timeout(30)
 def test_a_flood_of_what_is_not_wanted_keeps_nobody_from_stopping(publisher):
     with subscribe(publisher().endpoint, ["label"], labels=["cat"]) as mine:
         unwanted(mine)
@@ -389,6 +388,55 @@ def test_silence_is_explained(why, said, publisher, monkeypatch, caplog):
 def test_what_cannot_be_meant_is_said(arguments, said):
     with pytest.raises(UsageError, match=said):
         subscribe(**arguments)
+
+
+def warnings(caplog) -> list[str]:
+    return [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_label_that_the_publisher_does_not_have_is_warned_of_once_a_session(publisher, caplog):
+    one, other = publisher(), publisher()
+    told = [
+        hello(0, labels=("Bird", "Dog", "kettle")),
+        hello(0, source="attic", labels=("Bird", "Dog", "kettle")),
+        hello(1, labels=("Bird", "Dog", "kettle")),
+        hello(0, session="new", labels=("Bird", "Dog", "kettle")),
+    ]
+    with subscribe(one.endpoint, ["hello"], labels=["Brid", "d?g", "KETTLE", "zzz*"]) as mine:
+        while mine.receive(0.1) is None:
+            one.send(told[0])
+        first = warnings(caplog)
+        assert len(first) == 2
+        assert one.endpoint in first[0]
+        assert "no sound is called 'Brid' (near it: Bird" in first[0]
+        assert "no sound is called 'zzz*' (it has Bird, Dog, kettle)" in first[1]
+        for each in told[1:3]:
+            one.send(each)
+        received(mine, 2)
+        assert warnings(caplog) == first
+        one.send(told[3])
+        received(mine, 1)
+        assert warnings(caplog) == first * 2
+    with subscribe(other.endpoint, ["hello"], labels=["b*"]) as mine:
+        while mine.receive(0.1) is None:
+            other.send(told[0])
+    assert warnings(caplog) == first * 2
+
+
+@pytest.mark.parametrize("kinds", [["event"], ["hello", "event"]])
+def test_a_source_that_the_publisher_does_not_have_is_warned_of(
+    publisher, caplog, monkeypatch, kinds
+):
+    monkeypatch.setattr("streamtwl.client.subscription.SILENT_S", 0.2)
+    one = publisher()
+    with subscribe(one.endpoint, kinds, sources=["mik"]) as mine:
+        until = time.monotonic() + PATIENCE_S
+        while not any("is called" in each for each in warnings(caplog)):
+            one.send(hello(0))
+            assert mine.receive(0.1) is None
+            assert time.monotonic() < until
+        assert "no source is called 'mik' (near it: mic)" in warnings(caplog)[-1]
+        assert not mine.lost
 
 
 def test_the_package_imports_the_client_only_where_it_is_used(cli, tmp_path):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PATIENCE_S
+
 STREAMTWL = [sys.executable, "-c", "from streamtwl.cli import main; main()"]
 
 
@@ -29,7 +31,7 @@ class Running:
         messages = [json.loads(line) for line in lines]
         return [each for each in messages if kind in (None, each["kind"])]
 
-    def wait_for(self, condition, timeout_s: float = 20.0) -> None:
+    def wait_for(self, condition, timeout_s: float = PATIENCE_S) -> None:
         """Wait until the messages so far meet the condition."""
         deadline = time.monotonic() + timeout_s
         while not condition(self.messages()):
@@ -42,7 +44,7 @@ class Running:
 
     def end(self, how: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(how)
-        return self.process.wait(15)
+        return self.process.wait(PATIENCE_S)
 
 
 @pytest.fixture

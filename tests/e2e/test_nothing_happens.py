@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.conftest import PATIENCE_S
+
 RATE = 16_000
 MINUTES = 30
 ROOM_DBFS, FAN_DBFS, FAN_HUM_DBFS, TRAFFIC_DBFS = -62.0, -48.0, -58.0, -46.0
@@ -66,14 +68,13 @@ def quiet(tmp_path_factory):
     return str(path)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("labels", ["all", "everyday"])
 def test_no_event_is_reported_that_is_not_there(quiet, labels, run):
     listening = run(
         *("listen", "--file", quiet, "--fast", "--json", "--labels", labels),
         *("--bind", "tcp://127.0.0.1:*"),
     )
-    assert listening.process.wait(170) == 0, listening.stderr()
+    assert listening.process.wait(PATIENCE_S) == 0, listening.stderr()
     assert len(listening.messages("label")) == 3749  # (1800 - 0.975) / 0.48, and the first
     events = [m for m in listening.messages("event") if m["label"] not in THERE]
     assert not events, [(m["label"], m["start"] / RATE, m["peak"]) for m in events]

@@ -13,7 +13,6 @@ from streamtwl.sinks.lines import Plain
 HELD_UP_S = 25.0  # beyond what capture's ring (10 s) and its pipe (1 MB) hold
 
 
-@pytest.mark.timeout(120)
 def test_windows_that_nobody_had_time_for_are_dropped_and_counted(
     virtual_mic, run, record_property
 ):

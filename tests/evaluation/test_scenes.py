@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtwl.evaluation import datasets, scenes
+from tests.conftest import PATIENCE_S
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -181,7 +182,7 @@ def test_the_background_has_no_gaps(esc, corpus):
 
 def run(*arguments) -> subprocess.CompletedProcess:
     command = [sys.executable, TOOLS / "make_scene.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(esc, corpus, tmp_path):

@@ -12,9 +12,7 @@ import pytest
 import zmq
 
 from streamtwl.messages import AnyMessage, Label, decode
-from tests.conftest import COMMAND
-
-PATIENCE_S = 60.0  # whoever says nothing for longer has hung
+from tests.conftest import COMMAND, PATIENCE_S
 
 
 class Listening:

@@ -1,13 +1,11 @@
 """Sound that is none: NaN and infinity in bursts, and a pipe that falls silent."""
 
 import numpy as np
-import pytest
 
 from streamtwl.audio import demo
 from streamtwl.messages import Label, Status
 
 
-@pytest.mark.timeout(120)
 def test_bursts_of_nan_are_counted_and_labels_go_on(listen, figure):
     sound = demo.scene().astype("<f4")
     rng = np.random.default_rng(3)
@@ -29,7 +27,6 @@ def test_bursts_of_nan_are_counted_and_labels_go_on(listen, figure):
     figure("NaN bursts", f"{bad} bad samples of {len(sound)}, {len(labels)} labels of {windows}")
 
 
-@pytest.mark.timeout(120)
 def test_a_pipe_that_falls_silent_is_told_and_goes_on(listen):
     listening = listen("--stdin")
     listening.feed(np.zeros(16_000, "<i2"))

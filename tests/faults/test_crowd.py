@@ -17,6 +17,7 @@ from streamtwl.messages import AnyMessage, decode
 from streamtwl.sinks.journal import Journal
 from streamtwl.sinks.journal_file import reader
 from streamtwl.sinks.publisher import Publisher
+from tests.conftest import PATIENCE_S
 from tests.told import event, label, status
 
 ANYWHERE = "tcp://127.0.0.1:*"
@@ -126,7 +127,9 @@ def test_who_reads_has_all_in_the_end_though_others_never_read(
             return sum(line.startswith(said) for crowd in crowds for line in crowd.lines)
 
         teller = Teller(publisher)
-        teller.until(lambda: lines("ready") == reading and all(one.poll(0) for one in deaf), 120)
+        teller.until(
+            lambda: lines("ready") == reading and all(one.poll(0) for one in deaf), PATIENCE_S
+        )
         began = time.monotonic()
         for _ in range(labels):
             teller.label()

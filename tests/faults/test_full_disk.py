@@ -30,7 +30,6 @@ def fill(file: Path) -> None:
             filler.write(bytes(4096))
 
 
-@pytest.mark.timeout(120)
 def test_listening_goes_on_with_a_full_disk(small_disk, listen, figure):
     listening = listen("--stdin", "--journal", small_disk / "journal.sqlite")
 
@@ -54,7 +53,6 @@ def test_listening_goes_on_with_a_full_disk(small_disk, listen, figure):
     figure("disk full", f"{len(told)} messages, none lost, {len(lost)} of them not in the journal")
 
 
-@pytest.mark.timeout(120)
 def test_listening_begins_with_a_full_disk(small_disk, listen):
     fill(small_disk / "filler")
     listening = listen("--stdin", "--journal", small_disk / "journal.sqlite")

@@ -16,7 +16,7 @@ from streamtwl.sinks.journal import Entry, Journal
 from streamtwl.sinks.publisher import Publisher
 from tests.sinks.test_publisher import ANYWHERE, label
 
-PATIENCE_MS = 10_000
+PATIENCE_MS = 600_000
 GOOD = {"session": "s", "topic": "label/kitchen/", "from": 0, "to": None}
 
 words = st.text(max_size=30) | st.sampled_from(
@@ -111,9 +111,9 @@ def test_it_is_alive_after_each(count, tmp_path, monkeypatch, figure):
             with socket.create_connection(address(publisher.replay)) as raw:
                 raw.sendall(os.urandom(1000))
             assert_alive(honest, held)
+    assert publisher._replay_server.refused > count / 10
     publisher.close()
     journal.close()
-    assert answers["answered with an error"] > count / 10
     figure(
         f"{count} malformed requests, 20 of them no ZeroMQ besides", f"alive after each; {answers}"
     )

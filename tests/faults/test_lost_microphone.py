@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from streamtwl.messages import Label, Status
+from tests.conftest import PATIENCE_S
 
 HOP = 7680  # samples
 SETTLED = 7  # labels: 3.8 s after opening, ALSA's ages are to be believed
@@ -14,7 +15,6 @@ AWAY = 4  # labels of the other source
 
 
 @pytest.mark.parametrize("how", ["the server ended", "the device unloaded"])
-@pytest.mark.timeout(180)
 def test_it_comes_back_and_the_other_source_has_no_gap(how, virtual_mic, listen, wav, figure):
     other = wav("other.wav", np.zeros(16_000 * 120))
     listening = listen("--device", "default", "--file", other, env=virtual_mic.env)
@@ -43,7 +43,7 @@ def test_it_comes_back_and_the_other_source_has_no_gap(how, virtual_mic, listen,
     more("mic", SETTLED)
     listening.process.send_signal(signal.SIGINT)
     listening.until(lambda _: states("mic")[-1] == states("other")[-1] == "ended")
-    assert listening.process.wait(15) == 0
+    assert listening.process.wait(PATIENCE_S) == 0
 
     assert len({message.session for message in listening.messages}) == 1
     went_on = labels("other")

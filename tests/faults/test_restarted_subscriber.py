@@ -12,6 +12,7 @@ import pytest
 
 from streamtwl.sinks.journal import Journal
 from streamtwl.sinks.publisher import Publisher
+from tests.conftest import PATIENCE_S
 
 from .test_crowd import ANYWHERE, Teller
 
@@ -64,7 +65,7 @@ def test_it_has_every_message_since_its_first(how, kills, tmp_path, monkeypatch,
         over = True
         process = start()
         teller.label()  # the last label, told while it starts; only states follow
-        teller.until(lambda: process.poll() is not None, 120)
+        teller.until(lambda: process.poll() is not None, PATIENCE_S)
         assert process.returncode == 0
 
     lines = [line.split() for line in written.read_text().splitlines()]

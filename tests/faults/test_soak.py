@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from streamtwl.messages import Status
+from tests.conftest import PATIENCE_S
 
 from .conftest import looped
 
@@ -41,7 +42,7 @@ def test_nothing_grows(hours, settling_s, clips, listen, tmp_path: Path, figure)
             rows.append((heard_s, resident_mb, process.num_fds(), process.num_threads()))
         listening.messages[:-1] = []
     took_s = time.monotonic() - began
-    assert listening.process.wait(60) == 0
+    assert listening.process.wait(PATIENCE_S) == 0
     assert message.position == pytest.approx(3600 * hours * RATE, abs=RATE)
     assert (message.dropped_messages, message.stalled_subscribers, message.journal) == (0, 0, None)
     heard_s, resident_mb, descriptors, threads = np.array(

@@ -43,7 +43,6 @@ class Share(Source):
         self.answers.set()
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.usefixtures("yamnet")
 def test_a_file_that_does_not_answer_is_told_and_gone_on_with(monkeypatch):
     monkeypatch.setattr(session_module, "STUCK_S", 0.5)

@@ -31,7 +31,6 @@ def test_its_card_says_where_it_comes_from(file):
     assert 0 < card.off <= card.on < 1
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("name", "least"), [("esc10-hmm", 0.85), ("esc10-gpt2", 0.85), ("esc10-paper", 0.6)]
 )

@@ -1,4 +1,7 @@
+import errno
+import itertools
 import os
+import random
 import sqlite3
 import stat
 import subprocess
@@ -13,8 +16,7 @@ from streamtwl.errors import JournalError
 from streamtwl.sinks import journal as journal_module
 from streamtwl.sinks.journal import BATCHES, DAY_S, Entry, Journal
 from streamtwl.sinks.journal_file import default_path, reader
-
-PATIENCE_S = 10.0
+from tests.conftest import PATIENCE_S
 
 
 def entry(seq: int, topic: str = "label/kitchen/", at: float | None = None, size: int = 100):
@@ -254,12 +256,18 @@ journal.close()
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda path: path.write_text("a letter, not a database " * 100), "not a database"),
         (lambda path: path.mkdir(), "unable to open"),
         (lambda path: sqlite3.connect(path).execute("CREATE TABLE cats (name)"), "another program"),
+        (
+            lambda path: sqlite3.connect(path).executescript(
+                "PRAGMA user_version = 1; CREATE TABLE cats (name)"
+            ),
+            "another program",
+        ),
         (lambda path: sqlite3.connect(path).execute("PRAGMA user_version = 9"), "layout 9"),
+        (lambda path: os.mkfifo(path), "no file"),
     ],
-    ids=["letter", "folder", "another", "newer"],
+    ids=["folder", "another", "numbered", "newer", "pipe"],
 )
 def test_what_is_no_journal_is_an_error_with_a_way_out(spoil, said, tmp_path):
     path = tmp_path / "journal.sqlite"
@@ -268,9 +276,281 @@ def test_what_is_no_journal_is_an_error_with_a_way_out(spoil, said, tmp_path):
         Journal(path)
     assert "--journal" in str(raised.value)
     assert str(path) in str(raised.value)
-    if path.is_file():
-        with pytest.raises(JournalError):
-            reader(path)
+    assert list(tmp_path.iterdir()) == [path]  # where it was
+    with pytest.raises(JournalError):
+        reader(path)
+
+
+PAGE = 4096
+
+
+def overwrite(path: Path, first: int, pages: int) -> None:
+    """Put noise into some pages of a file, the first is 0."""
+    with path.open("r+b") as file:
+        file.seek(first * PAGE)
+        file.write(random.Random(first).randbytes(pages * PAGE))
+
+
+def halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.fixture
+def grown(tmp_path) -> Path:
+    """A closed journal of 2 MB."""
+    one = Journal(tmp_path / "journal.sqlite")
+    for seq in range(0, 2000, 200):
+        assert one.commit([entry(seq + i, size=900) for i in range(200)], PATIENCE_S)
+    one.close()
+    assert one.path.stat().st_size > 300 * PAGE
+    return one.path
+
+
+def aside(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.stem}-damaged-*{path.suffix}"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "at_once"),
+    [
+        (lambda path: path.write_text("a letter, not a database " * 100), True),
+        (halve, True),
+        (lambda path: os.truncate(path, 5), True),
+        (lambda path: overwrite(path, 0, 1), True),
+        (lambda path: overwrite(path, 1, 10), False),
+        (lambda path: overwrite(path, 200, 1), False),
+        (lambda path: overwrite(path, 200, 100), False),
+        (lambda path: overwrite(path, path.stat().st_size // PAGE - 10, 10), False),
+    ],
+    ids=["letter", "half", "stump", "first", "next", "page", "middle", "end"],
+)
+def test_a_damaged_journal_is_set_aside_and_a_new_one_begins(
+    damage, at_once, grown, journal, caplog
+):
+    damage(grown)
+    content = grown.read_bytes()
+    one = journal(grown)
+    if at_once:
+        assert one.problem is None
+    eventually(lambda: aside(grown))
+    assert one.commit([entry(0)], PATIENCE_S)
+    assert held(grown) == [0]
+    [kept] = aside(grown)
+    assert kept.read_bytes() == content
+    [warning] = [record.message for record in caplog.records]
+    assert str(grown) in warning
+    assert kept.name in warning
+    assert (one.errors, one.problem) == (0, None)
+
+
+def test_an_empty_file_is_a_new_journal(journal, tmp_path, caplog):
+    (tmp_path / "journal.sqlite").write_bytes(b"")
+    one = journal()
+    assert one.commit([entry(0)], PATIENCE_S)
+    assert held(one.path) == [0]
+    assert not caplog.records
+
+
+def test_the_log_of_a_damaged_journal_goes_with_it(grown, journal):
+    before = journal(grown)
+    assert before.commit([entry(0, "label/old/")], PATIENCE_S)
+    log = Path(f"{grown}-wal").read_bytes()  # as a killed listener leaves it
+    before.close()
+    grown.write_text("a letter, not a database " * 100)
+    Path(f"{grown}-wal").write_bytes(log)
+    assert journal(grown).commit([entry(1)], PATIENCE_S)
+    [kept] = aside(grown)
+    assert Path(f"{kept}-wal").read_bytes() == log
+    topics = reader(grown).execute("SELECT topic FROM streams").fetchall()
+    assert topics == [("label/kitchen/",)]
+
+
+@pytest.mark.parametrize("found_by", ["the check", "a deletion", "a reader"])
+def test_damage_while_it_is_written_sets_it_aside(found_by, grown, journal, caplog, monkeypatch):
+    monkeypatch.setattr(journal_module, "CHECKPOINT_S", 0.05)
+    if found_by == "the check":
+        monkeypatch.setattr(journal_module, "CHECK_S", 0.05)
+    one = journal(grown, max_mb=1 if found_by == "a deletion" else 500)
+    assert one.commit([entry(2000)], PATIENCE_S)
+    overwrite(grown, 1, grown.stat().st_size // PAGE - 1)
+    if found_by == "a reader":
+        one.suspect()
+    seq = itertools.count(2001)
+    eventually(lambda: one.commit([entry(next(seq))], PATIENCE_S) and aside(grown))
+    assert one.commit([entry(next(seq))], PATIENCE_S)
+    assert held(grown)
+    assert len(caplog.records) == len(aside(grown)) == 1
+    assert (one.errors, one.problem) == (0, None)
+
+
+def test_two_listeners_set_a_damaged_journal_aside_once(grown, journal, monkeypatch):
+    monkeypatch.setattr(journal_module, "CHECKPOINT_S", 0.05)
+    one, other = journal(grown), journal(grown)
+    for each in (one, other):
+        assert each.commit([entry(0, "label/attic/")], PATIENCE_S)
+    overwrite(grown, 1, grown.stat().st_size // PAGE - 1)
+    for each in (one, other):
+        each.suspect()
+    eventually(lambda: aside(grown))
+    seq = itertools.count()
+    for each, topic in ((one, "label/a/"), (other, "label/b/")):
+        eventually(lambda e=each, t=topic: e.commit([entry(next(seq), t)], 1) and held(grown, t))
+    assert len(aside(grown)) == 1
+
+
+def test_on_a_bad_disk_one_journal_is_set_aside_and_no_more(grown, journal, tmp_path):
+    def damage() -> None:
+        for file in tmp_path.glob("journal.sqlite*"):
+            file.unlink()
+        grown.write_text("a letter, not a database " * 100)
+
+    damage()
+    one = journal(grown)
+    assert one.commit([entry(0)], PATIENCE_S)
+    damage()
+    eventually(lambda: not one.commit([entry(0)], PATIENCE_S))
+    assert "is the disk well?" in one.problem
+    assert len(aside(grown)) == 1
+
+
+def test_what_cannot_be_renamed_is_said_and_the_listening_goes_on(
+    grown, journal, caplog, monkeypatch
+):
+    def refuse(path: Path) -> Path:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    grown.write_text("a letter, not a database " * 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module.journal_file, "set_aside", refuse)
+        one = journal(grown)
+        assert not one.commit([entry(0)], PATIENCE_S)
+        assert "cannot be renamed (Permission denied)" in one.problem
+        assert str(grown) in one.problem
+        assert len(caplog.records) == 1
+    assert one.commit([entry(1)], PATIENCE_S)
+    assert held(grown) == [1]
+
+
+def test_a_folder_that_may_not_be_written_is_said_and_tried_again(tmp_path, monkeypatch, caplog):
+    def refuse(*_arguments, **_keywords) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "state")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        one = Journal(tmp_path / "state" / "journal.sqlite")
+        assert not one.commit([entry(0)], PATIENCE_S)
+        assert one.problem == f"Permission denied: {one.path}"
+        assert len(caplog.records) == 1
+    assert one.commit([entry(1)], PATIENCE_S)
+    one.close()
+    assert held(one.path) == [1]
+
+
+def test_a_link_to_a_damaged_journal_stays_a_link(grown, journal, tmp_path):
+    grown.write_text("a letter, not a database " * 100)
+    link = tmp_path / "link" / "journal.sqlite"
+    link.parent.mkdir()
+    link.symlink_to(grown)
+    assert journal(link).commit([entry(0)], PATIENCE_S)
+    assert link.is_symlink()
+    assert held(grown) == [0]
+    assert len(aside(grown)) == 1
+
+
+def test_what_was_set_aside_before_is_not_written_over(tmp_path, monkeypatch):
+    names = set()
+    for content in ("one", "two", "three"):  # within a second, or with the clock set back
+        path = tmp_path / "notes.txt"
+        path.write_text(content)
+        names.add(journal_module.journal_file.set_aside(path))
+    assert sorted(each.read_text() for each in names) == ["one", "three", "two"]
+
+
+def set_clock(monkeypatch, ahead_s: float) -> None:
+    """Set the wall clock, and not the monotonic one, so much ahead of this machine's."""
+    true = time.clock_gettime(time.CLOCK_REALTIME) - time.monotonic()
+    monkeypatch.setattr(time, "time", lambda: true + time.monotonic() + ahead_s)
+
+
+MONTH = [30 * DAY_S - 3600, 20 * DAY_S, DAY_S, 10.0]  # ages of the entries in a journal
+
+
+def of_a_month() -> list[Entry]:
+    return [entry(seq, at=time.time() - age) for seq, age in enumerate(MONTH)]
+
+
+def tended(journal: Journal) -> None:
+    """Wait for another look at age and size."""
+    due = journal._tend_at
+    eventually(lambda: journal._tend_at > due)
+    due = journal._tend_at
+    eventually(lambda: journal._tend_at > due)
+
+
+@pytest.mark.parametrize("ahead_s", [60 * DAY_S, 3 * DAY_S, 56 * 365 * DAY_S, -60 * DAY_S])
+@pytest.mark.parametrize("while_running", [True, False], ids=["running", "between runs"])
+def test_a_leap_of_the_clock_empties_no_journal(journal, monkeypatch, ahead_s, while_running):
+    monkeypatch.setattr(journal_module, "TEND_S", 0.05)
+    set_clock(monkeypatch, 0)
+    one = journal()
+    assert one.commit(of_a_month(), PATIENCE_S)
+    tended(one)
+    if not while_running:
+        one.close()
+    set_clock(monkeypatch, ahead_s)
+    one = one if while_running else journal()
+    assert one.commit([entry(4)], PATIENCE_S)  # stamped by the new clock
+    tended(one)
+    for again in range(2):  # nor does the next run
+        one.close()
+        one = journal()
+        tended(one)
+        assert one.commit([entry(5 + again)], PATIENCE_S)
+    assert held(one.path) == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("ahead_s", [60 * DAY_S, -60 * DAY_S])
+def test_after_a_leap_entries_age_by_what_is_lived_through(journal, monkeypatch, ahead_s):
+    monkeypatch.setattr(journal_module, "TEND_S", 0.05)
+    set_clock(monkeypatch, 0)
+    one = journal()
+    assert one.commit(of_a_month(), PATIENCE_S)
+    set_clock(monkeypatch, ahead_s)
+    tended(one)
+    for days in range(1, 12):  # half a day more, and two days twice a day
+        set_clock(monkeypatch, ahead_s + days * 0.95 * DAY_S)  # suspended: that is lived through
+        assert one.commit([entry(3 + days)], PATIENCE_S)
+        tended(one)
+    assert held(one.path) == [2, 3, *range(4, 15)]
+
+
+def test_a_clock_that_leaps_to_and_fro_leaves_nothing_for_ever(journal, monkeypatch):
+    monkeypatch.setattr(journal_module, "TEND_S", 0.05)
+    set_clock(monkeypatch, 0)
+    one = journal(max_age_days=2)
+    for seq, ahead_s in enumerate((0, 60 * DAY_S, -9000 * DAY_S, 0)):
+        set_clock(monkeypatch, ahead_s)
+        tended(one)
+        assert one.commit([entry(seq)], PATIENCE_S)
+    assert held(one.path) == [0, 1, 2, 3]
+    for steps in range(20):  # two days and more, a sixth of a day at a time
+        set_clock(monkeypatch, (steps + 1) * DAY_S / 6)
+        tended(one)
+    assert held(one.path) == []
+    rows = reader(one.path).execute("SELECT count(*) FROM leaps").fetchone()
+    assert rows == (0,)
+
+
+def test_two_listeners_note_a_leap_once(journal, monkeypatch):
+    monkeypatch.setattr(journal_module, "TEND_S", 0.05)
+    set_clock(monkeypatch, 0)
+    one, other = journal(), journal()
+    assert one.commit([entry(0)], PATIENCE_S)
+    set_clock(monkeypatch, 60 * DAY_S)
+    for each in (one, other, one, other):
+        tended(each)
+    [(message, ahead)] = reader(one.path).execute("SELECT message, ahead FROM leaps").fetchall()
+    assert (message, round(ahead / DAY_S)) == (2, 60)
 
 
 def test_a_folder_that_cannot_be_is_an_error_with_a_way_out(tmp_path):

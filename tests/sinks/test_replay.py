@@ -1,5 +1,6 @@
 import itertools
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from streamtwl.sinks.replay import BURST, PAGE_BYTES, PAGE_MESSAGES, RateLimit
 
 from .test_publisher import ANYWHERE, event, hello, label, sent
 
-PATIENCE_MS = 10_000
+PATIENCE_MS = 600_000
 
 
 @pytest.fixture
@@ -234,6 +235,32 @@ def test_who_does_not_read_his_pages_holds_nobody_up(publisher, client):
     for _ in range(int(BURST)):
         deaf.send(msgspec.msgpack.encode(wanted()))
     assert ask(reader, wanted())[1]
+
+
+def test_damage_that_a_request_comes_upon_sets_the_journal_aside(
+    publisher, client, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("streamtwl.sinks.journal.CHECKPOINT_S", 0.05)
+    one = publisher()
+    for seq in range(20):
+        one.send(label(seq, padding=10_000))
+    sent(one)
+    [journal] = tmp_path.glob("*.sqlite")
+    socket = client(one)
+    assert len(ask(socket, wanted())[1]) == 20
+    for file in (journal, Path(f"{journal}-wal")):
+        file.write_bytes(b"\xff" * file.stat().st_size)
+    error = ask(socket, wanted())[0].error
+    assert error == "the journal cannot be read now: ask again later"
+    until = time.monotonic() + PATIENCE_MS / 1000
+    while not list(tmp_path.glob("*-damaged-*.sqlite")):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    one.send(label(20))
+    sent(one)
+    while ask(socket, wanted())[0].newest != 20:
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_without_a_journal_there_is_no_replay():

@@ -13,6 +13,7 @@ import soundfile
 
 from streamtwl.errors import AudioError
 from streamtwl.evaluation import datasets
+from tests.conftest import PATIENCE_S
 
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
@@ -55,7 +56,7 @@ def unpacked(tmp_path, esc10) -> Path:
 def run(*arguments, **env) -> subprocess.CompletedProcess:
     command = [sys.executable, TOOLS / "corpus.py", *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | env
+        command, capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | env
     )
 
 

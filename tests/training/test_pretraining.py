@@ -41,7 +41,6 @@ def small(monkeypatch):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.timeout(120)
 def test_it_foretells_recordings_it_has_not_read_and_is_a_body_with_rows(corpus, tmp_path):
     out, told = tmp_path / "traces", {}
     nats = pretraining.pretrain(
@@ -62,7 +61,6 @@ def test_it_foretells_recordings_it_has_not_read_and_is_a_body_with_rows(corpus,
     assert torch.equal(embedded, body.rows)
 
 
-@pytest.mark.timeout(120)
 def test_stopped_it_goes_on_where_it_was(corpus, tmp_path):
     def stop(what, done, of):
         if what == pretraining.READING and done > 0.7 * of:
