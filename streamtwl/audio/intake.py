@@ -57,6 +57,8 @@ class Stream:
             _log.info("source '%s' ends: %s", self.source.name, error)
             self.error = error
         self.heard_at = now if blocks else self.heard_at
+        if self.source.state in ("stalled", "lost") and self._resampler is not None:
+            blocks.append(self._block(self._flush(), breaks_off=True))
         if self.error is not None or self.source.state == "ended":
             self.ended = True
             blocks.append(self._block(self._flush(), last=True))
@@ -64,9 +66,10 @@ class Stream:
 
     def _take(self, chunk: Chunk) -> list[Block]:
         before = []
-        if self._expected != (chunk.opened_at, chunk.rate, chunk.start):
+        joins_on = self._expected == (chunk.opened_at, chunk.rate, chunk.start)
+        if self._resampler is None or not joins_on:
             if self._resampler is not None:
-                before = [self._block(self._flush())]
+                before = [self._block(self._flush(), breaks_off=True)]
             self._begin(chunk)
         end = chunk.start + len(chunk.frames)
         self._expected = (chunk.opened_at, chunk.rate, end)
@@ -87,7 +90,7 @@ class Stream:
         self.dropped_samples += max(0, position - self.position)
         self.position = max(self.position, position)
 
-    def _block(self, samples: np.ndarray, last: bool = False) -> Block:
+    def _block(self, samples: np.ndarray, last: bool = False, breaks_off: bool = False) -> Block:
         ready_at = time.monotonic()
         captured_at = None
         start, self.position = self.position, self.position + len(samples)
@@ -98,7 +101,7 @@ class Stream:
             self.resampling_delay_ms = 1000 * delay_s
             age_s = ready_at - self._clock.monotonic_at(heard - delay_s * rate)
             self.capture_delay_ms = 1000 * (age_s - delay_s)
-        return Block(self.number, start, samples, captured_at, ready_at, last)
+        return Block(self.number, start, samples, captured_at, ready_at, last, breaks_off)
 
     def _flush(self) -> np.ndarray:
         resampler, self._resampler = self._resampler, None

@@ -113,7 +113,7 @@ class Pipe(Source):
     """Raw interleaved samples from a pipe: little-endian, s16le or f32le.
 
     A pipe that is not read in time holds its writer back, so nothing is lost here. One that gives
-    nothing for 5 s is `stalled`. Raises AudioError at its end if that cuts a frame in two.
+    nothing for 5 s is `stalled`; what it gives after that does not join on. Raises AudioError at its end if that cuts a frame in two.
     """
 
     def __init__(self, name: str, pipe: BinaryIO, rate: int, channels: int, encoding: str) -> None:
@@ -147,11 +147,15 @@ class Pipe(Source):
         fileno = self._pipe.fileno()
         if self._stopping:
             self.state = "ended"
-        if not select.select([fileno], [], [], 0)[0]:
-            if self.state == "listening" and now >= self._heard_at + SILENT_PIPE_S:
-                self.state = "stalled"
-                self.error = f"nothing has come through the pipe for {SILENT_PIPE_S:g} s"
-                _log.warning("'%s' stalled: %s", self.name, self.error)
+        readable = bool(select.select([fileno], [], [], 0)[0])
+        # Also where something came meanwhile: then it is this program that was stopped.
+        silent = now >= self._heard_at + SILENT_PIPE_S and (self._given or not readable)
+        if self.state == "listening" and silent:
+            self.state = "stalled"
+            self.error = f"nothing has come through the pipe for {SILENT_PIPE_S:g} s"
+            _log.warning("'%s' stalled: %s", self.name, self.error)
+            return None
+        if not readable:
             return None
         received = os.read(fileno, PIPE_CHUNK_BYTES)
         self._heard_at = now
