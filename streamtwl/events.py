@@ -67,6 +67,8 @@ class EventTracker:
         """
         state = self._streams.setdefault(stream, _Stream())
         changes: list[Change] = []
+        if not state.stretch.is_news(position):
+            return []
         if state.stretch.ends_before(position, stretch):
             changes = self._end_all(state, state.stretch.decided_to)
         state.stretch.take(position, stretch)
@@ -140,10 +142,14 @@ class Stretch:
         apart = position - self.decided_to >= WINDOW  # over a hop: there is a gap between
         return self.first is not None and (apart or start not in (None, self.start))
 
+    def is_news(self, position: int) -> bool:
+        """Whether a patch speaks of anything that came after the sound broke off."""
+        return self.first is not None or position > self.decided_to
+
     def take(self, position: int, start: int | None) -> None:
         """Take the position of a patch; the first one of a stretch begins it."""
         if self.first is None:
-            self.start = max(self.decided_to, position - WINDOW) if start is None else start
+            self.start = max(self.decided_to, position - WINDOW if start is None else start)
             self.first = position
         self.decided_to = position
 

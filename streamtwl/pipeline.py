@@ -113,6 +113,14 @@ class Pipeline:
             if block.last or block.breaks_off:
                 self._ends.on_next(block)
 
+    def pause(self, stream: int, position: int) -> Outcome:
+        """End what is open in a stream whose source does not answer; only while nothing is pushed.
+
+        What it gives once it answers joins on, as in a file, but its events begin anew.
+        """
+        changes = self.events.pause(stream, position)
+        return Outcome(stream, position, None, None, None, changes)
+
     def _think(self, drawn: list[Drawn]) -> Iterator[list[Decided]]:
         """Decide, and decide again while that may change something and there is time."""
         windows = [one.patch.window for one in drawn]

@@ -59,6 +59,8 @@ class RevisingTracker:
         """
         state = self._streams.setdefault(stream, _Stream(deque(maxlen=self._lags + 1)))
         changes: list[Change] = []
+        if not state.stretch.is_news(position):
+            return []
         if state.stretch.ends_before(position, stretch):
             changes = self._end_all(state, state.stretch.decided_to)
         state.stretch.take(position, stretch)

@@ -21,6 +21,13 @@ FULL_SCALE = 32767 / 32768
 SAMPLE_LIMIT = 16.0  # 24 dB over full scale; beyond that it is no audio
 TICK_S = 0.1  # the longest wait for sound, so that stop requests and status come through
 AHEAD_S = 0.03  # wake so long before the next window is due
+SLEEP_S = 1.0  # of the machine, after which sound does not join on
+
+
+def machine_slept_s() -> float:
+    """Return how long the machine has been suspended in all; 0 where the system does not say."""
+    boot = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(boot) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class Stream:
@@ -38,6 +45,7 @@ class Stream:
         self.heard_at = -math.inf  # monotonic, when the newest samples came
         self.error: AudioError | None = None
         self.ended = False
+        self._slept_s = machine_slept_s()
         self._clock: CaptureClock | None = None
         self._jumps_before = 0  # of the wall clock, in earlier openings
         self._resampler: Resampler | None = None
@@ -50,27 +58,29 @@ class Stream:
     def read(self, now: float) -> list[Block]:
         """Return what the source gives now; the last block of a stream is marked so."""
         blocks = []
+        slept_s, self._slept_s = self._slept_s, machine_slept_s()
+        if self.source.paced and self._slept_s - slept_s > SLEEP_S:
+            blocks = self._break_off()
         try:
             chunk = self.source.read(now)
-            blocks = self._take(chunk) if chunk is not None else []
+            blocks += self._take(chunk) if chunk is not None else []
         except AudioError as error:
             _log.info("source '%s' ends: %s", self.source.name, error)
             self.error = error
         self.heard_at = now if blocks else self.heard_at
-        if self.source.state in ("stalled", "lost") and self._resampler is not None:
-            blocks.append(self._block(self._flush(), breaks_off=True))
+        if self.source.state in ("stalled", "lost"):
+            blocks += self._break_off()
         if self.error is not None or self.source.state == "ended":
             self.ended = True
             blocks.append(self._block(self._flush(), last=True))
         return blocks
 
     def _take(self, chunk: Chunk) -> list[Block]:
-        before = []
+        before: list[Block] = []
         joins_on = self._expected == (chunk.opened_at, chunk.rate, chunk.start)
         if self._resampler is None or not joins_on:
-            if self._resampler is not None:
-                before = [self._block(self._flush(), breaks_off=True)]
-            self._begin(chunk)
+            before = self._break_off()
+            self._begin(chunk, joins_on)
         end = chunk.start + len(chunk.frames)
         self._expected = (chunk.opened_at, chunk.rate, end)
         if chunk.heard_at is not None and self._clock is not None:
@@ -79,13 +89,15 @@ class Stream:
         samples = self._resampler.push(self._mono(chunk.frames))
         return [*before, self._block(samples)]
 
-    def _begin(self, chunk: Chunk) -> None:
+    def _begin(self, chunk: Chunk, joins_on: bool) -> None:
         """Start anew after a gap: the resampler's memory would smear over it."""
         reopened = self._expected is None or self._expected[:2] != (chunk.opened_at, chunk.rate)
         if reopened and chunk.heard_at is not None:
             self._jumps_before = self.wall_jumps()
             self._clock = CaptureClock(chunk.rate)
         self._resampler = Resampler(chunk.rate)
+        if joins_on:
+            return
         position = chunk.opened_at + round(chunk.start * SAMPLE_RATE / chunk.rate)
         self.dropped_samples += max(0, position - self.position)
         self.position = max(self.position, position)
@@ -102,6 +114,10 @@ class Stream:
             age_s = ready_at - self._clock.monotonic_at(heard - delay_s * rate)
             self.capture_delay_ms = 1000 * (age_s - delay_s)
         return Block(self.number, start, samples, captured_at, ready_at, last, breaks_off)
+
+    def _break_off(self) -> list[Block]:
+        """Return the end of what the source gave so far; what it gives next does not join on."""
+        return [] if self._resampler is None else [self._block(self._flush(), breaks_off=True)]
 
     def _flush(self) -> np.ndarray:
         resampler, self._resampler = self._resampler, None
