@@ -14,7 +14,16 @@ import msgspec
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import JournalError, MessageError, UsageError
 from streamtwl.label_filter import LabelFilter
-from streamtwl.messages import SOURCE_NAME, AnyMessage, Event, decode, encode
+from streamtwl.messages import (
+    SOURCE_NAME,
+    AnyMessage,
+    Event,
+    Label,
+    Status,
+    decode,
+    encode,
+    topic,
+)
 from streamtwl.sinks import journal_file
 from streamtwl.sinks.lines import Plain, in_recording
 
@@ -26,6 +35,10 @@ TIMES = "30m, 2h, 7d (so long ago), 14:30 (today), 2026-11-24 or '2026-11-24 14:
 _MESSAGES = """
 SELECT payload FROM messages JOIN streams ON streams.id = stream
 WHERE topic GLOB ? AND at BETWEEN ? AND ? ORDER BY messages.id
+"""
+_NEWEST = """
+SELECT payload FROM messages WHERE stream IN (SELECT id FROM streams WHERE session = ? AND topic = ?)
+ORDER BY seq DESC LIMIT 1
 """
 
 
@@ -94,14 +107,43 @@ def messages(path: Path, wanted: Wanted) -> Iterator[AnyMessage]:
 
 
 def events(path: Path, wanted: Wanted) -> list[Event]:
-    """Return the newest word on each event that sounded in the time wanted, by their onsets."""
+    """Return the newest word on each event that sounded in the time wanted, by their onsets.
+
+    One that was retracted is none. One without an end speaks up to what its listener said last.
+    """
     newest: dict[str, Event] = {}
-    everything = replace(wanted, until=FOREVER, labels=())  # its end, or its label, may come later
+    everything = replace(wanted, since=0.0, until=FOREVER, labels=())  # news may come at any time
     for message in messages(path, everything):
         if isinstance(message, Event):
-            newest[message.id] = message
+            known = newest.setdefault(message.id, message)
+            newest[message.id] = max(known, message, key=lambda event: event.seq)  # late ones come
+    found = [_up_to_now(path, event) for event in newest.values() if not event.void]
     labels = LabelFilter(wanted.labels)
-    return [e for e in newest.values() if began_at(e) <= wanted.until and labels.takes(e)]
+    return [
+        event
+        for event in found
+        if began_at(event) <= wanted.until
+        and ended_at(event) >= wanted.since
+        and labels.takes(event)
+    ]
+
+
+def _up_to_now(path: Path, event: Event) -> Event:
+    """Return an event that has no end as of the newest message on its source in its session."""
+    if event.end is not None:
+        return event
+    with contextlib.closing(journal_file.reader(path)) as connection:
+        for kind in (Label, Status):
+            key = (event.session, topic(kind, event.source))
+            for (payload,) in connection.execute(_NEWEST, key):
+                with contextlib.suppress(MessageError):  # of a version to come
+                    newest = decode(payload)
+                    if newest.position > event.position:
+                        stamps = ("position", "captured_at", "published_at")
+                        event = msgspec.structs.replace(
+                            event, **{stamp: getattr(newest, stamp) for stamp in stamps}
+                        )
+    return event
 
 
 def counts(path: Path, wanted: Wanted, period: str) -> list[Count]:
@@ -141,8 +183,14 @@ def began_at(event: Event) -> float:
     return event.captured_at - (event.position - event.start) / SAMPLE_RATE
 
 
+def ended_at(event: Event) -> float:
+    """Return the Unix seconds of an event's end; in a recording, of when that was published."""
+    began = began_at(event)
+    return began if event.captured_at is None else began + lasted_s(event)
+
+
 def lasted_s(event: Event) -> float:
-    """Return how long an event lasted, as far as it has been told."""
+    """Return how long an event lasted, so far where it has no end."""
     return ((event.end or event.position) - event.start) / SAMPLE_RATE
 
 
@@ -150,7 +198,9 @@ def _event_line(event: Event) -> str:
     at = f"{datetime.fromtimestamp(began_at(event)):%Y-%m-%d %H:%M:%S}"
     if event.captured_at is None:
         at += f" (at {in_recording(event.start)})"
-    lasted = f"{lasted_s(event):.1f} s" if event.end is not None else "no end"
+    lasted = (
+        f"{lasted_s(event):.1f} s" if event.end is not None else f"over {lasted_s(event):.1f} s"
+    )
     return f"{at}  {event.source:<10} {event.label}, {lasted}, peak {event.peak:.2f}"
 
 

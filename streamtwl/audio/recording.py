@@ -113,7 +113,8 @@ class Pipe(Source):
     """Raw interleaved samples from a pipe: little-endian, s16le or f32le.
 
     A pipe that is not read in time holds its writer back, so nothing is lost here. One that gives
-    nothing for 5 s is `stalled`; what it gives after that does not join on. Raises AudioError at its end if that cuts a frame in two.
+    nothing for 5 s is `stalled`; what it gives after that does not join on. Raises AudioError at
+    its end if that cuts a frame in two.
     """
 
     def __init__(self, name: str, pipe: BinaryIO, rate: int, channels: int, encoding: str) -> None:
