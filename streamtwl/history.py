@@ -37,8 +37,8 @@ SELECT payload FROM messages JOIN streams ON streams.id = stream
 WHERE topic GLOB ? AND at BETWEEN ? AND ? ORDER BY messages.id
 """
 _NEWEST = """
-SELECT payload FROM messages WHERE stream IN (SELECT id FROM streams WHERE session = ? AND topic = ?)
-ORDER BY seq DESC LIMIT 1
+SELECT payload FROM messages
+WHERE stream = (SELECT id FROM streams WHERE session = ? AND topic = ?) ORDER BY seq DESC LIMIT 1
 """
 
 
@@ -198,9 +198,7 @@ def _event_line(event: Event) -> str:
     at = f"{datetime.fromtimestamp(began_at(event)):%Y-%m-%d %H:%M:%S}"
     if event.captured_at is None:
         at += f" (at {in_recording(event.start)})"
-    lasted = (
-        f"{lasted_s(event):.1f} s" if event.end is not None else f"over {lasted_s(event):.1f} s"
-    )
+    lasted = f"{'over ' if event.end is None else ''}{lasted_s(event):.1f} s"
     return f"{at}  {event.source:<10} {event.label}, {lasted}, peak {event.peak:.2f}"
 
 

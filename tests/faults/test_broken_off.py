@@ -43,11 +43,8 @@ def test_a_pipe_that_stalls_ends_its_events(reasoner, siren, listen):
     listening.feed(siren)
     listening.until(lambda _: is_open(listening))
     listening.until(lambda _: not is_open(listening))  # though nothing more comes
-    listening.until(lambda m: isinstance(m, Status) and m.state != "listening")
-    assert (listening.messages[-1].state, listening.messages[-1].position) == (
-        "stalled",
-        len(siren),
-    )
+    status = listening.until(lambda m: isinstance(m, Status) and m.state != "listening")
+    assert (status.state, status.position) == ("stalled", len(siren))
     listening.feed(siren)
     assert listening.end() == 0
     check(listening, len(siren))
