@@ -135,14 +135,15 @@ def _up_to_now(path: Path, event: Event) -> Event:
     with contextlib.closing(journal_file.reader(path)) as connection:
         for kind in (Label, Status):
             key = (event.session, topic(kind, event.source))
-            for (payload,) in connection.execute(_NEWEST, key):
-                with contextlib.suppress(MessageError):  # of a version to come
-                    newest = decode(payload)
-                    if newest.position > event.position:
-                        stamps = ("position", "captured_at", "published_at")
-                        event = msgspec.structs.replace(
-                            event, **{stamp: getattr(newest, stamp) for stamp in stamps}
-                        )
+            try:
+                [(payload,)] = connection.execute(_NEWEST, key).fetchall() or [(b"",)]
+            except sqlite3.Error as error:
+                raise JournalError(f"cannot read the journal {path}: {error}") from None
+            with contextlib.suppress(MessageError):  # there is none, or one of a version to come
+                newest = decode(payload)
+                if newest.position > event.position:
+                    now = {"position": newest.position, "captured_at": newest.captured_at}
+                    event = msgspec.structs.replace(event, **now)
     return event
 
 
