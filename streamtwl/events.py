@@ -21,6 +21,7 @@ class Sounding:
     end: int | None = None  # position; None while it lasts
     peak: float = 0.0
     mean: float = 0.0
+    retracted: bool = False  # there was no such event after all; `end` is `start` then
     patches: int = field(default=0, repr=False)
 
     def add(self, score: float) -> None:
@@ -39,7 +40,7 @@ class EventTracker:
     A label's event begins when its score reaches `on`, unless the label yields to a kind of its own
     then, and has been there for `min_duration_s`. It ends when the score falls below `off`; after
     that the label rests for `cooldown_s`. A crossing is placed at the middle of the window in which
-    it happened. A gap in the stream ends what was open before it.
+    it happened; what is on in the first window of a stretch without gaps began with the stretch.
     """
 
     def __init__(self, labels: list[str], settings: EventSettings) -> None:
@@ -57,33 +58,51 @@ class EventTracker:
         scores: np.ndarray,
         specific: np.ndarray,
         earlier: np.ndarray | None = None,
+        stretch: int | None = None,
     ) -> list[Change]:
         """Take a decision's float32[L] `scores` and `specific`; return the onsets and offsets.
 
-        `earlier` is not looked at: see `revisions.py`.
+        `stretch` is the position at which the window's gapless stretch begins, None where only the
+        positions are known. `earlier` is not looked at: see `revisions.py`.
         """
         state = self._streams.setdefault(stream, _Stream())
-        middle = max(0, position - WINDOW // 2)
-        changes = []
-        if position - state.heard_to >= WINDOW:  # over a hop: there is a gap between
-            changes += [self._end(state, label, state.heard_to) for label in sorted(state.open)]
-            state.tracked.clear()
-        state.heard_to = position
+        changes: list[Change] = []
+        if not state.stretch.is_news(position):
+            return []
+        if state.stretch.ends_before(position, stretch):
+            changes = self._end_all(state, state.stretch.decided_to)
+        state.stretch.take(position, stretch)
+        middle = max(state.stretch.start, position - WINDOW // 2)
+        begins = state.stretch.start if position == state.stretch.first else middle
         for label in [*state.tracked]:
             change = self._advance(state, label, middle, float(scores[label]))
             changes += [change] if change else []
         for label in map(int, np.flatnonzero(specific >= self._on)):
-            if label not in state.tracked and middle >= state.rest_until.get(label, 0):
-                event = state.tracked[label] = Sounding(-1, self._labels[label], middle)
+            rest_until = state.rest_until.get(label, 0)
+            if label not in state.tracked and middle >= rest_until:
+                event = Sounding(-1, self._labels[label], max(begins, rest_until))
+                state.tracked[label] = event
                 event.add(float(scores[label]))
                 if self._rules[label].min_duration_s == 0:
                     changes.append(_begin(state, label))
         return changes
 
+    def pause(self, stream: int, position: int) -> list[Change]:
+        """The sound broke off at `position`: end what is open. What follows does not join on."""
+        state = self._streams.get(stream)
+        return [] if state is None else self._end_all(state, position)
+
     def close(self, stream: int, position: int) -> list[Change]:
         """The stream ended at `position`: end what is open, and forget it."""
-        state = self._streams.pop(stream, _Stream())
-        return [self._end(state, label, position) for label in sorted(state.open)]
+        changes = self.pause(stream, position)
+        self._streams.pop(stream, None)
+        return changes
+
+    def _end_all(self, state: "_Stream", position: int) -> list[Change]:
+        changes = [self._end(state, label, position) for label in sorted(state.open)]
+        state.tracked.clear()
+        state.stretch.end(position)
+        return changes
 
     def _advance(self, state: "_Stream", label: int, middle: int, score: float) -> Change | None:
         event, rule = state.tracked[label], self._rules[label]
@@ -95,26 +114,57 @@ class EventTracker:
             del state.tracked[label]
         else:
             event.add(score)
-            if middle - event.start >= rule.min_duration_s * SAMPLE_RATE:
+            # Of the first window its middle counts: nothing says that it lasted longer.
+            since = max(event.start, (state.stretch.first or 0) - WINDOW // 2)
+            if middle - since >= rule.min_duration_s * SAMPLE_RATE:
                 return _begin(state, label)
         return None
 
     def _end(self, state: "_Stream", label: int, position: int) -> Change:
         event = state.tracked.pop(label)
         state.open.discard(label)
-        event.end = max(position, event.start)
+        event.end = position
         rest = round(self._rules[label].cooldown_s * SAMPLE_RATE)
         state.rest_until[label] = event.end + rest
         return "offset", event
 
 
 @dataclass(slots=True)
+class Stretch:
+    """Sound without gaps, of which the first patch speaks from its start on."""
+
+    start: int = 0  # position
+    first: int | None = None  # position of its first patch; None: there was none yet
+    decided_to: int = 0  # position of the newest patch, or where the sound broke off
+
+    def ends_before(self, position: int, start: int | None) -> bool:
+        """Whether a patch is of another stretch, which begins at `start` if that is known."""
+        apart = position - self.decided_to >= WINDOW  # over a hop: there is a gap between
+        return self.first is not None and (apart or start not in (None, self.start))
+
+    def is_news(self, position: int) -> bool:
+        """Whether a patch speaks of anything that came after the sound broke off."""
+        return self.first is not None or position > self.decided_to
+
+    def take(self, position: int, start: int | None) -> None:
+        """Take the position of a patch; the first one of a stretch begins it."""
+        if self.first is None:
+            self.start = max(self.decided_to, position - WINDOW if start is None else start)
+            self.first = position
+        self.decided_to = position
+
+    def end(self, position: int) -> None:
+        """The sound broke off."""
+        self.first, self.decided_to = None, position
+
+
+@dataclass(slots=True)
 class _Stream:
     """The events of one stream, by the index of their label."""
 
+    stretch: Stretch = field(default_factory=Stretch)
     tracked: dict[int, Sounding] = field(default_factory=dict)  # pending or open
     open: set[int] = field(default_factory=set)  # whose onset was told
-    heard_to: int = 0  # position
     rest_until: dict[int, int] = field(default_factory=dict)  # position
     count: int = 0
 

@@ -14,13 +14,23 @@ import msgspec
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import DamagedJournal, MessageError, UsageError
 from streamtwl.label_filter import LabelFilter, unknown_names
-from streamtwl.messages import SOURCE_NAME, AnyMessage, Event, decode, encode
+from streamtwl.messages import (
+    SOURCE_NAME,
+    AnyMessage,
+    Event,
+    Label,
+    Status,
+    decode,
+    encode,
+    topic,
+)
 from streamtwl.ontology import categories, everyday
 from streamtwl.sinks import journal_file
 from streamtwl.sinks.lines import Plain, in_recording
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 FOREVER = float(2**53)
+LONGEST_EVENT_S = 604_800.0  # that is still found by its beginning, where it has no end
 LATEST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()  # that a date can be of, in any zone
 TIMES = "30m, 2h, 7d (so long ago), 14:30 (today), 2026-11-24 or '2026-11-24 14:30'"
 
@@ -36,6 +46,10 @@ _PIECE = """
 SELECT payload FROM messages JOIN streams ON streams.id = stream
 WHERE typeof(payload) = 'blob' AND topic GLOB ? AND +at BETWEEN ? AND ?
 AND messages.id BETWEEN ? AND ? ORDER BY messages.id
+"""
+_NEWEST = """
+SELECT payload FROM messages
+WHERE stream = (SELECT id FROM streams WHERE session = ? AND topic = ?) ORDER BY seq DESC LIMIT 1
 """
 
 
@@ -137,21 +151,47 @@ def _payloads(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]
 def events(path: Path, wanted: Wanted) -> Iterator[Event]:
     """Yield the newest word on each event that sounded in the time wanted, by their onsets.
 
+    One that was retracted is none. One without an end speaks up to what its listener said last.
     Raises JournalError; of a damaged journal after what can still be read.
     """
     newest: dict[str, Event] = {}
-    everything = replace(wanted, until=FOREVER, labels=())  # its end, or its label, may come later
+    since = max(0.0, wanted.since - LONGEST_EVENT_S)
     damage = None
     try:
-        for message in messages(path, everything):
+        # its end, its label, or that it was nothing, may come later
+        for message in messages(path, replace(wanted, since=since, until=FOREVER, labels=())):
             if isinstance(message, Event):
-                newest[message.id] = message
+                known = newest.setdefault(message.id, message)
+                newest[message.id] = max(known, message, key=lambda event: event.seq)  # late ones
     except DamagedJournal as error:
         damage = error
     labels = LabelFilter(wanted.labels)
-    yield from (e for e in newest.values() if began_at(e) <= wanted.until and labels.takes(e))
+    for event in newest.values():
+        if not event.void and began_at(event) <= wanted.until and labels.takes(event):
+            event = _up_to_now(path, event)
+            if max(0.0, ended_at(event)) >= wanted.since:
+                yield event
     if damage is not None:
         raise damage
+
+
+def _up_to_now(path: Path, event: Event) -> Event:
+    """Return an event that has no end as of the newest message on its source in its session."""
+    if event.end is not None:
+        return event
+    with contextlib.closing(journal_file.reader(path)) as connection:
+        for kind in (Label, Status):
+            key = (event.session, topic(kind, event.source))
+            try:
+                [(payload,)] = connection.execute(_NEWEST, key).fetchall() or [(b"",)]
+            except sqlite3.Error as error:
+                raise journal_file.unreadable(path, error) from None
+            with contextlib.suppress(MessageError):  # there is none, or one of a version to come
+                newest = decode(payload)
+                if newest.position > event.position:
+                    now = {"position": newest.position, "captured_at": newest.captured_at}
+                    event = msgspec.structs.replace(event, **now)
+    return event
 
 
 def why_nothing(path: Path, wanted: Wanted) -> str:
@@ -206,8 +246,14 @@ def began_at(event: Event) -> float:
     return event.captured_at - (event.position - event.start) / SAMPLE_RATE
 
 
+def ended_at(event: Event) -> float:
+    """Return the Unix seconds of an event's end; in a recording, of when that was published."""
+    began = began_at(event)
+    return began if event.captured_at is None else began + lasted_s(event)
+
+
 def lasted_s(event: Event) -> float:
-    """Return how long an event lasted, as far as it has been told."""
+    """Return how long an event lasted, so far where it has no end."""
     return ((event.end or event.position) - event.start) / SAMPLE_RATE
 
 
@@ -228,7 +274,7 @@ def _event_line(event: Event) -> str:
     at = _local(began_at(event)).isoformat(" ", "seconds")
     if event.captured_at is None:
         at += f" (at {in_recording(event.start)})"
-    lasted = f"{lasted_s(event):.1f} s" if event.end is not None else "no end"
+    lasted = f"{'over ' if event.end is None else ''}{lasted_s(event):.1f} s"
     return f"{at}  {event.source:<10} {event.label}, {lasted}, peak {event.peak:.2f}"
 
 

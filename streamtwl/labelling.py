@@ -84,9 +84,9 @@ def label_files(
     def take(outcome: Outcome) -> None:
         gathered = running[outcome.stream]
         gathered.events |= {event.number: event for _, event in outcome.changes}
-        if outcome.decision is None:
+        if outcome.last:
             done.append(outcome.stream)
-        elif outcome.final:
+        elif outcome.decision is not None and outcome.final:
             gathered.total += outcome.decision.specific
             gathered.decisions += 1
             gathered.named |= outcome.decision.label is not None
@@ -126,7 +126,7 @@ def _result(file: Path, gathered: _File, labels: list[str]) -> Labelled:
                 round(event.mean, 4),
             )
             for event in sorted(gathered.events.values(), key=lambda event: event.start)
-            if event.end != event.start  # it was taken back
+            if not event.retracted
         ],
         bad_samples=gathered.stream.bad_samples,
         skipped_packets=gathered.recording.skipped_packets,

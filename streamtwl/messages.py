@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from streamtwl.errors import MessageError, UnknownKind
 
-SCHEMA = "1.1"
+SCHEMA = "1.2"
 MAJOR = SCHEMA.partition(".")[0]
 SOURCE_NAME = re.compile("[a-z0-9_-]+")
 
@@ -109,7 +109,7 @@ class Label(Message):
 
 
 class Event(Message):
-    """A label began, ended, or was taken back."""
+    """A label began, ended, or was thought over."""
 
     id: Annotated[str, Meta(description="The same for all messages on one event.")]
     phase: Annotated[Literal["onset", "offset", "revised"], Meta(description="Of the event.")]
@@ -119,6 +119,18 @@ class Event(Message):
     peak: Annotated[Share, Meta(description="Highest confidence so far.")]
     mean: Annotated[Share, Meta(description="Mean confidence so far.")]
     journalled: Journalled = False
+    retracted: Annotated[
+        bool,
+        Meta(
+            description="There was no such event after all: `end` is `start`, by which readers of "
+            "1.1 know it. Every other event has a length."
+        ),
+    ] = False
+
+    @property
+    def void(self) -> bool:
+        """Whether it is no event: retracted, or, before 1.2, of no length."""
+        return self.retracted or (self.end is not None and self.end <= self.start)
 
 
 class Status(Message):

@@ -48,15 +48,16 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one patch, or the end of a stream, led to."""
+    """What one patch, or the end of a stretch of sound or of its stream, led to."""
 
     stream: int
     position: int
     captured_at: float | None
-    drawn: Drawn | None  # None at the end of a stream
+    drawn: Drawn | None  # None at an end
     decision: Decision | None
     changes: list[Change]
     final: bool = True  # False: the patch is being thought about, another decision comes
+    last: bool = False  # the stream is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,16 @@ class Pipeline:
         """Take blocks, at most one a stream, and run all that follows from them."""
         self._blocks.on_next(blocks)
         for block in blocks:
-            if block.last:
+            if block.last or block.breaks_off:
                 self._ends.on_next(block)
+
+    def pause(self, stream: int, position: int) -> Outcome:
+        """End what is open in a stream whose source does not answer; only while nothing is pushed.
+
+        What it gives once it answers joins on, as in a file, but its events begin anew.
+        """
+        changes = self.events.pause(stream, position)
+        return Outcome(stream, position, None, None, None, changes)
 
     def _think(self, drawn: list[Drawn]) -> Iterator[list[Decided]]:
         """Decide, and decide again while that may change something and there is time."""
@@ -135,9 +144,8 @@ class Pipeline:
             stream, position = window.stream, window.position
             changes: list[Change] = []
             if one.final:
-                changes = self.events.step(
-                    stream, position, decision.scores, decision.specific, decision.earlier
-                )
+                scores = decision.scores, decision.specific, decision.earlier
+                changes = self.events.step(stream, position, *scores, window.stretch)
             outcomes.append(
                 Outcome(
                     *(stream, position, window.captured_at, one.drawn, decision, changes),
@@ -146,12 +154,15 @@ class Pipeline:
             )
         return outcomes
 
-    def _end(self, last: Block) -> Outcome:
-        position = last.position + len(last.samples)
-        changes = self.events.close(last.stream, position)
-        self.tracer.forget(last.stream)
-        self.reasoner.forget(last.stream)
-        return Outcome(last.stream, position, last.captured_at, None, None, changes)
+    def _end(self, block: Block) -> Outcome:
+        """End what is open; the reasoner begins anew, as what follows does not join on."""
+        stream, position = block.stream, block.position + len(block.samples)
+        end = self.events.close if block.last else self.events.pause
+        changes = end(stream, position)
+        self.reasoner.forget(stream)
+        if block.last:
+            self.tracer.forget(stream)
+        return Outcome(*(stream, position, block.captured_at, None, None, changes), last=block.last)
 
 
 def build(settings: Settings, sources: list[str], paced: bool = False) -> Pipeline:

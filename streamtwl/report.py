@@ -89,8 +89,7 @@ class Reporter:
                     latency_ms=1000 * latency_s,
                 )
             )
-        else:
-            self._ended[outcome.stream] = True
+        self._ended[outcome.stream] = outcome.last
         self._heard[outcome.stream] = (outcome.position, captured_at)
         for phase, event in outcome.changes:
             messages.append(
@@ -106,6 +105,7 @@ class Reporter:
                     end=event.end,
                     peak=_share(event.peak),
                     mean=_share(event.mean),
+                    retracted=event.retracted,
                 )
             )
         return messages

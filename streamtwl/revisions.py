@@ -5,6 +5,12 @@ on is an event, from its first patch's position to the first one that is off. Wi
 last few beliefs are new, so events may turn out to have begun earlier, to have ended, to have been
 another label's, or not to have been at all: what differs from what was told is told again.
 
+The first patch of a stretch without gaps speaks of all of it so far: what is on there began with
+the stretch. A sound that was over before that patch's position is off there by hindsight, and was
+one all the same: such an event ends at the first patch, and is neither taken back nor given to
+another label. Of 200 sounds of 0.4 s at a recording's start, room tone after them, that keeps 78,
+else none; given to other labels 56.
+
 An event is first told when the newest belief itself reaches `on`; what was not told by the time
 it is out of reach was nothing: no event begins there, and no rest after it; so too what is left of
 an event that is cut in two. Telling also what only looks so by now gave twice the false events, and
@@ -18,7 +24,7 @@ import numpy as np
 
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.config import EventSettings, LabelEventSettings
-from streamtwl.events import Change, Sounding, rules
+from streamtwl.events import Change, Sounding, Stretch, rules
 from streamtwl.features.window import WINDOW
 
 Span = tuple[int, int | None]  # positions; None: still on
@@ -43,17 +49,21 @@ class RevisingTracker:
         scores: np.ndarray,
         specific: np.ndarray,
         earlier: np.ndarray | None = None,
+        stretch: int | None = None,
     ) -> list[Change]:
         """Take a decision's float32[L] scores and float32[lags, 2, L] on the patches before.
 
         Returns what is new: onsets, offsets and revisions. A label that yields to a kind of its own
-        (0 among `specific`) counts only once it is on.
+        (0 among `specific`) counts only once it is on. `stretch` is the position at which the
+        gapless stretch that the decision is on begins, None where only the positions are known.
         """
         state = self._streams.setdefault(stream, _Stream(deque(maxlen=self._lags + 1)))
         changes: list[Change] = []
-        if state.patches and position - state.heard_to >= WINDOW:
-            changes = self._end_all(state, state.heard_to)
-        state.heard_to = position
+        if not state.stretch.is_news(position):
+            return []
+        if state.stretch.ends_before(position, stretch):
+            changes = self._end_all(state, state.stretch.decided_to)
+        state.stretch.take(position, stretch)
         if len(state.patches) == self._lags + 1:
             self._settle(state)
         known = [event.index for event in state.told]
@@ -67,21 +77,42 @@ class RevisingTracker:
             patch[1][begun] = by_now[0, begun]
         return changes + self._compare(state)
 
+    def pause(self, stream: int, position: int) -> list[Change]:
+        """The sound broke off at `position`: end what is open. What follows does not join on."""
+        state = self._streams.get(stream)
+        return [] if state is None else self._end_all(state, position)
+
     def close(self, stream: int, position: int) -> list[Change]:
         """The stream ended at `position`: end what is open, and forget it."""
-        state = self._streams.pop(stream, None)
-        return [] if state is None else self._end_all(state, position)
+        changes = self.pause(stream, position)
+        self._streams.pop(stream, None)
+        return changes
 
     def _end_all(self, state: "_Stream", position: int) -> list[Change]:
         changes: list[Change] = []
         for event in state.told:
             if event.sounding.end is None:
-                event.sounding.end = max(position, event.sounding.start)
-                changes.append(("offset", event.sounding))
+                start = event.sounding.start
+                if start == position:  # on since the newest patch, at which the sound broke off
+                    start = self._earliest(state, event.index)
+                span = (start, position)
+                changes += _update(event, span) if start < position else _retract(event)
+            self._rest(state, event.index, event.sounding.end or 0)
         state.told.clear()
         state.settled.clear()
         state.patches.clear()
+        state.stretch.end(position)
         return changes
+
+    def _earliest(self, state: "_Stream", label: int) -> int:
+        """Return where an event began at the earliest that is on since the newest patch only."""
+        before = state.patches[-2][0] if len(state.patches) > 1 else state.stretch.start
+        return max(before, state.rest_until.get(label, 0))
+
+    def _rest(self, state: "_Stream", label: int, end: int) -> None:
+        """Let a label rest after an event that ended at `end`."""
+        until = end + round(self._rules[label].cooldown_s * SAMPLE_RATE)
+        state.rest_until[label] = max(until, state.rest_until.get(label, 0))
 
     def _settle(self, state: "_Stream") -> None:
         """The oldest patch is out of reach: whatever is on there began where it now began."""
@@ -89,11 +120,11 @@ class RevisingTracker:
         for label, rule in self._rules.items():
             on = belief[label] >= (rule.off if label in state.settled else rule.on)
             if on and state.is_told(label, (position, position + 1)):
-                state.settled.setdefault(label, position)
+                state.settled.setdefault(label, state.begins(label, position))
             elif label in state.settled:
                 del state.settled[label]
-                state.rest_until[label] = position + round(rule.cooldown_s * SAMPLE_RATE)
-        second = state.patches[1][0] if len(state.patches) > 1 else state.heard_to
+                self._rest(state, label, position)
+        second = state.patches[1][0] if len(state.patches) > 1 else state.stretch.decided_to
         state.told = [e for e in state.told if e.sounding.end is None or e.sounding.end >= second]
 
     def _compare(self, state: "_Stream") -> list[Change]:
@@ -113,22 +144,31 @@ class RevisingTracker:
                     new.append((label, span))
                 else:
                     told.remove(same)
-                    changes += _update(same, span)
+                    start = same.sounding.start if state.is_from_first(same) else span[0]
+                    changes += _update(same, (min(start, span[0]), span[1]))
             gone += told
+        changeable = [event for event in gone if not state.is_from_first(event)]
         for label, span in new:
-            was = next((event for event in gone if _mostly(event.span, span)), None)
+            was = next((event for event in changeable if _mostly(event.span, span)), None)
             if was is not None:  # it was this label's, not that one's
                 gone.remove(was)
+                changeable.remove(was)
                 was.index = label
                 was.sounding = self._sounding(state, was.sounding.number, label, span)
                 known.remove(was)  # its figures are new
                 changes.append(("revised", was.sounding))
             elif span[1] is None and beliefs[-1, label] >= self._on[label]:
                 changes.append(self._tell(state, label, span))
+        first = state.stretch.first or 0
         for event in gone:
-            state.told.remove(event)
-            event.sounding.end = event.sounding.start  # it was nothing
-            changes.append(("revised", event.sounding))
+            within_first = (event.sounding.start, first)
+            rule = self._rules[event.index]
+            if state.is_from_first(event) and self._long_enough(state, within_first, rule):
+                changes += _update(event, within_first)
+                self._rest(state, event.index, first)
+            else:
+                state.told.remove(event)
+                changes += _retract(event)
         newest = beliefs[-1]
         for event in known:
             if event.sounding.end is None:
@@ -144,7 +184,7 @@ class RevisingTracker:
         spans: list[Span] = []
         for (position, _), belief in zip(state.patches, beliefs, strict=True):
             if began is None and belief >= rule.on and position >= rest_until:
-                began = position
+                began = state.begins(label, position)
             elif began is not None and belief < rule.off:
                 spans.append((began, position))
                 if state.is_told(label, spans[-1]):
@@ -155,8 +195,8 @@ class RevisingTracker:
         return [span for span in spans if self._long_enough(state, span, rule)]
 
     def _long_enough(self, state: "_Stream", span: Span, rule: LabelEventSettings) -> bool:
-        start, end = span
-        lasted = (state.heard_to if end is None else end) - start
+        since = max(span[0], state.stretch.first or 0)  # nothing says that it lasted longer
+        lasted = (state.stretch.decided_to if span[1] is None else span[1]) - since
         return lasted >= rule.min_duration_s * SAMPLE_RATE
 
     def _tell(self, state: "_Stream", label: int, span: Span) -> Change:
@@ -195,8 +235,18 @@ class _Stream:
     told: list[_Told] = field(default_factory=list)
     settled: dict[int, int] = field(default_factory=dict)  # label on before `patches`: since when
     rest_until: dict[int, int] = field(default_factory=dict)  # position
-    heard_to: int = 0
+    stretch: Stretch = field(default_factory=Stretch)
     count: int = 0
+
+    def begins(self, label: int, position: int) -> int:
+        """Return where a sound began that is on since the patch at `position`."""
+        if position != self.stretch.first:
+            return position
+        return max(self.stretch.start, self.rest_until.get(label, 0))
+
+    def is_from_first(self, event: "_Told") -> bool:
+        """Whether an event was told to begin before the first patch of the stretch."""
+        return self.stretch.first is not None and event.sounding.start < self.stretch.first
 
     def is_told(self, label: int, span: Span) -> bool:
         """Whether an event of a label was told that shares something with a span."""
@@ -212,6 +262,12 @@ def _update(event: _Told, span: Span) -> list[Change]:
         return []
     sounding.start, sounding.end = span
     return [("offset" if ends and not moved else "revised", sounding)]
+
+
+def _retract(event: _Told) -> list[Change]:
+    """There was no such event."""
+    event.sounding.end, event.sounding.retracted = event.sounding.start, True
+    return [("revised", event.sounding)]
 
 
 def _overlap(a: Span, b: Span) -> bool:

@@ -90,6 +90,7 @@ class Session:
         self._failure: BaseException | None = None
         self._worker = threading.Thread(target=self._run, name="worker", daemon=True)
         self._telling = threading.Lock()  # the reporter, the publisher's queue and the sink
+        self._working = threading.Lock()  # the pipeline
         self._alive_at = math.inf  # monotonic, of the worker's last sign of life
         self._watched_at = 0.0
         self._stuck: str | None = None  # why there is none
@@ -127,9 +128,22 @@ class Session:
             if not self._stuck:
                 _log.warning("stalled: %s", what)
             self._stuck = f"{what}, for over {STUCK_S:g} s"
+            if reading and self._working.acquire(blocking=False):
+                try:
+                    self._pause()
+                finally:
+                    self._working.release()
             self._report(now)
         finally:
             self._telling.release()
+
+    def _pause(self) -> None:
+        """End what is open: no source is listened to while one of them does not answer."""
+        for stream in self._streams:
+            outcome = self._pipeline.pause(stream.number, stream.position)
+            if outcome.changes:
+                for message in self._reporter.outcome(outcome, self._due_s):
+                    self._send(message)
 
     def close(self) -> None:
         """Wait for the worker; raises what went wrong in it or, after all is told, in a source."""
@@ -147,7 +161,8 @@ class Session:
             self._go_on()
             for blocks in self._intake.ticks():
                 began = time.monotonic()
-                self._pipeline.push(blocks)
+                with self._working:
+                    self._pipeline.push(blocks)
                 self._account(blocks, time.monotonic() - began)
                 self._heed()
                 self._go_on()

@@ -31,6 +31,9 @@ class Heard:
         specific = scores if specific is None else np.array(specific, np.float32)
         return self._tracker.step(stream, position(hop), scores, specific)
 
+    def pause(self, at: int, stream: int = 0) -> list[Change]:
+        return self._tracker.pause(stream, at)
+
     def close(self, at: int, stream: int = 0) -> list[Change]:
         return self._tracker.close(stream, at)
 
@@ -60,6 +63,8 @@ def test_on_itself_is_on(on):
 
 def test_crossings_are_placed_in_the_middle_of_their_windows():
     one = Heard()
+    for hop in range(3):
+        one.step(hop, 0)
     [(_, event)] = one.step(3, 0.9)
     assert (event.start, event.end) == (middle(3), None)
     one.step(4, 0.7)
@@ -91,7 +96,7 @@ def test_a_late_onset_still_begins_where_it_began():
     for hop in range(4):
         changes += one.step(hop, 0.5 + 0.1 * hop)
     [(_, event)] = changes
-    assert event.start == middle(0)
+    assert event.start == 0
     assert event.peak == pytest.approx(0.8)
     assert event.mean == pytest.approx(0.65)
 
@@ -250,4 +255,38 @@ def test_a_gap_ends_what_was_open_before_it():
     [(phase, event), (again, other)] = one.step(5000, 0.9)
     assert (phase, again) == ("offset", "onset")
     assert event.end == position(1)  # where it was last heard, not after the gap
-    assert (other.start, other.patches) == (middle(5000), 1)
+    assert (other.start, other.patches) == (position(5000) - WINDOW, 1)
+
+
+def test_what_is_on_in_the_first_window_began_with_the_stretch():
+    one = Heard()
+    [(phase, event)] = one.step(0, 0.9)
+    assert (phase, event.start, event.end) == ("onset", 0, None)
+    [(phase, event)] = one.step(1, 0)
+    assert (phase, event.start, event.end) == ("offset", 0, middle(1))
+
+
+@pytest.mark.parametrize(("length", "cooldown_s", "start"), [(4000, 0.0, 70_000), (4000, 9.0, None),
+                                                             (WINDOW, 1.5, 71_800)])  # fmt: skip
+def test_a_stretch_may_begin_anywhere_and_a_label_rests_into_it(length, cooldown_s, start):
+    tracker = EventTracker(LABELS, EventSettings(cooldown_s=cooldown_s))
+    loud = np.array([0.9, 0, 0], np.float32)
+    tracker.step(0, WINDOW, loud, loud, None, 0)
+    assert [event.end for _, event in tracker.pause(0, 47_800)] == [47_800]
+    changes = tracker.step(0, 70_000 + length, loud, loud, None, 70_000)
+    assert [event.start for _, event in changes] == ([start] if start else [])
+
+
+def test_where_the_sound_breaks_off_events_end_at_once_and_only_once():
+    one = Heard()
+    one.step(0, 0.9)
+    one.step(1, 0.9)
+    [(phase, event)] = one.pause(position(1) + 99)
+    assert (phase, event.number, event.end) == ("offset", 0, position(1) + 99)
+    assert one.pause(position(1) + 99) == []
+    [(phase, event)] = one.step(9, 0.9)
+    assert (phase, event.number, event.start) == ("onset", 1, position(9) - WINDOW)
+
+
+def test_a_stream_without_a_patch_has_nothing_to_end():
+    assert Heard().pause(100) == Heard().close(100) == []

@@ -7,9 +7,11 @@ import msgspec
 import pytest
 
 from streamtwl import history
+from streamtwl.audio import demo
 from streamtwl.errors import DamagedJournal, UsageError
 from streamtwl.messages import Event, Label, decode, encode
 from streamtwl.sinks.journal import Entry, Journal
+from tests import told
 
 NOON = datetime.fromisoformat("2026-11-23T12:00+01:00").timestamp()
 HOUR_S = 3600.0
@@ -94,7 +96,7 @@ def test_an_event_is_a_line(path):
         "2026-11-23 12:02:00+01:00  kitchen    Siren, 10.0 s, peak 0.88",
         "2026-11-23 13:00:05+01:00  kitchen    Dog, 1.5 s, peak 0.88",
         "2026-11-24 13:00:00+01:00  attic      Howl, 4.0 s, peak 0.88",
-        "2026-11-24 14:00:00+01:00  kitchen    Doorbell, no end, peak 0.88",
+        "2026-11-24 14:00:00+01:00  kitchen    Doorbell, over 0.5 s, peak 0.88",
         "2026-11-24 15:00:01+01:00 (at 00:05.00)  kitchen    Whistling, 1.0 s, peak 0.88",
     ]
 
@@ -342,3 +344,97 @@ def test_a_time_that_no_date_has_is_no_traceback(path):
         listening.close()
     assert [line[:4] for line in printed(path, labels=["Cat"])] == ["1970"]
     assert printed(path, "hour", labels=["Cat"])
+
+
+def journalled(path, *messages) -> None:
+    """Add messages to a journal, as a listener publishes them."""
+    listening = Journal(path, max_age_days=36_500)
+    entries = [
+        Entry(m.session, m.topic, m.seq, m.published_at, getattr(m, "label", None), encode(m))
+        for m in messages
+    ]
+    assert listening.commit(entries, 10)
+    listening.close()
+
+
+@pytest.mark.parametrize("schema", ["1.1", "1.2"])
+def test_an_event_that_was_taken_back_is_none(path, schema):
+    """A publisher of 1.1 said so by the length alone."""
+    onset, offset = event(6, "Cat", 28 * HOUR_S, 2.0)
+    taken_back = msgspec.structs.replace(
+        offset, phase="revised", end=offset.start, retracted=schema == "1.2", schema=schema
+    )
+    before = printed(path), printed(path, "day"), printed(path, "hour", as_json=True)
+    journalled(path, onset, taken_back)
+    assert (printed(path), printed(path, "day"), printed(path, "hour", as_json=True)) == before
+    assert named(path, labels=["cat"]) == []
+
+
+def test_the_newest_word_is_that_of_the_highest_seq(path):
+    """What was late comes into the journal after what was published after it."""
+    onset, offset = event(6, "Cat", 28 * HOUR_S, 2.0)
+    journalled(path, offset, onset)
+    assert printed(path, labels=["cat"]) == [
+        "2026-11-24 16:00:00+01:00  kitchen    Cat, 2.0 s, peak 0.88"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["label", "status"])
+def test_an_event_without_an_end_lasts_to_what_its_listener_said_last(path, kind):
+    onset, _ = event(6, "Cat", 28 * HOUR_S, 2.0)
+    last = label(9, "Cat") if kind == "label" else told.status(9)
+    after_s = {"position": onset.start + 16_000 * 90, "captured_at": onset.captured_at + 89.5}
+    last = msgspec.structs.replace(last, source="kitchen", session="s", **after_s)
+    journalled(path, onset, last, msgspec.structs.replace(last, session="t", position=10**9))
+    assert printed(path, labels=["cat"]) == [
+        "2026-11-24 16:00:00+01:00  kitchen    Cat, over 90.0 s, peak 0.88"
+    ]
+    [count] = printed(path, "day", labels=["cat"], as_json=True)
+    assert json.loads(count)["seconds"] == 90.0
+
+
+def test_an_event_that_began_before_the_time_wanted_and_has_no_end_is_there(path):
+    onset, _ = event(6, "Cat", 28 * HOUR_S, 2.0)
+    now = msgspec.structs.replace(
+        told.status(9), source="kitchen", session="s",
+        position=onset.start + 16_000 * 7200, captured_at=onset.captured_at - 0.5 + 7200,
+    )  # fmt: skip
+    journalled(path, onset, now)
+    assert named(path, since=NOON + 29 * HOUR_S) == ["Doorbell", "Cat"]
+    assert named(path, since=NOON + 31 * HOUR_S) == []
+
+
+def test_an_event_that_was_over_before_the_time_wanted_is_not_there(path):
+    """Its offset was published within it, as it takes a window to know."""
+    onset, offset = event(6, "Cat", 28 * HOUR_S, 2.0)
+    late = msgspec.structs.replace(offset, published_at=offset.published_at + 1)
+    journalled(path, onset, late)
+    end = NOON + 28 * HOUR_S + 2
+    assert "Cat" in named(path, since=end - 0.1, until=end + 9)
+    assert "Cat" not in named(path, since=end + 0.1)
+
+
+@pytest.mark.usefixtures("yamnet")
+@pytest.mark.parametrize("reasoner", ["open", "evidence"])
+def test_history_and_label_agree_on_a_recording(reasoner, wav, tmp_path, cli):
+    scene = demo.scene()
+    file = wav("scene.wav", scene[int(13.2 * 16_000) :])  # it begins within a siren
+    journal = tmp_path / "of-one.sqlite"
+    same = ("--reasoner", reasoner, "--labels", "everyday")
+    bind = ("--bind", f"ipc://{tmp_path}/one", "--replay-bind", f"ipc://{tmp_path}/two")
+    heard = cli("listen", "--file", file, "--fast", "--quiet", *same, *bind, "--journal", journal)
+    assert heard.returncode == 0, heard.stderr
+    labelled = json.loads(cli("label", file, *same).stdout)
+    expected = [(e["label"], e["start_s"], e["end_s"]) for e in labelled["events"]]
+    assert expected[0][:2] == ("Siren", 0.0)
+
+    def span(event: Event) -> tuple:
+        return event.label, round(event.start / 16_000, 3), round(event.end / 16_000, 3)
+
+    assert sorted(map(span, history.events(journal, history.Wanted()))) == sorted(expected)
+    assert len(printed(journal)) == len(expected)
+    counted = [json.loads(line) for line in printed(journal, "day", as_json=True)]
+    names = [name for name, _, _ in expected]
+    assert {c["label"]: c["events"] for c in counted} == {n: names.count(n) for n in set(names)}
+    newest = {m.id: m for m in (decode(line.encode()) for line in printed(journal, as_json=True))}
+    assert sorted(span(m) for m in newest.values() if not m.void) == sorted(expected)

@@ -7,7 +7,7 @@ import pytest
 
 from streamtwl import commands
 from streamtwl.audio import demo
-from streamtwl.config import Settings
+from streamtwl.config import Settings, override
 from streamtwl.errors import SinkError, UsageError
 from streamtwl.labelling import label_files
 from streamtwl.pipeline import build
@@ -54,7 +54,7 @@ def check(results: list[dict], mixed) -> None:
     assert found["duration_s"] == pytest.approx(2.4, abs=0.001)
     assert "Siren" in [event["label"] for event in found["events"]]
     for event in found["events"]:
-        assert 0 <= event["start_s"] <= event["end_s"] <= found["duration_s"]
+        assert 0 <= event["start_s"] < event["end_s"] <= found["duration_s"]
         assert 0 < event["mean"] <= event["peak"] <= 1
     scores = [each["score"] for each in found["top"]]
     assert scores == sorted(scores, reverse=True)
@@ -66,6 +66,28 @@ def test_every_file_gets_one_json_line(mixed, capsys):
     assert label(mixed) == 1
     lines = capsys.readouterr().out.splitlines()
     check([json.loads(line) for line in lines], mixed)
+
+
+@pytest.mark.parametrize("reasoner", ["open", "evidence"])
+@pytest.mark.parametrize("name", ["Bird", "Knock", "Music"])
+def test_a_sound_in_the_first_half_second_is_an_event(name, reasoner, wav, capsys):
+    [sound] = [sound for sound in demo.TIMELINE if sound.label == name]
+    samples = demo.scene()[int(sound.start_s * 16_000) : int(sound.end_s * 16_000)]
+    loudest = int(np.convolve(samples**2, np.ones(6400), "valid").argmax())
+    brief = samples[loudest : loudest + 6400]
+    files = [
+        wav("then_silence.wav", np.append(brief, np.zeros(40_000))),
+        wav("alone.wav", brief[:4800]),
+    ]
+    settings = override(Settings(), {"labels": "everyday", "reasoner.file": reasoner})
+    assert label(files, settings=settings) == 0
+    results = {}
+    for line in capsys.readouterr().out.splitlines():
+        result = json.loads(line)
+        results[result["file"]] = [e for e in result["events"] if e["label"] == name]
+    [then_silence], [alone] = (results[str(file)] for file in files)
+    assert then_silence["start_s"] == 0 < then_silence["end_s"] < 2.9
+    assert (alone["start_s"], alone["end_s"]) == (0, 0.3)
 
 
 def test_good_files_alone_exit_with_zero(mixed, capsys):

@@ -13,6 +13,7 @@ HOP = 7680
 LABELS = ["dog", "rain"]
 LAGS = 3
 RULES = EventSettings(on=0.5, off=0.3)
+FIRST = -15_600 / HOP  # where the first patch's stretch begins, in hops from its end
 
 
 def at(patch: int) -> int:
@@ -73,11 +74,11 @@ def test_an_event_that_was_another_labels_is_revised():
 
 
 def test_an_event_that_ended_early_goes_on_after_all():
-    rows = [[0.9, 0, 0, 0], [0.1, 0.9, 0, 0], [0.9, 0.9, 0.9, 0]]
+    rows = [[0, 0, 0, 0], [0.9, 0, 0, 0], [0.1, 0.9, 0, 0], [0.9, 0.9, 0.9, 0]]
     assert told(rows) == [
-        (0, "onset", 0, "dog", 0, None),
-        (1, "offset", 0, "dog", 0, 1),
-        (2, "revised", 0, "dog", 0, None),
+        (1, "onset", 0, "dog", 1, None),
+        (2, "offset", 0, "dog", 1, 2),
+        (3, "revised", 0, "dog", 1, None),
     ]
 
 
@@ -110,25 +111,103 @@ def test_the_mean_counts_each_belief_once():
 
 def test_an_event_that_was_another_labels_has_the_figures_of_its_own():
     tracker = RevisingTracker(LABELS, RULES, LAGS)
-    dog = np.array([0.99, 0], np.float32)
-    tracker.step(0, at(0), dog, dog, twice(np.zeros((LAGS, 2), np.float32)))
+    silence, dog = np.zeros(2, np.float32), np.array([0.99, 0], np.float32)
+    tracker.step(0, at(0), silence, silence, twice(np.zeros((LAGS, 2), np.float32)))
+    tracker.step(0, at(1), dog, dog, twice(np.zeros((LAGS, 2), np.float32)))
     past = np.zeros((LAGS, 2), np.float32)
     past[0] = (0.1, 0.55)
     rain = np.array([0.1, 0.65], np.float32)
-    [(phase, event)] = tracker.step(0, at(1), rain, rain, twice(past))
+    [(phase, event)] = tracker.step(0, at(2), rain, rain, twice(past))
     assert (phase, event.label) == ("revised", "rain")
     assert (round(event.mean, 3), round(event.peak, 3)) == (0.6, 0.65)
 
 
 def test_nothing_is_revised_beyond_reach():
-    rows = [[0.9, 0, 0, 0], *[[0.9, 0.9, 0.9, 0.9]] * 6, [0.9, 0.0, 0.9, 0.9]]
+    rows = [[0, 0, 0, 0], [0.9, 0, 0, 0], [0.9, 0.9, 0, 0], [0.9, 0.9, 0.9, 0]]
+    rows += [*[[0.9, 0.9, 0.9, 0.9]] * 5, [0.9, 0.0, 0.9, 0.9]]
     news = told(rows)
-    assert news[0] == (0, "onset", 0, "dog", 0, None)
-    assert news[1:] == [(7, "offset", 0, "dog", 0, 6), (7, "onset", 1, "dog", 7, None)]
+    assert news[0] == (1, "onset", 0, "dog", 1, None)
+    assert news[1:] == [(9, "offset", 0, "dog", 1, 8), (9, "onset", 1, "dog", 9, None)]
 
 
 def test_events_end_with_the_stream():
-    assert told([[0.9, 0, 0, 0]], close=True)[-1] == (1, "offset", 0, "dog", 0, 1)
+    rows = [[0, 0, 0, 0], [0.9, 0, 0, 0]]
+    assert told(rows, close=True)[-1] == (2, "offset", 0, "dog", 1, 2)
+
+
+@pytest.mark.parametrize("verb", ["pause", "close"])
+@pytest.mark.parametrize(("rests_s", "start"), [(0.0, at(1)), (0.3, at(1) + 4800)])
+def test_an_event_that_begins_where_the_sound_breaks_off_has_a_length(verb, rests_s, start):
+    rules = EventSettings(on=0.5, off=0.3, cooldown_s=rests_s)
+    tracker = RevisingTracker(LABELS, rules, 0)
+    loud, silence = np.array([0.9, 0], np.float32), np.zeros(2, np.float32)
+    for patch, scores in enumerate((loud, silence, loud)):
+        tracker.step(0, at(patch), scores, scores)
+    [(phase, event)] = getattr(tracker, verb)(0, at(2))
+    assert (phase, event.start, event.end) == ("revised", start, at(2))
+
+
+# The first patch of a stretch
+
+
+@pytest.mark.parametrize("by_hindsight", [0.0, 0.1, 0.25])
+def test_a_sound_that_is_over_in_the_first_window_is_an_event_all_the_same(by_hindsight):
+    rows = [[0.9, 0, 0, 0], [0, by_hindsight, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0] * 4]
+    assert told(rows) == [(0, "onset", 0, "dog", FIRST, None), (1, "offset", 0, "dog", FIRST, 0)]
+
+
+def test_a_sound_in_the_first_window_that_lasts_began_with_the_stretch():
+    rows = [[0.9, 0, 0, 0], [0.9, 0.9, 0, 0], [0, 0.9, 0.9, 0]]
+    assert told(rows) == [(0, "onset", 0, "dog", FIRST, None), (2, "offset", 0, "dog", FIRST, 2)]
+
+
+def test_a_sound_in_the_first_window_that_is_only_seen_afterwards_began_with_the_stretch():
+    assert told([[0.4, 0, 0, 0], [0.9, 0.8, 0, 0]]) == [(1, "onset", 0, "dog", FIRST, None)]
+
+
+def test_a_sound_in_the_first_window_is_not_what_follows_it():
+    rows = [
+        [(0.9, 0), (0, 0), (0, 0), (0, 0)],
+        [(0.1, 0.9), (0.1, 0.9), (0, 0), (0, 0)],
+    ]
+    assert told(rows) == [
+        (0, "onset", 0, "dog", FIRST, None),
+        (1, "onset", 1, "rain", FIRST, None),
+        (1, "offset", 0, "dog", FIRST, 0),
+    ]
+
+
+def test_a_sound_in_the_first_window_that_goes_on_keeps_its_beginning():
+    """It is off at the first patch by hindsight, and on at the next one."""
+    assert told([[0.9, 0, 0, 0], [0.9, 0.1, 0, 0]]) == [(0, "onset", 0, "dog", FIRST, None)]
+
+
+def test_a_label_rests_after_what_was_in_the_first_window():
+    rules = EventSettings(on=0.5, off=0.3, cooldown_s=1.0)
+    rows = [[0.9, 0, 0, 0], [0, 0, 0, 0], [0.9, 0, 0, 0], [0.9, 0.9, 0, 0], [0.9, 0.9, 0.9, 0]]
+    assert told(rows, rules)[1:] == [(1, "offset", 0, "dog", FIRST, 0),
+                                     (3, "onset", 1, "dog", 3, None)]  # fmt: skip
+
+
+def test_what_had_to_last_longer_than_the_first_window_says_is_none():
+    rules = EventSettings(on=0.5, off=0.3, min_duration_s=0.4)
+    assert told([[0.9, 0, 0, 0], [0, 0.1, 0, 0]], rules) == []
+    assert told([[0.9, 0, 0, 0], [0.9, 0.9, 0, 0], [0, 0.1, 0.1, 0]], rules) == [
+        (1, "onset", 0, "dog", FIRST, None),
+        (2, "revised", 0, "dog", FIRST, FIRST),
+    ]
+
+
+def test_where_the_sound_breaks_off_events_end_at_once_and_what_follows_is_new():
+    tracker = RevisingTracker(LABELS, RULES, LAGS)
+    loud, nothing = np.array([0.9, 0], np.float32), np.zeros((LAGS, 2, 2), np.float32)
+    tracker.step(0, at(0), loud, loud, nothing, 0)
+    [(phase, event)] = tracker.pause(0, at(0) + 99)
+    assert (phase, event.start, event.end) == ("offset", 0, at(0) + 99)
+    assert tracker.pause(0, at(0) + 99) == []
+    resumed = at(0) + 99
+    [(phase, event)] = tracker.step(0, resumed + 15_600, loud, loud, nothing, resumed)
+    assert (phase, event.number, event.start) == ("onset", 1, resumed)
 
 
 def test_a_gap_ends_what_was_open():
@@ -137,8 +216,8 @@ def test_a_gap_ends_what_was_open():
     tracker.step(0, at(0), loud, loud, nothing)
     changes = tracker.step(0, at(9), loud, loud, nothing)
     assert [(phase, event.start, event.end) for phase, event in changes] == [
-        ("offset", at(0), at(0)),
-        ("onset", at(9), None),
+        ("offset", 0, at(0)),
+        ("onset", at(9) - 15_600, None),
     ]
 
 
@@ -177,7 +256,10 @@ def test_what_was_told_adds_up(lags, rows):
     """By the end every event is over, and those of a label lie where it was last believed on:
     without second thoughts all over it, else wherever it was on at once and stayed so, as did
     those before it: what is left of an event that is cut in two is told when it is on anew.
+    The first patch, of which that does not hold, is silent.
     """
+    for lag in range(LAGS + 1):
+        rows[lag, lag] = 0
     tracker = RevisingTracker(LABELS, RULES, lags)
     known: dict[int, tuple] = {}
     final = np.zeros((25, 2), np.float32)

@@ -17,3 +17,4 @@ class Block:
     captured_at: float | None  # wall-clock seconds just after the last sample; None for files
     ready_at: float  # monotonic seconds at which the resampler gave the last sample
     last: bool = False  # the stream ends with this block
+    breaks_off: bool = False  # after a gap, or silence of the source, the next one begins anew

@@ -24,6 +24,13 @@ BAD_SHARE = 0.01  # of the samples so far: their scale or their format is not wh
 ZEROS_S = 10.0  # then a live source is `silent`: muted, or its switch is off
 TICK_S = 0.1  # the longest wait for sound, so that stop requests and status come through
 AHEAD_S = 0.03  # wake so long before the next window is due
+SLEEP_S = 1.0  # of the machine, after which sound does not join on
+
+
+def machine_slept_s() -> float:
+    """Return how long the machine has been suspended in all; 0 where the system does not say."""
+    boot = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(boot) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class Stream:
@@ -42,6 +49,7 @@ class Stream:
         self.silent: str | None = None  # why a live source gives only zeros
         self.error: AudioError | None = None
         self.ended = False
+        self._slept_s = machine_slept_s()
         self._clock: CaptureClock | None = None
         self._jumps_before = 0  # of the wall clock, in earlier openings
         self._resampler: Resampler | None = None
@@ -63,24 +71,29 @@ class Stream:
     def read(self, now: float) -> list[Block]:
         """Return what the source gives now; the last block of a stream is marked so."""
         blocks = []
+        slept_s, self._slept_s = self._slept_s, machine_slept_s()
+        if self.source.paced and self._slept_s - slept_s > SLEEP_S:
+            blocks = self._break_off()
         try:
             chunk = self.source.read(now)
-            blocks = self._take(chunk) if chunk is not None else []
+            blocks += self._take(chunk) if chunk is not None else []
         except AudioError as error:
             _log.info("source '%s' ends: %s", self.source.name, error)
             self.error = error
         self.heard_at = now if blocks else self.heard_at
+        if self.source.state in ("stalled", "lost"):
+            blocks += self._break_off()
         if self.error is not None or self.source.state == "ended":
             self.ended = True
             blocks.append(self._block(self._flush(), last=True))
         return blocks
 
     def _take(self, chunk: Chunk) -> list[Block]:
-        before = []
-        if self._expected != (chunk.opened_at, chunk.rate, chunk.start):
-            if self._resampler is not None:
-                before = [self._block(self._flush())]
-            self._begin(chunk)
+        before: list[Block] = []
+        joins_on = self._expected == (chunk.opened_at, chunk.rate, chunk.start)
+        if self._resampler is None or not joins_on:
+            before = self._break_off()
+            self._begin(chunk, joins_on)
         end = chunk.start + len(chunk.frames)
         self._expected = (chunk.opened_at, chunk.rate, end)
         if chunk.heard_at is not None and self._clock is not None:
@@ -89,18 +102,20 @@ class Stream:
         samples = self._resampler.push(self._mono(chunk.frames, chunk.rate))
         return [*before, self._block(samples)]
 
-    def _begin(self, chunk: Chunk) -> None:
+    def _begin(self, chunk: Chunk, joins_on: bool) -> None:
         """Start anew after a gap: the resampler's memory would smear over it."""
         reopened = self._expected is None or self._expected[:2] != (chunk.opened_at, chunk.rate)
         if reopened and chunk.heard_at is not None:
             self._jumps_before = self.wall_jumps()
             self._clock = CaptureClock(chunk.rate)
         self._resampler = Resampler(chunk.rate)
+        if joins_on:
+            return
         position = chunk.opened_at + round(chunk.start * SAMPLE_RATE / chunk.rate)
         self.dropped_samples += max(0, position - self.position)
         self.position = max(self.position, position)
 
-    def _block(self, samples: np.ndarray, last: bool = False) -> Block:
+    def _block(self, samples: np.ndarray, last: bool = False, breaks_off: bool = False) -> Block:
         ready_at = time.monotonic()
         captured_at = None
         start, self.position = self.position, self.position + len(samples)
@@ -111,7 +126,11 @@ class Stream:
             self.resampling_delay_ms = 1000 * delay_s
             age_s = ready_at - self._clock.monotonic_at(heard - delay_s * rate)
             self.capture_delay_ms = 1000 * (age_s - delay_s)
-        return Block(self.number, start, samples, captured_at, ready_at, last)
+        return Block(self.number, start, samples, captured_at, ready_at, last, breaks_off)
+
+    def _break_off(self) -> list[Block]:
+        """Return the end of what the source gave so far; what it gives next does not join on."""
+        return [] if self._resampler is None else [self._block(self._flush(), breaks_off=True)]
 
     def _flush(self) -> np.ndarray:
         resampler, self._resampler = self._resampler, None

@@ -64,6 +64,7 @@ class Microphone(Source):
         self._opened_at: int | None = None  # stream position at which this opening began
         self._last: tuple[int, float] | None = None  # position last heard, when it came (monotonic)
         self._arrivals: CaptureClock | None = None  # of this opening
+        self._newest: tuple[int, float] | None = None  # frames received, when the last of them came
         self._alive_at = 0.0  # monotonic, of the last sign of life
         self._retry_at = 0.0
         self._failures = 0
@@ -100,7 +101,7 @@ class Microphone(Source):
         if chunk is not None:
             self._alive_at, self._failures = now, 0
             self.state, self.error = "listening", None
-        elif over or now >= self._alive_at + self._patience_s():
+        elif over or now >= self._alive_at + self._patience_s() or self._follows_silence(0):
             self._lose(now, over)
         return chunk
 
@@ -140,7 +141,7 @@ class Microphone(Source):
         # Room for what comes between two windows, where the system allows it (Linux only).
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(self._child.stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[union-attr]
-        self._opening = self._opened_at = self._arrivals = None
+        self._opening = self._opened_at = self._arrivals = self._newest = None
         self._received.clear()
         self._alive_at = now
         self._overflows_before = self.overflows
@@ -153,6 +154,18 @@ class Microphone(Source):
             return False
         self._received += received
         return not received
+
+    def _follows_silence(self, taken: int) -> bool:
+        """Whether the device was silent before the chunk at byte `taken`, and its frames join on.
+
+        So it is when the capture process was stopped, and this one as well: nobody noticed.
+        """
+        if self._newest is None or len(self._received) < taken + capture.HEADER.size:
+            return False
+        position, count, _, came_at, _ = capture.HEADER.unpack_from(self._received, taken)
+        frames, at = self._newest
+        sound_s = (position + count - frames) / self._opening["rate"]  # type: ignore[index]
+        return came_at - at - sound_s >= SILENT_DEVICE_S
 
     def _take_chunk(self) -> Chunk | None:
         """Return all whole chunks received, up to the first gap, as one."""
@@ -173,7 +186,10 @@ class Microphone(Source):
             size = capture.HEADER.size + count * frame_bytes
             if len(self._received) < taken + size or (payload and position != end):
                 break
+            if self._follows_silence(taken):
+                break
             start, end = (start if payload else position), position + count
+            self._newest = (end, came_at)
             heard_at = came_at - age_s
             payload += self._received[taken + capture.HEADER.size : taken + size]
             taken, overflows = taken + size, lost

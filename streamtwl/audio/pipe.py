@@ -28,8 +28,9 @@ class Pipe(Source):
 
     A WAV header at the start counts more than the rate, channels and encoding given. A pipe that is
     not read in time holds its writer back, so nothing is lost here. One that gives nothing for 5 s
-    is `stalled`. One whose sound comes far from real time is noted in the log: its settings may be
-    wrong. Raises AudioError for sound that is encoded, or at its end if that cuts a frame in two.
+    is `stalled`; what it gives after that does not join on. One whose sound comes far from real
+    time is noted in the log: its settings may be wrong. Raises AudioError for sound that is
+    encoded, or at its end if that cuts a frame in two.
     """
 
     live = True
@@ -75,11 +76,15 @@ class Pipe(Source):
         fileno = self._pipe.fileno()
         if self._stopping:
             self.state = "ended"
-        if not select.select([fileno], [], [], 0)[0]:
-            if self.state == "listening" and now >= self._received_at + SILENT_PIPE_S:
-                self.state = "stalled"
-                self.error = f"nothing has come through the pipe for {SILENT_PIPE_S:g} s"
-                _log.warning("'%s' stalled: %s", self.name, self.error)
+        readable = bool(select.select([fileno], [], [], 0)[0])
+        # Also where something came meanwhile: then it is this program that was stopped.
+        silent = now >= self._received_at + SILENT_PIPE_S and (self._given or not readable)
+        if self.state == "listening" and silent:
+            self.state = "stalled"
+            self.error = f"nothing has come through the pipe for {SILENT_PIPE_S:g} s"
+            _log.warning("'%s' stalled: %s", self.name, self.error)
+            return None
+        if not readable:
             return None
         received = os.read(fileno, PIPE_CHUNK_BYTES)
         self._received_at = now

@@ -22,6 +22,7 @@ class Window:
     level_dbfs: float  # RMS of the newest hop, of the whole window where it is the first
     captured_at: float | None  # wall-clock seconds at `position`; None for files
     ready_at: float  # monotonic seconds at which the resampler gave the window's last sample
+    stretch: int = 0  # position at which the gapless stretch begins that the window is in
 
 
 class Windower:
@@ -45,15 +46,16 @@ class Windower:
     def needs(self, stream: int) -> int:
         """Return how many more samples complete the stream's next window."""
         frames = self._streams.get(stream)
-        return WINDOW if frames is None else frames.next_end - frames.position
+        return WINDOW if frames is None or frames.over else frames.next_end - frames.position
 
     def _windows_of(self, block: Block) -> list[Window]:
         frames = self._streams.get(block.stream)
-        if frames is None or frames.position != block.position:  # a new stream, or a gap in one
+        if frames is None or frames.over or frames.position != block.position:
             if frames is not None:
                 self._count_dropped(block.stream, frames, block.position)
             frames = self._streams[block.stream] = _Frames(block.position, self._hop)
         cut = frames.push(block.samples)
+        frames.over = block.breaks_off
         if block.last:
             del self._streams[block.stream]
             cut += frames.pad()
@@ -71,6 +73,7 @@ class Windower:
                     else block.captured_at - max(0, end - position) / SAMPLE_RATE
                 ),
                 ready_at=block.ready_at,
+                stretch=frames.stretch,
             )
             for position, log_mel, level_dbfs in cut
         ]
@@ -86,6 +89,8 @@ class _Frames:
     """The frames of one gapless stretch of one stream, cut into windows."""
 
     def __init__(self, position: int, hop: int) -> None:
+        self.stretch = position  # where it begins
+        self.over = False  # the sound broke off: what comes next is another stretch
         self.position = position  # of the next sample
         self._start = position  # of the next window
         self._hop = hop

@@ -97,7 +97,7 @@ class Plain:
         elif isinstance(message, Event):
             lasted_s = ((message.end or 0) - message.start) / SAMPLE_RATE
             ended = f", {lasted_s:.1f} s, peak {message.peak:.2f}" if message.end else ""
-            if message.end == message.start:
+            if message.void:
                 ended = ": it was nothing"
             news = f"[{message.phase}] {message.label}{ended}"
         elif isinstance(message, Status):

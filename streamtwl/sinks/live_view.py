@@ -190,7 +190,7 @@ def _over(shown: _Shown, rows: int) -> Text:
 
 
 def _told(event: Event) -> str:
-    if event.end == event.start:
+    if event.void:
         return f"{event.label}: on second thoughts, no"
     revised = ", on second thoughts" if event.phase == "revised" else ""
     lasted_s = ((event.end or 0) - event.start) / SAMPLE_RATE

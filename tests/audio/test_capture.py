@@ -3,10 +3,13 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from streamtwl.audio import capture
+from streamtwl.audio import microphone as microphone_module
 from streamtwl.audio.capture import choose_input, rates
 from streamtwl.audio.microphone import Microphone, list_inputs
 from streamtwl.errors import DeviceError
@@ -147,3 +150,80 @@ def test_a_microphone_that_was_never_there_raises_and_ends():
         assert microphone.state == "ended"
     finally:
         microphone.close()
+
+
+class Played:
+    """A capture process that says what a test wants it to, in place of PortAudio's."""
+
+    def __init__(self, folder, monkeypatch) -> None:
+        self._file = folder / "chunks"
+        self._file.touch()
+        (folder / "played.py").write_text(
+            "import sys, time\n"
+            f"with open({str(self._file)!r}, 'rb') as chunks:\n"
+            "    while True:\n"
+            "        sys.stdout.buffer.write(chunks.read())\n"
+            "        sys.stdout.flush()\n"
+            "        time.sleep(0.01)\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+        played = SimpleNamespace(__name__="played", HEADER=capture.HEADER)
+        monkeypatch.setattr(microphone_module, "capture", played)
+        self._write(b'{"rate": 16000, "channels": 1, "device": "played"}\n')
+
+    def chunk(self, start: int, count: int, came_at: float) -> None:
+        header = capture.HEADER.pack(start, count, 0, came_at, 0.0)
+        self._write(header + np.zeros(count, np.float32).tobytes())
+
+    def _write(self, content: bytes) -> None:
+        with self._file.open("ab") as chunks:
+            chunks.write(content)
+
+
+def read_once(microphone: Microphone) -> list[tuple[int, int]]:
+    """Return (start, number) of the frames that came, in a list; an empty one where none did."""
+    time.sleep(0.005)
+    chunk = microphone.read(time.monotonic())
+    return [] if chunk is None else [(chunk.start, len(chunk.frames))]
+
+
+@pytest.fixture
+def played(tmp_path, monkeypatch):
+    """A microphone, and what its process says."""
+    one = Played(tmp_path, monkeypatch)
+    microphone = Microphone("mic")
+    microphone.start()
+    yield microphone, one
+    microphone.close()
+
+
+@pytest.mark.timeout(60)
+def test_a_microphone_whose_process_was_stopped_unnoticed_is_lost(played):
+    """Its frames join on, so that nothing but the time at which they came shows it."""
+    microphone, one = played
+    now = time.monotonic()
+    one.chunk(0, 1600, now)
+    one.chunk(1600, 1600, now + 0.1)
+    one.chunk(3200, 1600, now + 60.2)
+    given = []
+    while microphone.state != "lost":
+        given += read_once(microphone)
+    assert sum(count for _, count in given) == 3200
+    assert "no sound from the device" in microphone.error
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("late_s", [0.0, 1.5])
+def test_a_microphone_whose_frames_come_late_together_is_not_lost(late_s, played):
+    """So it is where this program was stopped and the microphone's process was not."""
+    microphone, one = played
+    now = time.monotonic()
+    one.chunk(0, 1600, now)
+    one.chunk(1600, 1600, now + 0.1 + late_s)
+    one.chunk(3200, 160_000, now + 10.1 + late_s)  # ten seconds, all at once
+    one.chunk(163_200 + 48_000, 1600, now + 13.2 + late_s)  # three were lost, and counted
+    given = []
+    while sum(count for _, count in given) < 164_800:
+        given += read_once(microphone)
+        assert microphone.state != "lost"
+    assert given[-1] == (211_200, 1600)

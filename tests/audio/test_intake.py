@@ -346,3 +346,45 @@ def test_a_channel_that_is_not_there_ends_the_stream():
     source.channel = 3
     [stream], _ = listen(source)
     assert "has 2 channel(s), not 3" in str(stream.error)
+
+
+class Interrupted(Scripted):
+    """Gives chunks, or takes the states of a list."""
+
+    def read(self, now: float) -> Chunk | None:
+        following = super().read(now)
+        if isinstance(following, str):
+            self.state = following
+            return None
+        self.state = "listening" if following is not None else self.state
+        return following
+
+
+@pytest.mark.parametrize("state", ["stalled", "lost"])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_where_a_source_falls_silent_the_sound_breaks_off_at_once_and_once(state, rate):
+    frames = noise(2 * rate)
+    script = ["opening", state, Chunk(frames[:rate], rate, 0), state, state, "opening"]
+    source = Interrupted("a", [*script, Chunk(frames[rate:], rate, rate)])
+    [stream], blocks = listen(source)
+    assert [block.breaks_off for block in blocks[0]] == [False, True, False, False]
+    ends = [block.position + len(block.samples) for block in blocks[0]]
+    assert ends[1] == pytest.approx(16_000, abs=1)  # all of it: nothing stays in the resampler
+    assert blocks[0][2].position == ends[1]
+    assert (stream.dropped_samples, blocks[0][-1].last) == (0, True)
+
+
+def test_a_gap_breaks_the_sound_off():
+    chunks = [Chunk(noise(1000), 16_000, start) for start in (0, 1000, 2500)]
+    _, blocks = listen(Scripted("a", chunks))
+    assert [block.breaks_off for block in blocks[0]] == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("paced", [True, False])
+def test_where_the_machine_slept_live_sound_breaks_off(paced, monkeypatch):
+    slept_s = iter([5.0, 5.0, 5.2, 65.2, 65.2, 65.2])
+    monkeypatch.setattr("streamtwl.audio.intake.machine_slept_s", lambda: next(slept_s))
+    chunks = [Chunk(noise(1000), 16_000, start) for start in (0, 1000, 2000, 3000)]
+    _, blocks = listen(Scripted("a", chunks, paced))
+    broken = [block.position for block in blocks[0] if block.breaks_off]
+    assert broken == ([2000] if paced else [])

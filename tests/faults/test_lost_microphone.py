@@ -6,7 +6,8 @@ import signal
 import numpy as np
 import pytest
 
-from streamtwl.messages import Label, Status
+from streamtwl.audio import demo
+from streamtwl.messages import Event, Label, Status
 from tests.conftest import PATIENCE_S
 
 HOP = 7680  # samples
@@ -17,7 +18,10 @@ AWAY = 4  # labels of the other source
 @pytest.mark.parametrize("how", ["the server ended", "the device unloaded"])
 def test_it_comes_back_and_the_other_source_has_no_gap(how, virtual_mic, listen, wav, figure):
     other = wav("other.wav", np.zeros(16_000 * 120))
-    listening = listen("--device", "default", "--file", other, env=virtual_mic.env)
+    siren = wav("siren.wav", np.tile(demo.scene()[209_600:248_000], 40))  # 2.4 s
+    listening = listen(
+        *("--device", "default", "--file", other, "--labels", "everyday"), env=virtual_mic.env
+    )
     lose, restore = {
         "the server ended": (virtual_mic.unplug, virtual_mic.plug_in),
         "the device unloaded": (virtual_mic.unload, virtual_mic.load),
@@ -34,9 +38,23 @@ def test_it_comes_back_and_the_other_source_has_no_gap(how, virtual_mic, listen,
         enough = len(labels(source)) + count
         listening.until(lambda _: len(labels(source)) >= enough)
 
+    def events() -> list[Event]:
+        told = {m.id: m for m in listening.messages if isinstance(m, Event) and m.source == "mic"}
+        return list(told.values())
+
     more("mic", SETTLED)
+    player = virtual_mic.play(siren)
+    listening.until(lambda _: any(event.end is None for event in events()))
     lose()
     listening.until(lambda _: states("mic")[-1] == "lost")
+    listening.until(lambda _: all(event.end is not None for event in events()))
+    assert states("mic")[-1] == "lost"
+    listening.until(lambda m: isinstance(m, Status) and m.source == "mic")
+    broke_off = listening.messages[-1].position
+    assert max(event.end for event in events()) == broke_off
+    known = {event.id for event in events()}
+    player.kill()
+    player.wait()
     more("other", AWAY)
     restore()
     listening.until(lambda _: states("mic")[-1] == "listening")
@@ -46,6 +64,10 @@ def test_it_comes_back_and_the_other_source_has_no_gap(how, virtual_mic, listen,
     assert listening.process.wait(PATIENCE_S) == 0
 
     assert len({message.session for message in listening.messages}) == 1
+    after = [event for event in events() if event.id not in known]
+    assert all(event.start > broke_off for event in after)
+    assert all(event.end <= broke_off for event in events() if event.id in known)
+
     went_on = labels("other")
     assert [label.seq for label in went_on] == list(range(went_on[0].seq, went_on[-1].seq + 1))
     assert set(np.diff([label.position for label in went_on[:-1]])) == {HOP}  # the end cuts a hop

@@ -184,3 +184,21 @@ def test_the_level_of_a_short_clip_leaves_the_padding_out():
     tone = np.sin(2 * np.pi * 100 * np.arange(1600) / 16_000)
     [window] = windows_of(Windower(0.48), blocks_of(tone, [1600]))
     assert window.level_dbfs == pytest.approx(-3.01, abs=0.1)
+
+
+def test_windows_know_where_their_stretch_begins():
+    windower = Windower(0.48)
+    blocks = [block(noise(24_000)), block(noise(16_000), 30_000), block([], 46_000, last=True)]
+    assert [w.stretch for w in windows_of(windower, blocks)] == [0, 0, 30_000, 30_000]
+
+
+def test_where_the_sound_breaks_off_windows_begin_anew_though_no_sample_is_missing():
+    windower = Windower(0.48)
+    first = Block(0, 0, noise(17_000, 1), None, 0.0, breaks_off=True)
+    assert [w.position for w in windows_of(windower, [first])] == [15_600]
+    assert windower.needs(0) == WINDOW
+    after = noise(15_600, 2)
+    [window] = windows_of(windower, [block(after, 17_000)])
+    assert (window.position, window.stretch) == (32_600, 17_000)
+    np.testing.assert_allclose(window.log_mel, LogMel().push(after), rtol=0, atol=1e-4)
+    assert windower.dropped == {0: 2}
