@@ -51,6 +51,37 @@ def test_other_channels_are_mixed(others, caplog):
     assert not caplog.records
 
 
+def test_one_of_many_channels_is_used_until_others_sound(caplog):
+    centre = sound(2)  # of a film
+    others = [sound(2, seed=seed) for seed in range(5)]
+    for other in others:
+        other[:RATE] = 0
+    channels = [*others[:2], centre, *others[2:]]
+    out = mixed(Mixer("film", None), *channels)
+    np.testing.assert_array_equal(out[RATE // 2 : RATE], centre[RATE // 2 : RATE])
+    last = slice(-RATE // 2, None)
+    np.testing.assert_allclose(out[last], np.mean(channels, axis=0)[last], rtol=0, atol=1e-6)
+    [record] = caplog.records
+    assert "'film': most of its channels are silent, so channel 3" in record.getMessage()
+
+
+def test_channels_that_cancel_for_a_while_are_mixed_again(caplog):
+    one, other = sound(4), sound(4, seed=2)
+    other[:RATE] = -one[:RATE]
+    out = mixed(Mixer("mic", None), one, other)
+    np.testing.assert_allclose(out[-RATE:], (one + other)[-RATE:] / 2, rtol=0, atol=1e-6)
+    assert len(caplog.records) == 1
+
+
+def test_the_channel_in_use_may_die():
+    one = sound(4)
+    other = -one
+    other[2 * RATE :] = 0
+    lively = one.copy()
+    out = mixed(Mixer("mic", None), lively, 1.1 * other)  # the second is louder
+    assert level_db(out[-RATE:]) > level_db(one) - 7
+
+
 def test_silence_cancels_nothing(caplog):
     quiet = 1e-5 * sound()
     mixed(Mixer("mic", None), quiet, -quiet)
