@@ -55,10 +55,18 @@ class WallClock:
             began = self._by_date(file, duration_s)
         if began is None:
             return None
-        began = began if began.tzinfo else began.replace(tzinfo=self._zone).astimezone(self._zone)
+        began = began if began.tzinfo else self._in_zone(began)
         offset = began.utcoffset()
         assert offset is not None
         return began.astimezone(timezone(offset))
+
+    def _in_zone(self, began: datetime) -> datetime:
+        if self._zone is not None:
+            return began.replace(tzinfo=self._zone)
+        here = began.astimezone()
+        if here.replace(tzinfo=None) == began:
+            return here
+        return began.replace(fold=1).astimezone()  # in the hour that spring leaves out
 
     def _by_name(self, name: str) -> datetime | None:
         seconds = UNIX_SECONDS.fullmatch(name)

@@ -90,10 +90,13 @@ class Writer:
         self._out: TextIO = sys.stdout
         self._kept: set[str] = set()
         done: list[int] = []
+        if output is not None:
+            _spare([output], files, "-o")
         with self._named_errors():
             if folder is not None:
                 suffix = ".txt" if form == "audacity" else f".{form}"
                 self._tracks = _tracks([file.place for file in files], folder, suffix)
+                _spare(self._tracks, files, "-d")
                 done = self._whole_tracks(files, dated) if resume else []
             elif output is not None and resume:
                 self._kept = earlier.keep_whole(output, form, dated)
@@ -134,8 +137,11 @@ class Writer:
         assert self._folder is not None
         track.parent.mkdir(parents=True, exist_ok=True)
         part = self._folder / f".streamtwl-{os.getpid()}.part"
-        part.write_text(text, encoding="utf-8", newline="")
-        part.replace(track)
+        try:
+            part.write_text(text, encoding="utf-8", newline="")
+            part.replace(track)
+        finally:
+            part.unlink(missing_ok=True)
 
     def _whole_tracks(self, files: Sequence[Found], dated: bool) -> list[int]:
         """Return which files have a result file of an earlier run.
@@ -161,6 +167,14 @@ class Writer:
             raise
         except OSError as error:
             raise SinkError(f"cannot write {self._target}: {error.strerror}") from None
+
+
+def _spare(targets: Iterable[Path], files: Iterable[Found], option: str) -> None:
+    """Raise UsageError where a result would take the place of a recording."""
+    recordings = {os.path.realpath(file.path) for file in files}
+    for target in targets:
+        if os.path.realpath(target) in recordings:
+            raise UsageError(f"{option}: {target} is one of the recordings: name another place")
 
 
 def _tracks(places: Iterable[Path], folder: Path, suffix: str) -> list[Path]:

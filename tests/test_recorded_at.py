@@ -104,3 +104,10 @@ def test_what_has_no_date_is_none(tmp_path):
 def test_a_wrong_zone_is_refused(zone):
     with pytest.raises(UsageError, match="--zone"):
         WallClock("name", zone)
+
+
+def test_a_time_that_spring_leaves_out_is_winter_time(in_new_york):
+    name = "SITE_20260308_023000.wav"
+    here, named = began(name), began(name, "America/New_York")
+    assert datetime.fromisoformat(here) == datetime.fromisoformat(named)
+    assert datetime.fromisoformat(here) == datetime(2026, 3, 8, 7, 30, tzinfo=UTC)

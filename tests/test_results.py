@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streamtwl.errors import UsageError
+from streamtwl.errors import SinkError, UsageError
 from streamtwl.messages import Scored
 from streamtwl.recordings import Found
 from streamtwl.results import Labelled, Span, Writer
@@ -166,3 +166,25 @@ def test_ten_thousand_files_of_one_name(tmp_path):
     for form in ("jsonl", "audacity"):
         writer = Writer(None, tmp_path, form, files, resume=True)
         assert len(writer.missing) == 10_000
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_recording_is_not_written_over(resume, tmp_path):
+    recordings = [tmp_path / "a.jsonl", tmp_path / "b.wav"]
+    for path in recordings:
+        path.write_bytes(b"sound")
+    found = [Found(path, Path(path.name)) for path in recordings]
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "a.jsonl")
+    for output, folder in [("a.jsonl", None), ("link.jsonl", None), (None, ".")]:
+        places = [each and tmp_path / each for each in (output, folder)]
+        with pytest.raises(UsageError, match="is one of the recordings"):
+            Writer(*places, "jsonl", found, resume=resume)
+    assert [path.read_bytes() for path in recordings] == 2 * [b"sound"]
+
+
+def test_a_track_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "a.jsonl").mkdir()
+    one = Writer(None, tmp_path, "jsonl", [Found(Path("a.wav"), Path("a.wav"))])
+    with one as writer, pytest.raises(SinkError, match="cannot write"):
+        writer.write(0, result("a.wav"))
+    assert os.listdir(tmp_path) == ["a.jsonl"]
