@@ -20,7 +20,10 @@ BUFFER_BYTES = 1 << 16
 DAMAGED_IN_A_ROW = 1000  # packets without one sound between them: nothing more to come
 JITTER_S = 0.04  # of time stamps; where one is later by more, sound is missing
 STAMPED = ("ogg", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "asf", "flv", "mpegts")
-GAP_S = 60.0  # the longest that a time stamp is believed
+GAP_S = 60.0  # the longest that a time stamp is believed where damage reaches it, or broadcasts
+UNSURE = ("ogg", "flac", "mpegts")
+PAUSE_S = 86_400.0  # the longest elsewhere: recorders pause
+ESTIMATED = ("aac", "ac3", "dts", "eac3", "loas", "mp2", "mpeg", "mpegts")  # no header has a length
 
 av.logging.set_level(None)  # FFmpeg's own lines; what is wrong is raised or counted
 
@@ -37,6 +40,7 @@ class Decoder:
         self._seekable = file.seekable()
         self.skipped_packets = 0  # damaged
         self.promised_s: float | None = 0.0  # of sound, by the headers read so far; None: unknown
+        self.estimated = False  # `promised_s`, in part
         self.rate = self.channels = 0  # of the samples that `read` gave last
         self._sound = self._decode(parts(file))
         self._first = next(self._sound, None)
@@ -61,7 +65,7 @@ class Decoder:
             with _open(part, self._name) as container:
                 stream = _sound_track(container, self._name)
                 self._promise(part, container, stream)
-                timeline = _Timeline(container.format.name)
+                timeline = _Timeline(container)
                 for frame in self._frames(container, stream):
                     self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
                     yield timeline.missing(frame), _samples(frame)
@@ -91,15 +95,16 @@ class Decoder:
             return "holds no sound"
         if not self._seekable:
             return "cannot be decoded from a pipe: save it to a file, and name that"
-        return f"is damaged: none of its {self.skipped_packets} packets can be decoded"
+        return f"is damaged or encrypted: none of its {self.skipped_packets} packets can be decoded"
 
     def _promise(self, part: Part, container: Any, stream: Any) -> None:
         """Add what a part's header promises, or FFmpeg estimates."""
         promised_s = part.promised_s
-        if promised_s is None and stream.duration is not None and stream.time_base is not None:
+        if promised_s is None and stream.duration and stream.time_base is not None:
             promised_s = float(stream.duration * stream.time_base)
-        if promised_s is None and container.duration is not None:
+        if promised_s is None and container.duration:
             promised_s = container.duration / av.time_base
+        self.estimated |= container.format.name in ESTIMATED or _of_a_picture(container)
         known = promised_s is not None and self.promised_s is not None
         self.promised_s = self.promised_s + promised_s if known else None  # type: ignore[operator]
 
@@ -107,18 +112,25 @@ class Decoder:
 class _Timeline:
     """Where a track's sound is to be, by its time stamps, where the kind of file has them."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, container: Any) -> None:
+        kind, start = container.format.name, container.start_time
         self._stamped = kind in STAMPED
-        self._due_s: float | None = None  # time stamp of the next frame, if nothing is missing
+        self._longest_s = GAP_S if kind in UNSURE else PAUSE_S
+        self._rate = 0
+        # time stamp of the next frame, if nothing is missing; a film may begin before its sound
+        self._due_s: float | None = None if start is None else start / av.time_base
 
     def missing(self, frame: av.AudioFrame) -> int:
         """Return how many samples a channel are missing before a frame."""
+        if self._rate not in (0, frame.sample_rate):
+            self._stamped = False  # joined files: they count at the first one's rate
+        self._rate = frame.sample_rate
         due_s = frame.time if self._due_s is None else self._due_s
         if due_s is None or not self._stamped:
             return 0
         late_s = 0.0 if frame.time is None else frame.time - due_s
-        missing_s = late_s if JITTER_S < late_s < GAP_S else 0.0
-        begins_anew = late_s >= GAP_S or late_s < -JITTER_S
+        missing_s = late_s if JITTER_S < late_s < self._longest_s else 0.0
+        begins_anew = late_s >= self._longest_s or late_s < -JITTER_S
         self._due_s = due_s + (late_s if begins_anew else missing_s)
         self._due_s += frame.samples / frame.sample_rate
         return round(missing_s * frame.sample_rate)
@@ -137,8 +149,18 @@ def _open(part: Part, name: str) -> Any:
             container_options={"protocol_whitelist": "none", **part.options},
         )
     except (av.error.FFmpegError, UnicodeError, ValueError) as error:
-        problem = getattr(error, "strerror", None) or str(error)
+        problem = part.problem or getattr(error, "strerror", None) or str(error)
         raise AudioError(f"'{name}' is not audio: {problem}") from None
+
+
+def _of_a_picture(container: Any) -> bool:
+    """Whether the length is that of the picture, which may go on without sound."""
+    pictures = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    return container.format.name == "matroska,webm" and bool(pictures)
 
 
 def _sound_track(container: Any, name: str) -> Any:
@@ -151,7 +173,12 @@ def _sound_track(container: Any, name: str) -> Any:
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:
     """Return a frame's samples as float32[n, channels], full scale at 1."""
-    samples = frame.to_ndarray()
+    samples: np.ndarray
+    if frame.format.name == "s64":  # which PyAV does not convert
+        count = frame.samples * frame.layout.nb_channels
+        samples = np.frombuffer(bytes(frame.planes[0]), np.int64, count)
+    else:
+        samples = frame.to_ndarray()
     planar = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
     return to_float(planar)
 
@@ -161,9 +188,15 @@ def wav_format(header: bytes) -> tuple[str, int, int]:
 
     Raises AudioError where it is none.
     """
+    problem = "no sound in it can be read"
     try:
-        with av.open(io.BytesIO(header), format="wav", metadata_errors="replace") as container:
+        whole = next(parts(io.BytesIO(header))).file
+        with av.open(whole, format="wav", metadata_errors="replace") as container:
             codec = container.streams.audio[0].codec_context
-            return codec.name, codec.sample_rate, codec.channels
-    except (av.error.FFmpegError, IndexError) as error:
-        raise AudioError(f"a WAV header that cannot be read: {error}") from None
+            if codec is not None and codec.channels:
+                return codec.name, codec.sample_rate, codec.channels
+    except av.error.FFmpegError as error:
+        problem = error.strerror or str(error)
+    except IndexError:
+        pass
+    raise AudioError(f"a WAV header that cannot be read: {problem}") from None

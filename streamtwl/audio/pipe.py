@@ -17,7 +17,19 @@ PIPE_CHUNK_BYTES = 1 << 16
 SILENT_PIPE_S = 5.0  # then its writer is stuck
 WAV_HEADS = (b"RIFF", b"RF64", b"BW64")
 WAV_HEAD_BYTES = 1 << 20  # at most, before its sound
-ENCODED = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"\x1aE\xdf\xa3": "Matroska"}
+ENCODED = {  # by what begins them: their names
+    b"fLaC": "FLAC",
+    b"OggS": "Ogg",
+    b"ID3": "MP3",
+    b"\x1aE\xdf\xa3": "Matroska",
+    b"FORM": "AIFF",
+    b".snd": "AU",
+    b"caff": "CAF",
+    b"riff": "Wave64",
+    b"RIFX": "WAV, big-endian",
+}
+MP4 = b"ftyp"  # which follows four bytes
+MAGIC_BYTES = 8
 WATCHED_S = 10.0  # of sound or of waiting, before the pace is judged
 BURST_S = 3.0  # that a writer may be ahead: what a pipe holds
 PACE = 1.5  # times faster or slower than real time that say something is wrong
@@ -108,26 +120,33 @@ class Pipe(Source):
 
     def _begin(self, over: bool) -> bool:
         """Look at the first bytes: return whether samples follow, a header taken off."""
+        from streamtwl.audio.container import sound_at
+
         start = self._rest
+        if len(start) < MAGIC_BYTES and not over:
+            return False
         if start[:4] in WAV_HEADS:
-            at = start.find(b"data")
-            if at < 0 or len(start) < at + 8:
-                if over or len(start) > WAV_HEAD_BYTES:
-                    raise self._ended(f"'{self.name}': a WAV header without sound behind it")
-                return False
-            self._take_header(start[: at + 8])
-            return True
-        for magic, kind in ENCODED.items():
-            if start.startswith(magic):
-                raise self._ended(
-                    f"'{self.name}' is {kind}, no raw samples: use --file - in place of --stdin"
-                )
-        return over or len(start) >= 4 or not start.startswith((b"R", b"B", b"f", b"O", b"I"))
+            at = sound_at(start)
+            if at is not None:
+                self._take_header(start[:at])
+            elif over or len(start) > WAV_HEAD_BYTES:
+                raise self._ended(f"'{self.name}': a WAV header without sound behind it")
+            return at is not None
+        kinds = [kind for magic, kind in ENCODED.items() if start.startswith(magic)]
+        if kinds or start[4:MAGIC_BYTES] == MP4:
+            kind = kinds[0] if kinds else "MP4"
+            raise self._ended(
+                f"'{self.name}' is {kind}, no raw samples: use --file - in place of --stdin"
+            )
+        return True
 
     def _take_header(self, header: bytes) -> None:
         from streamtwl.audio.decoder import wav_format
 
-        codec, rate, channels = wav_format(header)
+        try:
+            codec, rate, channels = wav_format(header)
+        except AudioError as error:
+            raise self._ended(f"'{self.name}': {error}: try --file - in place of --stdin") from None
         encoding = codec.removeprefix("pcm_")
         if encoding not in SAMPLE_BYTES:
             raise self._ended(

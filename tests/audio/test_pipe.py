@@ -207,6 +207,27 @@ def test_what_follows_the_sound_of_a_wav_is_no_error(pipe):
     assert len(drain(one.source)) >= 300
 
 
+def test_a_comment_in_a_wav_header_may_say_data(pipe):
+    content = wav_bytes(noise(300, 2), 48_000, "PCM_16")
+    at = content.index(b"fmt ")
+    one = pipe()
+    one.write(content[:at] + b"LIST\x12\0\0\0INFOICMT\5\0\0\0data!\0" + content[at:])
+    one.end()
+    assert len(drain(one.source)) == 300
+
+
+@pytest.mark.parametrize("channels", [b"\0\0", None])
+def test_a_wav_header_that_says_nothing_of_use_is_an_error(channels, pipe):
+    content = wav_bytes(noise(300, 2), 48_000, "PCM_16")
+    at = content.index(b"fmt ") + 10
+    without = content[:12] + content[content.index(b"data") :]  # what is to come before it
+    one = pipe()
+    one.write(without if channels is None else content[:at] + channels + content[at + 2 :])
+    with pytest.raises(AudioError, match=r"WAV header that cannot be read.*--file -"):
+        one.source.read(time.monotonic())
+    assert one.source.state == "ended"
+
+
 def test_a_wav_header_without_an_end_is_an_error(pipe):
     one = pipe()
     one.write(b"RIFF....WAVEfmt ")
@@ -216,7 +237,9 @@ def test_a_wav_header_without_an_end_is_an_error(pipe):
         one.source.read(time.monotonic())
 
 
-@pytest.mark.parametrize("magic", [b"fLaC", b"OggS", b"ID3\4"])
+@pytest.mark.parametrize(
+    "magic", [b"fLaC", b"OggS", b"ID3\4", b"FORM", b"RIFX", b"caff", b"....ftyp"]
+)
 def test_encoded_sound_is_no_raw_samples(magic, pipe):
     one = pipe()
     one.write(magic + bytes(100))
