@@ -138,8 +138,9 @@ class Recording(Source):
                 self._exhausted = True
                 return
             missing, frames = read
+            if self._decoded_s:  # before that, a film without its sound
+                self._missing_s += missing / self._decoder.rate
             self._decoded_s += len(frames) / self._decoder.rate
-            self._missing_s += missing / self._decoder.rate
             if not missing and self._format == (self._decoder.rate, frames.shape[1]):
                 self._held.append(frames)
                 held_s += len(frames) / self._decoder.rate
@@ -182,7 +183,9 @@ class Recording(Source):
                 self._missing_s,
             )
         allowed_s = max(PROMISE_S, PROMISE_SHARE * (promised_s or 0.0))
-        if promised_s is not None and abs(decoded_s - promised_s) > allowed_s:
+        if promised_s is None or self._decoder.estimated:
+            return
+        if abs(decoded_s - promised_s) > allowed_s:
             _log.warning(
                 "'%s': by its header %.2f s long, decoded to its end: %.2f s",
                 self._called,

@@ -279,6 +279,89 @@ def test_a_cut_file_says_what_it_promised(wav):
     assert (decoded.frames, decoded.promised_s) == (RATE, pytest.approx(SECONDS))
 
 
+def chunk(kind: bytes, content: bytes, size: int | None = None) -> bytes:
+    length = len(content) if size is None else size
+    return kind + struct.pack("<I", length) + content + bytes(len(content) % 2)
+
+
+def wav_of(*chunks: bytes, kind: bytes = b"RIFF") -> bytes:
+    content = b"WAVE" + b"".join(chunks)
+    return chunk(kind, content, len(content) if kind == b"RIFF" else 0xFFFFFFFF)
+
+
+def fmt(rate: int = RATE, bits: int = 16) -> bytes:
+    frame = bits // 8
+    return chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, rate, rate * frame, frame, bits))
+
+
+SOUND = (tone() * 32_000).astype("<i2").tobytes()
+
+
+def ds64(size: int) -> bytes:
+    return chunk(b"ds64", struct.pack("<QQQI", size, size, 0, 0))
+
+
+@pytest.mark.parametrize("size", [0, 2**64 - 1, 1000])
+def test_an_rf64_whose_size_was_never_put_right_is_decoded_to_its_end(size, tmp_path):
+    data = chunk(b"data", SOUND, 0xFFFFFFFF)
+    (tmp_path / "a.wav").write_bytes(wav_of(ds64(size), fmt(), data, kind=b"RF64"))
+    assert Decoded(tmp_path / "a.wav").frames == SECONDS * RATE
+
+
+@pytest.mark.parametrize("between", [b"", chunk(b"LIST", b"INFO")])
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_wav_of_several_data_chunks_is_decoded_to_the_end_of_the_last(between, count, tmp_path):
+    data = chunk(b"data", SOUND) + between
+    (tmp_path / "a.wav").write_bytes(wav_of(fmt(), data * count))
+    decoded = Decoded(tmp_path / "a.wav")
+    assert decoded.frames == count * SECONDS * RATE
+    assert decoded.promised_s == pytest.approx(count * SECONDS)
+
+
+def test_24_bits_in_32_are_integers(tmp_path):
+    written = tone()
+    extensible = struct.pack("<HHIIHHHHIH", 0xFFFE, 1, RATE, 4 * RATE, 4, 32, 22, 24, 0, 1)
+    guid = bytes.fromhex("000000001000800000aa00389b71")
+    samples = (np.round(written * 2**23).astype(np.int64) << 8).astype("<i4")
+    data = chunk(b"data", samples.tobytes())
+    content = wav_of(chunk(b"fmt ", extensible + guid), data)
+    (tmp_path / "a.wav").write_bytes(content)
+    with (tmp_path / "a.wav").open("rb") as file:
+        _, first = Decoder(file, "a.wav").read()
+    np.testing.assert_allclose(first, written[: len(first)], rtol=0, atol=2**-23)
+    assert wav_format(content[: content.index(b"data") + 8]) == ("pcm_s32le", RATE, 1)
+
+
+def test_integers_of_64_bits(tmp_path):
+    samples = (tone().astype(float) * 2**62).astype("<i8")
+    (tmp_path / "a.wav").write_bytes(wav_of(fmt(bits=64), chunk(b"data", samples.tobytes())))
+    with (tmp_path / "a.wav").open("rb") as file:
+        _, first = Decoder(file, "a.wav").read()
+    np.testing.assert_allclose(first, tone()[: len(first)] / 2, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.wav", "pcm_s16le"), ("a.flac", "flac"), ("a.m4a", "aac")]
+)
+@pytest.mark.parametrize("tags", [1, 2])
+def test_a_tag_in_front_with_a_large_picture(name, codec, tags, tmp_path):
+    path = encode(tmp_path / name, codec)
+    tag = b"ID3\4\0\0\0\x60\0\0" + bytes(0x60 << 14)
+    path.write_bytes(tags * tag + path.read_bytes())
+    assert Decoded(path).seconds == pytest.approx(SECONDS, abs=0.1)
+
+
+def test_no_length_is_promised_where_no_header_has_one(tmp_path):
+    with encode(tmp_path / "a.ts", "aac", 44_100).open("rb") as file:
+        assert Decoder(file, "a.ts").estimated
+
+
+def test_an_mp4_file_whose_index_is_missing_is_said_to_be_so(tmp_path):
+    path = encode(tmp_path / "a.m4a", "aac", 44_100)
+    path.write_bytes(path.read_bytes()[:-2000])
+    refused(path, r"its index \(moov\) is missing")
+
+
 # --- joined ---
 
 
@@ -291,6 +374,8 @@ def test_a_cut_file_says_what_it_promised(wav):
         (".wav", "pcm_s16le", (44_100, 22_050)),
         (".aac", "aac", (44_100, 44_100)),
         (".flac", "flac", (44_100, 44_100)),
+        (".m4a", "aac", (44_100, 22_050)),
+        (".aiff", "pcm_s16be", (44_100, 22_050)),
     ],
 )
 @pytest.mark.parametrize("channels", [(1, 1), (2, 1)])
@@ -305,6 +390,55 @@ def test_joined_files_are_decoded_to_the_end_of_the_last(suffix, codec, rates, c
     assert decoded.seconds == pytest.approx(2 * SECONDS, abs=0.6 if suffix == ".flac" else 0.15)
     assert decoded.formats[0] == (rates[0], channels[0])
     assert decoded.formats[-1] == (rates[1], channels[1])
+
+
+def test_joined_rf64_files(tmp_path):
+    one = wav_of(ds64(len(SOUND)), fmt(), chunk(b"data", SOUND, 0xFFFFFFFF), kind=b"RF64")
+    (tmp_path / "a.wav").write_bytes(one + one.replace(fmt(), fmt(rate=8000)))
+    decoded = Decoded(tmp_path / "a.wav")
+    assert decoded.formats == [(RATE, 1), (8000, 1)]
+    assert decoded.seconds == pytest.approx(3 * SECONDS)
+
+
+def test_nothing_is_missing_where_joined_flac_files_have_other_rates(tmp_path):
+    both = [encode(tmp_path / f"{rate}.flac", "flac", rate) for rate in (44_100, 48_000)]
+    joined = tmp_path / "joined.flac"
+    joined.write_bytes(b"".join(path.read_bytes() for path in both))
+    assert Decoded(joined).missing_s == 0
+
+
+# --- time stamps ---
+
+
+def stamped(path: Path, starts_s: list[float], picture: bool = False) -> Path:
+    """Write a second of sound at each moment, and a picture from 0 on."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        if picture:
+            frames = container.add_stream("mpeg4", rate=10)
+            frames.width = frames.height = 64
+            container.mux(frames.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), "u1"))))
+            container.mux(frames.encode(None))
+        for start_s in starts_s:
+            samples = (tone(1).T * 32_000).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.rate, frame.pts = RATE, round(start_s * RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("pause_s", [0, 2, 300])
+def test_a_pause_of_the_recorder_is_missing(pause_s, tmp_path):
+    decoded = Decoded(stamped(tmp_path / "a.mkv", [0, 1 + pause_s]))
+    assert decoded.seconds == pytest.approx(2)
+    assert decoded.missing_s == pytest.approx(pause_s, abs=0.05)
+
+
+@pytest.mark.parametrize("late_s", [0, 8])
+def test_sound_that_begins_after_the_picture_is_dated_by_it(late_s, tmp_path):
+    decoded = Decoded(stamped(tmp_path / "a.mkv", [late_s], picture=True))
+    assert decoded.missing_s == pytest.approx(late_s, abs=0.05)
 
 
 # --- damaged ---

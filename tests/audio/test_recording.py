@@ -2,8 +2,10 @@ import io
 import os
 import threading
 import time
+import warnings
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -148,6 +150,14 @@ def test_sound_that_is_missing_leaves_a_gap(tmp_path, wav, said):
     assert "s of sound missing" in said()
 
 
+def test_numbers_beyond_float32_are_infinite_without_a_word(tmp_path):
+    frames = noise(1000).astype(np.float64)
+    frames[10] = 1e300
+    soundfile.write(tmp_path / "a.wav", frames, 16_000, subtype="DOUBLE")
+    with warnings.catch_warnings(action="error", category=RuntimeWarning):
+        assert np.isinf(read_whole(tmp_path / "a.wav")[10])
+
+
 def test_joined_files_of_other_rates_follow_one_another(tmp_path, wav):
     joined = tmp_path / "joined.wav"
     parts = [wav("a.wav", noise(16_000, 2)), wav("b.wav", noise(32_000), 32_000)]
@@ -161,6 +171,30 @@ def test_joined_files_of_other_rates_follow_one_another(tmp_path, wav):
         chunks += [chunk] if chunk is not None else []
     assert {(chunk.rate, chunk.opened_at) for chunk in chunks} == {(16_000, 0), (32_000, 16_000)}
     assert sum(len(chunk.frames) / chunk.rate for chunk in chunks) == pytest.approx(2.0)
+
+
+def test_a_film_that_begins_without_sound_misses_none(tmp_path, said):
+    with av.open(tmp_path / "film.mkv", "w") as container:
+        sound = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        picture = container.add_stream("mpeg4", rate=10)
+        picture.width = picture.height = 64
+        for i in range(100):
+            image = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))
+            image.pts = i
+            container.mux(picture.encode(image))
+        samples = np.full((1, 16_000), 1000, np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.rate, frame.pts = 16_000, 5 * 16_000
+        container.mux(sound.encode(frame))
+        container.mux(picture.encode(None))
+    recording = Recording("a", tmp_path / "film.mkv")
+    recording.start()
+    starts = []
+    while recording.state != "ended":
+        chunk = recording.read(time.monotonic())
+        starts += [chunk.start] if chunk is not None else []
+    assert starts[0] == pytest.approx(5 * 16_000, abs=800)
+    assert said() == ""  # nothing missing, and the picture's length is not the sound's
 
 
 @pytest.mark.parametrize("rate", [3000, 800_000])
