@@ -121,6 +121,8 @@ def listen(asked: SourceOptions, settings: Settings, options: ListenOptions) -> 
     pull(settings.backbone.model)
     sources = make_sources(asked)
     with stop_requests() as stop_requested, contextlib.closing(Intake(sources)) as intake:
+        for source in sources:
+            source.stop_requested = stop_requested
         intake.start()  # a microphone takes a while to open, as do these imports
         for stream in intake.streams:
             if stream.error is not None:
@@ -335,7 +337,9 @@ def _label_all(
             return not ended.signal
 
         paths = [found[i].path for i in writer.missing]
-        for i, result in labelling.label_files(paths, pipeline, channel, clock, watch):
+        for i, result in labelling.label_files(
+            paths, pipeline, channel, clock, watch, stop_requested
+        ):
             with view.aside():
                 writer.write(writer.missing[i], result)
             view.end()

@@ -70,14 +70,22 @@ def label_files(
     channel: int | None = None,
     clock: WallClock | None = None,
     watch: Callable[[list[Stream]], bool] = lambda _open: True,
+    stop_requested: Callable[[], int] = lambda: 0,
 ) -> Iterator[tuple[int, Labelled]]:
     """Yield (index, result) of each file as it ends; the pipeline's streams are the files.
 
     `channel` is the one to use, from 1; None: the mix of all.
     `watch` is called many times a second with the files that are open; where it returns False,
-    that is the end.
+    that is the end. `stop_requested` is looked at while a pipe keeps us waiting.
     """
-    intake = Intake((BatchRecording(file, channel) for file in files), WIDTH)
+
+    def recordings() -> Iterator[BatchRecording]:
+        for file in files:
+            recording = BatchRecording(file, channel)
+            recording.stop_requested = stop_requested
+            yield recording
+
+    intake = Intake(recordings(), WIDTH)
     running: dict[int, _File] = {}
     done: list[int] = []
 
@@ -98,6 +106,8 @@ def label_files(
             for stream in intake.streams:
                 running.setdefault(stream.number, _File(stream, len(pipeline.reasoner.labels)))
             pipeline.push(blocks)
+            if stop_requested():
+                done.clear()  # a pipe may have been cut off
             while done:
                 number = done.pop(0)
                 result = _result(files[number], running.pop(number), pipeline.reasoner.labels)

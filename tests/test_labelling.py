@@ -1,6 +1,8 @@
 import csv
 import json
+import os
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,3 +225,23 @@ def test_contradicting_options_are_refused(tmp_path):
         label([tmp_path / "a.wav"], tmp_path / "a.csv", tmp_path)
     with pytest.raises(UsageError, match="-d"):
         label([tmp_path / "a.wav"], form="audacity")
+
+
+def test_a_pipe_that_was_cut_off_by_a_stop_has_no_result(wav, siren):
+    reading, writing = os.pipe()
+    os.write(writing, wav("siren.wav", siren).read_bytes()[:40_000])
+    asked = iter([0] * 3)
+
+    def stop_requested() -> int:
+        return next(asked, 2)  # after three waits
+
+    def watch(_open: list) -> bool:
+        return not stop_requested()
+
+    pipeline = build(Settings(), ["pipe"])
+    results = label_files(
+        [Path(f"/dev/fd/{reading}")], pipeline, watch=watch, stop_requested=stop_requested
+    )
+    assert list(results) == []
+    os.close(writing)
+    os.close(reading)

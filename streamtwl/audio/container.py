@@ -5,8 +5,9 @@ import itertools
 import mmap
 import os
 import re
+import select
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -23,6 +24,7 @@ _ID3_HEAD = 10  # bytes of a tag in front, before what it says
 _BOX = struct.Struct(">I4s")  # of MP4: size, kind
 _OGG_HEAD = 27  # bytes of a page, before its table of segments
 _OGG_BEGINS = re.compile(rb"OggS\0\x02")
+WAIT_S = 0.1  # for a pipe, before somebody may want the end
 _HEAD_BYTES = 4096  # in which the sizes stand
 _FOUR = b"\x7f" + 3 * b"\xff"  # the largest, big-endian
 # by a file's first four bytes: tag, where its size stands from there, a size without an end
@@ -43,10 +45,10 @@ class Part:
     problem: str | None = None  # why FFmpeg will not open it, where that is known
 
 
-def parts(file: BinaryIO) -> Iterator[Part]:
-    """Yield the parts of a file, in order; a pipe is one."""
+def parts(file: BinaryIO, stopping: Callable[[], bool] = lambda: False) -> Iterator[Part]:
+    """Yield the parts of a file, in order; a pipe is one, which ends where `stopping` says so."""
     if not file.seekable():
-        yield Part(_Pipe(file))
+        yield Part(_Pipe(file, stopping))
         return
     size = file.seek(0, os.SEEK_END)
     start = _behind_id3(file)
@@ -247,8 +249,12 @@ class _Stretch:
 class _Pipe:
     """A file without `seek`, so that FFmpeg does not try; gives what is there."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO, stopping: Callable[[], bool]) -> None:
+        self._fileno = file.fileno()
+        self._stopping = stopping
 
     def read(self, size: int) -> bytes:
-        return os.read(self._file.fileno(), size)
+        while not select.select([self._fileno], [], [], WAIT_S)[0]:
+            if self._stopping():
+                return b""
+        return os.read(self._fileno, size)

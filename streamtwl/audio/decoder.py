@@ -5,7 +5,7 @@ counted.
 """
 
 import io
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, BinaryIO
 
 import av
@@ -32,17 +32,20 @@ class Decoder:
     """One sound track, decoded to float32 at its own rate.
 
     `file` is open for reading; it may be a pipe. `name` says in errors what it is. Raises
-    AudioError where it is not audio, or has no sound track that can be decoded.
+    AudioError where it is not audio, or has no sound track that can be decoded. A pipe that gives
+    nothing ends where `stopping` returns True.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(
+        self, file: BinaryIO, name: str, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
         self._name = name
         self._seekable = file.seekable()
         self.skipped_packets = 0  # damaged
         self.promised_s: float | None = 0.0  # of sound, by the headers read so far; None: unknown
         self.estimated = False  # `promised_s`, in part
         self.rate = self.channels = 0  # of the samples that `read` gave last
-        self._sound = self._decode(parts(file))
+        self._sound = self._decode(parts(file, stopping))
         self._first = next(self._sound, None)
         if self._first is None:
             raise AudioError(f"'{name}' {self._no_sound()}")

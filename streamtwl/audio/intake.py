@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 FULL_SCALE = 32767 / 32768
 SAMPLE_LIMIT = 16.0  # 24 dB over full scale; beyond that it is no audio
 BAD_SHARE = 0.01  # of the samples so far: their scale or their format is not what was said
-ZEROS_S = 10.0  # then a live source is `silent`: muted, or its switch is off
+STILL_S = 10.0  # of one value, then a live source is `silent`: muted, or its switch is off
 TICK_S = 0.1  # the longest wait for sound, so that stop requests and status come through
 AHEAD_S = 0.03  # wake so long before the next window is due
 SLEEP_S = 1.0  # of the machine, after which sound does not join on
@@ -46,7 +46,7 @@ class Stream:
         self.capture_delay_ms: float | None = None  # sound card to resampler
         self.resampling_delay_ms = 0.0
         self.heard_at = -math.inf  # monotonic, when the newest samples came
-        self.silent: str | None = None  # why a live source gives only zeros
+        self.silent: str | None = None  # why a live source gives only one value
         self.error: AudioError | None = None
         self.ended = False
         self._slept_s = machine_slept_s()
@@ -55,7 +55,8 @@ class Stream:
         self._resampler: Resampler | None = None
         self._mixer = Mixer(source.name, source.channel)
         self._samples = 0  # of all channels, received
-        self._zeros_s = 0.0  # since the last sample that was not zero
+        self._still_s = 0.0  # of one value, up to now
+        self._last = np.zeros((1, 0), np.float32)  # frame of a live source
         self._expected: tuple[int, int, int] | None = None  # (opened_at, rate, next frame)
 
     def wall_jumps(self) -> int:
@@ -64,7 +65,7 @@ class Stream:
 
     @property
     def state(self) -> State:
-        """The source's, or `silent` while it gives only zeros."""
+        """The source's, or `silent` while it gives only zeros, or another value."""
         listening = self.source.state == "listening"
         return "silent" if listening and self.silent is not None else self.source.state
 
@@ -145,7 +146,7 @@ class Stream:
             self._count_bad(frames[~sound])
             frames = np.where(sound, frames, np.float32(0))
         if self.source.live:
-            self._watch_zeros(frames, rate)
+            self._watch_still(frames, rate)
         return self._mixer.mix(frames, rate)
 
     def _count_bad(self, samples: np.ndarray) -> None:
@@ -160,16 +161,20 @@ class Stream:
                 what,
             )
 
-    def _watch_zeros(self, frames: np.ndarray, rate: int) -> None:
-        """Note a live source that gives nothing but zeros, and its coming back."""
-        sounding = np.flatnonzero(frames.any(axis=1))
-        self._zeros_s = 0.0 if len(sounding) else self._zeros_s
-        self._zeros_s += (len(frames) - (sounding[-1] + 1 if len(sounding) else 0)) / rate
-        silent = self._zeros_s >= ZEROS_S
-        if silent and self.silent is None:
-            self.silent = f"only zeros for {ZEROS_S:g} s: is it muted, or its switch off?"
+    def _watch_still(self, frames: np.ndarray, rate: int) -> None:
+        """Note a live source that gives nothing but one value, mostly zero, and its coming back."""
+        channels = frames.shape[1]
+        before = self._last if self._last.shape[1] == channels else np.zeros((1, channels), "f4")
+        moved = np.flatnonzero((frames != np.concatenate([before, frames[:-1]])).any(axis=1))
+        self._last = frames[-1:] if len(frames) else before
+        self._still_s = 0.0 if len(moved) else self._still_s
+        self._still_s += (len(frames) - (moved[-1] if len(moved) else 0)) / rate
+        still = self._still_s >= STILL_S
+        if still and self.silent is None:
+            only = "only one value" if self._last.any() else "only zeros"
+            self.silent = f"{only} for {STILL_S:g} s: is it muted, or its switch off?"
             _log.warning("'%s' gives %s", self.source.name, self.silent)
-        elif not silent and self.silent is not None:
+        elif not still and self.silent is not None:
             self.silent = None
             _log.warning("'%s' gives sound again", self.source.name)
 

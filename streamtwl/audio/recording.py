@@ -62,8 +62,13 @@ class Recording(Source):
 
         self._opened = self._file if not isinstance(self._file, Path) else _open(self._file)
         try:
-            self._decoder = Decoder(self._opened, self._called)
+            self._decoder = Decoder(self._opened, self._called, self._to_stop)
             check_rate(self._decoder.rate, self._called)
+        except AudioError:
+            if not self._to_stop():
+                raise
+            self.state = "ended"  # a pipe that never began
+            return
         except OSError as error:
             raise AudioError(f"'{self._called}' cannot be read: {error.strerror}") from None
         self._started_at = time.monotonic()
@@ -118,6 +123,9 @@ class Recording(Source):
             self._decoder.close()
         if self._opened is not None:
             self._opened.close()
+
+    def _to_stop(self) -> bool:
+        return self._stopping or bool(self.stop_requested())
 
     def _given_s(self) -> float:
         return self._past_s + self._given / (self._format[0] or SAMPLE_RATE)

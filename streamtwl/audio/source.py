@@ -1,6 +1,7 @@
 """What a source of sound is to the rest of streamtwl."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +36,7 @@ class Source(ABC):
         self.error: str | None = None  # why it is stalled, lost or ended, in one line
         self.overflows = 0  # inside the driver, before anything was counted
         self.reopened = 0
+        self.stop_requested: Callable[[], int] = lambda: 0  # looked at while the source keeps us
 
     @abstractmethod
     def start(self) -> None:

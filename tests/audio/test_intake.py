@@ -320,6 +320,18 @@ def test_zeros_count_from_the_last_sample_that_was_none():
     assert states_of([click, *[zeros] * 10])[-2:] == ["listening", "silent"]
 
 
+def test_a_live_source_of_one_other_value_is_silent_too(caplog):
+    still = np.full((16_000, 2), np.float32(-3e-5))  # as some give when they are muted
+    assert states_of([noise(16_000, 2), *[still] * 11])[-2:] == ["silent"] * 2
+    assert "'mic' gives only one value for 10 s" in caplog.text
+
+
+def test_one_channel_that_sounds_is_enough():
+    half = noise(16_000, 2)
+    half[:, 0] = 0
+    assert "silent" not in states_of([half] * 12)
+
+
 def test_a_recording_of_zeros_is_not_silent():
     assert "silent" not in states_of([np.zeros((16_000, 1), np.float32)] * 12, Scripted)
 

@@ -213,6 +213,29 @@ def test_a_pipe_by_name_is_read(wav):
     assert len(frames) == 16_000
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_pipe_that_gives_nothing_can_be_stopped(begins, wav):
+    reading, writing = os.pipe()
+    recording = Recording("a", Path(f"/dev/fd/{reading}"))
+    recording.stop_requested = lambda: 1
+    if begins:
+        os.write(writing, wav("a.wav", noise(16_000)).read_bytes()[:20_044])
+
+    def read_all() -> None:
+        recording.start()
+        while recording.state != "ended":
+            recording.read(time.monotonic())
+
+    worker = threading.Thread(target=read_all, daemon=True)
+    worker.start()
+    worker.join(60)
+    stopped = not worker.is_alive()
+    os.close(writing)
+    worker.join(60)
+    os.close(reading)
+    assert stopped
+
+
 def test_a_device_is_no_file():
     refused(Path("/dev/null"), "/dev/null is a device: name a file, or pipe sound in")
 
