@@ -180,26 +180,22 @@ class Recording(Source):
         return taken
 
     def _report(self) -> None:
-        """Say what was not as the file said it was."""
+        """Say in one line what was not as the file said it was."""
         assert self._decoder is not None
         promised_s, decoded_s = self._decoder.promised_s, self._decoded_s + self._missing_s
-        if self._decoder.skipped_packets or self._missing_s:
-            _log.warning(
-                "'%s': %d damaged packets skipped, %.2f s of sound missing",
-                self._called,
-                self._decoder.skipped_packets,
-                self._missing_s,
-            )
+        problems = []
         allowed_s = max(PROMISE_S, PROMISE_SHARE * (promised_s or 0.0))
         if promised_s is None or self._decoder.estimated:
-            return
+            promised_s = decoded_s
         if abs(decoded_s - promised_s) > allowed_s:
-            _log.warning(
-                "'%s': by its header %.2f s long, decoded to its end: %.2f s",
-                self._called,
-                promised_s,
-                decoded_s,
-            )
+            problems += [f"by its header {promised_s:.2f} s long"]
+            problems += [f"decoded to its end: {decoded_s:.2f} s"]
+        if self._decoder.skipped_packets:
+            problems.append(f"{self._decoder.skipped_packets} damaged packets skipped")
+        if self._missing_s:
+            problems.append(f"{self._missing_s:.2f} s of sound missing")
+        if problems:
+            _log.warning("'%s': %s", self._called, ", ".join(problems))
 
 
 def _open(path: Path) -> BinaryIO:
