@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"  # trained by this project
+RESEARCH = Path(__file__).parents[2] / "benchmarks" / "checkpoints"  # in a checkout only
 BUILDER = 1  # raise it when `build` makes another file from the same carrier
 
 
@@ -111,11 +112,13 @@ def find_reasoner(name: str) -> Path:
         if not Path(name).is_file():
             raise UsageError(f"--reasoner {name}: there is no such file")
         return Path(name)
-    shipped = {file.stem: file for file in CHECKPOINTS.glob("*.onnx")}
-    if name not in shipped:
-        names = ", ".join(["evidence", *sorted(shipped)])
+    found = {
+        file.stem: file for folder in (RESEARCH, CHECKPOINTS) for file in folder.glob("*.onnx")
+    }
+    if name not in found:
+        names = ", ".join(["evidence", *sorted(found)])
         raise UsageError(f"no reasoner is called '{name}': there is {names}, or an .onnx file")
-    return shipped[name]
+    return found[name]
 
 
 def session(model: Model, threads: int) -> "onnxruntime.InferenceSession":

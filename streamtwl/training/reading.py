@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from streamtwl.evaluation.baselines import Streams
 from streamtwl.training import schedule
+from streamtwl.training.fitting import Streams
 from streamtwl.training.reader import Reader, draw, log_odds
 from streamtwl.training.steps import Residual
 

@@ -9,6 +9,7 @@ from streamtwl.errors import ModelError, UsageError
 from streamtwl.models import registry, wheel
 
 YAMNET = registry.find("yamnet")
+BENCH = ("pretrain", "train", "evaluate")
 
 
 @pytest.fixture(scope="session")
@@ -204,7 +205,8 @@ def test_offline_an_absent_model_is_one_line_that_says_what_to_do(
 
 
 @pytest.mark.parametrize(
-    "command", ["listen", "label", "models pull", "train", "evaluate", "pretrain"]
+    "command",
+    ["listen", "label", "models pull", "train", *(f"bench {each}" for each in BENCH)],
 )
 def test_whatever_may_fetch_takes_offline(command, cli):
     assert "--offline" in cli(*command.split(), "--help").stdout
