@@ -32,9 +32,9 @@ TOP, AVERAGE, LAGGED, SMOOTHER, GRU = (
     "HMM smoother",
     "GRU",
 )
-HALF_LIVES_S = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+HALF_LIVES_S = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # of which validation streams choose
 GRUS = ((128, 0.3),)  # (hidden units, weight decay)
-EPOCHS = 45
+EPOCHS = 45  # at most: validation streams choose
 BATCH = 16  # streams
 GAP_S = 1.0  # a longer step is a gap in the stream
 

@@ -15,8 +15,10 @@ from streamtwl.training import steps
 from streamtwl.training.streams import Stream
 
 FILTER = "HMM filter"
-LAGS = 4  # patches that a filter looks back
+LAGS = 4  # patches that a filter looks back: two seconds at the default hop
 FALSE_STARTS_PER_MINUTE = 2.0  # thresholds are the best of those with no more on validation
+
+# What validation streams choose from
 ONS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 OFF_SHARES = (1.0, 0.7, 0.5, 0.3)  # of the threshold for on
 PENALTIES = (3e-4, 1e-3, 3e-3)  # on squared weights of the patch model
