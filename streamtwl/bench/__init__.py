@@ -1,1 +1,1 @@
-"""How well it does: data sets, baselines and trials. Behind the extra `train`."""
+"""Research, behind the extra `train`: pre-training, baselines, training with every switch."""

@@ -199,6 +199,7 @@ def quick():
         patch.setattr(timeline_baselines, "HALF_LIVES_S", (0.1, 0.7))
         short_and_long = [{"duration_s": each, "exponent": 1.0} for each in (0.25, 4.0)]
         patch.setattr(timeline_baselines, "FILTERS", short_and_long)
+        patch.setattr(fitting, "FILTERS", short_and_long)
         patch.setattr(fitting, "ONS", (0.1, 0.3, 0.5, 0.7, 0.9))
         patch.setattr(fitting, "OFF_SHARES", (1.0, 0.5))
         patch.setattr(timeline_baselines, "GRUS", ((1, 0.1),))
@@ -274,6 +275,16 @@ def test_a_setting_is_the_steps_own(right):
     assert gru.setting["hidden"] == gru.step.state_size
     assert 1 <= gru.setting["epochs"] <= timeline_baselines.EPOCHS
     assert not gru.step.training
+
+
+def test_the_filter_is_the_one_that_training_fits():
+    fit_on, choose_by, new = scenes(2, 1), scenes(2, 2), scenes(2, 3)
+    trained = fitting.fit_filter(fit_on, choose_by)
+    here = fit_timeline(fit_on, choose_by, 0, lambda _: None, [FILTER])[FILTER]
+    assert replace(trained, step=here.step) == here
+    np.testing.assert_array_equal(
+        fitting.scores_of(trained.step, new), fitting.scores_of(here.step, new)
+    )
 
 
 def test_progress_names_what_is_trained():
