@@ -1,4 +1,4 @@
-"""Does thinking pay? The shipped reasoners and the trial's, beside their baselines.
+"""Does thinking pay? Reasoners of `checkpoints/` and of the trial, beside their baselines.
 
     .venv/bin/python benchmarks/live_trial.py --corpus CORPUS --out TRIAL
     .venv/bin/python benchmarks/accuracy.py --trial TRIAL --out OUT
@@ -25,8 +25,8 @@ from live_trial import DATA, READER, right_names
 from open_vocabulary import LEFT_OUT, NO_BODY, open_scenes, teach_bodiless, teach_without
 
 from streamtwl.errors import StreamtwlError
-from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.pipeline import make_reasoner
+from streamtwl.training.posteriors import Scorer
 from streamtwl.training.reader import Reader
 
 SHIPPED = {"esc10-gpt2": {}, "esc10-hmm": {}, "esc10-paper": {"samples": 16}}

@@ -10,11 +10,12 @@ from live_trial import READER, right_names, slug
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from streamtwl.evaluation import baselines, compare, datasets
-from streamtwl.evaluation.baselines import FILTER
-from streamtwl.evaluation.datasets import Clip
-from streamtwl.evaluation.posteriors import Scored, Scorer, prefixes
+from streamtwl.bench import clip_baselines, compare
 from streamtwl.pipeline import make_reasoner
+from streamtwl.training import datasets
+from streamtwl.training.datasets import Clip
+from streamtwl.training.fitting import FILTER
+from streamtwl.training.posteriors import Scored, Scorer, prefixes
 
 PATCHES = (1, 2, 3, 5)
 LINEAR = ("LR, root of mean posterior", "LR, log of mean posterior")
@@ -34,10 +35,12 @@ def clips_after_patches(trial: Path, data: Path, scorer: Scorer) -> dict:
         heard = {f"{n}": prefixes([scored[c.path] for c in test], n) for n in PATCHES}
         heard["all"] = [scored[clip.path] for clip in test]
         for name in LINEAR:
-            baseline = next(each for each in baselines.BASELINES if each.name == name)
-            model, _ = baselines.fit(baseline, training, [scored[c.path] for c in training], fold)
+            baseline = next(each for each in clip_baselines.BASELINES if each.name == name)
+            model, _ = clip_baselines.fit(
+                baseline, training, [scored[c.path] for c in training], fold
+            )
             for n, part in heard.items():
-                said = model.predict(baselines.features(baseline, part, 0))
+                said = model.predict(clip_baselines.features(baseline, part, 0))
                 _note(right, name, n, test, [a == b for a, b in zip(said, truth, strict=True)])
         for name in (FILTER, READER):
             file = trial / f"fold{fold}" / f"{slug(name)}.onnx"

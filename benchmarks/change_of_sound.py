@@ -25,7 +25,7 @@ from rich.table import Table
 from streamtwl import config
 from streamtwl.audio.block import SAMPLE_RATE, Block
 from streamtwl.audio.resample import Resampler
-from streamtwl.evaluation import compare
+from streamtwl.bench import compare
 from streamtwl.models import registry
 from streamtwl.ontology import categories, everyday
 from streamtwl.pipeline import Outcome, build

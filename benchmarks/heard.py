@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timeline
 from live_trial import SNR_DB, read_truth, scene_name
+from timeline import Scene, Sound
 
 from streamtwl import config
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.backbones.yamnet import Patch
-from streamtwl.evaluation import baselines, streams, timeline
-from streamtwl.evaluation.posteriors import Scorer
-from streamtwl.evaluation.timeline import Scene, Sound
 from streamtwl.features.window import Window
 from streamtwl.reasoners.decision import Reasoner
 from streamtwl.trace import Tracer
+from streamtwl.training import fitting, streams
+from streamtwl.training.posteriors import Scorer
 
 FOLD = 4  # which no shipped checkpoint has heard
 ONS = tuple(round(0.02 * i, 2) for i in range(1, 49))
@@ -111,13 +112,13 @@ class Heard:
             told.append(timeline.retrack(scene, on, off))
         return told
 
-    def streams(self) -> baselines.Streams:
+    def streams(self) -> fitting.Streams:
         """Return them as arrays."""
         made = [
             streams.Stream("", self.duration_s, self.positions, posteriors, truth)
             for posteriors, truth in zip(self.posteriors, self.truths, strict=True)
         ]
-        return baselines.arrays(made, self.labels)
+        return fitting.arrays(made, self.labels)
 
 
 def matched(heard: Heard, scores: np.ndarray, labels: list[str], share: float) -> dict:

@@ -5,14 +5,13 @@
 
 For each fold of ESC-10 every baseline, and the GPT-2 with each training seed, is trained on scenes
 of the other folds and the corpus's training side, with all choices made on scenes of a validation
-split (`evaluation/baselines.py`);
-20 scenes of 2 minutes at 20, 10 and 5 dB, and an hour of nothing, from the fold and the corpus's
-test side, are played through the product by each of them. Every decision is charged the same
-lateness. The smoother, which sees the future, is the bound; it alone does not go through the
-product. DATED and the GPT-2's first decisions are also judged with their events dated back
-(`date`): second thoughts have to be worth more than that. The open vocabulary is played on the
-same scenes and judged through esc50_audioset.csv: what it tells of sounds that are none of the ten
-is not judged.
+split (`timeline_baselines.py`); 20 scenes of 2 minutes at 20, 10 and 5 dB, and an hour of nothing,
+from the fold and the corpus's test side, are played through the product by each of them. Every
+decision is charged the same lateness. The smoother, which sees the future, is the bound; it alone
+does not go through the product. DATED and the GPT-2's first decisions are also judged with their
+events dated back (`date`): second thoughts have to be worth more than that. The open vocabulary is
+played on the same scenes and judged through esc50_audioset.csv: what it tells of sounds that are
+none of the ten is not judged.
 
 TRIAL/results.json, tables.md and plot.png hold the result; what TRIAL holds already is not run
 again. About two hours on two cores; --fold and --scenes make it less.
@@ -32,23 +31,26 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import score
 import soundfile
+import timeline
+import timeline_baselines
 import torch
+import trial
 from rich.progress import Progress
+from score import Played
+from timeline import Scene, Sound
 
 import streamtwl
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import StreamtwlError
-from streamtwl.evaluation import baselines, datasets, scenes, score, streams, timeline, trial
-from streamtwl.evaluation.posteriors import Scorer
-from streamtwl.evaluation.score import Played
-from streamtwl.evaluation.timeline import Scene, Sound
 from streamtwl.messages import AnyMessage, Event, Label, Scored
 from streamtwl.ontology import categories, everyday
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
-from streamtwl.training import lessons, reader, steps
+from streamtwl.training import datasets, fitting, lessons, reader, scenes, steps, streams
 from streamtwl.training import train as training
+from streamtwl.training.posteriors import Scorer
 from streamtwl.training.tasks import Closed
 from streamtwl.training.train import Recipe
 
@@ -58,7 +60,13 @@ COMMAND = "benchmarks/live_trial.py"
 SNR_DB = (20, 10, 5)
 SEED = 1
 BASELINES = (
-    *(baselines.TOP, baselines.AVERAGE, baselines.FILTER, baselines.LAGGED, baselines.GRU),
+    *(
+        timeline_baselines.TOP,
+        timeline_baselines.AVERAGE,
+        fitting.FILTER,
+        timeline_baselines.LAGGED,
+        timeline_baselines.GRU,
+    ),
 )
 READER = "GPT-2"
 READERS = {
@@ -67,7 +75,12 @@ READERS = {
 }
 LIVE = (*BASELINES, *READERS)
 OPEN = {"open, evidence": ["--reasoner", "evidence", "--labels", "all"]}
-DATED = (baselines.AVERAGE, baselines.FILTER, baselines.GRU, baselines.SMOOTHER)
+DATED = (
+    timeline_baselines.AVERAGE,
+    fitting.FILTER,
+    timeline_baselines.GRU,
+    timeline_baselines.SMOOTHER,
+)
 FIRST = f"{READER}'s first decisions, by the filter's dates"
 DATES_S = tuple(round(0.12 * i, 2) for i in range(9))  # beyond the middle of the window
 OFF_SHARE = 0.5  # of the shipped pipeline
@@ -120,7 +133,7 @@ def main() -> None:
         run("readers", read, [(name, fold) for fold in asked.fold for name in READERS])
         run("scenes", render, [0, *asked.fold])
         run("playing", functools.partial(keep, asked.out, asked.scenes), plays(asked.fold))
-        judged = run("judging", judging, [*LIVE, baselines.SMOOTHER, *OPEN])
+        judged = run("judging", judging, [*LIVE, timeline_baselines.SMOOTHER, *OPEN])
         run("dating", functools.partial(date, asked.data, asked.corpus, asked.out), asked.fold)
         dating = functools.partial(judge_dated, asked.out, asked.data, asked.fold, asked.scenes)
         dated = run("judging dates", dating, [*DATED, READER])
@@ -128,7 +141,7 @@ def main() -> None:
         matched = run("matching", matching, READERS)
     results: dict = {
         "methods": {},
-        "bounds": [baselines.SMOOTHER],
+        "bounds": [timeline_baselines.SMOOTHER],
         "trainings": [*READERS],
         "against": {},
         "dated": dict(zip([*DATED, FIRST], dated, strict=True)),
@@ -139,7 +152,7 @@ def main() -> None:
         if against is not None:
             results["against"][method] = against
     (asked.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    tables = score.markdown(results, baselines.FILTER)
+    tables = score.markdown(results, fitting.FILTER)
     (asked.out / "tables.md").write_text(tables)
     score.plot(results, str(asked.out / "plot.png"))
     print(tables)
@@ -155,7 +168,7 @@ def train_fold(data: Path, corpus: Path, out: Path, fold: int) -> None:
     clips = datasets.load(data / "esc10")
     scorer = Scorer(threads=1)
     given = lessons.prepare(clips, corpus, fold, [SEED, fold], scorer, lambda *_: None)
-    chosen = baselines.fit_timeline(given.whole, given.choose, SEED, lambda _: None)
+    chosen = timeline_baselines.fit_timeline(given.whole, given.choose, SEED, lambda _: None)
     seen = sorted({clip.fold for clip in clips} - {fold})
     common: dict[str, Any] = {
         "backbone": "yamnet",
@@ -195,7 +208,7 @@ def train_reader(data: Path, corpus: Path, out: Path, what: tuple[str, int]) -> 
     torch.set_num_threads(1)
     clips = datasets.load(data / "esc10")
     given = lessons.prepare(clips, corpus, fold, [SEED, fold], Scorer(threads=1), lambda *_: None)
-    fitted = torch.load(folder / "models.pt", weights_only=False)[baselines.FILTER]
+    fitted = torch.load(folder / "models.pt", weights_only=False)[fitting.FILTER]
     recipe = READERS[name]
     task = Closed(given.labels, fitted)
     kept = training.train_reader(given, task, recipe, folder / slug(name), lambda *_: None)
@@ -268,8 +281,8 @@ def judge(
     hear = functools.partial(told_by, out, data, folds=folds, count=count)
     played, nothing = hear(method)
     against = None
-    if method in (*LIVE, baselines.SMOOTHER) and method != baselines.FILTER:
-        against = score.compare(played, hear(baselines.FILTER)[0])
+    if method in (*LIVE, timeline_baselines.SMOOTHER) and method != fitting.FILTER:
+        against = score.compare(played, hear(fitting.FILTER)[0])
     return method, score.score(played, nothing), against
 
 
@@ -293,7 +306,9 @@ def date(data: Path, corpus: Path, out: Path, fold: int) -> None:
     dates = {}
     for method in DATED:
         one = chosen[method]
-        told = [tell_offline(each, one, labels, method == baselines.SMOOTHER) for each in made]
+        told = [
+            tell_offline(each, one, labels, method == timeline_baselines.SMOOTHER) for each in made
+        ]
 
         def f1_of(by_s: float, told: list[Scene] = told) -> float:
             dated = [timeline.dated_back(scene, by_s) for scene in told]
@@ -309,7 +324,7 @@ def judge_dated(
 ) -> dict[str, Any]:
     """Return a method's figures with its events dated back; of READER its first decisions."""
     dates = [json.loads((out / f"fold{fold}" / "dates.json").read_text()) for fold in folds]
-    by_s = [each[baselines.FILTER if method == READER else method] for each in dates]
+    by_s = [each[fitting.FILTER if method == READER else method] for each in dates]
     of_fold = dict(zip(folds, by_s, strict=True))
     told = told_by(out, data, method, folds, count)[0]
     if method == READER:
@@ -335,7 +350,7 @@ def match(out: Path, data: Path, folds: Sequence[int], count: int, reader: str) 
     ours = told_by(out, data, reader, folds, count)[0]
     return {
         method: score.matched(ours, told_by(out, data, method, folds, count)[0])
-        for method in (baselines.FILTER, baselines.GRU)
+        for method in (fitting.FILTER, timeline_baselines.GRU)
     }
 
 
@@ -343,7 +358,7 @@ def told_by(
     out: Path, data: Path, method: str, folds: Sequence[int], count: int
 ) -> tuple[list[Played], list[Played]]:
     """Return (scenes, nothing) as a method tells of them."""
-    if method == baselines.SMOOTHER:
+    if method == timeline_baselines.SMOOTHER:
         return smooth(out, data, folds, count)
     return tell(out, data, method, folds, count)
 
@@ -389,7 +404,7 @@ def smooth(
     played, nothing = [], []
     for fold in folds:
         chosen = torch.load(out / f"fold{fold}" / "models.pt", weights_only=False)
-        one = chosen[baselines.SMOOTHER]
+        one = chosen[timeline_baselines.SMOOTHER]
         labels = sorted(right_names(data))
         names: list[tuple[int, int | None]] = [(n, at) for n in range(count) for at in SNR_DB]
         nothings: list[tuple[int, None]] = [(0, None)] if fold in folds[:NOTHING_FOLDS] else []
@@ -408,13 +423,13 @@ def smooth(
 
 
 def tell_offline(
-    stream: streams.Stream, chosen: baselines.Chosen, labels: list[str], looks_ahead: bool
+    stream: streams.Stream, chosen: fitting.Chosen, labels: list[str], looks_ahead: bool
 ) -> Scene:
     """Return what a method that does not go through the product tells of a stream."""
     elapsed_s = torch.from_numpy(steps.elapsed(stream.positions, SAMPLE_RATE))[None]
     posteriors = torch.from_numpy(stream.posteriors)[None]
     if looks_ahead:
-        scores = chosen.step.smooth(posteriors, elapsed_s)[0]
+        scores = timeline_baselines.smooth(chosen.step, posteriors, elapsed_s)[0]
     else:
         scores = steps.run(chosen.step.eval(), posteriors, elapsed_s).numpy()[0]
     best = scores.argmax(axis=1)

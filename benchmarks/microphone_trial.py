@@ -25,12 +25,14 @@ import msgspec
 import numpy as np
 import soundfile
 import soxr
+import timeline
+import trial
 from live_trial import DATA, LATENCY_MS, read_truth, right_names, scene_name, slug
+from timeline import Scene
 
 from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.evaluation import baselines, timeline, trial
-from streamtwl.evaluation.timeline import Scene
 from streamtwl.messages import AnyMessage, Event, Label, Patch, Status
+from streamtwl.training import fitting
 
 VIRTUAL_MIC = Path(__file__).parents[1] / "tools" / "virtual_mic.sh"
 SETTLING_S = 3.0  # heard before the scene, and after it
@@ -54,7 +56,7 @@ def main() -> None:
     add("--snr", type=float, default=10, help="dB (10)")
     add("--reasoner", help="what hears them (the trial's HMM filter of the fold)")
     asked = parser.parse_args()
-    filter_of_fold = asked.trial / f"fold{asked.fold}" / f"{slug(baselines.FILTER)}.onnx"
+    filter_of_fold = asked.trial / f"fold{asked.fold}" / f"{slug(fitting.FILTER)}.onnx"
     reasoner = asked.reasoner or str(filter_of_fold)
     folder = asked.trial / "microphone"
     os.environ.update(start_microphone(folder))

@@ -1,7 +1,7 @@
 """What do more samples buy, and what do they cost? K samples a patch and M traces.
 
     .venv/bin/python benchmarks/live_trial.py --corpus CORPUS --out TRIAL
-    .venv/bin/streamtwl pretrain --corpus CORPUS --seed 1 -o TRACES
+    .venv/bin/streamtwl bench pretrain --corpus CORPUS --seed 1 -o TRACES
     .venv/bin/python benchmarks/more_samples.py --corpus CORPUS --trial TRIAL --traces TRACES \\
         --out OUT
 
@@ -16,7 +16,7 @@ starts a minute in them, for each reading alike. Draws share no trace but at M =
 all of twenty but its own four, so that the spread over draws is understated there. CPU is that of
 the product's own reasoner with the readers of training seed 1, one stream, every trace read; it is
 measured last, with nothing beside it. Thinking as long as the decision is open is compared with
-thinking always, by the shipped esc10-paper at its own thresholds.
+thinking always, by checkpoints/esc10-paper at its own thresholds.
 
 OUT/more_samples.json, .md and .png hold the result; readers that OUT holds are not trained again,
 nor judged. About an hour on two cores.
@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timeline
 import torch
 from heard import FOLD, Heard, matched, read, settings
 from live_trial import DATA, SEED, SPAWN
@@ -41,12 +42,11 @@ from rich.progress import Progress
 import streamtwl
 from streamtwl.config import TraceSettings
 from streamtwl.errors import StreamtwlError
-from streamtwl.evaluation import baselines, datasets, timeline
-from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.pipeline import make_reasoner
 from streamtwl.reasoners.gpt2 import Gpt2
-from streamtwl.training import lessons, reader, reading
+from streamtwl.training import datasets, fitting, lessons, reader, reading
 from streamtwl.training import train as training
+from streamtwl.training.posteriors import Scorer
 from streamtwl.training.reader import Reader
 from streamtwl.training.tasks import Closed
 from streamtwl.training.train import Recipe
@@ -74,7 +74,7 @@ def main() -> None:
     add = parser.add_argument
     add("--corpus", type=Path, required=True, help="made by tools/corpus.sh")
     add("--trial", type=Path, required=True, help="what live_trial.py wrote")
-    add("--traces", type=Path, required=True, help="what streamtwl pretrain wrote")
+    add("--traces", type=Path, required=True, help="what streamtwl bench pretrain wrote")
     add("--out", type=Path, required=True, help="folder for readers and results")
     add("--data", type=Path, default=DATA, help="the data (../shared/data)")
     add("--trainings", type=int, default=3, help="training seeds, from 1 on (3)")
@@ -110,7 +110,7 @@ def judged(asked: argparse.Namespace, kind: str, seed: int) -> Any:
     clips = datasets.load(asked.data / "esc10")
     given = lessons.prepare(clips, asked.corpus, FOLD, [SEED, FOLD], scorer, lambda *_: None)
     fitted = torch.load(asked.trial / f"fold{FOLD}" / "models.pt", weights_only=False)
-    task = Closed(given.labels, fitted[baselines.FILTER])
+    task = Closed(given.labels, fitted[fitting.FILTER])
     recipe = Recipe(
         body=str(asked.traces),
         trained="embedding",

@@ -18,14 +18,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import timeline
 from live_trial import DATA, SEED, SNR_DB, read_truth, right_names, scene_name
 from rich.progress import track
+from timeline import Scene, Sound
 
 from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.evaluation import datasets, streams, timeline
-from streamtwl.evaluation.posteriors import Scorer
-from streamtwl.evaluation.timeline import Scene, Sound
 from streamtwl.ontology import vocabulary
+from streamtwl.training import datasets, streams
+from streamtwl.training.posteriors import Scorer
 
 HALF_LIVES_S = (0.2, 0.3, 0.5, 0.7)
 DURATIONS_S = (0.25, 0.5, 1.0)

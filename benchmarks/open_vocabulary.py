@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import timeline
 import torch
 from after_patches import OPEN
 from heard import FOLD, Heard, expected_calibration_error, matched, read, settings
@@ -13,15 +14,14 @@ from other_bodies import NoBody
 
 import streamtwl
 from streamtwl import config
-from streamtwl.evaluation import datasets, timeline
-from streamtwl.evaluation.datasets import Clip
-from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.models import registry
 from streamtwl.ontology import categories, vocabulary
 from streamtwl.pipeline import make_reasoner
 from streamtwl.reasoners import graph
-from streamtwl.training import lessons, reader, reading
+from streamtwl.training import datasets, lessons, reader, reading
 from streamtwl.training import train as training
+from streamtwl.training.datasets import Clip
+from streamtwl.training.posteriors import Scorer
 from streamtwl.training.reader import Reader
 from streamtwl.training.tasks import Open, names_of
 from streamtwl.training.train import Recipe

@@ -6,7 +6,7 @@
 
 A step is one patch of one stream: M traces of K samples, read as `listen` reads them on one thread,
 all M before the decision. Rows begin anew every half context (15 patches at K = 16), so the 200
-patches of a run hold a dozen re-bases. `--body` takes what `streamtwl train --body` takes, builds a
+patches of a run hold a dozen re-bases. `--body` takes what `bench train --body` takes, builds a
 reader over it whose embedding and read-out are random, and exports it: the time is that of a
 trained one. The patches are noise, which costs what sound does. Steps follow each other without a
 pause; CPU time is that of the process, so that a step kept waiting by other programs shows as wall

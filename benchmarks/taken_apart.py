@@ -1,7 +1,7 @@
 """What helps? Readers with and without each of their parts, trained alike, in one table.
 
     .venv/bin/python benchmarks/live_trial.py --corpus CORPUS --out TRIAL
-    .venv/bin/streamtwl pretrain --corpus CORPUS --seed 1 -o TRACES
+    .venv/bin/streamtwl bench pretrain --corpus CORPUS --seed 1 -o TRACES
     .venv/bin/python benchmarks/taken_apart.py --corpus CORPUS --trial TRIAL --traces TRACES \\
         --text-model GGUF --out OUT
 
@@ -28,17 +28,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timeline
 import torch
 from heard import Heard, matched
 from live_trial import DATA, SEED, slug
 from other_bodies import InBfloat16, NoBody
 
 from streamtwl.errors import StreamtwlError
-from streamtwl.evaluation import baselines, datasets, timeline
-from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.ontology import categories
-from streamtwl.training import bodies, lessons, reading
+from streamtwl.training import bodies, datasets, fitting, lessons, reading
 from streamtwl.training import train as training
+from streamtwl.training.posteriors import Scorer
 from streamtwl.training.reader import Reader
 from streamtwl.training.tasks import Closed
 from streamtwl.training.train import Recipe
@@ -107,7 +107,7 @@ def main() -> None:
     add("--trial", type=Path, required=True, help="what live_trial.py wrote")
     add("--out", type=Path, required=True, help="folder for the results")
     add("--data", type=Path, default=DATA, help="the data (../shared/data)")
-    add("--traces", type=Path, required=True, help="what streamtwl pretrain wrote")
+    add("--traces", type=Path, required=True, help="what streamtwl bench pretrain wrote")
     add("--text-model", type=Path, help="Gemma 3 270M or another: a directory or GGUF file")
     add("--only", nargs="+", type=int, help="variants by number, from 0 (all)")
     asked = parser.parse_args()
@@ -118,7 +118,7 @@ def main() -> None:
     scorer = Scorer(threads=1)
     given = lessons.prepare(clips, asked.corpus, FOLD, [SEED, FOLD], scorer, lambda *_: None)
     fitted = torch.load(asked.trial / f"fold{FOLD}" / "models.pt", weights_only=False)
-    task = Closed(given.labels, fitted[baselines.FILTER])
+    task = Closed(given.labels, fitted[fitting.FILTER])
     heard = Heard(asked.trial, scorer, FOLD)
     residual = task.residual(given.fit)
     found: dict[str, dict] = json.loads(kept.read_text()) if kept.exists() else {}
@@ -170,7 +170,7 @@ def build(
         body,
         len(categories()),
         len(labels),
-        baselines.LAGS,
+        fitting.LAGS,
         variant.get("soft", True),
         residual,
         variant.get("bare", False),

@@ -4,11 +4,11 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from typer._click.exceptions import ClickException, NoArgsIsHelpError
+from typer.core import TyperCommand
 
 import streamtwl
 from streamtwl import commands
@@ -59,8 +59,8 @@ Reasoner = Annotated[
     str | None,
     typer.Option(
         help="What decides: 'open' (a GPT-2 that reads the trace), 'evidence' (no language model), "
-        "or a trained reasoner with labels of its own: its .onnx file, or the name of one that "
-        "streamtwl ships (esc10-gpt2, esc10-hmm, esc10-paper). (default: the pipeline's, open)",
+        "or the .onnx file of a trained reasoner with labels of its own, as `streamtwl train` "
+        "makes. (default: the pipeline's, open)",
         show_default=False,
     ),
 ]
@@ -91,6 +91,27 @@ Offline = Annotated[
 LogLevel = Annotated[
     commands.LogLevel, typer.Option(help="What is logged to standard error.", case_sensitive=False)
 ]
+
+
+Data = Annotated[Path, typer.Argument(help="Your sounds: ESC-50's layout, or a folder per class.")]
+Corpus = Annotated[
+    Path | None,
+    typer.Option(
+        help="Backgrounds without your sounds: FOLDER/train/ANY/*.flac, as tools/corpus.sh "
+        "makes them. (default: corpus in the cache folder)",
+        show_default=False,
+    ),
+]
+LeaveOut = Annotated[
+    list[int] | None,
+    typer.Option(help="A fold to keep for a test. Repeat it for several. (default: none)"),
+]
+PatchHop = Annotated[
+    float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
+]
+BENCH_SWITCHES = {  # of `train` once, of `bench train` now
+    *("--body", "--train", "--trace", "--residual", "--no-residual", "--rows", "--open", "--names"),
+}
 
 
 def _print_version(wanted: bool) -> None:
@@ -178,8 +199,8 @@ def listen(
     samples: Annotated[
         int | None,
         typer.Option(
-            help="K, categories drawn from each patch where the trace is sampled (esc10-paper; "
-            "the others read what many come to), 1 to 4096. (default: the pipeline's, 16)",
+            help="K, categories drawn from each patch where the trace is sampled (by the paper's "
+            "recipe; others read what many come to), 1 to 4096. (default: the pipeline's, 16)",
             show_default=False,
         ),
     ] = None,
@@ -540,115 +561,28 @@ def label(
     raise typer.Exit(commands.label(files, output, folder, form, settings, batch))
 
 
-@app.command()
-def evaluate(
-    data: Annotated[
-        Path, typer.Argument(help="A data set: ESC-50's layout, or a folder per class.")
-    ],
-    out: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for results.json, table.md and plots.")
-    ] = Path("evaluation"),
-    fold: Annotated[
-        list[int] | None,
-        typer.Option(help="Only this test fold. Repeat it for several. (default: all)"),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(help="So many clips of each class and fold, for a quick look.", min=2),
-    ] = None,
-    hop: Annotated[
-        float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
-    ] = 0.48,
-    noise: Annotated[
-        bool,
-        typer.Option(
-            "--noise/--no-noise",
-            help="Also test in white noise of 20, 10 and 0 dB SNR, and also train with noisy copies"
-            " of the clips. Costs six model passes a clip instead of one, kept for the next run,"
-            " and about four times the training.",
-        ),
-    ] = True,
-    offline: Offline = False,
-) -> None:
-    """Measure the baselines on labelled clips, fold by fold (needs the extra `train`).
+class _Train(TyperCommand):
+    """`train`, which hands switches that have moved over to `bench train`."""
 
-    Resumes where it was ended: what the output folder holds already is not run again.
-    """
-    commands.evaluate(data, out, fold or [], limit, hop, noise)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        moved = [each for each in args if each.partition("=")[0] in BENCH_SWITCHES]
+        if moved:
+            switch = moved[0].partition("=")[0]
+            ctx.exit(_moved(f"train {switch}", ["train", *args]))
+        return super().parse_args(ctx, args)
 
 
-@app.command()
+@app.command(cls=_Train)
 def train(
-    data: Annotated[
-        Path, typer.Argument(help="Your sounds: ESC-50's layout, or a folder per class.")
-    ],
+    data: Data,
     out: Annotated[
         Path, typer.Option("-o", "--output", help="The reasoner's file; its name is its name.")
     ] = Path("reasoner.onnx"),
-    corpus: Annotated[
-        Path | None,
-        typer.Option(
-            help="Backgrounds without your sounds: FOLDER/train/ANY/*.flac, as tools/corpus.sh "
-            "makes them. (default: corpus in the cache folder)",
-            show_default=False,
-        ),
-    ] = None,
-    leave_out: Annotated[
-        list[int] | None,
-        typer.Option(help="A fold to keep for a test. Repeat it for several. (default: none)"),
-    ] = None,
-    body: Annotated[
-        str,
-        typer.Option(
-            help="The language model that reads: tiny (a small GPT-2 of our own), a folder of "
-            "`streamtwl pretrain`, a Hugging Face directory or id of a causal model, or a .gguf "
-            "file; none: the HMM filter alone."
-        ),
-    ] = "tiny",
-    train: Annotated[
-        commands.Weights,
-        typer.Option(help="What learns: all, or the embedding and read-out, the body frozen."),
-    ] = commands.Weights.all,
-    trace: Annotated[
-        commands.Trace,
-        typer.Option(
-            help="What is read: samples of each posterior, or soft: what many samples come to."
-        ),
-    ] = commands.Trace.soft,
-    residual: Annotated[
-        bool,
-        typer.Option(
-            help="Stand on a filter (an HMM; with --open the pooled posteriors), or read the trace "
-            "alone."
-        ),
-    ] = True,
-    rows: Annotated[
-        commands.Rows,
-        typer.Option(
-            help="Where the new embedding starts: own, from the body's own words for each category "
-            "where it has words; or at random."
-        ),
-    ] = commands.Rows.own,
-    open: Annotated[
-        bool,
-        typer.Option(
-            "--open",
-            help="Teach the open vocabulary: YAMNet itself is the teacher, your labels correct it.",
-        ),
-    ] = False,
-    names: Annotated[
-        Path | None,
-        typer.Option(
-            help="For --open: a table (CSV, columns category and audioset, names set off by |) of "
-            "what your labels are called. (default: as AudioSet or `streamtwl labels` does)",
-            show_default=False,
-        ),
-    ] = None,
+    corpus: Corpus = None,
+    leave_out: LeaveOut = None,
     epochs: Annotated[int, typer.Option(help="At most.", min=1)] = 8,
     seed: Annotated[int, typer.Option(help="Of the scenes and the weights.", min=0)] = 0,
-    hop: Annotated[
-        float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
-    ] = 0.48,
+    hop: PatchHop = 0.48,
     offline: Offline = False,
 ) -> None:
     """Train a reasoner on your own labelled clips (needs the extra `train`).
@@ -656,50 +590,51 @@ def train(
     The clips are put over backgrounds into scenes. A hidden Markov model learns what sounds when,
     and a language model reads the stream and corrects it. Epochs and thresholds are chosen on clips
     kept apart. `listen --reasoner FILE` then uses it. Stopped, the same command goes on.
+
+    `streamtwl bench train` has the switches of research: other models, other traces, none.
     """
-    recipe = {
-        "body": body,
-        "trained": train.value,
-        "soft": trace == commands.Trace.soft,
-        "residual": residual,
-        "rows": rows.value,
-        "open": open,
-        "epochs": epochs,
-        "seed": seed,
-        "hop_s": hop,
-    }
-    commands.train(data, corpus, out, leave_out or [], recipe, names)
+    recipe = {"epochs": epochs, "seed": seed, "hop_s": hop}
+    commands.train(data, corpus, out, leave_out or [], recipe)
 
 
-@app.command()
-def pretrain(
-    out: Annotated[
-        Path, typer.Option("-o", "--output", help="A folder, which `train --body` takes.")
-    ] = Path("traces"),
-    corpus: Annotated[
-        Path | None,
-        typer.Option(
-            help="Sound that nobody labelled: FOLDER/train/ANY/*.flac, as tools/corpus.sh makes "
-            "it. (default: corpus in the cache folder)",
-            show_default=False,
-        ),
-    ] = None,
-    epochs: Annotated[
-        int, typer.Option(help="Each reads about 3.5 times as much as there is.", min=1)
-    ] = 8,
-    seed: Annotated[int, typer.Option(help="Of the order and the weights.", min=0)] = 0,
-    hop: Annotated[
-        float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
-    ] = 0.48,
-    offline: Offline = False,
-) -> None:
-    """Train the small GPT-2 to foretell traces of unlabelled sound (needs the extra `train`).
+PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
-    What it makes is a body that has heard how sounds go on and change. `train --body FOLDER
-    --train embedding` then teaches it your labels without changing it. Stopped, the same command
-    goes on.
+
+@app.command(context_settings=PASSED_ON)
+def bench(ctx: typer.Context) -> None:
+    """Research: pre-training, baselines, and training with every switch (needs the extra `train`).
+
+    See `streamtwl bench --help`.
     """
-    commands.pretrain(corpus, out, epochs, seed, hop)
+    raise typer.Exit(_bench(ctx.args))
+
+
+@app.command(hidden=True, context_settings=PASSED_ON)
+def evaluate(ctx: typer.Context) -> None:
+    """Call `bench evaluate` by its old name."""
+    raise typer.Exit(_moved("evaluate", ["evaluate", *ctx.args]))
+
+
+@app.command(hidden=True, context_settings=PASSED_ON)
+def pretrain(ctx: typer.Context) -> None:
+    """Call `bench pretrain` by its old name."""
+    raise typer.Exit(_moved("pretrain", ["pretrain", *ctx.args]))
+
+
+def _moved(old: str, arguments: list[str]) -> int:
+    print(
+        f"streamtwl: `streamtwl {old}` is deprecated: it is `streamtwl bench {arguments[0]}` now",
+        file=sys.stderr,
+    )
+    return _bench(arguments)
+
+
+def _bench(arguments: list[str]) -> int:
+    """Run `streamtwl bench ...`; return its exit code."""
+    from streamtwl.bench import command_line
+
+    code = command_line.app(arguments, prog_name="streamtwl bench", standalone_mode=False)
+    return code if isinstance(code, int) else 0
 
 
 @app.command()
@@ -764,13 +699,8 @@ def main() -> None:
         standard_output.flush_stdout()
     except StreamtwlError as error:
         code = _fail(str(error), error.exit_code)
-    except NoArgsIsHelpError:  # the help has been shown
-        code = UsageError.exit_code
-    except ClickException as error:
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "streamtwl"
-        problem = error.format_message().rstrip(".")
-        code = _fail(f"{problem}: see `{command} --help`", UsageError.exit_code)
+    except typer.TyperException as error:
+        code = _refuse(error)
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # whoever read standard output has gone
@@ -778,6 +708,16 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError, StreamtwlError):  # what failed has been said
         standard_output.flush_stdout()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(error: typer.TyperException) -> int:
+    """Say what is wrong with the options; return the exit code."""
+    if type(error).__name__ != "NoArgsIsHelpError":  # which has shown the help: no public class
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "streamtwl"
+        problem = error.format_message().rstrip(".")
+        _fail(f"{problem}: see `{command} --help`", UsageError.exit_code)
+    return UsageError.exit_code
 
 
 def _fail(message: str, code: int) -> int:

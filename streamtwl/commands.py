@@ -49,9 +49,6 @@ LogLevel = StrEnum("LogLevel", ["debug", "info", "warning", "error"])
 Encoding = StrEnum("Encoding", ["s16le", "s24le", "s32le", "f32le", "u8"])
 Kind = StrEnum("Kind", ["hello", "patch", "label", "event", "status"])
 Think = StrEnum("Think", ["off", "fixed", "anytime"])
-Weights = StrEnum("Weights", ["all", "embedding"])
-Rows = StrEnum("Rows", ["own", "random"])
-Trace = StrEnum("Trace", ["soft", "sampled"])
 Journalled = StrEnum("Journalled", ["event", "label", "status"])
 Clock = StrEnum("Clock", ["name", "mtime"])
 LabelFormat = StrEnum("LabelFormat", ["jsonl", "csv", "audacity"])
@@ -389,7 +386,7 @@ def _say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def _extra(command: str) -> Iterator[None]:
+def extra(command: str) -> Iterator[None]:
     """Say what to install where something of the extra `train` is not there."""
     try:
         yield
@@ -399,67 +396,26 @@ def _extra(command: str) -> Iterator[None]:
         ) from None
 
 
-def evaluate(
-    data: Path, out: Path, folds: Sequence[int], limit: int | None, hop_s: float, noise: bool
-) -> None:
-    """Run the baselines on a data set and print their tables."""
-    with _extra("evaluate"):
-        from streamtwl.evaluation import clips
-    with _progress() as progress:
-        bars = {what: progress.add_task(what, total=None) for what in clips.STAGES}
-
-        def advance(what: str, done: int, total: int) -> None:
-            progress.update(bars[what], completed=done, total=total)
-
-        results = clips.evaluate(data, out, advance, folds, limit, hop_s, noise)
-    print(clips.markdown(results))
-
-
 def train(
     data: Path,
     corpus: Path | None,
     out: Path,
     leave_out: Sequence[int],
     recipe: dict[str, Any],
-    names: Path | None,
+    names: Path | None = None,
 ) -> None:
     """Train a reasoner on a data set and say how it did on the validation split."""
-    with _extra("train"):
+    with extra("train"):
         from streamtwl.training import train as training
     corpus = corpus or folders.cache() / "corpus"
-    with _progress() as progress:
-        bars = {what: progress.add_task(what, total=None) for what in training.STAGES}
-
-        def advance(what: str, done: int, total: int) -> None:
-            progress.update(bars[what], completed=done, total=total)
-
-        asked = training.Recipe(**recipe)
+    asked = training.Recipe(**recipe)
+    with bars(training.STAGES) as advance:
         card = training.train(data, corpus, out, leave_out, asked, advance, names)
     figures = card.validation
     print(
         f"{out}: {len(card.labels)} labels; on validation scenes in-force F1 "
         f"{figures['in_force_f1']:.3f} at {figures['false_starts_per_minute']:.1f} false starts "
-        f"a minute\nHear with it: streamtwl listen --reasoner {out}"
-    )
-
-
-def pretrain(corpus: Path | None, out: Path, epochs: int, seed: int, hop_s: float) -> None:
-    """Train a body on traces of unlabelled sound and say how well it foretells."""
-    with _extra("pretrain"):
-        from streamtwl.training import pretraining
-    corpus = corpus or folders.cache() / "corpus"
-    with _progress() as progress:
-        bars = {what: progress.add_task(what, total=None) for what in pretraining.STAGES}
-
-        def advance(what: str, done: int, total: int) -> None:
-            progress.update(bars[what], completed=done, total=total)
-
-        nats = pretraining.pretrain(corpus, out, epochs, seed, hop_s, advance)
-    more = "" if hop_s == Settings().hop_s else f" --hop {hop_s:g}"
-    print(
-        f"{out}: {nats['trained']:.2f} nats a token of recordings it has not read (untrained: "
-        f"{nats['fresh']:.2f})\nTeach it your sounds: streamtwl train FOLDER --body {out} "
-        f"--train embedding --trace sampled{more}"
+        f"a minute\nListen with it: streamtwl listen --reasoner {out}"
     )
 
 
@@ -508,6 +464,14 @@ def pull(name: str) -> Path:
             )
 
         return registry.pull(model, advance, announce)
+
+
+@contextlib.contextmanager
+def bars(stages: Sequence[str]) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each stage; give what moves them: (stage, done, of)."""
+    with _progress() as progress:
+        tasks = {stage: progress.add_task(stage, total=None) for stage in stages}
+        yield lambda stage, done, of: progress.update(tasks[stage], completed=done, total=of)
 
 
 def _progress(*columns: ProgressColumn) -> Progress:

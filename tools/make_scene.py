@@ -27,7 +27,7 @@ from rich.progress import track
 
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import StreamtwlError, UsageError
-from streamtwl.evaluation import datasets, scenes
+from streamtwl.training import datasets, scenes
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "esc10"
 

@@ -42,7 +42,7 @@ class Link:
         self._connect, self._keys = connect, keys
         self._event = 0  # the latest of the connection
         self._replay: str | None = None
-        self._asking: zmq.Socket | None = None
+        self._asking: zmq.Socket[bytes] | None = None
         self._unread = ""  # why a message could not be read
         self._context = zmq.Context()
         self._live = self._socket(zmq.SUB)
@@ -65,7 +65,7 @@ class Link:
             self._live.subscribe(topic)
 
     @property
-    def sockets(self) -> list[zmq.Socket]:
+    def sockets(self) -> list[zmq.Socket[bytes]]:
         """Those to be waited for."""
         asking = [self._asking] if self._asking is not None else []
         return [self._live, self._watch, *asking]
@@ -155,7 +155,7 @@ class Link:
                 _log.warning("a message that this version cannot read: %s", error)
             return None
 
-    def _socket(self, kind: int) -> zmq.Socket:
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
         one = self._context.socket(kind)
         one.setsockopt(zmq.LINGER, 0)
         for option, value in KEEPALIVE.items():

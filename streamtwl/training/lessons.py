@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamtwl.errors import UsageError
-from streamtwl.evaluation import baselines, streams
-from streamtwl.evaluation.baselines import Streams
-from streamtwl.evaluation.datasets import Clip
-from streamtwl.evaluation.posteriors import Scorer
+from streamtwl.training import fitting, streams
+from streamtwl.training.datasets import Clip
+from streamtwl.training.fitting import Streams
+from streamtwl.training.posteriors import Scorer
 
 FITTING, CHOOSING, NOTHING = "scenes to fit", "scenes to choose by", "scenes of nothing"
 QUIET = 5  # scenes of nothing in each part of those to fit
@@ -29,14 +29,14 @@ class Lessons:
     @property
     def whole(self) -> Streams:
         """All scenes to fit."""
-        return baselines.joined(self.fit)
+        return fitting.joined(self.fit)
 
     @property
     def parts(self) -> list[Streams]:
         """The scenes to fit with those of nothing, in parts."""
         if not self.quiet:
             return self.fit
-        return [baselines.joined(pair) for pair in zip(self.fit, self.quiet, strict=True)]
+        return [fitting.joined(pair) for pair in zip(self.fit, self.quiet, strict=True)]
 
 
 def prepare(
@@ -70,11 +70,11 @@ def prepare(
             crop=True,
             cleaner=cleaner,
         )
-        fit.append(baselines.arrays(made, labels))
+        fit.append(fitting.arrays(made, labels))
         if not cleaner:
             rng_seed = [*seed, PARTS + 2 + number]
             made = streams.nothing_streams(part, QUIET, rng_seed, scorer, lambda *_: None)
-            quiet.append(baselines.arrays(made, labels))
+            quiet.append(fitting.arrays(made, labels))
     made = streams.training_streams(
         to_choose,
         streams.VALIDATION_SCENES,
@@ -91,7 +91,7 @@ def prepare(
         lambda done, total: progress(NOTHING, done, total),
     )
     lessons = Lessons(
-        fit, baselines.arrays(made, labels), baselines.arrays(nothing, labels), quiet, labels
+        fit, fitting.arrays(made, labels), fitting.arrays(nothing, labels), quiet, labels
     )
     sounding = lessons.whole.sounding.any(axis=1).any(axis=0)
     if not sounding.all():

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from streamtwl.evaluation.baselines import Streams
 from streamtwl.training import schedule
+from streamtwl.training.fitting import Streams
 from streamtwl.training.reader import Reader, draw, log_odds
 from streamtwl.training.steps import Residual
 
 SAMPLES = (1, 2, 4, 8, 16)  # K, one of them a batch
-HORIZON_PATCHES = 64
+HORIZON_PATCHES = 64  # 31 s: the live trace reaches back 30
 TOKENS = 4096  # a batch
 VISITS = 2  # of each patch, an epoch
 LEARNING_RATE = 1e-3
-ALONE_RATE = 3e-2  # of embedding and read-out where nothing else learns
+ALONE_RATE = 3e-2  # of embedding and read-out where nothing else learns: taken_apart.md
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ def own(model: PreTrainedModel, body: str) -> Tensor | None:
     """Return float32[C, D], or [C + 1 + bins, D] where its words are those of a trace; None: none.
 
     A text model's row of a category is the mean of its words of the category's name, as its layers
-    get them. A model of `streamtwl pretrain` has a word for each category, the boundary, and each
+    get them. A model of `bench pretrain` has a word for each category, the boundary, and each
     confidence bin.
     """
     names = categories()
@@ -34,7 +34,7 @@ def own(model: PreTrainedModel, body: str) -> Tensor | None:
 
 
 def are_of_traces(words: Any) -> bool:
-    """Return whether an embedding has the rows that `streamtwl pretrain` makes."""
+    """Return whether an embedding has the rows that `streamtwl bench pretrain` makes."""
     return words.num_embeddings == len(categories()) + 1 + N_BINS
 
 

@@ -1,7 +1,7 @@
 """Models that read a stream of posteriors step by step, and how they become a reasoner's file.
 
 Each is a torch module that keeps the contract of `reasoners/recurrent.py`: (posterior, state,
-elapsed_s) to (scores, new state). All but the GRU stand on one linear model of a single patch.
+elapsed_s) to (scores, new state).
 """
 
 from pathlib import Path
@@ -15,7 +15,6 @@ from streamtwl.reasoners.recurrent import ENDLESS_S, OUTPUTS
 from streamtwl.training.export import write
 
 FLOOR = 1e-6  # under a posterior's logarithm
-GAP_S = 1.0  # a longer step is a gap in the stream
 
 
 class LogPosterior(nn.Module):
@@ -52,37 +51,6 @@ class PatchModel(nn.Module):
         return torch.log_softmax(self.linear(self.features(posterior)), dim=-1)
 
 
-class WindowTop(nn.Module):
-    """Each window by itself, and only its strongest label: what MediaPipe's stream gives."""
-
-    state_size = 1
-
-    def __init__(self, patch: PatchModel) -> None:
-        super().__init__()
-        self.patch = patch
-
-    def forward(self, posterior: Tensor, state: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
-        probabilities = torch.exp(self.patch(posterior))
-        strongest = probabilities.max(dim=-1, keepdim=True).values
-        kept = torch.where(probabilities >= strongest, probabilities, 0.0)[:, :-1]
-        return kept, state + 0.0 * elapsed_s
-
-
-class MovingAverage(nn.Module):
-    """An exponential moving average of the patch model's probabilities: what most programs do."""
-
-    def __init__(self, patch: PatchModel, half_life_s: float) -> None:
-        super().__init__()
-        self.patch = patch
-        self.half_life_s = half_life_s
-        self.state_size = len(patch.log_prior)
-
-    def forward(self, posterior: Tensor, state: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
-        kept = torch.exp2(-elapsed_s / self.half_life_s)
-        mean = kept * state + (1 - kept) * torch.exp(self.patch(posterior))
-        return mean[:, :-1], mean
-
-
 class Filter(nn.Module):
     """The forward filter of a hidden Markov model whose states are the labels and "none".
 
@@ -110,35 +78,11 @@ class Filter(nn.Module):
         """Return float32[..., L + 1]: a patch's log-likelihood of each state, up to a constant."""
         return self.exponent * (self.patch(posterior) - self.patch.log_prior)
 
-    @torch.no_grad()
-    def smooth(self, posteriors: Tensor, elapsed_s: Tensor) -> np.ndarray:
-        """Return float32[n, T, L]: the beliefs of the forward-backward smoother, future included.
-
-        Takes float32[n, T, C] and float32[n, T], as `run` does. Rabiner's equations 24-27.
-        """
-        evidence = torch.exp(self.evidence(posteriors))  # [n, T, L + 1]
-        prior = torch.exp(self.patch.log_prior)
-        state = torch.zeros(len(posteriors), self.state_size)
-        forward = []
-        for t in range(posteriors.shape[1]):
-            _, state = self(posteriors[:, t], state, elapsed_s[:, t, None])
-            forward.append(state)
-        backward = torch.ones_like(state)
-        smoothed = []
-        for t in reversed(range(posteriors.shape[1])):
-            belief = forward[t] * backward
-            smoothed.append(belief / belief.sum(dim=-1, keepdim=True))
-            stays = torch.exp(-elapsed_s[:, t, None] / self.duration_s)
-            ahead = evidence[:, t] * backward
-            backward = stays * ahead + (1 - stays) * (ahead @ prior)[:, None]
-            backward = backward / backward.sum(dim=-1, keepdim=True)
-        return torch.stack(smoothed[::-1], dim=1)[..., :-1].numpy()
-
 
 class FixedLag(nn.Module):
     """A filter that looks back: what it believes now, and now believes of the patches before.
 
-    The fixed-lag smoother: `Filter.smooth`, told only what was heard up to now. Its state is the
+    The fixed-lag smoother: Rabiner's equations 24-27 over the last patches. Its state is the
     filter's beliefs after each of the last patches, newest first, their evidence, and the seconds
     before each.
     """
@@ -199,34 +143,8 @@ class Pooled(nn.Module):
         return torch.stack((pooled, *after), dim=1), kept_state
 
 
-class Gru(nn.Module):
-    """A gated recurrent unit beside a linear path, one probability a label."""
-
-    def __init__(self, features: LogPosterior, labels: int, hidden: int) -> None:
-        super().__init__()
-        self.features = features
-        self.squeeze = nn.Linear(len(features.mean), hidden)
-        self.gru = nn.GRU(hidden, hidden, batch_first=True)
-        self.drop = nn.Dropout(0.3)
-        self.read = nn.Linear(hidden, labels)
-        self.direct = nn.Linear(len(features.mean), labels)
-        self.state_size = hidden
-
-    def forward(self, posterior: Tensor, state: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
-        known = torch.where(elapsed_s > GAP_S, torch.zeros_like(state), state)
-        scores, state = self.read_stream(posterior[:, None], known)
-        return scores[:, 0], state
-
-    def read_stream(self, posteriors: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return float32[n, T, L] scores of gapless float32[n, T, C], and the state after them."""
-        features = self.features(posteriors)
-        squeezed = self.drop(torch.relu(self.squeeze(features)))
-        states, last = self.gru(squeezed, state[None])
-        return torch.sigmoid(self.read(self.drop(states)) + self.direct(features)), last[0]
-
-
 Residual = FixedLag | Pooled
-Step = WindowTop | MovingAverage | Filter | Gru | Residual
+Step = Filter | Residual
 
 
 def run(step: Step, posteriors: Tensor, elapsed_s: Tensor) -> Tensor:

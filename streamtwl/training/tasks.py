@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from streamtwl.errors import UsageError
-from streamtwl.evaluation import baselines
-from streamtwl.evaluation.baselines import Chosen, Streams
 from streamtwl.ontology import ancestors, categories, everyday
-from streamtwl.training import reading, steps
+from streamtwl.training import fitting, reading, steps
+from streamtwl.training.fitting import Chosen, Streams
 from streamtwl.training.lessons import Lessons
 from streamtwl.training.reading import Readings
 
-LAGS = baselines.LAGS  # patches that a reader of a data set's labels thinks over
+LAGS = fitting.LAGS  # patches that a reader of a data set's labels thinks over
 OPEN_LAGS = 2
 TRUE_WEIGHT = 10.0  # of a category that the truth corrects, in the loss
 UNHEARD = 0.01  # a sound none of whose names the teacher hears is taught by its first name
@@ -56,7 +55,7 @@ class Closed:
     lags = LAGS
     floored: Tensor | None = None
     grows = False
-    about = f"{baselines.FILTER}, {LAGS} patches back"
+    about = f"{fitting.FILTER}, {LAGS} patches back"
 
     def __init__(self, labels: list[str], fitted: Chosen) -> None:
         self.labels = labels
@@ -77,12 +76,12 @@ class Closed:
 
     def events_of_nothing(self, given: Lessons) -> float:
         """Return as many as the HMM filter tells, fitted on the scenes to fit, as the reader is."""
-        scores = baselines.scores_of(self._filter(given.fit), given.nothing)
-        return baselines.onsets(scores, self._fitted.on, self._fitted.off)
+        scores = fitting.scores_of(self._filter(given.fit), given.nothing)
+        return fitting.onsets(scores, self._fitted.on, self._fitted.off)
 
     def _filter(self, parts: Sequence[Streams]) -> steps.Filter:
         setting = self._fitted.setting
-        patch = baselines.fit_patch_model(baselines.joined(parts), setting["penalty"])
+        patch = fitting.fit_patch_model(fitting.joined(parts), setting["penalty"])
         return steps.Filter(patch, setting["duration_s"], setting["exponent"])
 
 

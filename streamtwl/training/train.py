@@ -16,13 +16,12 @@ from streamtwl import config
 from streamtwl.audio.asked import SOURCE_NAME
 from streamtwl.config import Settings
 from streamtwl.errors import UsageError
-from streamtwl.evaluation import baselines, datasets
-from streamtwl.evaluation.datasets import Clip
-from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.ontology import categories
 from streamtwl.reasoners.card import Card, TraceCard
-from streamtwl.training import bodies, lessons, pretraining, reader, reading, steps
+from streamtwl.training import bodies, datasets, fitting, lessons, reader, reading, steps
+from streamtwl.training.datasets import Clip
 from streamtwl.training.lessons import Lessons
+from streamtwl.training.posteriors import Scorer
 from streamtwl.training.reader import Reader
 from streamtwl.training.tasks import Closed, Open, Task, names_of
 
@@ -89,7 +88,7 @@ def train(
     seed = [recipe.seed, *leave_out]
     given = lessons.prepare(clips, corpus, None, seed, scorer, progress, cleaner=recipe.open)
     left_out = "".join(f" --leave-out {fold}" for fold in leave_out)
-    before = pretraining.command_of(recipe.body)
+    before = bodies.made_by(recipe.body)
     common: dict[str, Any] = {
         "name": out.stem,
         "backbone": "yamnet",
@@ -97,7 +96,8 @@ def train(
         "data": name,
         "folds": sorted({clip.fold for clip in clips}),
         "command": (f"{before} && " if before else "")
-        + f"streamtwl train {shlex.quote(name)} --corpus CORPUS -o {out.name}{left_out}"
+        + f"streamtwl {'train' if _is_users(recipe) else 'bench train'} {shlex.quote(name)}"
+        + f" --corpus CORPUS -o {out.name}{left_out}"
         + _said(recipe)
         + (f" --names {shlex.quote(names.name)}" if names else ""),
         "version": streamtwl.__version__,
@@ -108,13 +108,11 @@ def train(
         task = Open(names_of(given.labels, names), given.labels, half_life_s)
         return _train_and_write(given, task, recipe, out, common, progress)
     progress(MODELS, 0, 1)
-    fitted = baselines.fit_timeline(
-        given.whole, given.choose, recipe.seed, lambda _: None, [baselines.FILTER]
-    )[baselines.FILTER]
+    fitted = fitting.fit_filter(given.whole, given.choose)
     progress(MODELS, 1, 1)
     if recipe.body == NO_BODY:
         card = Card(
-            about=f"{baselines.FILTER} over a linear model of single patches",
+            about=f"{fitting.FILTER} over a linear model of single patches",
             kind="recurrent",
             labels=given.labels,
             on=fitted.on,
@@ -185,10 +183,10 @@ def train_reader(
 
     def thresholds_of(now: np.ndarray) -> dict[str, float]:
         of_nothing = task.judged(reading.read(first, nothing, SAMPLES, recipe.seed)[:, :, 0])
-        _, found = baselines.pick_best(
+        _, found = fitting.pick_best(
             [({}, task.judged(now))],
             given.choose,
-            lambda on, off: baselines.onsets(of_nothing, on, off) <= allowed,
+            lambda on, off: fitting.onsets(of_nothing, on, off) <= allowed,
         )
         return found
 
@@ -228,7 +226,7 @@ def train_reader(
     return Trained(final, epochs=epochs, **thresholds)
 
 
-def build(task: Task, parts: Sequence[baselines.Streams], recipe: Recipe) -> Reader:
+def build(task: Task, parts: Sequence[fitting.Streams], recipe: Recipe) -> Reader:
     """Return a reader that nothing was taught yet, over a residual path fitted on these parts."""
     body = bodies.load(recipe.body, recipe.seed)
     if recipe.trained == "embedding":
@@ -249,7 +247,7 @@ def build(task: Task, parts: Sequence[baselines.Streams], recipe: Recipe) -> Rea
 
 
 def lesson_readings(
-    task: Task, parts: Sequence[baselines.Streams], recipe: Recipe
+    task: Task, parts: Sequence[fitting.Streams], recipe: Recipe
 ) -> reading.Readings:
     """Return what a reader reads of each part, its residual path fitted on the others."""
     made = []
@@ -285,7 +283,7 @@ def reader_card(kept: Trained, task: Task, recipe: Recipe, common: dict[str, Any
     )
 
 
-def _figures(kept: Trained | baselines.Chosen, more: Mapping[str, float]) -> dict[str, float]:
+def _figures(kept: Trained | fitting.Chosen, more: Mapping[str, float]) -> dict[str, float]:
     return {
         "in_force_f1": round(kept.in_force_f1, 4),
         "false_starts_per_minute": round(kept.false_starts_per_minute, 3),
@@ -298,9 +296,16 @@ def _body(recipe: Recipe) -> str:
     return Path(recipe.body).resolve().name if Path(recipe.body).exists() else recipe.body
 
 
+def _is_users(recipe: Recipe) -> bool:
+    """Return whether `streamtwl train` makes it, without the switches of `bench train`."""
+    return recipe == Recipe(epochs=recipe.epochs, hop_s=recipe.hop_s, seed=recipe.seed)
+
+
 def _said(recipe: Recipe) -> str:
-    """Return the options that ask for a recipe."""
-    if recipe.body == NO_BODY:
+    """Return the options that make a recipe."""
+    if _is_users(recipe):
+        kind = f" --epochs {recipe.epochs}"
+    elif recipe.body == NO_BODY:
         kind = f" --body {NO_BODY}"
     else:
         trace = "soft" if recipe.soft else "sampled"

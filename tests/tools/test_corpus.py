@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from streamtwl.errors import AudioError
-from streamtwl.evaluation import datasets
+from streamtwl.training import datasets
 from tests.conftest import PATIENCE_S
 
 TOOLS = Path(__file__).parents[2] / "tools"

@@ -1,6 +1,6 @@
 """The models that read a stream step by step, against their definitions written out in numpy."""
 
-import itertools
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -31,11 +31,6 @@ def patch_model(seed: int = 0, labels: int = len(LABELS)) -> steps.PatchModel:
     model.log_prior = torch.log_softmax(torch.randn(labels + 1), dim=0)
     torch.nn.init.normal_(model.linear.weight)
     return model.requires_grad_(False)
-
-
-def gru(seed: int = 0) -> steps.Gru:
-    torch.manual_seed(seed)
-    return steps.Gru(log_posterior(seed), len(LABELS), hidden=5).requires_grad_(False).eval()
 
 
 def heard(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -90,7 +85,7 @@ def test_probabilities_of_a_patch_are_of_labels_and_none():
     np.testing.assert_allclose(probabilities.sum(dim=-1), 1, rtol=1e-5)
 
 
-# Filter and smoother
+# Filter
 
 gaps = st.lists(st.sampled_from([0.0, 0.01, 0.48, 2.0, 60.0]), min_size=4, max_size=4)
 
@@ -108,39 +103,6 @@ def test_the_filter_is_the_forward_algorithm(seed, elapsed_s, duration_s, expone
         expected.append(alpha / alpha.sum())
     found = steps.run(step, posteriors, seconds(elapsed_s))[0]
     np.testing.assert_allclose(found, np.array(expected)[:, :-1], atol=1e-4)
-
-
-def all_paths(step: steps.Filter, posterior: torch.Tensor, elapsed_s: list[float]) -> np.ndarray:
-    """float64[T, L + 1], each state's share of all state paths, weighed by their probability."""
-    given = likelihoods(step, posterior)
-    matrices = [transition(step, each) for each in elapsed_s]
-    prior = np.exp(step.patch.log_prior.double().numpy())
-    shares = np.zeros(given.shape)
-    for path in itertools.product(range(given.shape[1]), repeat=len(given)):
-        weight = prior[path[0]] * np.prod([given[t, state] for t, state in enumerate(path)])
-        weight *= np.prod([matrices[t][path[t], path[t + 1]] for t in range(len(matrices))])
-        shares[range(len(given)), path] += weight
-    return shares / shares.sum(axis=1, keepdims=True)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_the_smoother_is_what_all_state_paths_add_up_to(seed):
-    step = steps.Filter(patch_model(seed, labels=2), duration_s=0.8, exponent=0.7)
-    posteriors = heard(2, 5, seed=seed)
-    elapsed_s = [[0.48, 0.48, 0.1, 3.0], [0.05, 0.9, 0.48, 0.48]]
-    found = step.smooth(posteriors, seconds(*elapsed_s))
-    assert found.shape == (2, 5, 2)
-    for n in range(2):
-        expected = all_paths(step, posteriors[n], elapsed_s[n])[:, :-1]
-        np.testing.assert_allclose(found[n], expected, atol=2e-5)
-
-
-def test_at_the_last_patch_the_smoother_knows_no_more_than_the_filter():
-    step = steps.Filter(patch_model(), 1.0, 0.7)
-    posteriors, elapsed_s = heard(3, 20), seconds(*[[0.48] * 19] * 3)
-    smoothed, filtered = step.smooth(posteriors, elapsed_s), steps.run(step, posteriors, elapsed_s)
-    np.testing.assert_allclose(smoothed[:, -1], filtered[:, -1], atol=1e-5)
-    assert np.abs(smoothed[:, :-1] - filtered[:, :-1].numpy()).max() > 0.05
 
 
 def test_a_long_gap_makes_the_filter_forget_and_a_short_one_does_not():
@@ -161,64 +123,6 @@ def test_long_certainty_does_not_underflow():
     found = steps.run(step, heard(2, 150), seconds(*[[0.01] * 149] * 2))
     assert torch.isfinite(found).all()
     assert ((found >= 0) & (found.sum(dim=-1, keepdim=True) < 1.0001)).all()
-    assert np.isfinite(step.smooth(heard(2, 150), seconds(*[[0.01] * 149] * 2))).all()
-
-
-# Moving average, window top, GRU
-
-
-@pytest.mark.parametrize("half_life_s", [0.3, 1.2])
-def test_the_past_of_the_moving_average_halves_in_its_half_life(half_life_s):
-    step = steps.MovingAverage(patch_model(), half_life_s)
-    posteriors = heard(1, 3)
-    given = torch.exp(step.patch(posteriors))[0, :, :-1]
-    found = steps.run(step, posteriors, seconds([half_life_s, 2 * half_life_s]))[0]
-    np.testing.assert_allclose(found[0], given[0], rtol=1e-6)
-    np.testing.assert_allclose(found[1], (given[0] + given[1]) / 2, rtol=1e-5)
-    np.testing.assert_allclose(found[2], found[1] / 4 + 3 * given[2] / 4, rtol=1e-5)
-
-
-def test_window_top_keeps_only_the_strongest_and_nothing_where_none_is():
-    patch = patch_model()
-    torch.nn.init.zeros_(patch.linear.weight)
-    for bias, expected in (
-        ([1.0, 3.0, 2.0, 0.0], [0, np.e**3, 0]),
-        ([1.0, 3.0, 2.0, 4.0], [0, 0, 0]),
-    ):
-        patch.linear.bias = torch.nn.Parameter(torch.tensor(bias), requires_grad=False)
-        found = steps.run(steps.WindowTop(patch), heard(1, 1), seconds([]))[0, 0]
-        np.testing.assert_allclose(found, np.array(expected) / np.exp(bias).sum(), rtol=1e-5)
-
-
-def test_window_top_has_no_memory():
-    step = steps.WindowTop(patch_model())
-    posteriors = heard(1, 6)
-    together = steps.run(step, posteriors, seconds([0.48] * 5))[0]
-    for t in range(6):
-        alone = steps.run(step, posteriors[:, t : t + 1], seconds([]))[0, 0]
-        np.testing.assert_allclose(together[t], alone, rtol=1e-5)
-
-
-def test_the_gru_reads_a_stream_as_it_steps():
-    model = gru()
-    posteriors = heard(3, 9)
-    at_once, last = model.read_stream(posteriors, torch.zeros(3, 5))
-    stepped = steps.run(model, posteriors, seconds(*[[0.48] * 8] * 3))
-    np.testing.assert_allclose(stepped, at_once, atol=1e-6)
-    assert last.shape == (3, 5)
-    backwards, _ = model.read_stream(posteriors.flip(1), torch.zeros(3, 5))
-    assert (backwards.flip(1) - at_once).abs().max() > 1e-3  # it does remember
-
-
-@pytest.mark.parametrize(
-    ("gap_s", "anew"), [(steps.GAP_S, False), (steps.GAP_S + 0.01, True), (ENDLESS_S, True)]
-)
-def test_the_gru_starts_anew_after_a_gap(gap_s, anew):
-    model = gru()
-    posteriors = heard(1, 5)
-    fresh = steps.run(model, posteriors[:, 3:], seconds([0.48]))[0]
-    found = steps.run(model, posteriors, seconds([0.48, 0.48, gap_s, 0.48]))[0, 3:]
-    assert torch.allclose(found, fresh, atol=1e-6) == anew
 
 
 def test_seconds_since_the_patch_before():
@@ -229,15 +133,6 @@ def test_seconds_since_the_patch_before():
 
 
 # As a reasoner's file
-
-
-def models() -> dict[str, steps.Step]:
-    return {
-        "top": steps.WindowTop(patch_model()),
-        "average": steps.MovingAverage(patch_model(), 0.5),
-        "filter": steps.Filter(patch_model(), 1.0, 0.7),
-        "gru": gru(),
-    }
 
 
 CARD = Card(
@@ -257,19 +152,21 @@ CARD = Card(
 )
 
 
-@pytest.fixture(scope="module", params=["top", "average", "filter", "gru"])
-def exported(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
     """(a model, its file); exporting takes seconds."""
-    model = models()[request.param]
-    model.train()  # as a loop of training leaves it: a file has no dropout all the same
-    path = tmp_path_factory.mktemp("reasoners") / f"{request.param}.onnx"
+    model = steps.Filter(patch_model(), 1.0, 0.7)
+    path = tmp_path_factory.mktemp("reasoners") / "filter.onnx"
     steps.export(model, CATEGORIES, CARD, path)
     return model.eval(), path
 
 
 def test_a_file_gives_the_scores_of_its_model(exported):
+    gives_the_scores_of_its_model(*exported)
+
+
+def gives_the_scores_of_its_model(model: torch.nn.Module, path: Path) -> None:
     """Three streams: one has a gap, one joins later, one leaves early; so S is 2, 3 and 1."""
-    model, path = exported
     posteriors = heard(3, 8)
     positions = np.stack([15_600 + HOP * np.arange(8)] * 3)
     positions[1, 5:] += 5 * RATE
@@ -308,7 +205,7 @@ def test_a_file_stands_alone(exported):
 
 
 def test_a_file_holds_no_path_of_the_machine_it_was_made_on(tmp_path):
-    steps.export(steps.WindowTop(patch_model()), CATEGORIES, CARD, tmp_path / "top.onnx")
-    written = (tmp_path / "top.onnx").read_bytes()
+    steps.export(steps.Filter(patch_model(), 1.0, 0.7), CATEGORIES, CARD, tmp_path / "f.onnx")
+    written = (tmp_path / "f.onnx").read_bytes()
     assert b".py" not in written
     assert b"stack_trace" not in written

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from streamtwl.errors import UsageError
-from streamtwl.evaluation.baselines import Streams
 from streamtwl.ontology import categories
 from streamtwl.training import reading, steps
+from streamtwl.training.fitting import Streams
 from streamtwl.training.tasks import TRUE_WEIGHT, Open, names_of
 from streamtwl.training.train import Recipe, build
 

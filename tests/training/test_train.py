@@ -12,12 +12,11 @@ import torch
 
 from streamtwl.config import TraceSettings
 from streamtwl.errors import UsageError
-from streamtwl.evaluation import streams
 from streamtwl.reasoners import card as cards
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.reasoners.recurrent import Recurrent
-from streamtwl.training import lessons
+from streamtwl.training import lessons, streams
 from streamtwl.training import train as training
 from streamtwl.training.reader import Reader
 from streamtwl.training.train import Recipe
@@ -70,7 +69,7 @@ def short(monkeypatch):
     ("recipe", "said"),
     [
         (Recipe(body="none", seed=1), "--body none"),
-        (Recipe(epochs=3, seed=1), "--body tiny --train all --trace soft --epochs 3"),
+        (Recipe(epochs=3, seed=1), "--epochs 3 --seed 1"),
         (
             Recipe(epochs=2, seed=1, soft=False, residual=False, trained="embedding"),
             "--body tiny --train embedding --trace sampled --no-residual --epochs 2",
@@ -97,6 +96,8 @@ def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(
     assert loads(out).card == card
     assert (card.name, card.labels, card.folds) == ("tones", ["beep", "hum"], [1, 2, 3, 5])
     assert f"--leave-out 4 {said}" in card.command
+    is_users = recipe == Recipe(epochs=recipe.epochs, seed=recipe.seed)
+    assert card.command.startswith(f"streamtwl {'train' if is_users else 'bench train'} sounds ")
     assert str(tmp_path) not in card.command
     command = [sys.executable, "-c", "from streamtwl.cli import main; main()", "label"]
     sound = material / "sounds" / "beep" / "3.wav"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from streamtwl.evaluation import datasets
 from streamtwl.messages import Event, Label, Scored
 from streamtwl.ontology import categories, everyday
+from streamtwl.training import datasets
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "live_trial.py"
+PATH = Path(__file__).parents[2] / "benchmarks" / "live_trial.py"
 COMMON = {"source": "s", "session": "s", "captured_at": None, "published_at": 0.0, "seq": 3}
 RIGHT = {"dog": frozenset({"Dog", "Bark"}), "rain": frozenset({"Rain", "Raindrop"})}
 

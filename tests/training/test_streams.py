@@ -9,13 +9,19 @@ import pytest
 import soundfile
 
 from streamtwl.errors import UsageError
-from streamtwl.evaluation import scenes, streams
-from streamtwl.evaluation.datasets import Clip
-from streamtwl.evaluation.posteriors import Scorer
-from streamtwl.evaluation.scenes import Event, Plan, Stretch
-from streamtwl.evaluation.streams import Material, Stream, materials, positions, training_streams
-from streamtwl.evaluation.timeline import Sound
 from streamtwl.features.window import WINDOW
+from streamtwl.training import scenes, streams
+from streamtwl.training.datasets import Clip
+from streamtwl.training.posteriors import Scorer
+from streamtwl.training.scenes import Event, Plan, Stretch
+from streamtwl.training.streams import (
+    Material,
+    Sound,
+    Stream,
+    materials,
+    positions,
+    training_streams,
+)
 
 RATE = 16_000
 SCENE_S = 8.0

@@ -12,7 +12,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamtwl.evaluation import datasets, scenes
+from streamtwl.training import datasets, scenes
 from tests.conftest import PATIENCE_S
 
 TOOLS = Path(__file__).parents[2] / "tools"

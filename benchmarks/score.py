@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-
-from streamtwl.evaluation import sound_events, timeline
-from streamtwl.evaluation.timeline import Scene
+import sound_events
+import timeline
+from timeline import Scene
 
 LAGS_S = (0.0, 0.5, 1.0, 2.0)
 DATED_LAG_S = 1.0

@@ -1,4 +1,4 @@
-"""`streamtwl evaluate`: whole clips, their beginnings and noise; every baseline, every fold."""
+"""`streamtwl bench evaluate`: whole clips, their beginnings, noise; every baseline and fold."""
 
 import hashlib
 import json
@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from streamtwl.bench import clip_baselines, compare
+from streamtwl.bench.clip_baselines import BASELINES, SAMPLES, Baseline
 from streamtwl.errors import UsageError
-from streamtwl.evaluation import baselines, compare, datasets
-from streamtwl.evaluation.baselines import BASELINES, SAMPLES, Baseline
-from streamtwl.evaluation.datasets import Clip
-from streamtwl.evaluation.posteriors import (
+from streamtwl.training import datasets
+from streamtwl.training.datasets import Clip
+from streamtwl.training.posteriors import (
     Augmentation,
     Scored,
     Scorer,
@@ -293,7 +294,7 @@ def _run_training(
     """Train every baseline on `scored`, a row for each of `training`; test it on all `heard`."""
     results: Right = {}
     for baseline in BASELINES:
-        model, _ = baselines.fit(baseline, training, scored, seed)
+        model, _ = clip_baselines.fit(baseline, training, scored, seed)
         results[baseline.name] = {
             name: _right(model, baseline, test, part) for name, part in heard.items()
         }
@@ -307,18 +308,26 @@ def _run_training(
 
 
 def _right(
-    model: baselines.Pipeline, baseline: Baseline, clips: Sequence[Clip], scored: Sequence[Scored]
+    model: clip_baselines.Pipeline,
+    baseline: Baseline,
+    clips: Sequence[Clip],
+    scored: Sequence[Scored],
 ) -> dict[str, float]:
     seeds = SEEDS if baseline.sampled else SEEDS[:1]
     truth = np.array([clip.label for clip in clips])
-    right = [model.predict(baselines.features(baseline, scored, seed)) == truth for seed in seeds]
+    right = [
+        model.predict(clip_baselines.features(baseline, scored, seed)) == truth for seed in seeds
+    ]
     return {str(c.path): float(r) for c, r in zip(clips, np.mean(right, axis=0), strict=True)}
 
 
 def _votes_right(
-    model: baselines.Pipeline, baseline: Baseline, clips: Sequence[Clip], scored: Sequence[Scored]
+    model: clip_baselines.Pipeline,
+    baseline: Baseline,
+    clips: Sequence[Clip],
+    scored: Sequence[Scored],
 ) -> dict[str, float]:
-    votes = [baselines.majority_vote(model, baseline, each, 0) for each in scored]
+    votes = [clip_baselines.majority_vote(model, baseline, each, 0) for each in scored]
     return {str(c.path): float(v == c.label) for c, v in zip(clips, votes, strict=True)}
 
 

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from streamtwl.errors import UsageError
-from streamtwl.evaluation.datasets import Clip, load, refuse_leaks, split, validation_split
+from streamtwl.training.datasets import Clip, load, refuse_leaks, split, validation_split
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ from math import inf
 
 import numpy as np
 import pytest
+from sound_events import psds, sed_eval_metrics
+from timeline import Scene, Sound, Told
 
-from streamtwl.evaluation.sound_events import psds, sed_eval_metrics
-from streamtwl.evaluation.timeline import Scene, Sound, Told
 from streamtwl.features.window import WINDOW
 
 HOP = 7680

@@ -1,4 +1,4 @@
-"""`streamtwl pretrain`: a small GPT-2 that has read traces nobody labelled, a body for `train`.
+"""`streamtwl bench pretrain`: a small GPT-2 that has read traces nobody labelled.
 
 It learns as language models do: what comes next. A token is two words, a category and a confidence
 bin, embedded as their sum and foretold each by itself; a boundary is a category too. The recordings
@@ -20,16 +20,14 @@ import streamtwl
 from streamtwl import config
 from streamtwl.config import Settings
 from streamtwl.errors import UsageError
-from streamtwl.evaluation import scenes, streams
-from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.ontology import categories
 from streamtwl.trace import N_BINS
-from streamtwl.training import bodies, reading, schedule
+from streamtwl.training import bodies, reading, scenes, schedule, streams
+from streamtwl.training.posteriors import Scorer
 from streamtwl.training.reader import draw
 
 SCORING, READING = "recordings", "what comes next"
 STAGES = (SCORING, READING)
-ABOUT = "pretraining.json"
 Progress = Callable[[str, int, int], None]  # (what, done, of)
 
 
@@ -64,7 +62,7 @@ class Foreteller(nn.Module):
 def pretrain(
     corpus: Path, out: Path, epochs: int, seed: int, hop_s: float, progress: Progress
 ) -> dict[str, float]:
-    """Read a corpus's training side; write a folder that `train --body` takes, return figures.
+    """Read a corpus's training side; write a folder for `bench train --body`, return figures.
 
     One recording in VALIDATION_SHARE is not learned from, and measured on. Stopped, the same call
     goes on where it was; another body is written over. Raises UsageError where there is no corpus,
@@ -72,8 +70,10 @@ def pretrain(
     """
     config.override(Settings(), {"hop_s": hop_s})  # what `listen` would refuse
     out = out.resolve()
-    if out.is_file() or (out.is_dir() and [*out.iterdir()] and not (out / ABOUT).exists()):
-        raise UsageError(f"-o {out}: it is there, and no body of `streamtwl pretrain`'s")
+    if out.is_file() or (
+        out.is_dir() and [*out.iterdir()] and not (out / bodies.PRETRAINING).exists()
+    ):
+        raise UsageError(f"-o {out}: it is there, and no body of `streamtwl bench pretrain`'s")
     out.parent.mkdir(parents=True, exist_ok=True)
     fit, choose = _traces(corpus, seed, hop_s, progress)
     model = Foreteller(seed)
@@ -96,20 +96,14 @@ def pretrain(
     figures = {"fresh": _measure(Foreteller(seed), choose), "trained": _measure(model, choose)}
     made = out.with_name(f"{out.name}.partial")
     model.model.save_pretrained(made)
-    command = f"streamtwl pretrain --corpus CORPUS -o {out.name}"
+    command = f"streamtwl bench pretrain --corpus CORPUS -o {out.name}"
     command += f" --epochs {epochs} --seed {seed} --hop {hop_s:g}"
     about = {"command": command, "version": streamtwl.__version__, "nats_a_token": figures}
-    (made / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+    (made / bodies.PRETRAINING).write_text(json.dumps(about, indent=2) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     made.rename(out)
     state.unlink(missing_ok=True)
     return figures
-
-
-def command_of(body: str) -> str:
-    """Return what made a body with `pretrain`; empty for another body."""
-    about = Path(body) / ABOUT
-    return json.loads(about.read_text())["command"] if about.exists() else ""
 
 
 def _traces(corpus: Path, seed: int, hop_s: float, progress: Progress) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from streamtwl.config import EventSettings
-from streamtwl.evaluation.timeline import (
+from timeline import (
     Counts,
     Scene,
     Sound,
@@ -25,6 +23,8 @@ from streamtwl.evaluation.timeline import (
     read_messages,
     retrack,
 )
+
+from streamtwl.config import EventSettings
 from streamtwl.events import EventTracker
 from streamtwl.features.window import WINDOW
 from streamtwl.messages import Event, Label, Scored

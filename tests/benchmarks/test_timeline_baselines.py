@@ -4,32 +4,38 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timeline_baselines
 import torch
-
-from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.config import EventSettings
-from streamtwl.evaluation import baselines
-from streamtwl.evaluation.baselines import (
+from timeline import Sound
+from timeline_baselines import (
     AVERAGE,
-    FILTER,
     GRU,
     LAGGED,
     SMOOTHER,
     TOP,
+    Gru,
+    MovingAverage,
+    WindowTop,
+    fit_timeline,
+    smooth,
+)
+
+from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.config import EventSettings
+from streamtwl.events import EventTracker
+from streamtwl.reasoners.recurrent import ENDLESS_S
+from streamtwl.training import fitting, steps
+from streamtwl.training.fitting import (
+    FILTER,
     Chosen,
     Streams,
     arrays,
     fit_patch_model,
-    fit_timeline,
     in_force,
     onsets,
     pick_best,
 )
-from streamtwl.evaluation.streams import Stream, positions
-from streamtwl.evaluation.timeline import Sound
-from streamtwl.events import EventTracker
-from streamtwl.reasoners.recurrent import ENDLESS_S
-from streamtwl.training import steps
+from streamtwl.training.streams import Stream, positions
 
 LABELS = ["dog", "saw"]
 PATCHES, CATEGORIES = 40, 8
@@ -189,14 +195,15 @@ def quick():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "PENALTIES", (1e-3,))
-        patch.setattr(baselines, "HALF_LIVES_S", (0.1, 0.7))
-        short_and_long = ({"duration_s": each, "exponent": 1.0} for each in (0.25, 4.0))
-        patch.setattr(baselines, "_FILTERS", [(each, steps.Filter) for each in short_and_long])
-        patch.setattr(baselines, "ONS", (0.1, 0.3, 0.5, 0.7, 0.9))
-        patch.setattr(baselines, "OFF_SHARES", (1.0, 0.5))
-        patch.setattr(baselines, "GRUS", ((1, 0.1),))
-        patch.setattr(baselines._fit_gru, "__defaults__", (None, 2))  # epochs
+        patch.setattr(fitting, "PENALTIES", (1e-3,))
+        patch.setattr(timeline_baselines, "HALF_LIVES_S", (0.1, 0.7))
+        short_and_long = [{"duration_s": each, "exponent": 1.0} for each in (0.25, 4.0)]
+        patch.setattr(timeline_baselines, "FILTERS", short_and_long)
+        patch.setattr(fitting, "FILTERS", short_and_long)
+        patch.setattr(fitting, "ONS", (0.1, 0.3, 0.5, 0.7, 0.9))
+        patch.setattr(fitting, "OFF_SHARES", (1.0, 0.5))
+        patch.setattr(timeline_baselines, "GRUS", ((1, 0.1),))
+        patch.setattr(timeline_baselines._fit_gru, "__defaults__", (None, 2))  # epochs
         yield
     torch.set_num_threads(threads)
 
@@ -205,9 +212,11 @@ def quick():
 def right() -> dict[str, Chosen]:
     """Fitted on an easy problem, with a GRU that learns."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "GRUS", ((8, 0.1),))
-        patch.setattr(baselines._fit_gru, "__defaults__", (None, baselines.EPOCHS))
-        patch.setattr(baselines, "BATCH", 1)
+        patch.setattr(timeline_baselines, "GRUS", ((8, 0.1),))
+        patch.setattr(
+            timeline_baselines._fit_gru, "__defaults__", (None, timeline_baselines.EPOCHS)
+        )
+        patch.setattr(timeline_baselines, "BATCH", 1)
         return fitted(scenes(6, 1), scenes(4, 2))
 
 
@@ -241,9 +250,9 @@ def test_every_baseline_solves_an_easy_problem(right):
     new = scenes(6, 3)
     for name, one in right.items():
         assert one.off <= one.on
-        assert one.false_starts_per_minute <= baselines.FALSE_STARTS_PER_MINUTE
+        assert one.false_starts_per_minute <= fitting.FALSE_STARTS_PER_MINUTE
         scores = (
-            one.step.smooth(new.posteriors, new.elapsed_s)
+            smooth(one.step, new.posteriors, new.elapsed_s)
             if name == SMOOTHER
             else steps.run(one.step, new.posteriors, new.elapsed_s).numpy()
         )
@@ -256,7 +265,7 @@ def test_every_baseline_solves_an_easy_problem(right):
         assert starts < 5
     kinds = [type(right[name].step) for name in NAMES]
     filters = [steps.Filter, steps.FixedLag, steps.Filter]
-    assert kinds == [steps.WindowTop, steps.MovingAverage, *filters, steps.Gru]
+    assert kinds == [WindowTop, MovingAverage, *filters, Gru]
 
 
 def test_a_setting_is_the_steps_own(right):
@@ -264,8 +273,18 @@ def test_a_setting_is_the_steps_own(right):
     assert average.setting == {"penalty": 1e-3, "half_life_s": average.step.half_life_s}
     assert hmm.setting["duration_s"] == hmm.step.duration_s
     assert gru.setting["hidden"] == gru.step.state_size
-    assert 1 <= gru.setting["epochs"] <= baselines.EPOCHS
+    assert 1 <= gru.setting["epochs"] <= timeline_baselines.EPOCHS
     assert not gru.step.training
+
+
+def test_the_filter_is_the_one_that_training_fits():
+    fit_on, choose_by, new = scenes(2, 1), scenes(2, 2), scenes(2, 3)
+    trained = fitting.fit_filter(fit_on, choose_by)
+    here = fit_timeline(fit_on, choose_by, 0, lambda _: None, [FILTER])[FILTER]
+    assert replace(trained, step=here.step) == here
+    np.testing.assert_array_equal(
+        fitting.scores_of(trained.step, new), fitting.scores_of(here.step, new)
+    )
 
 
 def test_progress_names_what_is_trained():
@@ -319,9 +338,9 @@ def spurious(streams: Streams, seed: int) -> Streams:
 
 def test_false_starts_are_capped_on_the_validation_streams(monkeypatch):
     fit_on, choose_by = spurious(scenes(6, 1), 1), spurious(scenes(6, 2), 2)
-    monkeypatch.setattr(baselines, "FALSE_STARTS_PER_MINUTE", 1e9)
+    monkeypatch.setattr(fitting, "FALSE_STARTS_PER_MINUTE", 1e9)
     free = fitted(fit_on, choose_by)
-    monkeypatch.setattr(baselines, "FALSE_STARTS_PER_MINUTE", 1.0)
+    monkeypatch.setattr(fitting, "FALSE_STARTS_PER_MINUTE", 1.0)
     capped = fitted(fit_on, choose_by)
     for name in (TOP, AVERAGE, FILTER):
         assert free[name].false_starts_per_minute > 1, name
@@ -329,7 +348,7 @@ def test_false_starts_are_capped_on_the_validation_streams(monkeypatch):
         assert capped[name].in_force_f1 < free[name].in_force_f1, name
 
 
-def weights(gru: steps.Gru) -> torch.Tensor:
+def weights(gru: Gru) -> torch.Tensor:
     return torch.cat([each.flatten() for each in gru.parameters()])
 
 
@@ -355,18 +374,19 @@ def test_a_gru_is_kept_as_it_was_after_its_best_epoch():
     """Where all is silent that sounds, and the other way about, training only makes it worse."""
     fit_on, choose_by = scenes(3, 1), scenes(2, 2)
     turned = replace(choose_by, sounding=~choose_by.sounding)
-    kept, epochs = baselines._fit_gru(fit_on, 4, 0.1, 0, turned, epochs=4)
-    once, _ = baselines._fit_gru(fit_on, 4, 0.1, 0, epochs=1)
+    kept, epochs = timeline_baselines._fit_gru(fit_on, 4, 0.1, 0, turned, epochs=4)
+    once, _ = timeline_baselines._fit_gru(fit_on, 4, 0.1, 0, epochs=1)
     assert epochs == 1
     assert torch.equal(weights(kept), weights(once))
-    _, epochs = baselines._fit_gru(fit_on, 4, 0.1, 0, choose_by, epochs=4)
+    _, epochs = timeline_baselines._fit_gru(fit_on, 4, 0.1, 0, choose_by, epochs=4)
     assert epochs == 4
 
 
 def test_the_same_seed_trains_the_same():
     fit_on = scenes(3, 1)
     one, again, other = (
-        weights(baselines._fit_gru(fit_on, 4, 0.1, seed, epochs=2)[0]) for seed in (0, 0, 1)
+        weights(timeline_baselines._fit_gru(fit_on, 4, 0.1, seed, epochs=2)[0])
+        for seed in (0, 0, 1)
     )
     assert torch.equal(one, again)
     assert not torch.equal(one, other)

@@ -7,10 +7,11 @@ import pytest
 import soundfile
 import torch
 
+from streamtwl.bench import pretraining
 from streamtwl.errors import ConfigError, UsageError
 from streamtwl.ontology import categories
 from streamtwl.trace import N_BINS
-from streamtwl.training import bodies, pretraining, reading, schedule
+from streamtwl.training import bodies, reading, schedule
 from streamtwl.training.reader import Reader
 
 RATE = 16_000
@@ -48,11 +49,11 @@ def test_it_foretells_recordings_it_has_not_read_and_is_a_body_with_rows(corpus,
     )
     assert nats["trained"] < 0.7 * nats["fresh"]
     assert all(done == of for done, of in told.values())
-    assert json.loads((out / pretraining.ABOUT).read_text())["nats_a_token"] == nats
+    assert json.loads((out / bodies.PRETRAINING).read_text())["nats_a_token"] == nats
     assert [path.name for path in tmp_path.iterdir()] == ["traces"]  # nothing else is left
-    command = "streamtwl pretrain --corpus CORPUS -o traces --epochs 2 --seed 0 --hop 0.48"
-    assert pretraining.command_of(str(out)) == command
-    assert pretraining.command_of("tiny") == ""
+    command = "streamtwl bench pretrain --corpus CORPUS -o traces --epochs 2 --seed 0 --hop 0.48"
+    assert bodies.made_by(str(out)) == command
+    assert bodies.made_by("tiny") == ""
     body = bodies.load(str(out), 0)
     assert body.rows is not None
     assert body.rows.shape == (len(categories()) + 1 + N_BINS, body.width)

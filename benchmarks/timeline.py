@@ -14,26 +14,18 @@ from typing import NamedTuple
 import numpy as np
 
 from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.bench.compare import RESAMPLES, Interval
 from streamtwl.config import EventSettings
-from streamtwl.evaluation.compare import RESAMPLES, Interval
 from streamtwl.events import EventTracker
 from streamtwl.features.window import WINDOW
 from streamtwl.messages import Event, Label
+from streamtwl.training.streams import Sound
 
 WINDOW_S = WINDOW / SAMPLE_RATE
 
 Span = tuple[float, float]  # [start, end) in seconds
 Labelled = tuple[str, float, float]  # a label and its span
 Metric = Callable[[np.ndarray], np.ndarray]  # float64[..., m] summed statistics to float64[...]
-
-
-@dataclass(frozen=True, slots=True)
-class Sound:
-    """The truth: one labelled sound."""
-
-    label: str
-    onset_s: float
-    offset_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 import pytest
+import trial
 
 from streamtwl.errors import SinkError
-from streamtwl.evaluation import trial
 from streamtwl.messages import AnyMessage, Event, Label, Status
 
 COMMON = {"session": "s", "captured_at": None, "published_at": 0.0}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from streamtwl.evaluation.compare import mean_interval, paired
+from streamtwl.bench.compare import mean_interval, paired
 
 
 def test_the_interval_is_that_of_a_binomial_where_every_clip_is_a_source():

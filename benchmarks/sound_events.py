@@ -11,9 +11,9 @@ import numpy as np
 import sed_eval
 from sed_scores_eval.base_modules.scores import create_score_dataframe
 from sed_scores_eval.intersection_based import psds as psds_of_scores
+from timeline import WINDOW_S, Scene, merged
 
 from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.evaluation.timeline import WINDOW_S, Scene, merged
 
 SEGMENT_S = 1.0
 COLLAR_S = 0.5

@@ -20,8 +20,8 @@ from numpy.random import Generator
 
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import UsageError
-from streamtwl.evaluation.datasets import Clip
-from streamtwl.evaluation.posteriors import read as read_sound
+from streamtwl.training.datasets import Clip
+from streamtwl.training.posteriors import read as read_sound
 
 COLUMNS = ("onset_s", "offset_s", "label", "src_file", "clip", "snr_db")
 SILENT_DBFS = -70.0

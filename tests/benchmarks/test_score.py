@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from streamtwl.evaluation import score, timeline
-from streamtwl.evaluation.score import Played, at_starts, compare, nothing_at_recall, sweep
-from streamtwl.evaluation.timeline import Scene, Sound
+import score
+import timeline
+from score import Played, at_starts, compare, nothing_at_recall, sweep
+from timeline import Scene, Sound
 
 HOP_S = 0.5
 LABELS = ["dog", "saw"]

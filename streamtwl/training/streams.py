@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.evaluation import scenes
-from streamtwl.evaluation.datasets import Clip, split, validation_split
-from streamtwl.evaluation.posteriors import Scorer
-from streamtwl.evaluation.timeline import Sound
 from streamtwl.features.window import WINDOW
+from streamtwl.training import scenes
+from streamtwl.training.datasets import Clip, split, validation_split
+from streamtwl.training.posteriors import Scorer
 
 SCENE_S = 120.0
 TRAINING_SNR_DB = (0.0, 25.0)
@@ -27,6 +26,15 @@ TRAINING_SCENES = 120
 VALIDATION_SCENES = 40
 NOTHING_SCENES = 15  # half an hour, to choose by
 VALIDATION_SHARE = 4  # one piece of background in so many is validation's
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """The truth: one labelled sound."""
+
+    label: str
+    onset_s: float
+    offset_s: float
 
 
 @dataclass(frozen=True, slots=True)

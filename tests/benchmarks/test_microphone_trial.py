@@ -8,7 +8,7 @@ import pytest
 
 from streamtwl.messages import Event, Patch
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 COMMON = {"source": "mic", "session": "s", "captured_at": None, "published_at": 0.0, "seq": 3}
 RATE = 16_000
 WINDOW, HOP = 15_600, 7680

@@ -7,9 +7,9 @@ import soundfile
 from typer.testing import CliRunner
 
 from streamtwl import cli
+from streamtwl.bench import clip_baselines, clips
 from streamtwl.errors import AudioError
-from streamtwl.evaluation import baselines, clips
-from streamtwl.evaluation.posteriors import Augmentation, Scored, Scorer, white_noise
+from streamtwl.training.posteriors import Augmentation, Scored, Scorer, white_noise
 
 RATE = 16_000
 
@@ -31,13 +31,13 @@ def sounds(tmp_path, yamnet):
 @pytest.fixture
 def few_strengths(monkeypatch):
     """Two strengths of regularisation instead of six, for speed."""
-    monkeypatch.setattr(baselines, "STRENGTHS", (0.1, 10.0))
+    monkeypatch.setattr(clip_baselines, "STRENGTHS", (0.1, 10.0))
 
 
 @pytest.fixture
 def only_reference(monkeypatch, few_strengths):
     """The reference alone, for speed."""
-    kept = tuple(each for each in baselines.BASELINES if each.name == clips.REFERENCE)
+    kept = tuple(each for each in clip_baselines.BASELINES if each.name == clips.REFERENCE)
     monkeypatch.setattr(clips, "BASELINES", kept)
 
 
@@ -46,7 +46,7 @@ def test_every_baseline_tells_two_plain_classes_apart(sounds, tmp_path, few_stre
     results = clips.evaluate(sounds, out, lambda *_: None, folds=[1])
     assert set(results["trained"]) == {clips.CLEAN, clips.WITH_NOISE}
     for trained, methods in results["trained"].items():
-        assert len(methods) == len(baselines.BASELINES) + 1
+        assert len(methods) == len(clip_baselines.BASELINES) + 1
         for method, heard in methods.items():
             assert heard[clips.WHOLE]["accuracy"]["mean"] >= 0.75, (trained, method)
             assert set(heard) >= {clips.WHOLE, "20 dB", "10 dB", "0 dB"}
@@ -100,8 +100,10 @@ def test_without_noise_there_is_the_clean_table_alone(
 )
 def test_the_command_takes_noise_as_an_option(monkeypatch, options, noise):
     asked = []
-    monkeypatch.setattr(cli.commands, "evaluate", lambda *a: asked.append(a))
-    CliRunner().invoke(cli.app, ["evaluate", "sounds", *options], catch_exceptions=False)
+    monkeypatch.setattr(clips, "evaluate", lambda *a: asked.append(a))
+    monkeypatch.setattr(clips, "markdown", lambda _: "")
+    command = ["bench", "evaluate", "sounds", *options]
+    CliRunner().invoke(cli.app, command, catch_exceptions=False)
     assert asked[0][-1] is noise
 
 
@@ -193,19 +195,19 @@ def test_a_copy_stays_on_its_clips_side_of_the_validation_split(monkeypatch):
             return 0.0
 
     seen: list = []
-    monkeypatch.setattr(baselines, "_model", lambda *_: Spy())
-    monkeypatch.setattr(baselines, "STRENGTHS", (1.0,))
+    monkeypatch.setattr(clip_baselines, "_model", lambda *_: Spy())
+    monkeypatch.setattr(clip_baselines, "STRENGTHS", (1.0,))
     made = [clips.Clip(Path(str(n)), "ab"[n % 2], f"recording {n // 4}", 2) for n in range(80)]
     number = [Scored(np.zeros((1, 521)), np.full((1, 1024), int(c.path.name))) for c in made]
-    embedding = next(each for each in baselines.BASELINES if "embedding" in each.name)
-    baselines.fit(embedding, made * 3, number * 3, 1)
+    embedding = next(each for each in clip_baselines.BASELINES if "embedding" in each.name)
+    clip_baselines.fit(embedding, made * 3, number * 3, 1)
     (_, fitted), (_, chosen), (_, all_of_them) = seen
     assert len(fitted) + len(chosen) == len(all_of_them) == 240
     assert not {n // 4 for n in fitted} & {n // 4 for n in chosen}
     for rows in (fitted, chosen):
         assert set(np.unique(rows, return_counts=True)[1]) == {3}
     seen.clear()
-    baselines.fit(embedding, made, number, 1)
+    clip_baselines.fit(embedding, made, number, 1)
     assert set(seen[1][1]) == set(chosen)  # the clips that clean training chooses by
 
 
@@ -253,7 +255,7 @@ def test_many_samples_come_to_the_root_of_the_mean_posterior():
     posteriors[:, [3, 50, 400]] = 0.6, 0.3, 0.1
     scored = Scored(posteriors, np.zeros((9, 1024), np.float32))
     rng = np.random.default_rng(0)
-    by_name = {baseline.name: baseline for baseline in baselines.BASELINES}
+    by_name = {baseline.name: baseline for baseline in clip_baselines.BASELINES}
     root = by_name["LR, root of mean posterior"].feature(scored, rng)
     many = by_name["LR, counts of 64 samples"].feature(scored, rng)
     np.testing.assert_allclose(many, root, atol=0.05)

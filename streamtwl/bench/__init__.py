@@ -1,0 +1,1 @@
+"""Research, behind the extra `train`: pre-training, baselines, training with every switch."""

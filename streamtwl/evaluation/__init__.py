@@ -1,1 +1,0 @@
-"""How well it does: data sets, baselines and trials. Behind the extra `train`."""
