@@ -175,7 +175,7 @@ def test_a_file_that_breaks_off_is_worked_through_and_noted(cli, wav):
     assert of_kind(messages, "label")
     assert (messages[-1].state, messages[-1].error) == ("ended", None)
     [line] = ended.stderr.splitlines()
-    assert b"'cut.flac': by its header 10.00 s long, decoded to its end" in line
+    assert "'cut.flac': by its header 10.00 s long, decoded to its end" in line
 
 
 # --- listen: standard input ---
