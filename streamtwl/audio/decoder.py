@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import av
 import av.error
 import numpy as np
+from av.container import InputContainer
 
 from streamtwl.audio.container import Part, parts
 from streamtwl.audio.pcm import to_float
@@ -22,23 +23,28 @@ JITTER_S = 0.04  # of time stamps; where one is later by more, sound is missing
 STAMPED = ("ogg", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "asf", "flv", "mpegts")
 GAP_S = 60.0  # the longest that a time stamp is believed
 
+_Opened = tuple[InputContainer, float | None]  # and the seconds of sound that its header promises
+
 av.logging.set_level(None)  # FFmpeg's own lines; what is wrong is raised or counted
 
 
 class Decoder:
     """One sound track, decoded to float32 at its own rate.
 
-    `file` is open for reading; it may be a pipe. `name` says in errors what it is. Raises
-    AudioError where it is not audio, or has no sound track that can be decoded.
+    `file` is open for reading; it may be a pipe, or a container that FFmpeg has opened from the
+    network. `name` says in errors what it is. Raises AudioError where it is not audio, or has no
+    sound track that can be decoded, and FFmpegError where a connection breaks.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO | InputContainer, name: str) -> None:
         self._name = name
-        self._seekable = file.seekable()
+        self._remote = isinstance(file, InputContainer)
+        self._seekable = isinstance(file, InputContainer) or file.seekable()
         self.skipped_packets = 0  # damaged
         self.promised_s: float | None = 0.0  # of sound, by the headers read so far; None: unknown
         self.rate = self.channels = 0  # of the samples that `read` gave last
-        self._sound = self._decode(parts(file))
+        opened = _remote_part(file) if isinstance(file, InputContainer) else _open(file, name)
+        self._sound = self._decode(opened)
         self._first = next(self._sound, None)
         if self._first is None:
             raise AudioError(f"'{name}' {self._no_sound()}")
@@ -56,11 +62,11 @@ class Decoder:
         """Let go of the decoder; the file stays open."""
         self._sound.close()
 
-    def _decode(self, joined: Iterator[Part]) -> Generator[tuple[int, np.ndarray], None, None]:
-        for part in joined:
-            with _open(part, self._name) as container:
+    def _decode(self, joined: Iterator[_Opened]) -> Generator[tuple[int, np.ndarray], None, None]:
+        for container, promised_s in joined:
+            with container:
                 stream = _sound_track(container, self._name)
-                self._promise(part, container, stream)
+                self._promise(promised_s, container, stream)
                 timeline = _Timeline(container.format.name)
                 for frame in self._frames(container, stream):
                     self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
@@ -80,7 +86,9 @@ class Decoder:
                         yield frame
             except av.error.EOFError:
                 return
-            except av.error.FFmpegError:  # what a decoder makes of damage has many names
+            except av.error.FFmpegError as error:  # what a decoder makes of damage has many names
+                if self._remote and isinstance(error, av.error.ExitError | OSError):
+                    raise  # the connection
                 damaged += 1
                 self.skipped_packets += 1
                 packets = container.demux(stream)  # one that has raised is over
@@ -93,9 +101,8 @@ class Decoder:
             return "cannot be decoded from a pipe: save it to a file, and name that"
         return f"is damaged: none of its {self.skipped_packets} packets can be decoded"
 
-    def _promise(self, part: Part, container: Any, stream: Any) -> None:
+    def _promise(self, promised_s: float | None, container: Any, stream: Any) -> None:
         """Add what a part's header promises, or FFmpeg estimates."""
-        promised_s = part.promised_s
         if promised_s is None and stream.duration is not None and stream.time_base is not None:
             promised_s = float(stream.duration * stream.time_base)
         if promised_s is None and container.duration is not None:
@@ -124,7 +131,16 @@ class _Timeline:
         return round(missing_s * frame.sample_rate)
 
 
-def _open(part: Part, name: str) -> Any:
+def _remote_part(container: InputContainer) -> Iterator[_Opened]:
+    yield container, None
+
+
+def _open(file: BinaryIO, name: str) -> Iterator[_Opened]:
+    for part in parts(file):
+        yield _open_part(part, name), part.promised_s
+
+
+def _open_part(part: Part, name: str) -> InputContainer:
     def refuse(url: str, _flags: int, _options: dict) -> None:
         raise AudioError(f"'{name}' is a list of other files, as {url}: name those")
 

@@ -13,12 +13,12 @@ import torch
 
 import streamtwl
 from streamtwl import config
-from streamtwl.audio.asked import SOURCE_NAME
 from streamtwl.config import Settings
 from streamtwl.errors import UsageError
 from streamtwl.evaluation import baselines, datasets
 from streamtwl.evaluation.datasets import Clip
 from streamtwl.evaluation.posteriors import Scorer
+from streamtwl.messages import SOURCE_NAME
 from streamtwl.ontology import categories
 from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.training import bodies, lessons, pretraining, reader, reading, steps
