@@ -66,7 +66,9 @@ def split(address: str) -> tuple[str, str]:
         return found[1], found[2]
     if address == "-" or os.path.exists(address):
         return "file", address
-    shown = one_line(address.rpartition("@")[2])
+    shown = one_line(address)
+    if "@" in address or "://" in address:  # there may be a password, or a key
+        shown = one_line(address.rpartition("@")[2].partition("://")[0].partition("/")[0])
     kinds = ", ".join(f"{scheme}:" for scheme in SCHEMES)
     raise UsageError(f"'{shown}': no such file, and no address: those begin with {kinds}")
 

@@ -6,6 +6,7 @@ Redirects are followed, to http and https only. A playlist may name further file
 and nothing else. rtsp(s) is FFmpeg's, its sound over the connection itself (TCP), no video.
 """
 
+import errno
 import http.client
 import socket
 import ssl
@@ -25,6 +26,8 @@ OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 15.0  # longer than a segment of a list, which come one at a time
 PROBE_US = "1000000"  # of sound at most, before decoding begins; FFmpeg would take 5 s of it
 RTSP_PROTOCOLS = "rtsp,rtsps,rtp,tcp,tls"
+# FFmpeg's own client is not below; and what a list may name is checked here, not by its ending
+LIST_OPTIONS = {"http_persistent": "0", "extension_picky": "0"}
 LATER = (408, 425, 429)  # of HTTP's 4xx, those that say: try again
 
 
@@ -42,7 +45,7 @@ def open_remote(address: Address) -> tuple[InputContainer, bool]:
             address.bare,
             metadata_errors="replace",
             io_open=client.open,
-            options={"http_persistent": "0"},  # FFmpeg would look for its own client below
+            options=LIST_OPTIONS,
             container_options={"protocol_whitelist": "none", "analyzeduration": PROBE_US},
             timeout=(2 * OPEN_TIMEOUT_S, READ_TIMEOUT_S),
         )
@@ -107,8 +110,11 @@ def _problem(address: Address, error: Exception) -> AudioError:
             error, av.error.HTTPTooManyRequestsError
         )
     else:
-        dropped = (OSError, av.error.ExitError, av.error.EOFError)
-        final = isinstance(error, ssl.SSLError) or not isinstance(error, dropped)
+        dropped: tuple = (OSError, av.error.ExitError, av.error.EOFError)
+        if address.parts.scheme.startswith("rtsp"):  # so FFmpeg calls a connection that is closed
+            dropped += (av.error.InvalidDataError,)
+        refused = (ssl.SSLError, av.error.PermissionError, av.error.FileNotFoundError)
+        final = isinstance(error, refused) or not isinstance(error, dropped)
     kind = AudioError if final else UnreachableError
     return kind(f"{address}: {_reason(error)}")
 
@@ -127,8 +133,10 @@ def _reason(error: Exception) -> str:
         return f"no encrypted connection: {(error.reason or 'failed').replace('_', ' ').lower()}"
     if isinstance(error, TimeoutError | av.error.ExitError):
         return "no answer in time"
+    if isinstance(error, av.error.PermissionError | av.error.FileNotFoundError):
+        return "a list of other files: name those"
     if isinstance(error, av.error.InvalidDataError):
-        return "what it sends is not audio"
+        return "what it sends is not audio, or it is no such server"
     if isinstance(error, EOFError):
         return "the server ended the connection"
     said = (
@@ -193,7 +201,7 @@ class _Body:
     def read(self, size: int) -> bytes:
         received = self._response.read1(size)
         if not received and self._response.length:
-            raise ConnectionResetError("the connection broke off")
+            raise ConnectionResetError(errno.ECONNRESET, "the connection broke off")
         return received
 
 
