@@ -394,6 +394,7 @@ def test_a_radio_that_falls_silent_is_stalled_and_goes_on(monkeypatch):
             return "lost" in received.states
 
         received = Received(f"http://127.0.0.1:{server.getsockname()[1]}/", enough)
-    assert received.states[-4:-1] == ["listening", "stalled", "listening"]
+    sounded = [state for state in received.states if state in ("listening", "stalled")]
+    assert sounded == ["listening", "stalled", "listening"]
     assert received.seconds == pytest.approx(2 * SECONDS, abs=0.2)
-    assert sum(block.breaks_off for block in received.blocks if len(block.samples)) >= 1
+    assert any(block.breaks_off for block in received.blocks)
