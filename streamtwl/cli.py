@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 import streamtwl
 from streamtwl import commands
-from streamtwl.audio.asked import channel_number
+from streamtwl.audio.addresses import channel_number
 from streamtwl.config import DEFAULT_PIPELINE
 from streamtwl.errors import StreamtwlError, UsageError
 from streamtwl.file_names import one_line
@@ -146,11 +146,20 @@ def devices() -> None:
 
 @app.command()
 def listen(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SOURCE]...",
+            help="What to listen to: mic: or mic:USB, a file (street.flac or file:street.flac), "
+            "stdin:, demo:, a camera (rtsp://host/path, rtsps://), a radio or a file on a web "
+            "server (http://host/path, https://). (default: mic:)",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[
         list[str] | None,
         typer.Option(
-            help="A microphone: its index or (part of) its name. Repeat it for several."
-            " (default: the system's)",
+            help="A microphone: its index or (part of) its name, as mic:NAME. Repeat it for more.",
             show_default=False,
         ),
     ] = None,
@@ -295,16 +304,20 @@ def listen(
 ) -> None:
     """Listen, name what is heard, and publish it over ZeroMQ.
 
-    Without --device, --file, --stdin or --demo the default microphone is used.
+    Without a source the default microphone is used. A network source that is lost is connected to
+    again; user and password may stand in its address, and are shown nowhere.
 
     Ctrl-C ends it; what was heard so far is still worked through and published.
     """
     commands.listen(
         commands.SourceOptions(
-            device or [],
-            file or [],
-            stdin,
-            demo,
+            [
+                *(sources or []),
+                *(f"mic:{name}" for name in device or []),
+                *(f"file:{path}" for path in file or []),
+                *["stdin:"] * stdin,
+                *["demo:"] * demo,
+            ],
             fast,
             format.value,
             rate,

@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 
 from streamtwl import config, folders
-from streamtwl.audio.asked import SourceOptions, make_sources
+from streamtwl.audio.addresses import SourceOptions, make_sources
 from streamtwl.audio.intake import Intake, Stream
 from streamtwl.audio.microphone import list_inputs
 from streamtwl.config import Settings
@@ -110,13 +110,13 @@ def devices(console: Console) -> None:
     console.print(table)
 
 
-def listen(asked: SourceOptions, settings: Settings, options: ListenOptions) -> None:
+def listen(wanted: SourceOptions, settings: Settings, options: ListenOptions) -> None:
     """Listen until the sound ends, the time is up, or somebody stops it."""
     start_logging(options.log_level)
     if options.duration_s is not None and not math.isfinite(options.duration_s):
         raise UsageError(f"--duration {options.duration_s}: it takes a number of seconds")
     pull(settings.backbone.model)
-    sources = make_sources(asked)
+    sources = make_sources(wanted)
     with stop_requests() as stop_requested, contextlib.closing(Intake(sources)) as intake:
         for source in sources:
             source.stop_requested = stop_requested

@@ -4,7 +4,8 @@ StreamtwlError               anything below; the command line prints it in one l
 ├── UsageError               a wrong option or value (exit 2)
 │   └── ConfigError          a pipeline file: names the key and what it takes
 ├── AudioError               a source that cannot be opened or read
-│   └── DeviceError          a microphone: absent, busy, unplugged
+│   ├── DeviceError          a microphone: absent, busy, unplugged; an address that is refused
+│   └── UnreachableError     a server that does not answer: worth another try
 ├── ModelError               weights that are absent, damaged, or do not fit
 ├── MessageError             what came over the wire is no message of this schema's
 │   └── UnknownKind          a kind of message that a newer version has: skip it
@@ -37,7 +38,15 @@ class AudioError(StreamtwlError):
 
 
 class DeviceError(AudioError):
-    """A microphone that is absent, busy or gone, or PortAudio itself missing."""
+    """A live source that is not there.
+
+    A microphone that is absent, busy or gone, PortAudio itself missing, or a network address whose
+    server refuses it.
+    """
+
+
+class UnreachableError(AudioError):
+    """A server that does not answer, or broke off: another try may succeed."""
 
 
 class ModelError(StreamtwlError):

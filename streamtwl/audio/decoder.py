@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import av
 import av.error
 import numpy as np
+from av.container import InputContainer
 
 from streamtwl.audio.container import Part, parts
 from streamtwl.audio.pcm import to_float
@@ -25,27 +26,38 @@ UNSURE = ("ogg", "flac", "mpegts")
 PAUSE_S = 86_400.0  # the longest elsewhere: recorders pause
 ESTIMATED = ("aac", "ac3", "dts", "eac3", "loas", "mp2", "mpeg", "mpegts")  # no header has a length
 
+_Opened = tuple[InputContainer, float | None]  # and the seconds of sound that its header promises
+
 av.logging.set_level(None)  # FFmpeg's own lines; what is wrong is raised or counted
 
 
 class Decoder:
     """One sound track, decoded to float32 at its own rate.
 
-    `file` is open for reading; it may be a pipe. `name` says in errors what it is. Raises
-    AudioError where it is not audio, or has no sound track that can be decoded. A pipe that gives
-    nothing ends where `stopping` returns True.
+    `file` is open for reading; it may be a pipe, or a container that FFmpeg has opened from the
+    network. `name` says in errors what it is. A pipe that gives nothing ends where `stopping`
+    returns True. Raises AudioError where it is not audio, or has no sound track that can be
+    decoded, and FFmpegError where a connection breaks.
     """
 
     def __init__(
-        self, file: BinaryIO, name: str, stopping: Callable[[], bool] = lambda: False
+        self,
+        file: BinaryIO | InputContainer,
+        name: str,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._name = name
-        self._seekable = file.seekable()
+        self._remote = isinstance(file, InputContainer)
+        self._seekable = isinstance(file, InputContainer) or file.seekable()
         self.skipped_packets = 0  # damaged
         self.promised_s: float | None = 0.0  # of sound, by the headers read so far; None: unknown
         self.estimated = False  # `promised_s`, in part
         self.rate = self.channels = 0  # of the samples that `read` gave last
-        self._sound = self._decode(parts(file, stopping))
+        if isinstance(file, InputContainer):
+            opened = _remote_part(file)
+        else:
+            opened = _open(file, name, stopping)
+        self._sound = self._decode(opened)
         self._first = next(self._sound, None)
         if self._first is None:
             raise AudioError(f"'{name}' {self._no_sound()}")
@@ -63,11 +75,11 @@ class Decoder:
         """Let go of the decoder; the file stays open."""
         self._sound.close()
 
-    def _decode(self, joined: Iterator[Part]) -> Generator[tuple[int, np.ndarray], None, None]:
-        for part in joined:
-            with _open(part, self._name) as container:
+    def _decode(self, joined: Iterator[_Opened]) -> Generator[tuple[int, np.ndarray], None, None]:
+        for container, promised_s in joined:
+            with container:
                 stream = _sound_track(container, self._name)
-                self._promise(part, container, stream)
+                self._promise(promised_s, container, stream)
                 timeline = _Timeline(container)
                 for frame in self._frames(container, stream):
                     self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
@@ -87,7 +99,9 @@ class Decoder:
                         yield frame
             except av.error.EOFError:
                 return
-            except av.error.FFmpegError:  # what a decoder makes of damage has many names
+            except av.error.FFmpegError as error:  # what a decoder makes of damage has many names
+                if self._remote and isinstance(error, av.error.ExitError | OSError):
+                    raise  # the connection
                 damaged += 1
                 self.skipped_packets += 1
                 packets = container.demux(stream)  # one that has raised is over
@@ -100,9 +114,8 @@ class Decoder:
             return "cannot be decoded from a pipe: save it to a file, and name that"
         return f"is damaged or encrypted: none of its {self.skipped_packets} packets can be decoded"
 
-    def _promise(self, part: Part, container: Any, stream: Any) -> None:
+    def _promise(self, promised_s: float | None, container: Any, stream: Any) -> None:
         """Add what a part's header promises, or FFmpeg estimates."""
-        promised_s = part.promised_s
         if promised_s is None and stream.duration and stream.time_base is not None:
             promised_s = float(stream.duration * stream.time_base)
         if promised_s is None and container.duration:
@@ -139,7 +152,16 @@ class _Timeline:
         return round(missing_s * frame.sample_rate)
 
 
-def _open(part: Part, name: str) -> Any:
+def _remote_part(container: InputContainer) -> Iterator[_Opened]:
+    yield container, None
+
+
+def _open(file: BinaryIO, name: str, stopping: Callable[[], bool]) -> Iterator[_Opened]:
+    for part in parts(file, stopping):
+        yield _open_part(part, name), part.promised_s
+
+
+def _open_part(part: Part, name: str) -> InputContainer:
     def refuse(url: str, _flags: int, _options: dict) -> None:
         raise AudioError(f"'{name}' is a list of other files, as {url}: name those")
 

@@ -15,14 +15,13 @@ import numpy as np
 from streamtwl.audio import capture
 from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.audio.clock import CaptureClock
-from streamtwl.audio.source import Chunk, Source
+from streamtwl.audio.source import BACK_OFF_S, Chunk, Source
 from streamtwl.errors import DeviceError
 
 _log = logging.getLogger(__name__)
 
 OPENING_GRACE_S = 5.0
 SILENT_DEVICE_S = 2.0  # without a callback
-BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 STOP_GRACE_S = 1.0
 KILL_GRACE_S = 0.5
 LISTING_GRACE_S = 10.0

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # before a source that was lost is opened again
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -23,7 +25,10 @@ State = Literal["opening", "listening", "silent", "stalled", "lost", "ended"]
 
 
 class Source(ABC):
-    """A microphone, file or pipe. The worker calls `read` whenever a fileno is readable, or due."""
+    """A microphone, file, pipe or network stream.
+
+    The worker calls `read` whenever a fileno is readable, or it is due.
+    """
 
     live = False  # it has no end of its own, and only zeros mean that something is switched off
 

@@ -13,9 +13,9 @@ import torch
 
 import streamtwl
 from streamtwl import config
-from streamtwl.audio.asked import SOURCE_NAME
 from streamtwl.config import Settings
 from streamtwl.errors import UsageError
+from streamtwl.messages import SOURCE_NAME
 from streamtwl.ontology import categories
 from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.training import bodies, datasets, fitting, lessons, reader, reading, steps
