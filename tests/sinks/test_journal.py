@@ -295,6 +295,12 @@ def halve(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
+def put(path: Path, at: int, what: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(what)
+
+
 @pytest.fixture
 def grown(tmp_path) -> Path:
     """A closed journal of 2 MB."""
@@ -321,8 +327,16 @@ def aside(path: Path) -> list[Path]:
         (lambda path: overwrite(path, 200, 1), False),
         (lambda path: overwrite(path, 200, 100), False),
         (lambda path: overwrite(path, path.stat().st_size // PAGE - 10, 10), False),
+        (lambda path: put(path, path.read_bytes().index(b"by_worth"), b"by_w\xe0rth"), True),
+        (lambda path: put(path, path.read_bytes().index(b"messages"), b"mistakes"), True),
+        (lambda path: put(path, 103, bytes(2)), True),  # no table is listed any more
+        (lambda path: put(path, 60, b"ZZZZ"), True),  # the layout's number
+        (lambda path: put(path, 44, b"ZZZZ"), True),  # that of SQLite's format
     ],
-    ids=["letter", "half", "stump", "first", "next", "page", "middle", "end"],
+    ids=[
+        *("letter", "half", "stump", "first", "next", "page", "middle", "end"),
+        *("no text", "name", "no tables", "layout", "format"),
+    ],
 )
 def test_a_damaged_journal_is_set_aside_and_a_new_one_begins(
     damage, at_once, grown, journal, caplog
