@@ -46,7 +46,14 @@ class LiveView:
     def __init__(self, endpoint: str) -> None:
         self._footer = f"publishing on {endpoint}   Ctrl-C ends"
         self._sources: dict[str, _Shown] = {}
-        self._live = Live(console=Console(), auto_refresh=False, transient=False)
+        console = Console(force_terminal=True)  # also when it is gone, so that it shows
+        self._live = Live(
+            console=console,
+            auto_refresh=False,
+            transient=False,
+            redirect_stdout=False,
+            redirect_stderr=False,  # where it is said why the view cannot be shown
+        )
 
     def __enter__(self) -> "LiveView":
         self._live.start()

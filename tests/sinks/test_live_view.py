@@ -17,7 +17,7 @@ def shown(monkeypatch):
 
     def show(*messages) -> str:
         screen = Console(file=io.StringIO(), width=120, height=40, force_terminal=False)
-        monkeypatch.setattr("streamtwl.sinks.live_view.Console", lambda: screen)
+        monkeypatch.setattr("streamtwl.sinks.live_view.Console", lambda **_: screen)
         view = LiveView("tcp://127.0.0.1:5577")
         with view:
             for message in messages:
