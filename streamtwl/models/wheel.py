@@ -125,10 +125,12 @@ def _download(
     command += ["--require-hashes", "--requirement", str(requirement), "--dest", str(scratch)]
     partial = scratch / "partial"
     partial.mkdir()
+    # pip tells the index which rustc there is, and rustup's would write to the home for that
+    rust = {"RUSTUP_HOME": str(scratch / "rustup"), "RUSTUP_TOOLCHAIN": "none"}
     said = scratch / "pip.log"
     with said.open("wb") as log:
         pip = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(partial)}
+            command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(partial), **rust}
         )
         try:
             while pip.poll() is None:
