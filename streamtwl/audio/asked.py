@@ -38,7 +38,7 @@ def make_sources(asked: SourceOptions) -> list[Source]:
     microphones = asked.devices
     if not (microphones or asked.files or asked.stdin or asked.demo):
         microphones = [""]
-    kinds = ["mic"] * len(microphones) + [_slug(file.stem) for file in asked.files]
+    kinds = ["mic"] * len(microphones) + [source_name(file) for file in asked.files]
     kinds += ["stdin"] * asked.stdin + ["demo"] * asked.demo
     names = iter(_names(asked.names, kinds))
     paced = not asked.fast
@@ -90,5 +90,6 @@ def _names(given: list[str], kinds: list[str]) -> list[str]:
     return names
 
 
-def _slug(stem: str) -> str:
-    return re.sub("[^a-z0-9_-]+", "-", stem.lower()).strip("-") or "file"
+def source_name(file: Path) -> str:
+    """Return what a recording is called where nobody says; its samples are keyed by it."""
+    return re.sub("[^a-z0-9_-]+", "-", file.stem.lower()).strip("-") or "file"

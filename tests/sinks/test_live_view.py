@@ -1,6 +1,8 @@
 """The live view: what it shows of the thinking."""
 
+import contextlib
 import io
+import os
 
 import pytest
 from msgspec.structs import replace
@@ -67,3 +69,15 @@ def test_second_thoughts_on_events_are_told(shown):
 def test_an_error_is_shown_as_it_is(shown):
     lost = replace(told.status(0), state="lost", error="HDA [hw:0,0] and [/bold] are gone")
     assert "lost: HDA [hw:0,0] and [/bold] are gone" in shown(lost)
+
+
+def test_a_terminal_that_is_gone_is_an_error_and_nothing_to_pass_over(monkeypatch):
+    ours, terminal = os.openpty()
+    with contextlib.suppress(OSError), open(terminal, "w") as screen:  # its closing writes too
+        monkeypatch.setattr("sys.stdout", screen)
+        view = LiveView("tcp://127.0.0.1:5577")
+        view.__enter__()
+        view.show()
+        os.close(ours)
+        with pytest.raises(OSError, match="Input/output"):
+            view.show()
