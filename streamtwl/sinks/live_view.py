@@ -207,7 +207,7 @@ def _told(event: Event) -> str:
 def _health(status: Status | None) -> str:
     if status is None:
         return "opening"
-    if status.state in ("lost", "stalled"):
+    if status.state in ("lost", "stalled", "silent"):
         return f"[bold red]{status.state}: {escape(status.error or '')}[/bold red]"
     busy = status.real_time_factor
     pace = f"keeps up, {100 * busy:.1f} % busy" if busy < 1 else "[bold red]too slow[/bold red]"

@@ -66,9 +66,10 @@ def test_second_thoughts_on_events_are_told(shown):
     assert screen.count("Dog (") == 1  # it replaces what was told
 
 
-def test_an_error_is_shown_as_it_is(shown):
-    lost = replace(told.status(0), state="lost", error="HDA [hw:0,0] and [/bold] are gone")
-    assert "lost: HDA [hw:0,0] and [/bold] are gone" in shown(lost)
+@pytest.mark.parametrize("state", ["lost", "stalled", "silent"])
+def test_an_error_is_shown_as_it_is(state, shown):
+    status = replace(told.status(0), state=state, error="HDA [hw:0,0] and [/bold] are gone")
+    assert f"{state}: HDA [hw:0,0] and [/bold] are gone" in shown(status)
 
 
 def test_a_terminal_that_is_gone_is_an_error_and_nothing_to_pass_over(monkeypatch):
