@@ -97,7 +97,7 @@ def test_an_event_is_a_line(path):
         "2026-11-23 13:00:05+01:00  kitchen    Dog, 1.5 s, peak 0.88",
         "2026-11-24 13:00:00+01:00  attic      Howl, 4.0 s, peak 0.88",
         "2026-11-24 14:00:00+01:00  kitchen    Doorbell, over 0.5 s, peak 0.88",
-        "2026-11-24 15:00:01+01:00 (at 00:05.00)  kitchen    Whistling, 1.0 s, peak 0.88",
+        "2026-11-24 15:00:00+01:00 (at 00:05.00)  kitchen    Whistling, 1.0 s, peak 0.88",
     ]
 
 
@@ -412,6 +412,19 @@ def test_an_event_that_was_over_before_the_time_wanted_is_not_there(path):
     end = NOON + 28 * HOUR_S + 2
     assert "Cat" in named(path, since=end - 0.1, until=end + 9)
     assert "Cat" not in named(path, since=end + 0.1)
+
+
+def test_an_event_in_a_pipe_began_when_its_onset_was_published(path):
+    """Not when its end was, which is another hour."""
+    journalled(path, *event(6, "Rain", 28 * HOUR_S, 2.5 * HOUR_S, live=False))
+    began = NOON + 28 * HOUR_S
+    [rain] = [line for line in printed(path) if "Rain" in line]
+    assert rain.startswith("2026-11-24 16:00:00+01:00 (at 00:06.00)")
+    assert "Rain" in named(path, since=began + 2 * HOUR_S, until=began + 3 * HOUR_S)
+    assert "Rain" not in named(path, since=began + 3 * HOUR_S)
+    assert "Rain" in named(path, until=began + 1)
+    [count] = [c for c in printed(path, "hour") if "Rain" in c]
+    assert count.startswith("2026-11-24 16:00+01:00")
 
 
 @pytest.mark.usefixtures("yamnet")
