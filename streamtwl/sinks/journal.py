@@ -225,6 +225,8 @@ class Journal:
             return
         if self._here() != self._inode:
             _log.warning("%s was moved or deleted: a new journal begins", self.path)
+            with contextlib.suppress(sqlite3.Error):  # else what is in the log only is lost
+                self._connection.execute("PRAGMA wal_checkpoint").fetchall()
             self._close()
             return
         if self._damage is not None and self._damage[0] == self._inode:

@@ -219,6 +219,17 @@ def test_a_journal_that_was_deleted_begins_anew(journal, caplog):
     assert held(one.path) == [1]
 
 
+def test_a_journal_that_was_moved_keeps_what_was_committed(journal, tmp_path, caplog):
+    one = journal()
+    assert one.commit([entry(seq) for seq in range(3)], PATIENCE_S)
+    one.path.rename(tmp_path / "moved.sqlite")
+    eventually(lambda: "new journal" in caplog.text)
+    assert one.commit([entry(3)], PATIENCE_S)
+    one.close()
+    assert held(tmp_path / "moved.sqlite") == [0, 1, 2]
+    assert held(one.path) == [3]
+
+
 def test_only_its_owner_reads_a_new_folder(journal, tmp_path):
     one = journal(tmp_path / "state" / "journal.sqlite")
     assert stat.S_IMODE(one.path.parent.stat().st_mode) == 0o700
