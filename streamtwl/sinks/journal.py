@@ -173,6 +173,7 @@ class Journal:
             except (JournalError, OSError) as error:
                 if (problem := self._said(error)) != warned:
                     _log.warning("%s", warned := problem)
+        self._threads[1].join(CLOSING_S)  # two at once would leave the log beside the database
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()

@@ -98,7 +98,7 @@ def reader(path: Path) -> sqlite3.Connection:
 def damaged(error: Exception) -> bool:
     """Return whether an error means that the file is no whole database.
 
-    SQLITE_ERROR among these: what we ask is always the same, so what it names is not there any more.
+    SQLITE_ERROR too: we always ask the same, so it names what is not there any more.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extension
     broken = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)

@@ -230,6 +230,15 @@ def test_a_journal_that_was_moved_keeps_what_was_committed(journal, tmp_path, ca
     assert held(one.path) == [3]
 
 
+def test_a_journal_that_was_closed_is_one_file(journal, tmp_path):
+    """Its two connections left the log beside it where they ended at once, one time in twenty."""
+    for seq in range(100):
+        one = journal()
+        assert one.commit([entry(seq)], PATIENCE_S)
+        one.close()
+        assert list(tmp_path.iterdir()) == [one.path]
+
+
 def test_only_its_owner_reads_a_new_folder(journal, tmp_path):
     one = journal(tmp_path / "state" / "journal.sqlite")
     assert stat.S_IMODE(one.path.parent.stat().st_mode) == 0o700
