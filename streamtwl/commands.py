@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 
 from streamtwl import config, folders
-from streamtwl.audio.addresses import SourceOptions, make_sources
+from streamtwl.audio.addresses import SourceOptions, make_sources, source_name
 from streamtwl.audio.intake import Intake, Stream
 from streamtwl.audio.microphone import list_inputs
 from streamtwl.config import Settings
@@ -268,7 +268,6 @@ def label(
     """Label recordings; return the exit code: 1 where one of them could not be read."""
     from streamtwl import recordings, results
     from streamtwl.audio.recording import is_pipe
-    from streamtwl.file_names import readable
     from streamtwl.pipeline import build
 
     batch = batch or BatchOptions()
@@ -289,7 +288,7 @@ def label(
     if kept:
         _say(f"{kept} of {len(found)} files have a result already")
     settings = config.override(settings, {"backbone.threads": os.cpu_count() or 1})
-    pipeline = build(settings, [readable(str(found[i].path)) for i in writer.missing])
+    pipeline = build(settings, [source_name(found[i].path) for i in writer.missing])
     ended = _label_all(found, pipeline, writer, batch.channel, clock)
     if ended.signal:
         resume = "; --resume goes on there" if output or folder else ""

@@ -2,7 +2,8 @@
 
 import errno
 import ipaddress
-import socket
+import re
+from socket import AF_INET, AF_INET6, getaddrinfo
 
 import psutil
 import zmq
@@ -11,18 +12,21 @@ from streamtwl.errors import UsageError
 
 
 def check_port(endpoint: str) -> None:
-    """Raise ZMQError for a port beyond 65535, which ZeroMQ itself would take modulo 65536."""
+    """Raise ZMQError for a port that is none, which ZeroMQ itself would take modulo 65536."""
     port = endpoint.rpartition(":")[2]
-    if port.isdigit() and int(port) > 65535:
+    wrong = not re.fullmatch("[0-9]+|[*]", port) or (port != "*" and int(port) > 65535)
+    if endpoint.startswith("tcp://") and wrong:
         raise zmq.ZMQError(errno.EINVAL)
 
 
 def allow_ipv6(socket: zmq.Socket, endpoint: str) -> None:
     """Have a socket speak IPv6 where its endpoint is such an address, before it binds or connects.
 
-    Not elsewhere: then `*` would be IPv6's wildcard, and a name an IPv6 address if it has one.
+    Or a name that has no other. Not elsewhere: then `*` would be IPv6's wildcard, and a name an
+    IPv6 address if it has one.
     """
-    if _is_ipv6(_host(endpoint)):
+    host = _host(endpoint)
+    if endpoint.startswith("tcp://") and _speaks_ipv6(host):
         socket.setsockopt(zmq.IPV6, 1)
 
 
@@ -45,9 +49,9 @@ def is_local(endpoint: str) -> bool:
         return _is_loopback(host)
     except ValueError:  # an interface, or a name
         interface = psutil.net_if_addrs().get(host, [])
-        found = [a.address for a in interface if a.family in (socket.AF_INET, socket.AF_INET6)]
+        found = [a.address for a in interface if a.family in (AF_INET, AF_INET6)]
         try:
-            found = found or [str(a[4][0]) for a in socket.getaddrinfo(host, None)]
+            found = found or [str(a[4][0]) for a in getaddrinfo(host, None)]
         except (OSError, UnicodeError):
             return False
         return all(map(_is_loopback, found))
@@ -64,6 +68,16 @@ def _is_ipv6(host: str) -> bool:
     except ValueError:  # `*`, an interface, a name
         return False
     return found.version == 6 and getattr(found, "ipv4_mapped", None) is None
+
+
+def _speaks_ipv6(host: str) -> bool:
+    """Return whether a host is an IPv6 address, or a name that has no other."""
+    if host in ("*", "") or host in psutil.net_if_addrs():  # no name server is asked about those
+        return False
+    try:
+        return _is_ipv6(host) or {found[0] for found in getaddrinfo(host, None)} == {AF_INET6}
+    except (OSError, UnicodeError):  # a name that nobody knows (yet)
+        return False
 
 
 def _is_loopback(address: str) -> bool:
@@ -84,7 +98,7 @@ def reachable(endpoint: str, connect: str) -> str:
         return endpoint
     transport, _, address = connect.partition("://")
     seen_host = address.rpartition(":")[0] if transport == "tcp" else "127.0.0.1"
-    other_kind = _is_ipv6(host) != _is_ipv6(seen_host)
-    if not anywhere and other_kind and seen_host.startswith(("127.", "[::1", "localhost")):
+    other_kind = _is_ipv6(host) != _speaks_ipv6(seen_host.strip("[]"))
+    if not anywhere and other_kind and is_local(connect):
         return endpoint
     return f"tcp://{seen_host}:{port}"

@@ -152,9 +152,11 @@ def events(path: Path, wanted: Wanted) -> Iterator[Event]:
     """Yield the newest word on each event that sounded in the time wanted, by their onsets.
 
     One that was retracted is none. One without an end speaks up to what its listener said last.
+    Those in recordings and pipes are stamped with the publication of their onset.
     Raises JournalError; of a damaged journal after what can still be read.
     """
     newest: dict[str, Event] = {}
+    oldest: dict[str, Event] = {}
     since = max(0.0, wanted.since - LONGEST_EVENT_S)
     damage = None
     try:
@@ -163,10 +165,15 @@ def events(path: Path, wanted: Wanted) -> Iterator[Event]:
             if isinstance(message, Event):
                 known = newest.setdefault(message.id, message)
                 newest[message.id] = max(known, message, key=lambda event: event.seq)  # late ones
+                known = oldest.setdefault(message.id, message)
+                oldest[message.id] = min(known, message, key=lambda event: event.seq)
     except DamagedJournal as error:
         damage = error
     labels = LabelFilter(wanted.labels)
     for event in newest.values():
+        if event.captured_at is None:
+            onset = oldest[event.id].published_at
+            event = msgspec.structs.replace(event, published_at=onset)
         if not event.void and began_at(event) <= wanted.until and labels.takes(event):
             event = _up_to_now(path, event)
             if max(0.0, ended_at(event)) >= wanted.since:
@@ -240,16 +247,15 @@ def lines(path: Path, wanted: Wanted, period: str | None, as_json: bool) -> Iter
 
 
 def began_at(event: Event) -> float:
-    """Return the Unix seconds of an event's onset; in a recording, of when that was told."""
+    """Return the Unix seconds of an event's onset; in a recording, of its publication."""
     if event.captured_at is None:
         return event.published_at
     return event.captured_at - (event.position - event.start) / SAMPLE_RATE
 
 
 def ended_at(event: Event) -> float:
-    """Return the Unix seconds of an event's end; in a recording, of when that was published."""
-    began = began_at(event)
-    return began if event.captured_at is None else began + lasted_s(event)
+    """Return the Unix seconds of an event's end."""
+    return began_at(event) + lasted_s(event)
 
 
 def lasted_s(event: Event) -> float:

@@ -3,7 +3,7 @@ import socket
 import pytest
 import zmq
 
-from streamtwl.endpoints import allow_ipv6, check_bind, is_local, reachable
+from streamtwl.endpoints import allow_ipv6, check_bind, check_port, is_local, reachable
 from streamtwl.errors import UsageError
 
 
@@ -62,6 +62,23 @@ def test_an_interface_is_as_local_as_its_addresses(monkeypatch):
     assert local == {"eth7": False, "both": False, "mine": True}
 
 
+@pytest.fixture
+def names(monkeypatch) -> list[str]:
+    """Names with addresses of one kind, of both, and without; what was looked up."""
+    asked: list[str] = []
+    known = {"in-six": ["::1"], "in-both": ["127.0.0.1", "::1"], "localhost": ["127.0.0.1"]}
+    look_up = socket.getaddrinfo
+
+    def resolve(host: str, port: None) -> list:
+        asked.append(host)
+        if host not in known and not host[:1].isdigit():
+            raise socket.gaierror
+        return [found for each in known.get(host, [host]) for found in look_up(each, port)]
+
+    monkeypatch.setattr("streamtwl.endpoints.getaddrinfo", resolve)
+    return asked
+
+
 @pytest.mark.parametrize(
     ("endpoint", "connect", "expected"),
     [
@@ -78,10 +95,12 @@ def test_an_interface_is_as_local_as_its_addresses(monkeypatch):
         ("tcp://[::1]:5578", "ipc:///tmp/live", "tcp://[::1]:5578"),
         ("tcp://[::1]:5578", "tcp://[fe80::1]:5577", "tcp://[fe80::1]:5578"),
         ("tcp://127.0.0.1:5578", "tcp://127.0.0.2:5577", "tcp://127.0.0.2:5578"),
+        ("tcp://127.0.0.1:5578", "tcp://in-six:5577", "tcp://127.0.0.1:5578"),
+        ("tcp://[::1]:5578", "tcp://in-six:5577", "tcp://in-six:5578"),
         ("ipc:///tmp/replay", "tcp://127.0.0.1:5577", "ipc:///tmp/replay"),
     ],
 )
-def test_what_the_publisher_calls_here_is_on_its_host(endpoint, connect, expected):
+def test_what_the_publisher_calls_here_is_on_its_host(endpoint, connect, expected, names):
     assert reachable(endpoint, connect) == expected
 
 
@@ -98,9 +117,25 @@ def test_what_the_publisher_calls_here_is_on_its_host(endpoint, connect, expecte
         ("tcp://localhost:5577", 0),
         ("ipc:///tmp/[::1]", 0),
         ("nonsense", 0),
+        ("tcp://in-six:5577", 1),  # as Debian's ip6-localhost
+        ("tcp://in-both:5577", 0),
+        ("tcp://in-none:5577", 0),
+        ("tcp://lo:5577", 0),
     ],
 )
-def test_only_an_ipv6_address_is_spoken_to_in_ipv6(endpoint, wanted):
+def test_only_what_has_no_other_address_is_spoken_to_in_ipv6(endpoint, wanted, names):
     with zmq.Context() as context, context.socket(zmq.PUB) as one:
         allow_ipv6(one, endpoint)
         assert one.getsockopt(zmq.IPV6) == wanted
+    assert not {"*", "lo", ""} & set(names)  # no name server is asked about those
+
+
+@pytest.mark.parametrize("port", ["65536", "-1", "+1", "1.5", "", " 1", "x", "\u0663"])
+def test_a_port_that_is_none_is_refused(port):
+    with pytest.raises(zmq.ZMQError):
+        check_port(f"tcp://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://[::1]:65535", "tcp://lo:*", "ipc:///tmp/a:-1"])
+def test_a_port_that_is_one_or_none_that_is_needed_is_taken(endpoint):
+    check_port(endpoint)

@@ -127,6 +127,31 @@ def test_a_reader_who_has_had_enough_is_no_error_to_speak_of(arguments, folder, 
     process.wait(PATIENCE_S)
 
 
+@pytest.mark.parametrize("redraws", [0, 2])
+def test_a_terminal_that_goes_while_it_listens_ends_it(redraws, yamnet):
+    """As a window that is closed or a connection that breaks, and nohup keeps the signal away."""
+    ours, terminal = os.openpty()
+    listener = subprocess.Popen(
+        [*COMMAND, "listen", "--stdin", "--no-journal", *BIND],
+        stdin=subprocess.PIPE,  # nothing comes, and it never ends
+        stdout=terminal,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(terminal)
+    shown = b""
+    while shown.count(b"Ctrl-C ends") < redraws:
+        shown += os.read(ours, 1000)
+    os.close(ours)
+    try:
+        assert listener.wait(PATIENCE_S) == 1
+        assert "standard output" in listener.stderr.read()
+    finally:
+        listener.kill()
+        listener.stdin.close()
+        listener.stderr.close()
+
+
 def test_standard_error_that_is_closed_does_not_get_into_the_output(folder):
     ended = subprocess.run(
         [*COMMAND, "label", "absent.wav", "nonsense", "--hop", "7"],

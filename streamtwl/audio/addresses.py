@@ -134,7 +134,7 @@ STANDARD_INPUT = (("stdin", ""), ("file", "-"))
 def _default_name(scheme: str, rest: str) -> str:
     """Return a file's stem, the host of what has one, else the scheme."""
     if scheme == "file":
-        return _slug(Path(rest).stem) or "file"
+        return source_name(Path(rest))
     if rest.startswith("//"):
         try:
             return _slug(urlsplit(rest).hostname or "") or scheme
@@ -157,6 +157,11 @@ def _names(given: list[str], kinds: list[str]) -> list[str]:
         candidates = itertools.chain([kind], (f"{kind}-{n}" for n in itertools.count(2)))
         names.append(next(name for name in candidates if name not in names))
     return names
+
+
+def source_name(file: Path) -> str:
+    """Return what a recording is called where nobody says; its samples are keyed by it."""
+    return _slug(file.stem) or "file"
 
 
 def _slug(stem: str) -> str:

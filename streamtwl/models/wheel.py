@@ -153,10 +153,12 @@ def _run(
     """Run a download; return its exit code and what it said."""
     partial = scratch / "partial"
     partial.mkdir()
+    # pip says to the index which rustc there is, and rustup's would write to the home for that
+    rust = {"RUSTUP_HOME": str(scratch / "rustup"), "RUSTUP_TOOLCHAIN": "none"}
     log_file = scratch / "download.log"
     with log_file.open("wb") as log:
         download = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(partial)}
+            command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(partial), **rust}
         )
         try:
             while download.poll() is None:

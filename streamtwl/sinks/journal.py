@@ -173,6 +173,7 @@ class Journal:
             except (JournalError, OSError) as error:
                 if (problem := self._said(error)) != warned:
                     _log.warning("%s", warned := problem)
+        self._threads[1].join(CLOSING_S)  # two at once would leave the log beside the database
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
@@ -225,6 +226,8 @@ class Journal:
             return
         if self._here() != self._inode:
             _log.warning("%s was moved or deleted: a new journal begins", self.path)
+            with contextlib.suppress(sqlite3.Error):  # else what is in the log only is lost
+                self._connection.execute("PRAGMA wal_checkpoint").fetchall()
             self._close()
             return
         if self._damage is not None and self._damage[0] == self._inode:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from streamtwl import folders
 from streamtwl.errors import DamagedJournal, JournalError
@@ -31,6 +32,9 @@ CREATE INDEX by_worth ON messages (lasting);
 # Messages before `message` were written before the wall clock leapt ahead by `ahead` seconds that
 # nobody lived through (see Journal). Older versions pass it over, so it changes no layout.
 _LEAPS = "CREATE TABLE IF NOT EXISTS leaps (message INTEGER PRIMARY KEY, ahead REAL)"
+_OURS = {"streams", "messages", "by_seq", "by_time", "by_worth", "leaps"}
+_FEW = 2  # of these names another program's database may have too
+_VERSIONS = 100  # layouts that there may come to be; beyond that it is a damaged number
 _FORGET_EMPTY = """
 DELETE FROM streams WHERE NOT EXISTS (SELECT 1 FROM messages WHERE stream = streams.id)
 """
@@ -92,9 +96,12 @@ def reader(path: Path) -> sqlite3.Connection:
 
 
 def damaged(error: Exception) -> bool:
-    """Return whether an error means that the file is no whole database."""
+    """Return whether an error means that the file is no whole database.
+
+    SQLITE_ERROR too: we always ask the same, so it names what is not there any more.
+    """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extension
-    broken = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    broken = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
     return broken or isinstance(error, DamagedJournal)
 
 
@@ -120,13 +127,31 @@ def set_aside(path: Path) -> Path:
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
     """Connect in one of SQLite's modes: ro, rw, or rwc to create it."""
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
         timeout=BUSY_MS / 1000,
         isolation_level=None,
         check_same_thread=False,
+        factory=_Connection,
     )
+    connection.text_factory = lambda text: text.decode(errors="replace")  # if damaged
+    return connection
+
+
+class _Connection(sqlite3.Connection):
+    def execute(self, *statement: Any) -> sqlite3.Cursor:
+        try:
+            return super().execute(*statement)
+        except UnicodeDecodeError as error:  # in the words for it: a name in the schema is damaged
+            raise _corrupt(error.object.decode(errors="replace")) from None
+
+
+def _corrupt(what: str) -> sqlite3.Error:
+    """Return an error as SQLite's own of a damaged file."""
+    error = sqlite3.DatabaseError(what)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 @contextlib.contextmanager
@@ -143,13 +168,18 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _layout(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the database's layout, 0 where it is new; raises JournalError for another one."""
+    """Return the database's layout, 0 where it is new.
+
+    Raises JournalError for another one, sqlite3.Error for what damage has left of ours.
+    """
     [layout] = connection.execute("PRAGMA user_version").fetchone()
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    ours = {"streams", "messages"} <= tables
-    if (layout == LAYOUT and ours) or (not layout and not tables):
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    ours = {"streams", "messages"} <= names
+    if (layout == LAYOUT and ours) or (not layout and not names):
         return layout
-    newer = layout > LAYOUT and (ours or not tables)
+    newer = LAYOUT < layout < _VERSIONS and (ours or not names)
+    if not newer and (len(names & _OURS) > _FEW or not names):
+        raise _corrupt(f"of layout {layout}, with {len(names & _OURS)} of {len(_OURS)} tables")
     whose = f"has layout {layout}, this version" if newer else "is another program's, streamtwl"
     raise JournalError(
         f"the database {path} {whose} reads layout {LAYOUT}: choose another with --journal"

@@ -46,7 +46,14 @@ class LiveView:
     def __init__(self, endpoint: str) -> None:
         self._footer = f"publishing on {endpoint}   Ctrl-C ends"
         self._sources: dict[str, _Shown] = {}
-        self._live = Live(console=Console(), auto_refresh=False, transient=False)
+        console = Console(force_terminal=True)  # also when it is gone, so that it shows
+        self._live = Live(
+            console=console,
+            auto_refresh=False,
+            transient=False,
+            redirect_stdout=False,
+            redirect_stderr=False,  # where it is said why the view cannot be shown
+        )
 
     def __enter__(self) -> "LiveView":
         self._live.start()
@@ -200,7 +207,7 @@ def _told(event: Event) -> str:
 def _health(status: Status | None) -> str:
     if status is None:
         return "opening"
-    if status.state in ("lost", "stalled"):
+    if status.state in ("lost", "stalled", "silent"):
         return f"[bold red]{status.state}: {escape(status.error or '')}[/bold red]"
     busy = status.real_time_factor
     pace = f"keeps up, {100 * busy:.1f} % busy" if busy < 1 else "[bold red]too slow[/bold red]"

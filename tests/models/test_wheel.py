@@ -67,6 +67,24 @@ def test_pip_fetches_the_wheel_into_scratch(index, cache, scratch):
     assert list(cache.iterdir()) == []
 
 
+def test_pip_leaves_nothing_in_the_home_folder(index, cache, scratch, tmp_path, monkeypatch):
+    """It asks rustc for its version, and rustup's makes a folder then."""
+    home, programs, asked = tmp_path / "home", tmp_path / "programs", tmp_path / "asked"
+    home.mkdir()
+    programs.mkdir()
+    rustc = programs / "rustc"
+    rustc.write_text(
+        f'#!/bin/sh\ntouch {asked}\nmkdir -p "${{RUSTUP_HOME:-$HOME/.rustup}}"; echo rustc 1.0.0\n'
+    )
+    rustc.chmod(0o755)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    monkeypatch.delenv("RUSTUP_HOME", raising=False)
+    fetch(wanted(make_wheel(index)), cache, scratch)
+    assert asked.exists()
+    assert list(home.iterdir()) == []
+
+
 def test_a_wheel_placed_by_hand_is_taken_without_pip(cache, scratch, index):
     content = make_wheel(cache)
     assert fetch(wanted(content), cache, scratch) == cache / NAME

@@ -219,6 +219,26 @@ def test_a_journal_that_was_deleted_begins_anew(journal, caplog):
     assert held(one.path) == [1]
 
 
+def test_a_journal_that_was_moved_keeps_what_was_committed(journal, tmp_path, caplog):
+    one = journal()
+    assert one.commit([entry(seq) for seq in range(3)], PATIENCE_S)
+    one.path.rename(tmp_path / "moved.sqlite")
+    eventually(lambda: "new journal" in caplog.text)
+    assert one.commit([entry(3)], PATIENCE_S)
+    one.close()
+    assert held(tmp_path / "moved.sqlite") == [0, 1, 2]
+    assert held(one.path) == [3]
+
+
+def test_a_journal_that_was_closed_is_one_file(journal, tmp_path):
+    """Its two connections left the log beside it where they ended at once, one time in twenty."""
+    for seq in range(100):
+        one = journal()
+        assert one.commit([entry(seq)], PATIENCE_S)
+        one.close()
+        assert list(tmp_path.iterdir()) == [one.path]
+
+
 def test_only_its_owner_reads_a_new_folder(journal, tmp_path):
     one = journal(tmp_path / "state" / "journal.sqlite")
     assert stat.S_IMODE(one.path.parent.stat().st_mode) == 0o700
@@ -295,6 +315,12 @@ def halve(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
+def put(path: Path, at: int, what: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(what)
+
+
 @pytest.fixture
 def grown(tmp_path) -> Path:
     """A closed journal of 2 MB."""
@@ -321,8 +347,16 @@ def aside(path: Path) -> list[Path]:
         (lambda path: overwrite(path, 200, 1), False),
         (lambda path: overwrite(path, 200, 100), False),
         (lambda path: overwrite(path, path.stat().st_size // PAGE - 10, 10), False),
+        (lambda path: put(path, path.read_bytes().index(b"by_worth"), b"by_w\xe0rth"), True),
+        (lambda path: put(path, path.read_bytes().index(b"messages"), b"mistakes"), True),
+        (lambda path: put(path, 103, bytes(2)), True),  # no table is listed any more
+        (lambda path: put(path, 60, b"ZZZZ"), True),  # the layout's number
+        (lambda path: put(path, 44, b"ZZZZ"), True),  # that of SQLite's format
     ],
-    ids=["letter", "half", "stump", "first", "next", "page", "middle", "end"],
+    ids=[
+        *("letter", "half", "stump", "first", "next", "page", "middle", "end"),
+        *("no text", "name", "no tables", "layout", "format"),
+    ],
 )
 def test_a_damaged_journal_is_set_aside_and_a_new_one_begins(
     damage, at_once, grown, journal, caplog

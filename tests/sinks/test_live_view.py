@@ -1,6 +1,8 @@
 """The live view: what it shows of the thinking."""
 
+import contextlib
 import io
+import os
 
 import pytest
 from msgspec.structs import replace
@@ -17,7 +19,7 @@ def shown(monkeypatch):
 
     def show(*messages) -> str:
         screen = Console(file=io.StringIO(), width=120, height=40, force_terminal=False)
-        monkeypatch.setattr("streamtwl.sinks.live_view.Console", lambda: screen)
+        monkeypatch.setattr("streamtwl.sinks.live_view.Console", lambda **_: screen)
         view = LiveView("tcp://127.0.0.1:5577")
         with view:
             for message in messages:
@@ -64,6 +66,19 @@ def test_second_thoughts_on_events_are_told(shown):
     assert screen.count("Dog (") == 1  # it replaces what was told
 
 
-def test_an_error_is_shown_as_it_is(shown):
-    lost = replace(told.status(0), state="lost", error="HDA [hw:0,0] and [/bold] are gone")
-    assert "lost: HDA [hw:0,0] and [/bold] are gone" in shown(lost)
+@pytest.mark.parametrize("state", ["lost", "stalled", "silent"])
+def test_an_error_is_shown_as_it_is(state, shown):
+    status = replace(told.status(0), state=state, error="HDA [hw:0,0] and [/bold] are gone")
+    assert f"{state}: HDA [hw:0,0] and [/bold] are gone" in shown(status)
+
+
+def test_a_terminal_that_is_gone_is_an_error_and_nothing_to_pass_over(monkeypatch):
+    ours, terminal = os.openpty()
+    with contextlib.suppress(OSError), open(terminal, "w") as screen:  # its closing writes too
+        monkeypatch.setattr("sys.stdout", screen)
+        view = LiveView("tcp://127.0.0.1:5577")
+        view.__enter__()
+        view.show()
+        os.close(ours)
+        with pytest.raises(OSError, match="Input/output"):
+            view.show()
