@@ -15,8 +15,8 @@ from streamtwl.backbones.yamnet import Patch
 from streamtwl.evaluation import baselines, streams, timeline
 from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.evaluation.timeline import Scene, Sound
-from streamtwl.features.window import Window
-from streamtwl.reasoners.decision import Reasoner
+from streamtwl.stages import Window
+from streamtwl.stages import Reasoner
 from streamtwl.trace import Tracer
 
 FOLD = 4  # which no shipped checkpoint has heard

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from streamtwl.config import EventSettings
 from streamtwl.events import Change, EventTracker, Sounding
-from streamtwl.features.window import WINDOW
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.revisions import RevisingTracker
 
 LABELS = ["dog", "rain"]

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from streamtwl.config import EventSettings
 from streamtwl.events import Change, EventTracker
-from streamtwl.features.window import WINDOW
+from streamtwl.backbones.yamnet import WINDOW
 
 HOP = 7680
 LABELS = ["Dog", "Siren", "Door bell"]

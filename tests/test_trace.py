@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from streamtwl.backbones.yamnet import Patch
 from streamtwl.config import TraceSettings
-from streamtwl.features.window import Window
+from streamtwl.stages import Window
 from streamtwl.trace import Tracer, confidence_bin
 
 HOP_S = 0.48

@@ -15,10 +15,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.evaluation.datasets import Clip, validation_split
 from streamtwl.evaluation.posteriors import Scored
 from streamtwl.evaluation.streams import Stream
-from streamtwl.features.window import WINDOW
 from streamtwl.training import steps
 
 FLOOR = 1e-6  # under a posterior's logarithm

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.evaluation import scenes
 from streamtwl.evaluation.datasets import Clip, split, validation_split
 from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.evaluation.timeline import Sound
-from streamtwl.features.window import WINDOW
 
 SCENE_S = 120.0
 TRAINING_SNR_DB = (0.0, 25.0)

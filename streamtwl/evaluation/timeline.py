@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.config import EventSettings
 from streamtwl.evaluation.compare import RESAMPLES, Interval
 from streamtwl.events import EventTracker
-from streamtwl.features.window import WINDOW
 from streamtwl.messages import Event, Label
 
 WINDOW_S = WINDOW / SAMPLE_RATE

@@ -23,7 +23,7 @@ from streamtwl.errors import UsageError
 from streamtwl.evaluation import scenes, streams
 from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.ontology import categories
-from streamtwl.trace import N_BINS
+from streamtwl.reasoners.sampling import N_BINS
 from streamtwl.training import bodies, reading, schedule
 from streamtwl.training.reader import draw
 

@@ -8,7 +8,8 @@ from streamtwl.audio import demo
 from streamtwl.backbones.yamnet import YamNet
 from streamtwl.errors import ModelError
 from streamtwl.features.log_mel import LogMel
-from streamtwl.features.window import WINDOW, Window
+from streamtwl.backbones.yamnet import WINDOW
+from streamtwl.stages import Window
 from streamtwl.models import registry
 
 

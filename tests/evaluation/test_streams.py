@@ -15,7 +15,7 @@ from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.evaluation.scenes import Event, Plan, Stretch
 from streamtwl.evaluation.streams import Material, Stream, materials, positions, training_streams
 from streamtwl.evaluation.timeline import Sound
-from streamtwl.features.window import WINDOW
+from streamtwl.backbones.yamnet import WINDOW
 
 RATE = 16_000
 SCENE_S = 8.0

@@ -26,7 +26,7 @@ from streamtwl.evaluation.timeline import (
     retrack,
 )
 from streamtwl.events import EventTracker
-from streamtwl.features.window import WINDOW
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.messages import Event, Label, Scored
 
 HOP = 7680

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from streamtwl.audio.block import Block
 from streamtwl.features.log_mel import LogMel
-from streamtwl.features.window import WINDOW, Window, Windower
+from streamtwl.backbones.yamnet import WINDOW
+from streamtwl.features.window import Windower
+from streamtwl.stages import Window
 
 HOPS = st.sampled_from([160, 1280, 7680, 15360])
 SIZES = st.lists(st.integers(1, 20_000), min_size=1, max_size=6)

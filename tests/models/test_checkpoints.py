@@ -7,9 +7,9 @@ from streamtwl.config import Settings, override
 from streamtwl.evaluation import datasets, streams
 from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.models import registry
-from streamtwl.pipeline import make_reasoner
+from streamtwl.reasoners.choice import make
 from streamtwl.reasoners import graph
-from streamtwl.trace import confidence_bin
+from streamtwl.reasoners.sampling import confidence_bin
 
 SAMPLES = 16
 SHIPPED = sorted(registry.CHECKPOINTS.glob("*.onnx"))

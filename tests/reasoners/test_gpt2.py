@@ -16,7 +16,7 @@ from streamtwl.pipeline import _tracker
 from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.reasoners.gpt2 import ENDLESS_S, Gpt2
 from streamtwl.reasoners.naming import OwnLabels, decide
-from streamtwl.trace import confidence_bin
+from streamtwl.reasoners.sampling import confidence_bin
 from streamtwl.training import bodies, reader, steps
 
 HOP = 7680

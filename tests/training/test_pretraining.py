@@ -9,7 +9,7 @@ import torch
 
 from streamtwl.errors import ConfigError, UsageError
 from streamtwl.ontology import categories
-from streamtwl.trace import N_BINS
+from streamtwl.reasoners.sampling import N_BINS
 from streamtwl.training import bodies, pretraining, reading, schedule
 from streamtwl.training.reader import Reader
 
