@@ -26,7 +26,6 @@ from open_vocabulary import LEFT_OUT, NO_BODY, open_scenes, teach_bodiless, teac
 
 from streamtwl.errors import StreamtwlError
 from streamtwl.evaluation.posteriors import Scorer
-from streamtwl.reasoners.choice import make
 from streamtwl.training.reader import Reader
 
 SHIPPED = {"esc10-gpt2": {}, "esc10-hmm": {}, "esc10-paper": {"samples": 16}}

@@ -14,7 +14,6 @@ from streamtwl.evaluation import baselines, compare, datasets
 from streamtwl.evaluation.baselines import FILTER
 from streamtwl.evaluation.datasets import Clip
 from streamtwl.evaluation.posteriors import Scored, Scorer, prefixes
-from streamtwl.reasoners.choice import make
 
 PATCHES = (1, 2, 3, 5)
 LINEAR = ("LR, root of mean posterior", "LR, log of mean posterior")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from live_trial import SNR_DB, read_truth, scene_name
+from streamtwl.trace import Tracer
 
 from streamtwl import config
 from streamtwl.audio.block import SAMPLE_RATE
@@ -15,9 +16,7 @@ from streamtwl.backbones.yamnet import Patch
 from streamtwl.evaluation import baselines, streams, timeline
 from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.evaluation.timeline import Scene, Sound
-from streamtwl.stages import Window
-from streamtwl.stages import Reasoner
-from streamtwl.trace import Tracer
+from streamtwl.stages import Reasoner, Window
 
 FOLD = 4  # which no shipped checkpoint has heard
 ONS = tuple(round(0.02 * i, 2) for i in range(1, 49))

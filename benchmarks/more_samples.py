@@ -43,7 +43,6 @@ from streamtwl.config import TraceSettings
 from streamtwl.errors import StreamtwlError
 from streamtwl.evaluation import baselines, datasets, timeline
 from streamtwl.evaluation.posteriors import Scorer
-from streamtwl.reasoners.choice import make
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.training import lessons, reader, reading
 from streamtwl.training import train as training

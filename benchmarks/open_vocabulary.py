@@ -18,7 +18,6 @@ from streamtwl.evaluation.datasets import Clip
 from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.models import registry
 from streamtwl.ontology import categories, vocabulary
-from streamtwl.reasoners.choice import make
 from streamtwl.reasoners import graph
 from streamtwl.training import lessons, reader, reading
 from streamtwl.training import train as training

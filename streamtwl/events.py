@@ -45,7 +45,7 @@ class EventTracker:
     """
 
     def __init__(self, labels: Sequence[str], settings: EventSettings, behind: int = 0) -> None:
-        self._behind = behind
+        self._behind = max(1, behind)  # what begins with the last window has a length
         self._rules = rules(labels, settings)
         self._labels = labels
         self._on = np.full(len(labels), np.inf)

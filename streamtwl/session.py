@@ -41,8 +41,8 @@ UNKNOWN: dict[str, Any] = {  # figures of `Status` that no sink knows
 class Session:
     """Joins the sources, the pipeline and the sinks, and says what goes on in between.
 
-    `patches`, `outcomes` (decisions, changes of events) and `messages` are ReactiveX Observables for
-    whoever composes: filter, buffer, join. They emit on the worker's thread, so what subscribes
+    `patches`, `outcomes` (decisions, changes of events) and `messages` are ReactiveX Observables, to
+    be filtered, buffered and joined. They emit on the worker's thread, so what subscribes
     must not block in real time, and what it raises ends the session. All complete with it.
     """
 

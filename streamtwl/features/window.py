@@ -85,15 +85,17 @@ class _Stretch:
     def push(self, block: Block) -> list[Window]:
         """Return the windows that a block completes, after the last one the padded one too."""
         end = block.position + len(block.samples)
-        windows = self._push(block.samples, end, block)
+        self._samples = np.concatenate((self._samples, block.samples))
+        windows = self._complete(block.samples, end, block)
         fresh = len(self._samples) - (0 if self._first else self._size - self._hop)
         if block.last and fresh > 0:
-            windows += self._push(np.zeros(self._size - len(self._samples), np.float32), end, block)
+            padding = np.zeros(self._size - len(self._samples), np.float32)
+            windows += self._complete(padding, end, block)
         return windows
 
-    def _push(self, samples: np.ndarray, end: int, block: Block) -> list[Window]:
+    def _complete(self, samples: np.ndarray, end: int, block: Block) -> list[Window]:
+        """Return the windows that these samples, or this padding, complete."""
         self.position += len(samples)
-        self._samples = np.concatenate((self._samples, samples))
         for features in self._features:
             features.push(samples)
         windows = []

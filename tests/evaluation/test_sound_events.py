@@ -4,9 +4,9 @@ from math import inf
 import numpy as np
 import pytest
 
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.evaluation.sound_events import psds, sed_eval_metrics
 from streamtwl.evaluation.timeline import Scene, Sound, Told
-from streamtwl.backbones.yamnet import WINDOW
 
 HOP = 7680
 LABELS = ["Dog", "Siren", "Rain"]

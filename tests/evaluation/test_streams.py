@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.errors import UsageError
 from streamtwl.evaluation import scenes, streams
 from streamtwl.evaluation.datasets import Clip
@@ -15,7 +16,6 @@ from streamtwl.evaluation.posteriors import Scorer
 from streamtwl.evaluation.scenes import Event, Plan, Stretch
 from streamtwl.evaluation.streams import Material, Stream, materials, positions, training_streams
 from streamtwl.evaluation.timeline import Sound
-from streamtwl.backbones.yamnet import WINDOW
 
 RATE = 16_000
 SCENE_S = 8.0
