@@ -20,12 +20,11 @@ from typing import Any
 
 import torch
 from after_patches import LINEAR, OPEN, PATCHES, clips_after_patches, open_clips, plot
-from heard import Heard, expected_calibration_error, read, settings
+from heard import Heard, expected_calibration_error, read, reasoner_of, settings
 from live_trial import DATA, READER, right_names
 from open_vocabulary import LEFT_OUT, NO_BODY, open_scenes, teach_bodiless, teach_without
 
 from streamtwl.errors import StreamtwlError
-from streamtwl.pipeline import make_reasoner
 from streamtwl.training.posteriors import Scorer
 from streamtwl.training.reader import Reader
 
@@ -81,7 +80,7 @@ def calibration(heard: Heard) -> dict[str, float]:
     errors = {}
     for name, trace in SHIPPED.items():
         asked = settings(name, **trace)
-        told, _ = read(make_reasoner(asked), heard.posteriors, asked.trace)
+        told, _ = read(reasoner_of(asked, len(heard.posteriors)), heard.posteriors)
         errors[name] = expected_calibration_error(told[:, :, 0], ahead)
     return errors
 

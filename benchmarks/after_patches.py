@@ -5,13 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from heard import FOLD, read, settings
+from heard import FOLD, read, reasoner_of, settings
 from live_trial import READER, right_names, slug
 from matplotlib.figure import Figure
 from rich.progress import track
 
 from streamtwl.bench import clip_baselines, compare
-from streamtwl.pipeline import make_reasoner
 from streamtwl.training import datasets
 from streamtwl.training.datasets import Clip
 from streamtwl.training.fitting import FILTER
@@ -71,7 +70,7 @@ def clip_labels(file: str, heard: Sequence[Scored]) -> list[str]:
     labels = []
     for length in sorted({len(each.posteriors) for each in heard}):
         of = [i for i, each in enumerate(heard) if len(each.posteriors) == length]
-        reasoner = make_reasoner(settings(file))
+        reasoner = reasoner_of(settings(file), len(of))
         told, _ = read(reasoner, np.stack([heard[i].posteriors for i in of]))
         believed = newest(told)  # n, T, L
         best = np.log(believed + 1e-4).mean(axis=1).argmax(axis=1)

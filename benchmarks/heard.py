@@ -13,10 +13,9 @@ from timeline import Scene, Sound
 
 from streamtwl import config
 from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.backbones.yamnet import Patch
-from streamtwl.features.window import Window
-from streamtwl.reasoners.decision import Reasoner
-from streamtwl.trace import Tracer
+from streamtwl.backbones import yamnet
+from streamtwl.reasoners import choice
+from streamtwl.stages import Patch, Reasoner, Score, Window
 from streamtwl.training import fitting, streams
 from streamtwl.training.posteriors import Scorer
 
@@ -25,28 +24,32 @@ ONS = tuple(round(0.02 * i, 2) for i in range(1, 49))
 BINS = 10  # of the expected calibration error
 
 
+def reasoner_of(settings: config.Settings, streams: int = 1) -> Reasoner:
+    """Return the reasoner that the settings name, for so many streams."""
+    return choice.make(settings, [yamnet.make(settings)], [f"{i}" for i in range(streams)])
+
+
 def read(
-    reasoner: Reasoner,
-    posteriors: np.ndarray,
-    trace: config.TraceSettings | None = None,
-    hop_s: float = 0.48,
+    reasoner: Reasoner, posteriors: np.ndarray, hop_s: float = 0.48
 ) -> tuple[np.ndarray, float]:
     """Return float32[n, T, 1 + B, L] of n streams side by side, and CPU milliseconds a patch.
 
     By every trace, however long it takes. With B 0 where the reasoner does not look back.
     """
-    trace = trace or config.TraceSettings(samples=1)
     n, n_patches, _ = posteriors.shape
-    tracer = Tracer([f"{i}" for i in range(n)], trace, hop_s)
-    nothing, told = np.zeros((0, 0), np.float32), []
+    nothing, told = np.zeros(0, np.float32), []
     cpu_s = 0.0
     for t in range(n_patches):
         position = 15_600 + round(t * hop_s * SAMPLE_RATE)
-        windows = [Window(i, position, nothing, 0.0, None, 0.0) for i in range(n)]
-        drawn = tracer.draw([Patch(*each) for each in zip(windows, posteriors[:, t], strict=True)])
-        samples = np.stack([one.draws.samples for one in drawn])
+        patches = [
+            Patch(
+                Window(i, position, 0, t == 0, ((),), 0.0, None, 0.0),
+                (Score("yamnet", 0.96, posteriors[i, t], nothing),),
+            )
+            for i in range(n)
+        ]
         began = time.process_time()
-        decisions = reasoner.step(list(range(n)), [position] * n, samples, posteriors[:, t])
+        decisions = reasoner.step(patches)
         while not reasoner.settled:
             decisions = reasoner.refine(np.inf) or decisions
         cpu_s += time.process_time() - began

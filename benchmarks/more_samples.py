@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import timeline
 import torch
-from heard import FOLD, Heard, matched, read, settings
+from heard import FOLD, Heard, matched, read, reasoner_of, settings
 from live_trial import DATA, SEED, SPAWN
 from matplotlib.figure import Figure
 from rich.progress import Progress
@@ -42,7 +42,6 @@ from rich.progress import Progress
 import streamtwl
 from streamtwl.config import TraceSettings
 from streamtwl.errors import StreamtwlError
-from streamtwl.pipeline import make_reasoner
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.training import datasets, fitting, lessons, reader, reading
 from streamtwl.training import train as training
@@ -193,7 +192,7 @@ def costs(out: Path, posteriors: np.ndarray) -> dict[str, float]:
             traces=traces,
             horizon_s=HORIZON * 0.48,
         )
-        _, cpu_ms = read(make_reasoner(asked), posteriors, asked.trace)
+        _, cpu_ms = read(reasoner_of(asked, len(posteriors)), posteriors)
         found[f"{samples}x{traces}" if samples else SOFT] = cpu_ms
     return found
 
@@ -206,11 +205,11 @@ def thinking(heard: Heard) -> dict[str, dict]:
     found = {}
     for name, trace in THINKING.items():
         asked = settings(PAPER, samples=max(SAMPLES), **trace)
-        reasoner = make_reasoner(asked)
+        reasoner = reasoner_of(asked)
         assert isinstance(reasoner, Gpt2)
         each = []
         for one in heard.posteriors:
-            each.append(read(reasoner, one[None], asked.trace))
+            each.append(read(reasoner, one[None]))
             reasoner.forget(0)
         told = np.concatenate([scores for scores, _ in each])[:, :, 0]
         scenes = heard.scenes(told, heard.labels, reasoner.card.on, reasoner.card.off)

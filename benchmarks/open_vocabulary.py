@@ -8,7 +8,7 @@ import numpy as np
 import timeline
 import torch
 from after_patches import OPEN
-from heard import FOLD, Heard, expected_calibration_error, matched, read, settings
+from heard import FOLD, Heard, expected_calibration_error, matched, read, reasoner_of, settings
 from live_trial import SEED
 from other_bodies import NoBody
 
@@ -16,7 +16,6 @@ import streamtwl
 from streamtwl import config
 from streamtwl.models import registry
 from streamtwl.ontology import categories, vocabulary
-from streamtwl.pipeline import make_reasoner
 from streamtwl.reasoners import graph
 from streamtwl.training import datasets, lessons, reader, reading
 from streamtwl.training import train as training
@@ -78,7 +77,7 @@ def said(one: str | Reader, heard: Heard) -> tuple[np.ndarray, float | None]:
     """Return (float32[n, T, L] of each patch by vocabulary("all"), CPU milliseconds a patch)."""
     asked = settings(one if isinstance(one, str) else OPEN)
     if isinstance(one, str):
-        told, cpu_ms = read(make_reasoner(asked), heard.posteriors)
+        told, cpu_ms = read(reasoner_of(asked, len(heard.posteriors)), heard.posteriors)
         return told[:, :, 0], cpu_ms
     task = Open({}, heard.labels, asked.reasoner.half_life_s)
     scores = reading.read(one, task.readings(heard.streams(), task.residual([])), 0, 0)[:, :, 0]

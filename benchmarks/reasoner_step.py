@@ -35,6 +35,7 @@ from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.config import TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.ontology import categories
+from streamtwl.reasoners import graph
 from streamtwl.reasoners.gpt2 import Gpt2
 
 HOP_S = 0.48
@@ -137,13 +138,15 @@ def steps(reasoner: Gpt2, samples: int, traces: int, patches: int) -> Iterator[t
         drawn = rng.integers(0, (reasoner.width, 16), (1, traces, samples, 2), np.int16)
         position = [15_600 + round(patch * HOP_S * SAMPLE_RATE)]
         began, used = time.perf_counter(), time.process_time()
-        reasoner.step([0], position, drawn, posteriors)
+        reasoner.read([0], position, drawn, posteriors)
         yield 1000 * (time.perf_counter() - began), 1000 * (time.process_time() - used)
 
 
 def open_reasoner(file: Path, samples: int, traces: int) -> Gpt2:
     """Return the reasoner; all traces think before it decides."""
-    return Gpt2(file, TraceSettings(samples=samples, traces=traces, think="fixed"), HOP_S)
+    return Gpt2(
+        graph.load(file), TraceSettings(samples=samples, traces=traces, think="fixed"), HOP_S
+    )
 
 
 def run(file: Path, samples: int, traces: int, patches: int) -> dict:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.bench.compare import RESAMPLES, Interval
 from streamtwl.config import EventSettings
 from streamtwl.events import EventTracker
-from streamtwl.features.window import WINDOW
 from streamtwl.messages import Event, Label
 from streamtwl.training.streams import Sound
 
@@ -121,7 +121,7 @@ def read_messages(
 
 def retrack(scene: Scene, on: float, off: float) -> Scene:
     """Return the scene as it would have been told with other thresholds, from its scores."""
-    tracker = EventTracker(scene.labels, EventSettings(on=on, off=off))
+    tracker = EventTracker(scene.labels, EventSettings(on=on, off=off), WINDOW // 2)
     end = round(scene.duration_s * SAMPLE_RATE)
     steps = [
         (float(at_s), tracker.step(0, int(position), scores, scores))

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from streamtwl import config, folders
+from streamtwl import config, folders, plugins
 from streamtwl.audio.addresses import SourceOptions, make_sources, source_name
 from streamtwl.audio.intake import Intake, Stream
 from streamtwl.audio.microphone import list_inputs
@@ -40,10 +40,11 @@ if TYPE_CHECKING:
     from streamtwl.recordings import Found
     from streamtwl.results import Writer
     from streamtwl.security import ServerKeys
-    from streamtwl.session import Session, Sink
+    from streamtwl.session import Session
     from streamtwl.sinks.journal import Journal
     from streamtwl.sinks.publisher import Publisher
-    from streamtwl.sinks.screen import Screen
+    from streamtwl.sinks.screen import Screen, View
+    from streamtwl.stages import Sink
 
 LogLevel = StrEnum("LogLevel", ["debug", "info", "warning", "error"])
 Encoding = StrEnum("Encoding", ["s16le", "s24le", "s32le", "f32le", "u8"])
@@ -144,14 +145,19 @@ def listen(wanted: SourceOptions, settings: Settings, options: ListenOptions) ->
                 options.insecure,
             )
             open_sinks.callback(publisher.close)
-            sink = _sink(options, lossless, publisher)
-            session = Session(intake, sources, settings, publisher, sink, options.duration_s)
-            screen = Screen(sink)
+            sinks: list[Sink] = [publisher]
+            for name, table in settings.sinks.items():
+                sinks.append(plugins.load("sinks", name, {})(table))
+                open_sinks.callback(sinks[-1].close)
+            view = _view(options, lossless, publisher)
+            screen = Screen(view)
+            sinks.append(screen)
+            session = Session(intake, sources, settings, sinks, options.duration_s)
             session.start()
             try:
                 _wait_for(session, screen, stop_requested)
             finally:
-                sink.gone = sink.gone or session.running()  # nobody is to wait for it
+                view.gone = view.gone or session.running()  # nobody is to wait for it
                 try:
                     session.close()
                 finally:
@@ -166,7 +172,7 @@ def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[],
     while session.running():
         time.sleep(WATCH_S)
         session.watch()
-        if (stop_requested() or screen.sink.gone) and asked_at == math.inf:
+        if (stop_requested() or screen.view.gone) and asked_at == math.inf:
             session.stop()
             asked_at = time.monotonic()
         if time.monotonic() > asked_at + STOP_GRACE_S:
@@ -505,7 +511,7 @@ def _keys(settings: Settings) -> "ServerKeys | None":
     return ServerKeys.load(folders.expand(asked.keys) if asked.keys else keys_folder())
 
 
-def _sink(options: ListenOptions, lossless: bool, publisher: "Publisher") -> "Sink":
+def _view(options: ListenOptions, lossless: bool, publisher: "Publisher") -> "View":
     """Return what shows the messages: nothing, lines, or the live view in a terminal."""
     from streamtwl.sinks.lines import Lines, Nothing
     from streamtwl.sinks.live_view import LiveView, LogAbove

@@ -27,7 +27,7 @@ class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class BackboneSettings(_Section):
     """[backbone]"""
 
-    model: Literal["yamnet"] = "yamnet"
+    model: str = "yamnet"  # or a name that another package adds
     threads: Annotated[int, Meta(ge=1, le=64)] = 1  # of ONNX Runtime, for one model call
 
 
@@ -145,6 +145,7 @@ class Settings(_Section):
     events: EventSettings = msgspec.field(default_factory=EventSettings)
     publish: PublishSettings = msgspec.field(default_factory=PublishSettings)
     journal: JournalSettings = msgspec.field(default_factory=JournalSettings)
+    sinks: dict[str, dict[str, Any]] = {}  # [sinks.NAME]: of other packages, and their settings
 
     def __post_init__(self) -> None:
         if abs(self.hop_s * 100 - round(self.hop_s * 100)) > 1e-6:

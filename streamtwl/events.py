@@ -1,14 +1,14 @@
 """Decisions to events: when did each sound begin and end?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Literal
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.config import EventSettings, LabelEventSettings
-from streamtwl.features.window import WINDOW
+from streamtwl.stages import SAMPLE_RATE
 
 
 @dataclass(slots=True)
@@ -39,11 +39,13 @@ class EventTracker:
 
     A label's event begins when its score reaches `on`, unless the label yields to a kind of its own
     then, and has been there for `min_duration_s`. It ends when the score falls below `off`; after
-    that the label rests for `cooldown_s`. A crossing is placed at the middle of the window in which
-    it happened; what is on in the first window of a stretch without gaps began with the stretch.
+    that the label rests for `cooldown_s`. A crossing is placed `behind` samples before the end of
+    the window in which it happened: the moment that a score is about; what is on in the first
+    window of a stretch without gaps began with the stretch.
     """
 
-    def __init__(self, labels: list[str], settings: EventSettings) -> None:
+    def __init__(self, labels: Sequence[str], settings: EventSettings, behind: int = 0) -> None:
+        self._behind = max(1, behind)  # what begins with the last window has a length
         self._rules = rules(labels, settings)
         self._labels = labels
         self._on = np.full(len(labels), np.inf)
@@ -62,24 +64,22 @@ class EventTracker:
     ) -> list[Change]:
         """Take a decision's float32[L] `scores` and `specific`; return the onsets and offsets.
 
-        `stretch` is the position at which the window's gapless stretch begins, None where only the
-        positions are known. `earlier` is not looked at: see `revisions.py`.
+        `stretch` is the position at which the window's gapless stretch begins; None: where the one
+        before broke off. `earlier` is not looked at: see `revisions.py`.
         """
         state = self._streams.setdefault(stream, _Stream())
         changes: list[Change] = []
         if not state.stretch.is_news(position):
             return []
-        if state.stretch.ends_before(position, stretch):
-            changes = self._end_all(state, state.stretch.decided_to)
         state.stretch.take(position, stretch)
-        middle = max(state.stretch.start, position - WINDOW // 2)
-        begins = state.stretch.start if position == state.stretch.first else middle
+        at = max(state.stretch.start, position - self._behind)
+        begins = state.stretch.start if position == state.stretch.first else at
         for label in [*state.tracked]:
-            change = self._advance(state, label, middle, float(scores[label]))
+            change = self._advance(state, label, at, float(scores[label]))
             changes += [change] if change else []
         for label in map(int, np.flatnonzero(specific >= self._on)):
             rest_until = state.rest_until.get(label, 0)
-            if label not in state.tracked and middle >= rest_until:
+            if label not in state.tracked and at >= rest_until:
                 event = Sounding(-1, self._labels[label], max(begins, rest_until))
                 state.tracked[label] = event
                 event.add(float(scores[label]))
@@ -104,19 +104,19 @@ class EventTracker:
         state.stretch.end(position)
         return changes
 
-    def _advance(self, state: "_Stream", label: int, middle: int, score: float) -> Change | None:
+    def _advance(self, state: "_Stream", label: int, at: int, score: float) -> Change | None:
         event, rule = state.tracked[label], self._rules[label]
         if label in state.open:
             if score < rule.off:
-                return self._end(state, label, middle)
+                return self._end(state, label, at)
             event.add(score)
         elif score < rule.on:
             del state.tracked[label]
         else:
             event.add(score)
-            # Of the first window its middle counts: nothing says that it lasted longer.
-            since = max(event.start, (state.stretch.first or 0) - WINDOW // 2)
-            if middle - since >= rule.min_duration_s * SAMPLE_RATE:
+            # Of the first window no more counts: nothing says that it lasted longer.
+            since = max(event.start, (state.stretch.first or 0) - self._behind)
+            if at - since >= rule.min_duration_s * SAMPLE_RATE:
                 return _begin(state, label)
         return None
 
@@ -137,11 +137,6 @@ class Stretch:
     first: int | None = None  # position of its first patch; None: there was none yet
     decided_to: int = 0  # position of the newest patch, or where the sound broke off
 
-    def ends_before(self, position: int, start: int | None) -> bool:
-        """Whether a patch is of another stretch, which begins at `start` if that is known."""
-        apart = position - self.decided_to >= WINDOW  # over a hop: there is a gap between
-        return self.first is not None and (apart or start not in (None, self.start))
-
     def is_news(self, position: int) -> bool:
         """Whether a patch speaks of anything that came after the sound broke off."""
         return self.first is not None or position > self.decided_to
@@ -149,7 +144,7 @@ class Stretch:
     def take(self, position: int, start: int | None) -> None:
         """Take the position of a patch; the first one of a stretch begins it."""
         if self.first is None:
-            self.start = max(self.decided_to, position - WINDOW if start is None else start)
+            self.start = max(self.decided_to, start or 0)
             self.first = position
         self.decided_to = position
 
@@ -176,7 +171,7 @@ def _begin(state: _Stream, label: int) -> Change:
     return "onset", event
 
 
-def rules(labels: list[str], settings: EventSettings) -> dict[int, LabelEventSettings]:
+def rules(labels: Sequence[str], settings: EventSettings) -> dict[int, LabelEventSettings]:
     """Return the rules of those labels, by index, whose events are wanted."""
     found = {i: _rule(label, settings) for i, label in enumerate(labels)}
     return {i: rule for i, rule in found.items() if rule is not None}

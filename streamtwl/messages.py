@@ -230,6 +230,7 @@ class ReplayHeader(msgspec.Struct, kw_only=True):
     error: Annotated[str | None, Meta(description="Why there is no answer.")] = None
 
 
+JOURNALLED = (Label, Event, Status)  # the kinds that the journal keeps
 Encoding = Literal["msgpack", "json"]
 _msgpack_encoder, _json_encoder = msgspec.msgpack.Encoder(), msgspec.json.Encoder()
 _msgpack_decoder = msgspec.msgpack.Decoder(AnyMessage)

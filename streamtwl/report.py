@@ -9,6 +9,7 @@ import numpy as np
 from streamtwl.audio.intake import Stream
 from streamtwl.features.window import SILENCE_DBFS
 from streamtwl.messages import (
+    JOURNALLED,
     AnyMessage,
     Event,
     Hello,
@@ -20,8 +21,7 @@ from streamtwl.messages import (
     topic,
 )
 from streamtwl.pipeline import Outcome
-from streamtwl.reasoners.decision import Decision
-from streamtwl.trace import Drawn
+from streamtwl.stages import Decision
 
 TOP = 5
 DRAWN = 3
@@ -31,8 +31,15 @@ class Reporter:
     """Makes the messages of one session: one run, some sources."""
 
     def __init__(
-        self, sources: list[str], categories: list[str], labels: list[str], reasoner: str
+        self,
+        sources: list[str],
+        categories: list[str],
+        labels: list[str],
+        reasoner: str,
+        journalled: bool,
     ) -> None:
+        """`journalled`: a journal is there, as labels, events and states then say."""
+        self._journalled = journalled
         self.session = uuid.uuid4().hex[:16]
         self.hops = [0] * len(sources)
         self.late_hops = [0] * len(sources)
@@ -52,8 +59,8 @@ class Reporter:
         """
         messages: list[AnyMessage] = []
         captured_at = outcome.captured_at
-        if outcome.drawn is not None and outcome.decision is not None:
-            window = outcome.drawn.patch.window
+        if outcome.patch is not None and outcome.decision is not None:
+            window = outcome.patch.window
             latency_s = time.monotonic() - window.ready_at
             # Late is counted from the capture where that is known: `ready_at` is when we read.
             age_s = latency_s if captured_at is None else time.time() - captured_at
@@ -68,9 +75,9 @@ class Reporter:
                         outcome.stream,
                         outcome.position,
                         captured_at,
-                        top=_top(self._categories, outcome.drawn.patch.posterior),
+                        top=_top(self._categories, outcome.patch.posterior),
                         level_dbfs=window.level_dbfs,
-                        drawn=self._trace(outcome.drawn, decision),
+                        drawn=self._trace(outcome.patch.posterior, decision),
                     )
                 )
             messages.append(
@@ -156,18 +163,17 @@ class Reporter:
         status.last_seq = {t: n for t, n in self._last_seq.items() if t.endswith(suffix)}
         return status
 
-    def _trace(self, drawn: Drawn, decision: Decision) -> list[Scored]:
+    def _trace(self, posterior: np.ndarray, decision: Decision) -> list[Scored]:
         """Return the categories drawn most often for a patch, of all traces.
 
         A soft trace is what many samples come to: the posterior's own shares.
         """
         if not decision.traces:
             return []
-        if decision.samples:
-            categories, counts = np.unique(drawn.draws.samples[..., 0], return_counts=True)
+        if decision.drawn is not None:
+            categories, counts = np.unique(decision.drawn, return_counts=True)
         else:
-            counts = drawn.patch.posterior
-            categories = np.arange(len(counts))
+            categories, counts = np.arange(len(posterior)), posterior
         most = np.argsort(-counts, kind="stable")[:DRAWN]
         shares = counts / max(counts.sum(), 1e-9)
         return [Scored(self._categories[categories[i]], round(float(shares[i]), 4)) for i in most]
@@ -183,6 +189,8 @@ class Reporter:
         """Make a message of a kind with the next number of its topic, stamped now."""
         named = topic(kind, self._sources[stream])
         seq = self._last_seq[named] = self._last_seq.get(named, -1) + 1
+        if issubclass(kind, JOURNALLED):
+            body["journalled"] = self._journalled
         return kind(
             source=self._sources[stream],
             session=self.session,

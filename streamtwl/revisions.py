@@ -18,22 +18,27 @@ hardly more right ones.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.config import EventSettings, LabelEventSettings
 from streamtwl.events import Change, Sounding, Stretch, rules
-from streamtwl.features.window import WINDOW
+from streamtwl.stages import SAMPLE_RATE
 
+ONGOING = SAMPLE_RATE  # samples that an event without an end is taken to go on for
 Span = tuple[int, int | None]  # positions; None: still on
 
 
 class RevisingTracker:
     """Tells events as `EventTracker` does, and revises those of the last `lags` patches."""
 
-    def __init__(self, labels: list[str], settings: EventSettings, lags: int) -> None:
+    def __init__(
+        self, labels: Sequence[str], settings: EventSettings, lags: int, behind: int = 0
+    ) -> None:
+        """A score is about the moment `behind` samples before the end of its window."""
+        self._behind = behind
         self._labels = labels
         self._rules = rules(labels, settings)
         self._on = np.full(len(labels), np.inf)
@@ -55,14 +60,12 @@ class RevisingTracker:
 
         Returns what is new: onsets, offsets and revisions. A label that yields to a kind of its own
         (0 among `specific`) counts only once it is on. `stretch` is the position at which the
-        gapless stretch that the decision is on begins, None where only the positions are known.
+        gapless stretch that the decision is on begins; None: where the one before broke off.
         """
+        position -= self._behind
         state = self._streams.setdefault(stream, _Stream(deque(maxlen=self._lags + 1)))
-        changes: list[Change] = []
         if not state.stretch.is_news(position):
             return []
-        if state.stretch.ends_before(position, stretch):
-            changes = self._end_all(state, state.stretch.decided_to)
         state.stretch.take(position, stretch)
         if len(state.patches) == self._lags + 1:
             self._settle(state)
@@ -75,7 +78,7 @@ class RevisingTracker:
             patch[1][:] = by_now[1]
             begun = [event.index for event in state.told if event.sounding.start <= patch[0]]
             patch[1][begun] = by_now[0, begun]
-        return changes + self._compare(state)
+        return self._compare(state)
 
     def pause(self, stream: int, position: int) -> list[Change]:
         """The sound broke off at `position`: end what is open. What follows does not join on."""
@@ -276,12 +279,12 @@ def _overlap(a: Span, b: Span) -> bool:
 
 def _mostly(a: Span, b: Span) -> bool:
     """Whether two spans share more than half of the longer one."""
-    now = max(position for position in (*a, *b) if position is not None) + WINDOW
+    now = max(position for position in (*a, *b) if position is not None) + ONGOING
     longer = max((now if end is None else end) - start for start, end in (a, b))
     return 2 * _seconds_shared(a, b) > longer
 
 
 def _seconds_shared(a: Span, b: Span) -> int:
-    now = max(position for position in (*a, *b) if position is not None) + WINDOW
+    now = max(position for position in (*a, *b) if position is not None) + ONGOING
     ends = [now if end is None else end for _, end in (a, b)]
     return max(0, min(ends) - max(a[0], b[0]))

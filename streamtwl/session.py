@@ -5,24 +5,20 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any
 
 import msgspec
 import psutil
+from reactivex import Subject
 
 from streamtwl.audio.block import SAMPLE_RATE, Block
 from streamtwl.audio.intake import Intake
-from streamtwl.audio.source import Source
 from streamtwl.config import Settings
 from streamtwl.errors import DeviceError
 from streamtwl.messages import AnyMessage
-from streamtwl.models import registry
-from streamtwl.ontology import categories
 from streamtwl.pipeline import Outcome, build
-from streamtwl.reasoners.gpt2 import Gpt2
-from streamtwl.reasoners.recurrent import Recurrent
 from streamtwl.report import Reporter
-from streamtwl.sinks.publisher import Publisher
+from streamtwl.stages import Patch, Sink, Source
 
 _log = logging.getLogger(__name__)
 
@@ -32,58 +28,54 @@ MEMORY_S = 10.0  # it takes a walk through all processes
 STUCK_S = 5.0  # without a sign of life from the worker
 
 
-class Sink(Protocol):
-    """Something that shows messages: `take` on the worker's thread, the rest on the screen's."""
-
-    gone: bool  # nobody looks any more: `take` must not wait
-    every_s: float  # between two calls of `show`
-
-    def take(self, message: AnyMessage) -> None:
-        """Take a message; must not block in real time."""
-        ...
-
-    def show(self) -> None:
-        """Show what was taken since the last call."""
-        ...
-
-    def __enter__(self) -> "Sink":
-        """Begin to show."""
-        ...
-
-    def __exit__(self, *_error: object) -> None:
-        """Leave the terminal as it was."""
-        ...
+UNKNOWN: dict[str, Any] = {  # figures of `Status` that no sink knows
+    "queued": 0,
+    "dropped_messages": 0,
+    "stalled_subscribers": 0,
+    "replay": None,
+    "journal_errors": 0,
+    "journal": None,
+}
 
 
 class Session:
-    """Joins the sources, the pipeline, the publisher and what shows messages here."""
+    """Joins the sources, the pipeline and the sinks, and says what goes on in between.
+
+    `patches`, `outcomes` (decisions, changes of events) and `messages` are ReactiveX Observables:
+    filter, buffer, join them. They emit on the worker's thread, so what subscribes
+    must not block in real time, and what it raises ends the session. All complete with it.
+    """
 
     def __init__(
         self,
         intake: Intake,
         sources: Sequence[Source],
         settings: Settings,
-        publisher: Publisher,
-        sink: Sink,
+        sinks: Sequence[Sink],
         duration_s: float | None = None,
     ) -> None:
-        """Take an intake that has started, all of its sources, and what to run and show."""
+        """Take an intake that has started, all of its sources, what to run, and where it goes."""
         names = [source.name for source in sources]
         self._intake = intake
         self._streams = list(intake.streams)
         paced = all(source.paced for source in sources)
         self._pipeline = build(settings, names, paced)
-        intake.needs = self._pipeline.windower.needs
         self._settings = self._pipeline.settings
+        backbones, reasoner = self._pipeline.backbones.backbones, self._pipeline.reasoner
         self._reporter = Reporter(
-            names, list(categories()), self._pipeline.reasoner.labels, self._pipeline.reasoner.kind
+            names,
+            list(backbones[0].categories),
+            reasoner.labels,
+            reasoner.name,
+            any(sink.journals for sink in sinks),
         )
-        model = registry.find(settings.backbone.model)
-        self._models = {model.name: registry.checksum(model) or ""}
-        if isinstance(self._pipeline.reasoner, Recurrent | Gpt2):
-            self._models[self._pipeline.reasoner.kind] = self._pipeline.reasoner.sha256
-        self._publisher = publisher
-        self._sink = sink
+        self._models = {each.name: each.sha256 for each in backbones}
+        if reasoner.sha256:
+            self._models[reasoner.name] = reasoner.sha256
+        self._sinks = sinks
+        self.patches: Subject[Patch] = Subject()
+        self.outcomes: Subject[Outcome] = Subject()
+        self.messages: Subject[AnyMessage] = Subject()
         self._due_s = settings.hop_s if all(source.clocked for source in sources) else None
         self._last_position = None if duration_s is None else round(duration_s * SAMPLE_RATE)
         self._stop = threading.Event()
@@ -159,7 +151,7 @@ class Session:
         try:
             self._pipeline.subscribe(self._tell)
             self._go_on()
-            for blocks in self._intake.ticks():
+            for blocks in self._intake.ticks(self._pipeline.windower.needs):
                 began = time.monotonic()
                 with self._working:
                     self._pipeline.push(blocks)
@@ -168,6 +160,8 @@ class Session:
                 self._go_on()
             with self._telling:
                 self._report(math.inf)
+            for subject in (self.patches, self.outcomes, self.messages):
+                subject.on_completed()
         except BaseException as error:  # handed to the main thread by `close`
             self._failure = error
 
@@ -180,12 +174,16 @@ class Session:
     def _tell(self, outcome: Outcome) -> None:
         with self._telling:
             self._alive_at = time.monotonic()
+            if outcome.patch is not None and not getattr(outcome.decision, "refinement", 0):
+                self.patches.on_next(outcome.patch)
+            self.outcomes.on_next(outcome)
             for message in self._reporter.outcome(outcome, self._due_s):
                 self._send(message)
 
     def _send(self, message: AnyMessage) -> None:
-        self._publisher.send(message)
-        self._sink.take(message)
+        for sink in self._sinks:
+            sink.emit(message)
+        self.messages.on_next(message)
 
     def _account(self, blocks: list[Block], work_s: float) -> None:
         self._work_s += work_s
@@ -207,11 +205,8 @@ class Session:
             self._hello_at = now
             settings = msgspec.to_builtins(self._settings)
             for stream in self._streams:
-                self._send(
-                    self._reporter.hello(
-                        stream.number, settings, self._models, self._publisher.replay
-                    )
-                )
+                replay = self._figures()["replay"]
+                self._send(self._reporter.hello(stream.number, settings, self._models, replay))
         if now >= self._status_at + STATUS_S:
             self._status_at = now
             if self._sound_s:
@@ -225,16 +220,18 @@ class Session:
                         stream,
                         self._stuck,
                         dropped_windows=self._pipeline.windower.dropped.get(stream.number, 0),
-                        queued=self._publisher.queued,
-                        dropped_messages=self._publisher.dropped,
-                        stalled_subscribers=self._publisher.stalls,
-                        replay=self._publisher.replay,
-                        journal_errors=self._publisher.journal_errors,
-                        journal=self._publisher.journal_problem,
                         real_time_factor=self._real_time_factor,
                         memory_mb=self._memory_mb,
+                        **self._figures(),
                     )
                 )
+
+    def _figures(self) -> dict[str, Any]:
+        """Return what the sinks know of how they go."""
+        figures = dict(UNKNOWN)
+        for sink in self._sinks:
+            figures |= sink.figures()
+        return figures
 
     def _measure_memory_mb(self) -> float:
         resident = self._process.memory_info().rss

@@ -146,7 +146,7 @@ def test_a_rule_of_no_sound_is_refused_with_where_it_is(key):
 @pytest.mark.parametrize("on", [None, 0.7])
 def test_a_reader_thinks_on_about_what_is_near_the_threshold_of_events(file, on):
     pipeline = build(override(Settings(), {"reasoner.file": file, "events.on": on}), ["mic"])
-    assert set(pipeline.reasoner.on) == {pipeline.settings.events.on}
+    assert set(pipeline.reasoner._begins) == {pipeline.settings.events.on}
 
 
 @pytest.mark.parametrize("file", ["open", "evidence", "esc10-hmm"])
@@ -161,8 +161,8 @@ def test_rules_that_do_not_fit_together_are_refused_with_both_names(file):
 def test_a_reader_thinks_on_about_what_is_near_a_labels_own_threshold():
     rule = {"reasoner.file": "esc10-gpt2", "events.label": {"dog": {"on": 0.93}}}
     reasoner = build(override(Settings(), rule), ["mic"]).reasoner
-    assert reasoner.on[reasoner.labels.index("dog")] == 0.93
-    assert np.count_nonzero(reasoner.on == reasoner.card.on) == len(reasoner.labels) - 1
+    assert reasoner._begins[reasoner.labels.index("dog")] == 0.93
+    assert np.count_nonzero(reasoner._begins == reasoner.card.on) == len(reasoner.labels) - 1
 
 
 @pytest.mark.parametrize(

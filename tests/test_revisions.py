@@ -210,17 +210,6 @@ def test_where_the_sound_breaks_off_events_end_at_once_and_what_follows_is_new()
     assert (phase, event.number, event.start) == ("onset", 1, resumed)
 
 
-def test_a_gap_ends_what_was_open():
-    tracker = RevisingTracker(LABELS, RULES, LAGS)
-    loud, nothing = np.array([0.9, 0], np.float32), np.zeros((LAGS, 2, 2), np.float32)
-    tracker.step(0, at(0), loud, loud, nothing)
-    changes = tracker.step(0, at(9), loud, loud, nothing)
-    assert [(phase, event.start, event.end) for phase, event in changes] == [
-        ("offset", 0, at(0)),
-        ("onset", at(9) - 15_600, None),
-    ]
-
-
 def test_a_short_event_waits_until_it_is_long_enough():
     rules = EventSettings(on=0.5, off=0.3, min_duration_s=0.9)
     rows = [[0.9, 0, 0, 0], [0, 0.9, 0, 0], [0.9, 0, 0.9, 0], [0.9, 0.9, 0, 0.9]]

@@ -182,8 +182,7 @@ class Stream:
 class Intake:
     """Reads the sources in turn, at most `width` of them open at once.
 
-    Sound that no window is waiting for yet is left where it is: `needs` says how many samples a
-    stream, by its number, is still short of.
+    Sound that no window is waiting for yet is left where it is.
     """
 
     def __init__(self, sources: Iterable[Source], width: int | None = None) -> None:
@@ -192,7 +191,6 @@ class Intake:
         self.streams: list[Stream] = []  # open
         self.stopping = False
         self.reading: Stream | None = None  # under way now; a file may keep it waiting for long
-        self.needs: Callable[[int], int] = lambda _stream: 0
         self._woken = threading.Event()
 
     def start(self) -> None:
@@ -208,10 +206,13 @@ class Intake:
                 stream.error = error
             self.streams.append(stream)
 
-    def ticks(self) -> Iterator[list[Block]]:
-        """Yield blocks, at most one a stream, or [] when nothing came; until all have ended."""
+    def ticks(self, needs: Callable[[int], int] = lambda _stream: 0) -> Iterator[list[Block]]:
+        """Yield blocks, at most one a stream, or [] when nothing came; until all have ended.
+
+        `needs` says how many samples the next window of a stream, by its number, is short of.
+        """
         while self.streams:
-            self._wait()
+            self._wait(needs)
             now = time.monotonic()
             given = [self._read(stream, now) for stream in self.streams]
             for i in range(max(map(len, given), default=0)):
@@ -243,9 +244,9 @@ class Intake:
         finally:
             self.reading = None
 
-    def _wait(self) -> None:
+    def _wait(self, needs: Callable[[int], int]) -> None:
         if not self.stopping:
-            due_at = min(self._window_due_at(stream) for stream in self.streams)
+            due_at = min(_window_due_at(stream, needs) for stream in self.streams)
             self._woken.wait(max(0.0, due_at - AHEAD_S - time.monotonic()))
         now = time.monotonic()
         due_s = min((stream.source.due_in(now) for stream in self.streams), default=0.0)
@@ -253,15 +254,16 @@ class Intake:
         if due_s > 0:
             select.select(filenos, [], [], min(due_s, TICK_S))
 
-    def _window_due_at(self, stream: Stream) -> float:
-        """Return the monotonic seconds at which the stream's next window will be complete."""
-        if not stream.source.clocked:
-            return 0.0  # nobody knows
-        return stream.heard_at + self.needs(stream.number) / SAMPLE_RATE
-
     def _replace_ended(self) -> None:
         for stream in [stream for stream in self.streams if stream.ended]:
             stream.source.close()
             self.streams.remove(stream)
         if not self.stopping:
             self.start()
+
+
+def _window_due_at(stream: Stream, needs: Callable[[int], int]) -> float:
+    """Return the monotonic seconds at which the stream's next window will be complete."""
+    if not stream.source.clocked:
+        return 0.0  # nobody knows
+    return stream.heard_at + needs(stream.number) / SAMPLE_RATE

@@ -1,29 +1,32 @@
 """YAMNet in ONNX Runtime: windows of log-mel in, posteriors over AudioSet's categories out."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamtwl.errors import ModelError
-from streamtwl.features.window import Window
+from streamtwl.features.log_mel import FRAME, FRAME_HOP, LogMel
+from streamtwl.models import registry
+from streamtwl.ontology import categories, parents
 
 if TYPE_CHECKING:
     import onnxruntime
 
+    from streamtwl.config import Settings
 
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """What the backbone made of one window."""
-
-    window: Window
-    posterior: np.ndarray  # float32[C], each category's sigmoid score in [0, 1]
+OUTPUTS = ["posterior", "embedding"]
+WINDOW_FRAMES = 96
+WINDOW = (WINDOW_FRAMES - 1) * FRAME_HOP + FRAME  # 15,600 samples, 0.975 s
 
 
 class YamNet:
-    """Frozen YAMNet over a ready session; one call scores a batch of windows of any streams."""
+    """Frozen YAMNet over a ready session: a `stages.Backbone`."""
 
-    def __init__(self, session: "onnxruntime.InferenceSession") -> None:
+    name = "yamnet"
+    lengths_s: tuple[float, ...] = (WINDOW_FRAMES * FRAME_HOP / 16_000,)
+    frame, frame_hop = FRAME, FRAME_HOP
+
+    def __init__(self, session: "onnxruntime.InferenceSession", sha256: str = "") -> None:
         inputs = {tensor.name: tensor.shape[1:] for tensor in session.get_inputs()}
         if inputs != {"log_mel": [96, 64]}:
             raise ModelError(
@@ -31,12 +34,25 @@ class YamNet:
                 "get it again with `streamtwl models pull yamnet`"
             )
         self._session = session
+        self.sha256 = sha256
+        self.categories, self.parents = categories(), parents()
 
-    def score(self, windows: list[Window]) -> list[Patch]:
-        """Return one patch a window, in the same order."""
-        posteriors = self.posteriors(np.stack([window.log_mel for window in windows]))
-        return [Patch(*pair) for pair in zip(windows, posteriors, strict=True)]
+    def front_end(self) -> LogMel:
+        """Return a new streaming log-mel."""
+        return LogMel()
+
+    def score(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return posteriors float32[N, 521], embeddings [N, 1024] of log_mel float32[N, 96, 64]."""
+        posteriors, embeddings = self._session.run(OUTPUTS, {"log_mel": features})
+        return posteriors, embeddings
 
     def posteriors(self, log_mel: np.ndarray) -> np.ndarray:
         """Return float32[N, 521] posteriors in [0, 1] of log_mel float32[N, 96, 64]."""
         return self._session.run(["posterior"], {"log_mel": log_mel})[0]
+
+
+def make(settings: "Settings") -> YamNet:
+    """Return the backbone over the model's file, which has to be there."""
+    model = registry.find(YamNet.name)
+    session = registry.session(model, settings.backbone.threads)
+    return YamNet(session, registry.checksum(model) or "")

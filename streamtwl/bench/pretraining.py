@@ -21,7 +21,7 @@ from streamtwl import config
 from streamtwl.config import Settings
 from streamtwl.errors import UsageError
 from streamtwl.ontology import categories
-from streamtwl.trace import N_BINS
+from streamtwl.reasoners.sampling import N_BINS
 from streamtwl.training import bodies, reading, scenes, schedule, streams
 from streamtwl.training.posteriors import Scorer
 from streamtwl.training.reader import draw

@@ -1,133 +1,170 @@
-"""Windows: the stretch of sound that one patch is computed from."""
+"""Windows: the stretches of sound that one patch is computed from."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE, Block
-from streamtwl.features.log_mel import FRAME, FRAME_HOP, MEL_BANDS, LogMel
+from streamtwl.stages import SAMPLE_RATE, Backbone, Block, End, Window
 
-WINDOW_FRAMES = 96
-WINDOW = (WINDOW_FRAMES - 1) * FRAME_HOP + FRAME  # 15,600 samples, 0.975 s
 SILENCE_DBFS = -120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """One window of one stream, ready for the backbone."""
-
-    stream: int
-    position: int  # 16 kHz samples from the stream's start to the window's end
-    log_mel: np.ndarray  # float32[96, 64]
-    level_dbfs: float  # RMS of the newest hop, of the whole window where it is the first
-    captured_at: float | None  # wall-clock seconds at `position`; None for files
-    ready_at: float  # monotonic seconds at which the resampler gave the window's last sample
-    stretch: int = 0  # position at which the gapless stretch begins that the window is in
 
 
 class Windower:
     """Blocks of several streams in, their windows out: one every hop, none across a gap.
 
-    `hop_s` is a multiple of 10 ms. The last block of a stream is padded with zeros to the next hop,
-    as YAMNet's reference does; a stream shorter than a window gives one window.
+    `hop_s` is a multiple of 10 ms. The first window of a stretch of sound without gaps comes when
+    the first backbone's shortest length is there. The last block of a stream is padded with zeros
+    to the next hop, as YAMNet's reference does; a stream shorter than a window gives one window.
     """
 
-    def __init__(self, hop_s: float) -> None:
-        self._hop = round(hop_s * SAMPLE_RATE / FRAME_HOP) * FRAME_HOP
-        self._streams: dict[int, _Frames] = {}
+    def __init__(self, hop_s: float, backbones: Sequence[Backbone]) -> None:
+        self._backbones = backbones
+        first = backbones[0]
+        self._hop = round(hop_s * SAMPLE_RATE / first.frame_hop) * first.frame_hop
+        self._size = samples_in(first, first.lengths_s[0])
+        self._stretches: dict[int, _Stretch] = {}
         self.dropped: dict[int, int] = {}  # stream: hops that gaps made unscorable
 
-    def push(self, blocks: list[Block]) -> list[list[Window]]:
-        """Return the windows that these blocks complete, in batches with at most one a stream."""
-        windows = [self._windows_of(block) for block in blocks]
-        depth = max(map(len, windows), default=0)
-        return [[ws[i] for ws in windows if i < len(ws)] for i in range(depth)]
+    def push(self, blocks: list[Block]) -> Iterator[list[Window] | End]:
+        """Yield batches of windows with at most one a stream, and where sound broke off."""
+        cut: list[list[Window]] = []
+        for block in blocks:
+            stretch = self._stretches.get(block.stream)
+            if stretch is not None and not stretch.over and stretch.position != block.position:
+                yield End(block.stream, stretch.position, None, False)  # a gap
+                stretch.over = True
+            cut.append(self._cut(block))
+        for i in range(max(map(len, cut), default=0)):
+            yield [windows[i] for windows in cut if i < len(windows)]
+        for block in blocks:
+            if block.last or block.breaks_off:
+                end = block.position + len(block.samples)
+                yield End(block.stream, end, block.captured_at, block.last)
 
     def needs(self, stream: int) -> int:
         """Return how many more samples complete the stream's next window."""
-        frames = self._streams.get(stream)
-        return WINDOW if frames is None or frames.over else frames.next_end - frames.position
+        stretch = self._stretches.get(stream)
+        return self._size if stretch is None or stretch.over else stretch.due - stretch.position
 
-    def _windows_of(self, block: Block) -> list[Window]:
-        frames = self._streams.get(block.stream)
-        if frames is None or frames.over or frames.position != block.position:
-            if frames is not None:
-                self._count_dropped(block.stream, frames, block.position)
-            frames = self._streams[block.stream] = _Frames(block.position, self._hop)
-        cut = frames.push(block.samples)
-        frames.over = block.breaks_off
+    def _cut(self, block: Block) -> list[Window]:
+        """Return the windows that a block completes."""
+        stretch = self._stretches.get(block.stream)
+        if stretch is None or stretch.over:
+            if stretch is not None:
+                self._count_dropped(block.stream, stretch, block.position)
+            stretch = _Stretch(block.stream, block.position, self._hop, self._size, self._backbones)
+            self._stretches[block.stream] = stretch
+        windows = stretch.push(block)
+        stretch.over = block.breaks_off
         if block.last:
-            del self._streams[block.stream]
-            cut += frames.pad()
-        end = block.position + len(block.samples)
-        # After the padding, `position` may be beyond the stream's end: it speaks up to the end.
-        return [
-            Window(
-                stream=block.stream,
-                position=min(position, end),
-                log_mel=log_mel,
-                level_dbfs=level_dbfs,
-                captured_at=(
-                    None
-                    if block.captured_at is None
-                    else block.captured_at - max(0, end - position) / SAMPLE_RATE
-                ),
-                ready_at=block.ready_at,
-                stretch=frames.stretch,
-            )
-            for position, log_mel, level_dbfs in cut
-        ]
+            del self._stretches[block.stream]
+        return windows
 
-    def _count_dropped(self, stream: int, frames: "_Frames", resumed_at: int) -> None:
+    def _count_dropped(self, stream: int, before: "_Stretch", resumed_at: int) -> None:
         """Count the windows that a gapless stream would have had until the first one to come."""
-        missing = resumed_at + WINDOW - frames.next_end
+        missing = resumed_at + self._size - before.due
         hops = max(0, -(-missing // self._hop))
         self.dropped[stream] = self.dropped.get(stream, 0) + hops
 
 
-class _Frames:
-    """The frames of one gapless stretch of one stream, cut into windows."""
+class _Stretch:
+    """The sound of one stream since its start or since a gap, cut into windows."""
 
-    def __init__(self, position: int, hop: int) -> None:
-        self.stretch = position  # where it begins
+    def __init__(
+        self, stream: int, start: int, hop: int, size: int, backbones: Sequence[Backbone]
+    ) -> None:
         self.over = False  # the sound broke off: what comes next is another stretch
-        self.position = position  # of the next sample
-        self._start = position  # of the next window
-        self._hop = hop
-        self._log_mel = LogMel()
-        self._frames = np.empty((0, MEL_BANDS), np.float32)
-        self._samples = np.empty(0, np.float32)  # from `_start` on
+        self.position = start  # of the next sample
+        self.due = start + size  # position at which the next window is complete
+        self._stream, self._start = stream, start
+        self._hop, self._size = hop, size
+        self._features = [_Features(backbone) for backbone in backbones]
+        self._samples = np.empty(0, np.float32)  # of the next window
         self._first = True
 
-    @property
-    def next_end(self) -> int:
-        """The position at which the next window is complete."""
-        return self._start + WINDOW
+    def push(self, block: Block) -> list[Window]:
+        """Return the windows that a block completes, after the last one the padded one too."""
+        end = block.position + len(block.samples)
+        self._samples = np.concatenate((self._samples, block.samples))
+        windows = self._complete(block.samples, end, block)
+        fresh = len(self._samples) - (0 if self._first else self._size - self._hop)
+        if block.last and fresh > 0:
+            padding = np.zeros(self._size - len(self._samples), np.float32)
+            windows += self._complete(padding, end, block)
+        return windows
 
-    def push(self, samples: np.ndarray) -> list[tuple[int, np.ndarray, float]]:
-        """Return (end position, log-mel float32[96, 64], level in dBFS) of each new window."""
-        self._samples = np.concatenate((self._samples, samples))
-        return self._cut(samples)
-
-    def pad(self) -> list[tuple[int, np.ndarray, float]]:
-        """Pad with zeros to the next hop; return the window that this completes, if any."""
-        heard = len(self._samples)
-        told = 0 if self._first else WINDOW - self._hop
-        return self._cut(np.zeros(WINDOW - heard, np.float32)) if heard > told else []
-
-    def _cut(self, samples: np.ndarray) -> list[tuple[int, np.ndarray, float]]:
-        """Cut the windows that these samples, or this padding, complete."""
+    def _complete(self, samples: np.ndarray, end: int, block: Block) -> list[Window]:
+        """Return the windows that these samples, or this padding, complete."""
         self.position += len(samples)
-        self._frames = np.concatenate((self._frames, self._log_mel.push(samples)))
-        cut = []
-        while len(self._frames) >= WINDOW_FRAMES:
-            newest = self._samples[0 if self._first else WINDOW - self._hop : WINDOW]
-            cut.append((self.next_end, self._frames[:WINDOW_FRAMES], _level_dbfs(newest)))
-            self._frames = self._frames[self._hop // FRAME_HOP :]
+        for features in self._features:
+            features.push(samples)
+        windows = []
+        while all(features.reaches(self.due - self._start) for features in self._features):
+            windows.append(self._window(end, block))
             self._samples = self._samples[self._hop :]
-            self._start += self._hop
+            self.due += self._hop
             self._first = False
+        return windows
+
+    def _window(self, end: int, block: Block) -> Window:
+        """Cut the window that is due; padded, it speaks up to the stream's end."""
+        position = min(self.due, end)
+        newest = self._samples[0 if self._first else self._size - self._hop : self._size]
+        captured_at = block.captured_at
+        if captured_at is not None:
+            captured_at -= (end - position) / SAMPLE_RATE
+        return Window(
+            stream=self._stream,
+            position=position,
+            start=self._start,
+            first=self._first,
+            features=tuple(each.cut(self.due - self._start) for each in self._features),
+            level_dbfs=_level_dbfs(newest),
+            captured_at=captured_at,
+            ready_at=block.ready_at,
+        )
+
+
+class _Features:
+    """The newest frames of one backbone's front end, as many as its longest window takes."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._front_end = backbone.front_end()
+        self._frame, self._hop = backbone.frame, backbone.frame_hop
+        self._lengths = _frames(backbone)
+        self._frames = self._front_end.push(np.empty(0, np.float32))  # float32[m, bands]
+        self._dropped = 0  # frames before them
+
+    def push(self, samples: np.ndarray) -> None:
+        self._frames = np.concatenate((self._frames, self._front_end.push(samples)))
+
+    def reaches(self, end: int) -> bool:
+        """Whether the frames go up to `end`, in samples from the start of the stretch."""
+        return self._dropped + len(self._frames) >= self._count(end)
+
+    def cut(self, end: int) -> tuple[np.ndarray, ...]:
+        """Return the newest frames before `end`, as many lengths as there are frames for."""
+        stop = self._count(end) - self._dropped
+        cut = tuple(self._frames[stop - n : stop] for n in self._lengths if n <= stop)
+        over = max(0, stop - self._lengths[-1])
+        self._frames = self._frames[over:]
+        self._dropped += over
         return cut
+
+    def _count(self, end: int) -> int:
+        """Return how many frames are complete at `end`."""
+        return max(0, (end - self._frame) // self._hop + 1)
+
+
+def samples_in(backbone: Backbone, length_s: float) -> int:
+    """Return the samples that a window of so many frames' hops covers, its last frame whole."""
+    frames = round(length_s * SAMPLE_RATE / backbone.frame_hop)
+    return (frames - 1) * backbone.frame_hop + backbone.frame
+
+
+def _frames(backbone: Backbone) -> list[int]:
+    """Return the lengths of a backbone's windows in frames."""
+    return [round(s * SAMPLE_RATE / backbone.frame_hop) for s in backbone.lengths_s]
 
 
 def _level_dbfs(samples: np.ndarray) -> float:

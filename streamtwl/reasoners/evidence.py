@@ -2,42 +2,43 @@
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.reasoners.decision import Decision
+from streamtwl.config import LabelEventSettings
 from streamtwl.reasoners.naming import Naming, decide
+from streamtwl.stages import SAMPLE_RATE, Decision, Patch
 
 
 class Evidence:
     """A recursive mean of posteriors with exponential forgetting.
 
-    The weight of a patch halves every `half_life_s` seconds of stream time, so a gap in the stream
-    fades the past like the sound that was missed. Reads the posterior itself, which is
-    what many samples would come to.
+    The weight of a patch halves every `half_life_s` seconds of stream time. Reads the posterior
+    itself, which is what many samples would come to.
     """
 
-    kind = "evidence"
+    name, sha256 = "evidence", ""
+    open = True
+    on, off = LabelEventSettings().on, LabelEventSettings().off
+    lags = 0
     settled = True  # one look at a patch is all there is to it
     refining_s = 0.0
 
-    def __init__(self, naming: Naming, half_life_s: float) -> None:
+    def __init__(self, naming: Naming, half_life_s: float, behind: int) -> None:
+        """A score is about the middle of a window, `behind` samples before its end."""
         self.labels = naming.labels
+        self.behind = behind
         self._naming = naming
         self._half_life_s = half_life_s
         self._pooled: dict[int, tuple[int, np.ndarray]] = {}  # stream: (position, float32[C])
 
-    def step(
-        self,
-        streams: list[int],
-        positions: list[int],
-        samples: np.ndarray,
-        posteriors: np.ndarray,
-    ) -> list[Decision]:
-        """Take one new patch of each of S streams; `samples` is not read."""
-        return [self._step(*patch) for patch in zip(streams, positions, posteriors, strict=True)]
+    def step(self, patches: list[Patch]) -> list[Decision]:
+        """Take one new patch of each of S streams."""
+        return [self._step(p.window.stream, p.window.position, p.posterior) for p in patches]
 
     def forget(self, stream: int) -> None:
-        """Let go of a stream that has ended."""
+        """Let go of a stream whose sound broke off."""
         self._pooled.pop(stream, None)
+
+    def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
+        """Nothing here depends on them."""
 
     def refine(self, deadline: float) -> None:
         """Nothing to add: one look at the posterior is all there is to it."""

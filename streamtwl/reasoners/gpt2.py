@@ -15,26 +15,24 @@ before it, a second one begins beside it and reads the same patches; when the fi
 second has read its newest half, and takes over. So the prefix is read patch by patch while it
 comes, and no step is longer than two rows a trace. Lives of different traces end at different
 moments. A trace that missed patches, because the others were sure, reads them when it is needed; if
-they are too many, it is re-based on the newest half. A gap in the stream begins every trace anew.
+they are too many, it is re-based on the newest half. Where sound broke off every trace begins anew.
 """
 
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.config import LabelEventSettings, TraceSettings
 from streamtwl.errors import UsageError
-from streamtwl.features.window import WINDOW
 from streamtwl.reasoners import graph
-from streamtwl.reasoners.decision import Decision
+from streamtwl.reasoners.graph import Graph
 from streamtwl.reasoners.naming import Naming, OpenLabels, OwnLabels, decide
-from streamtwl.trace import confidence_bin
+from streamtwl.reasoners.sampling import Sampler, confidence_bin
+from streamtwl.stages import SAMPLE_RATE, Decision, Patch
 
 ENDLESS_S = 1e9
 INPUTS = ["tokens", "posterior", "state", "elapsed_s", "attention_mask", "position_ids"]
@@ -82,10 +80,11 @@ class _Stream:
 
 
 @dataclass(slots=True)
-class _Patch:
+class _Thought:
     """The patch that is being thought about, of S streams: the newest of their recent ones."""
 
     streams: list[_Stream]
+    drawn: list[np.ndarray] | None  # S x int[M, K]: the categories that were drawn for it
     scores: list[list[np.ndarray]] = field(default_factory=list)  # S x traces: float32[1 + B, L]
     thought: int = 0  # traces that have advanced
     refinement: int = 0
@@ -94,30 +93,36 @@ class _Patch:
 class Gpt2:
     """Steps the graph of a reasoner's file: M traces a stream, a cache a trace."""
 
+    behind = 0  # it was taught what sounds at the end of a window
+
     def __init__(
         self,
-        path: Path,
+        loaded: Graph,
         settings: TraceSettings,
         hop_s: float,
         open_labels: OpenLabels | None = None,
+        sources: Sequence[str] = (),
     ) -> None:
-        """Load a reasoner's file; raises UsageError where it is none, or the trace does not fit.
+        """Take a reasoner's file; raises UsageError where its graph or its trace does not fit.
 
-        `open_labels` names what a file scores that speaks of AudioSet's categories.
+        `open_labels` names what a file scores that speaks of AudioSet's categories. `sources` names
+        the streams, by number; the names key their samples.
         """
-        loaded = graph.load(path, INPUTS, OUTPUTS)
+        graph.check(loaded, INPUTS, OUTPUTS)
         self._session, self.card, self.sha256 = loaded.session, loaded.card, loaded.sha256
         read = self.card.trace
         if read is None:
-            raise UsageError(f"--reasoner {path}: its card does not say how it reads a trace")
-        self.kind = self.card.name
+            raise UsageError(
+                f"--reasoner {loaded.path}: its card does not say how it reads a trace"
+            )
+        self.name, self.open = self.card.name, self.card.open
+        self.on, self.off = self.card.on, self.card.off
         self._naming: Naming = OwnLabels(self.card.labels, self.card.on)
-        begins = self.card.on
         if self.card.open and open_labels is not None:
             self._naming = open_labels
-            begins = LabelEventSettings().on
+            self.on, self.off = LabelEventSettings().on, LabelEventSettings().off
         self.labels = self._naming.labels
-        self.on = np.full(len(self.labels), begins)  # where an event of each begins: see `build`
+        self._begins = np.full(len(self.labels), self.on)  # where an event of each label begins
         self.lags = loaded.shapes["scores"][1] - 1
         self._boundary = self.width = loaded.shapes["posterior"][1]
         self._state_size = loaded.shapes["state"][1]
@@ -129,6 +134,9 @@ class Gpt2:
         self._group = self._traces if settings.think == "fixed" else GROUP
         if settings.think == "off":
             self._traces = 1
+        self._sampler = Sampler(
+            sources, self._samples, self._traces, settings.temperature, settings.seed
+        )
         n_tokens = self._samples + 1
         self.capacity = min(read.context // n_tokens, round(settings.horizon_s / hop_s))
         if self.capacity < 2:
@@ -140,17 +148,28 @@ class Gpt2:
         self._past = cache_names(PAST, self._layers)
         self._outputs = [*OUTPUTS, *cache_names(PRESENT, self._layers)]
         self._streams: dict[int, _Stream] = {}
-        self._patch: _Patch | None = None
+        self._patch: _Thought | None = None
         self._read_s = 0.0  # that a read takes, as lately measured
 
-    def step(
+    def step(self, patches: list[Patch]) -> list[Decision]:
+        """Take one new patch of each of S streams; the first group of traces decides."""
+        streams = [patch.window.stream for patch in patches]
+        posteriors = np.stack([patch.posterior for patch in patches])
+        samples = np.empty((len(patches), self._traces, 0, 2), np.int16)
+        if self._samples:
+            drawn = zip(streams, posteriors, strict=True)
+            samples = np.stack([self._sampler.draw(*each) for each in drawn])
+        positions = [patch.window.position for patch in patches]
+        return self.read(streams, positions, samples, posteriors)
+
+    def read(
         self,
         streams: list[int],
         positions: list[int],
         samples: np.ndarray,
         posteriors: np.ndarray,
     ) -> list[Decision]:
-        """Take one new patch of each of S streams: int16[S, M, K, 2], float32[S, C].
+        """Read one new patch of each of S streams: int16[S, M, K, 2], float32[S, C].
 
         The first group of traces advances, and decides.
         """
@@ -158,13 +177,14 @@ class Gpt2:
         known = []
         tokens = self._tokens(samples, posteriors)
         for i, (number, position) in enumerate(zip(streams, positions, strict=True)):
-            stream = self._stream(number, position)
+            stream = self._stream(number)
             before, stream.position = stream.position, position
             elapsed_s = ENDLESS_S if before is None else (position - before) / SAMPLE_RATE
             since = np.array([elapsed_s], np.float32)
             stream.recent.append(_Heard(tokens[i], posteriors[i], stream.state, since))
             known.append(stream)
-        self._patch = _Patch(known, [[] for _ in known])
+        drawn = list(samples[..., 0]) if self._samples else None
+        self._patch = _Thought(known, drawn, [[] for _ in known])
         return self._advance(self._patch)
 
     def refine(self, deadline: float) -> list[Decision] | None:
@@ -193,18 +213,22 @@ class Gpt2:
         return patch is None or patch.thought >= self._traces or self._plain(patch)
 
     def forget(self, stream: int) -> None:
-        """Let go of a stream that has ended."""
+        """Let go of a stream whose sound broke off."""
         self._streams.pop(stream, None)
+        self._sampler.forget(stream)
 
-    def _stream(self, number: int, position: int) -> _Stream:
-        """Return a stream, its traces begun anew where it is new or was interrupted."""
+    def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
+        """Take float32[L] where an event of each label begins: scores near it are thought over."""
+        self._begins = on
+
+    def _stream(self, number: int) -> _Stream:
+        """Return a stream, its traces at their beginning where it is new."""
         stream = self._streams.get(number)
         if stream is None:
             state = np.zeros(self._state_size, np.float32)
-            stream = self._streams[number] = _Stream(state, [], deque(maxlen=self.capacity // 2))
-        if stream.position is None or position - stream.position >= WINDOW:
-            stream.recent.clear()
-            stream.traces = [_Trace(self._row(self._life(m))) for m in range(self._traces)]
+            traces = [_Trace(self._row(self._life(m))) for m in range(self._traces)]
+            stream = _Stream(state, traces, deque(maxlen=self.capacity // 2))
+            self._streams[number] = stream
         return stream
 
     def _life(self, trace: int) -> int:
@@ -238,12 +262,12 @@ class Gpt2:
         drawn = samples[:, : self._traces, : self._samples]
         return np.concatenate((drawn, boundary), axis=2).astype(np.int64)
 
-    def _next(self, patch: _Patch) -> range:
+    def _next(self, patch: _Thought) -> range:
         """Return the traces of the group that is next."""
         last = self._traces - 1
         return range(min(patch.thought, last), min(patch.thought + self._group, self._traces))
 
-    def _advance(self, patch: _Patch) -> list[Decision]:
+    def _advance(self, patch: _Thought) -> list[Decision]:
         """Let one group of traces read the patch; decide by all that have."""
         group = self._next(patch)
         for stream in patch.streams:
@@ -307,23 +331,24 @@ class Gpt2:
         self._read_s = max(FORGET * self._read_s, time.monotonic() - began)
         return [(*row, scores[i], states[i]) for i, row in enumerate(rows)]
 
-    def _decide(self, patch: _Patch, s: int) -> Decision:
+    def _decide(self, patch: _Thought, s: int) -> Decision:
         scores = np.mean(patch.scores[s], axis=0)
         readers = [t.reader for t in patch.streams[s].traces[: patch.thought]]
         return replace(
             decide(self._naming, scores[0], scores[1:]),
             samples=self._samples * sum(row.age for row in readers),
+            drawn=None if patch.drawn is None else patch.drawn[s].ravel(),
             traces=len(patch.scores[s]),
             refinement=patch.refinement,
         )
 
-    def _plain(self, patch: _Patch) -> bool:
+    def _plain(self, patch: _Thought) -> bool:
         """Whether no label is likely to be named, or to begin, whatever the other traces say."""
         named = np.full(len(self.labels), self._naming.threshold)
         for scores in patch.scores:
             now = np.stack([self._naming.label(each[0]) for each in scores])  # traces, 2, labels
             error = now.std(axis=0, ddof=1) / np.sqrt(len(now)) if len(now) > 1 else np.inf
-            near = np.abs(now.mean(axis=0) - np.stack((self.on, named))) < SETTLED * error
+            near = np.abs(now.mean(axis=0) - np.stack((self._begins, named))) < SETTLED * error
             if near.any():
                 return False
         return True

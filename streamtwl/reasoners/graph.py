@@ -19,25 +19,32 @@ SUFFIX = ".onnx"
 class Graph:
     """A loaded file."""
 
+    path: Path
     session: Any  # onnxruntime.InferenceSession
     card: Card
     shapes: dict[str, list]  # of inputs and outputs, by name; a string is a size that varies
     sha256: str
 
 
-def load(path: Path, inputs: list[str], outputs: list[str], threads: int = 1) -> Graph:
-    """Load a reasoner's file; raises UsageError where it is none, or its graph is another's."""
+def load(path: Path, threads: int = 1) -> Graph:
+    """Load a reasoner's file; raises UsageError where it is none."""
     session = open_session(path, threads)
     card = read_card(session, path)
-    given = {each.name: each.shape for each in session.get_inputs()}
-    taken = {each.name: each.shape for each in session.get_outputs()}
+    shapes = {each.name: each.shape for each in (*session.get_inputs(), *session.get_outputs())}
+    return Graph(path, session, card, shapes, registry.sha256(path))
+
+
+def check(graph: Graph, inputs: list[str], outputs: list[str]) -> None:
+    """Raise UsageError where a graph is of another kind, or does not fit its card."""
+    path, card, sizes = graph.path, graph.card, graph.shapes
+    given = [each.name for each in graph.session.get_inputs()]
+    taken = [each.name for each in graph.session.get_outputs()]
     if _own(given) != inputs or _own(taken) != outputs:
         raise UsageError(
             f"--reasoner {path}: its graph takes {', '.join(given)} and gives "
             f"{', '.join(taken)}; a {card.kind} one has {', '.join(inputs)} and "
             f"{', '.join(outputs)}"
         )
-    sizes = given | taken
     n_labels = len(card.labels)
     for what, found, wanted in (
         ("state", sizes["state"][1], "a number"),
@@ -48,12 +55,6 @@ def load(path: Path, inputs: list[str], outputs: list[str], threads: int = 1) ->
                 f"--reasoner {path}: its {what} has the size {found}, not {wanted}: "
                 f"its card has {n_labels} labels"
             )
-    return Graph(session, card, sizes, registry.sha256(path))
-
-
-def kind(path: Path) -> str:
-    """Return what the card of a reasoner's file says it is."""
-    return read_card(open_session(path, 1), path).kind
 
 
 def open_session(path: Path, threads: int) -> Any:

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from streamtwl.ontology import Vocabulary
-from streamtwl.reasoners.decision import Decision
+from streamtwl.stages import Decision
 
 
 class Naming(Protocol):

@@ -8,14 +8,12 @@ A stream's first step has a state of zeros and an endless `elapsed_s`; after a g
 is longer than a hop, and it is up to the graph to forget.
 """
 
-from pathlib import Path
-
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.reasoners import graph
-from streamtwl.reasoners.decision import Decision
+from streamtwl.reasoners.graph import Graph
 from streamtwl.reasoners.naming import OwnLabels, decide
+from streamtwl.stages import SAMPLE_RATE, Decision, Patch
 
 ENDLESS_S = 1e9
 INPUTS = ["posterior", "state", "elapsed_s"]
@@ -27,12 +25,14 @@ class Recurrent:
 
     settled = True  # one look at a patch is all there is to it
     refining_s = 0.0
+    behind = 0  # it was taught what sounds at the end of a window
 
-    def __init__(self, path: Path) -> None:
-        """Load a reasoner's file; raises UsageError where it is none."""
-        loaded = graph.load(path, INPUTS, OUTPUTS)
+    def __init__(self, loaded: Graph) -> None:
+        """Take a reasoner's file; raises UsageError where its graph is another's."""
+        graph.check(loaded, INPUTS, OUTPUTS)
         self._session, self.card, self.sha256 = loaded.session, loaded.card, loaded.sha256
-        self.kind = self.card.name
+        self.name, self.open = self.card.name, self.card.open
+        self.on, self.off = self.card.on, self.card.off
         self.width = loaded.shapes["posterior"][1]  # C
         size = loaded.shapes["scores"]
         self.lags = size[1] - 1 if len(size) == 3 else 0
@@ -41,21 +41,17 @@ class Recurrent:
         self._zeros = np.zeros(loaded.shapes["state"][1], np.float32)
         self._past: dict[int, tuple[int, np.ndarray]] = {}  # stream: (position, float32[D])
 
-    def step(
-        self,
-        streams: list[int],
-        positions: list[int],
-        samples: np.ndarray,
-        posteriors: np.ndarray,
-    ) -> list[Decision]:
-        """Take one new patch of each of S streams; `samples` is not read."""
+    def step(self, patches: list[Patch]) -> list[Decision]:
+        """Take one new patch of each of S streams."""
+        streams = [patch.window.stream for patch in patches]
+        positions = [patch.window.position for patch in patches]
         states, elapsed_s = [], []
         for stream, position in zip(streams, positions, strict=True):
             before, state = self._past.get(stream, (None, self._zeros))
             states.append(state)
             elapsed_s.append(ENDLESS_S if before is None else (position - before) / SAMPLE_RATE)
         given = {
-            "posterior": posteriors,
+            "posterior": np.stack([patch.posterior for patch in patches]),
             "state": np.stack(states),
             "elapsed_s": np.array(elapsed_s, np.float32)[:, None],
         }
@@ -64,8 +60,11 @@ class Recurrent:
         return [self._decide(row) for row in scores]
 
     def forget(self, stream: int) -> None:
-        """Let go of a stream that has ended."""
+        """Let go of a stream whose sound broke off."""
         self._past.pop(stream, None)
+
+    def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
+        """Nothing here depends on them."""
 
     def refine(self, deadline: float) -> None:
         """Nothing to add: a step is all there is to it."""

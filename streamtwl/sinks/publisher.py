@@ -8,15 +8,18 @@ import logging
 import threading
 import time
 from collections import deque
+from typing import Any
 
+import msgspec
 import zmq
 
 from streamtwl.endpoints import allow_ipv6, check_bind, check_port
 from streamtwl.errors import SinkError, StreamtwlError, UsageError
-from streamtwl.messages import AnyMessage, Encoding, Event, Hello, Label, Status, encode
+from streamtwl.messages import JOURNALLED, AnyMessage, Encoding, Hello, Label, encode
 from streamtwl.security import ServerKeys
 from streamtwl.sinks.journal import COMMIT_S, Entry, Journal
 from streamtwl.sinks.replay import ReplayServer
+from streamtwl.stages import Sink
 
 _log = logging.getLogger(__name__)
 
@@ -27,14 +30,13 @@ BATCH = 256  # messages that share a commit
 LOSSLESS_PATIENCE_S = 5.0  # with one that does not read, where nothing is in real time
 LINGER_MS = 1000  # for what is unsent at the end
 POLL_MS = 500
-JOURNALLED = (Label, Event, Status)
 NO_ENDPOINT = (
     *(errno.EINVAL, errno.EPROTONOSUPPORT, errno.ENODEV, errno.EADDRNOTAVAIL),
     zmq.ENOCOMPATPROTO,
 )
 
 
-class Publisher:
+class Publisher(Sink):
     """Publishes on an XPUB socket.
 
     In real time nothing waits for a subscriber: what the queue has no room for is dropped and
@@ -64,6 +66,7 @@ class Publisher:
     ) -> None:
         self._encoding = encoding
         self._journal = journal
+        self.journals = journal is not None
         self._lossless = lossless
         self._security, self._insecure = security, insecure
         self._context = zmq.Context()
@@ -98,28 +101,20 @@ class Publisher:
         """Messages waiting for the socket."""
         return self._queued - self._taken
 
-    @property
-    def dropped(self) -> int:
-        """Messages that the queue had no room for: nobody got them."""
-        return self._refused
+    def figures(self) -> dict[str, Any]:
+        """Return what is queued, lost and kept, and where it is replayed."""
+        return {
+            "queued": self.queued,
+            "dropped_messages": self._refused,
+            "stalled_subscribers": self.stalls,
+            "replay": self.replay,
+            "journal_errors": self._journal.errors if self._journal else 0,
+            "journal": self._journal.problem if self._journal else None,
+        }
 
-    @property
-    def journal_errors(self) -> int:
-        """Messages that went out without being in the journal."""
-        return self._journal.errors if self._journal else 0
-
-    @property
-    def journal_problem(self) -> str | None:
-        """Why the journal fails, None while it works or is off."""
-        return self._journal.problem if self._journal else None
-
-    def send(self, message: AnyMessage) -> None:
-        """Queue a message, its `journalled` set; one caller at a time.
-
-        Raises ValueError for NaN or infinity in it.
-        """
-        if self._journal is not None and isinstance(message, JOURNALLED):
-            message.journalled = True  # as it will be; should it fail, the thread takes it back
+    def emit(self, message: AnyMessage) -> None:
+        """Queue a message; one caller at a time. Raises ValueError for NaN or infinity in it."""
+        message = _marked(message, self.journals)  # should it fail, the thread says so
         self._waiting.append((message, encode(message, self._encoding)))
         try:
             self._queue_in.send(b"", 0 if self._lossless else zmq.NOBLOCK)
@@ -127,8 +122,6 @@ class Publisher:
         except zmq.Again:
             self._waiting.pop()
             self._refused += 1
-            if isinstance(message, JOURNALLED):
-                message.journalled = False
 
     def close(self) -> None:
         """Publish what is queued, wait for slow subscribers up to a second, and end."""
@@ -216,8 +209,7 @@ class Publisher:
         )
         for message, payload in batch:
             if failed and isinstance(message, JOURNALLED):
-                message.journalled = False
-                payload = encode(message, self._encoding)
+                payload = encode(_marked(message, False), self._encoding)
             frames = (message.topic.encode(), payload)
             if isinstance(message, Hello | Label):
                 self._newest[frames[0]] = payload
@@ -246,6 +238,13 @@ class Publisher:
         self._socket.setsockopt(zmq.XPUB_NODROP, 0)  # the others get it all the same
         self._socket.send_multipart(frames, zmq.NOBLOCK)
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
+
+
+def _marked(message: AnyMessage, journalled: bool) -> AnyMessage:
+    """Return a message that says whether it is in the journal, the same one where it does."""
+    if not isinstance(message, JOURNALLED) or message.journalled == journalled:
+        return message
+    return msgspec.structs.replace(message, journalled=journalled)
 
 
 def _entry(message: AnyMessage, payload: bytes) -> Entry:

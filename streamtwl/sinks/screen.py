@@ -7,25 +7,54 @@ import signal
 import sys
 import threading
 import time
+from typing import Protocol
 
 from streamtwl.errors import SinkError
-from streamtwl.session import Sink
+from streamtwl.messages import AnyMessage
 from streamtwl.sinks.standard_output import silence_stdout
+from streamtwl.stages import Sink
 
 _log = logging.getLogger(__name__)
 
 GRACE_S = 2.0  # for what is still to be shown at the end
 
 
-class Screen:
-    """Shows a sink's messages until it is closed, or nobody looks any more."""
+class View(Protocol):
+    """What is shown: `take` on the worker's thread, the rest on the screen's."""
 
-    def __init__(self, sink: Sink) -> None:
-        self.sink = sink
+    gone: bool  # nobody looks any more: `take` must not wait
+    every_s: float  # between two calls of `show`
+
+    def take(self, message: AnyMessage) -> None:
+        """Take a message; must not block in real time."""
+        ...
+
+    def show(self) -> None:
+        """Show what was taken since the last call."""
+        ...
+
+    def __enter__(self) -> "View":
+        """Begin to show."""
+        ...
+
+    def __exit__(self, *_error: object) -> None:
+        """Leave the terminal as it was."""
+        ...
+
+
+class Screen(Sink):
+    """Shows messages in a view until it is closed, or nobody looks any more."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
         self.problem: SinkError | None = None  # why it could not show more
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
         self._thread.start()
+
+    def emit(self, message: AnyMessage) -> None:
+        """Hand a message to the view."""
+        self.view.take(message)
 
     def close(self) -> None:
         """Show the rest. Where that does not end, whoever reads us is stuck: end without it."""
@@ -53,14 +82,14 @@ class Screen:
 
     def _run(self) -> None:
         try:
-            with self.sink:
-                while not self._over.wait(self.sink.every_s) and not self.sink.gone:
-                    self.sink.show()
-                self.sink.show()
+            with self.view:
+                while not self._over.wait(self.view.every_s) and not self.view.gone:
+                    self.view.show()
+                self.view.show()
         except BrokenPipeError:
             silence_stdout()
         except SinkError as error:
             silence_stdout()
             self.problem = error
         finally:
-            self.sink.gone = True
+            self.view.gone = True

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.features.window import WINDOW
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.training import steps
 from streamtwl.training.streams import Stream
 

@@ -11,9 +11,11 @@ import soundfile
 from streamtwl import folders
 from streamtwl.audio.block import Block
 from streamtwl.audio.resample import Resampler
+from streamtwl.backbones.yamnet import YamNet
 from streamtwl.errors import AudioError
 from streamtwl.features.window import Windower
 from streamtwl.models import registry
+from streamtwl.stages import End
 
 BATCH = 64  # windows a model call
 
@@ -44,7 +46,7 @@ class Scorer:
     def __init__(self, model: str = "yamnet", hop_s: float = 0.48, threads: int = 2) -> None:
         found = registry.find(model)
         registry.pull(found)
-        self._session = registry.session(found, threads)
+        self._backbone = YamNet(registry.session(found, threads))
         self.key = f"{registry.checksum(found)}/{hop_s:g}"
         self.hop_s = hop_s
         self.folder = folders.cache() / "posteriors"
@@ -72,11 +74,11 @@ class Scorer:
     def score_samples(self, samples: np.ndarray) -> Scored:
         """Return the patches of float32[n] samples at 16 kHz."""
         block = Block(0, 0, samples.astype(np.float32, copy=False), None, 0.0, last=True)
-        windows = [window for batch in Windower(self.hop_s).push([block]) for window in batch]
-        log_mel = np.stack([window.log_mel for window in windows])
+        cut = Windower(self.hop_s, [self._backbone]).push([block])
+        windows = [window for batch in cut if not isinstance(batch, End) for window in batch]
+        log_mel = np.stack([window.features[0][0] for window in windows])
         batches = [
-            self._session.run(["posterior", "embedding"], {"log_mel": log_mel[i : i + BATCH]})
-            for i in range(0, len(log_mel), BATCH)
+            self._backbone.score(log_mel[i : i + BATCH]) for i in range(0, len(log_mel), BATCH)
         ]
         posteriors, embeddings = zip(*batches, strict=True)
         return Scored(np.concatenate(posteriors), np.concatenate(embeddings))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.gpt2 import INPUTS, OUTPUTS, cache_names
-from streamtwl.trace import N_BINS
+from streamtwl.reasoners.sampling import N_BINS
 from streamtwl.training import steps
 from streamtwl.training.bodies import Body
 from streamtwl.training.export import write

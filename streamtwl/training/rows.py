@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from streamtwl.models import wheel
 from streamtwl.ontology import categories
-from streamtwl.trace import N_BINS
+from streamtwl.reasoners.sampling import N_BINS
 
 
 def own(model: PreTrainedModel, body: str) -> Tensor | None:

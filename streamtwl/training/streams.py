@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.features.window import WINDOW
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.training import scenes
 from streamtwl.training.datasets import Clip, split, validation_split
 from streamtwl.training.posteriors import Scorer

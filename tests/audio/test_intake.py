@@ -266,9 +266,9 @@ def test_close_closes_the_files(wav):
 def test_sound_that_no_window_waits_for_is_left_where_it_is(wav):
     source = Recording("a", wav("a.wav", noise(16_000)), paced=True)
     intake = Intake([source])
-    intake.needs = lambda stream: 8000
     intake.start()
-    sizes = [len(block.samples) for blocks in intake.ticks() for block in blocks]
+    ticks = intake.ticks(needs=lambda stream: 8000)
+    sizes = [len(block.samples) for blocks in ticks for block in blocks]
     assert sum(sizes) == 16_000
     assert len(sizes) < 16  # of the 50 chunks of 20 ms that were due
 
@@ -276,11 +276,10 @@ def test_sound_that_no_window_waits_for_is_left_where_it_is(wav):
 def test_a_wait_can_be_ended_from_another_thread(wav):
     source = Recording("a", wav("a.wav", noise(16_000 * 30)), paced=True)
     intake = Intake([source])
-    intake.needs = lambda stream: 16_000 * 1000
     intake.start()
     stopping = threading.Timer(0.2, intake.wake)
     stopping.start()
-    for _ in intake.ticks():
+    for _ in intake.ticks(needs=lambda stream: 16_000 * 1000):
         if stopping.finished.is_set():
             intake.stop()
     assert source.state == "ended"

@@ -5,11 +5,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from streamtwl.audio import demo
-from streamtwl.backbones.yamnet import YamNet
+from streamtwl.backbones.bank import Bank
+from streamtwl.backbones.yamnet import WINDOW, YamNet
 from streamtwl.errors import ModelError
 from streamtwl.features.log_mel import LogMel
-from streamtwl.features.window import WINDOW, Window
 from streamtwl.models import registry
+from streamtwl.stages import Window
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +82,19 @@ def test_posteriors_are_scores_of_521_categories(batch, yamnet, log_mel):
     assert posteriors.max() > 0.1  # something is heard
 
 
-def test_score_keeps_the_order_of_the_windows(yamnet, log_mel):
-    windows = [Window(i, 100 * i, one, -20.0, None, 0.0) for i, one in enumerate(log_mel)]
-    patches = yamnet.score(windows)
-    assert [patch.window for patch in patches] == windows
-    for patch, one in zip(patches, log_mel, strict=True):
-        alone = yamnet.posteriors(one[None])[0]
-        np.testing.assert_allclose(patch.posterior, alone, rtol=0, atol=1e-5)
+def test_a_bank_keeps_the_order_of_the_windows(yamnet, log_mel):
+    windows = [
+        Window(i, 100 * i, 0, False, ((one,),), -20.0, None, 0.0) for i, one in enumerate(log_mel)
+    ]
+    found = Bank([yamnet]).score(windows)
+    assert [patch.window for patch in found] == windows
+    for patch, one in zip(found, log_mel, strict=True):
+        [score] = patch.scores
+        alone, embedding = yamnet.score(one[None])
+        np.testing.assert_allclose(score.posterior, alone[0], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(score.embedding, embedding[0], rtol=0, atol=1e-3)
+        assert (score.backbone, score.embedding.shape) == ("yamnet", (1024,))
+    assert patch.posterior is found[-1].scores[0].posterior
 
 
 def test_silence_is_silence(yamnet):

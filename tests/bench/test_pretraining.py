@@ -10,7 +10,7 @@ import torch
 from streamtwl.bench import pretraining
 from streamtwl.errors import ConfigError, UsageError
 from streamtwl.ontology import categories
-from streamtwl.trace import N_BINS
+from streamtwl.reasoners.sampling import N_BINS
 from streamtwl.training import bodies, reading, schedule
 from streamtwl.training.reader import Reader
 

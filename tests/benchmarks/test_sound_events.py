@@ -6,7 +6,7 @@ import pytest
 from sound_events import psds, sed_eval_metrics
 from timeline import Scene, Sound, Told
 
-from streamtwl.features.window import WINDOW
+from streamtwl.backbones.yamnet import WINDOW
 
 HOP = 7680
 LABELS = ["Dog", "Siren", "Rain"]

@@ -24,9 +24,9 @@ from timeline import (
     retrack,
 )
 
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.config import EventSettings
 from streamtwl.events import EventTracker
-from streamtwl.features.window import WINDOW
 from streamtwl.messages import Event, Label, Scored
 
 HOP = 7680
@@ -435,7 +435,7 @@ def test_a_silent_source_makes_an_empty_scene():
 
 def published(scores: np.ndarray, end: int, on: float, off: float) -> Wire:
     """What the program publishes of float32[n, L] scores, decided on hop by hop until `end`."""
-    tracker, wire = EventTracker(LABELS, EventSettings(on=on, off=off)), Wire()
+    tracker, wire = EventTracker(LABELS, EventSettings(on=on, off=off), WINDOW // 2), Wire()
 
     def tell(position, changes) -> None:
         for phase, event in changes:

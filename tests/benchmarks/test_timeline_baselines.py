@@ -21,6 +21,7 @@ from timeline_baselines import (
 )
 
 from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.config import EventSettings
 from streamtwl.events import EventTracker
 from streamtwl.reasoners.recurrent import ENDLESS_S
@@ -117,7 +118,7 @@ def test_beliefs_are_those_of_the_products_events():
     rng = np.random.default_rng(3)
     scores = rng.random((1, 60, 2)).astype(np.float32)
     nothing = by_hand(np.zeros((1, 60, 2)), hop_s=HOP_S)
-    tracker = EventTracker(LABELS, EventSettings(on=0.7, off=0.35))
+    tracker = EventTracker(LABELS, EventSettings(on=0.7, off=0.35), WINDOW // 2)
     onsets = sum(
         phase == "onset"
         for t in range(60)

@@ -51,7 +51,7 @@ def heard(publisher: Publisher, one: Subscription, session: str = "s") -> int:
     """Wait until a subscription to states has got through; return the seq of the last state."""
     until = time.monotonic() + PATIENCE_S
     for seq in itertools.count():
-        publisher.send(status(seq, session, replay=publisher.replay))
+        publisher.emit(status(seq, session, replay=publisher.replay))
         if one.receive(0.05):
             break
         assert time.monotonic() < until, "nothing comes"
@@ -79,7 +79,7 @@ def test_messages_come_typed_and_in_order(publisher):
         heard(one, mine)
         messages = [label(0), event(0), patch(0), hello(0), label(1)]
         for message in messages:
-            one.send(message)
+            one.emit(message)
         assert received(mine, 5) == messages
         assert mine.receive(SETTLED_S) is None
 
@@ -87,13 +87,13 @@ def test_messages_come_typed_and_in_order(publisher):
 def test_only_what_was_asked_for_comes(publisher):
     one = publisher()
     with subscribe(one.endpoint, ["label", "event"], ["mic"], ["d?g", "*ALARM"]) as mine:
-        one.send(status(0))
+        one.emit(status(0))
         assert mine.receive(SETTLED_S) is None
         wanted = [label(1), event(0), label(3, name="Smoke alarm")]
         passed_over = [label(0, name=None), label(2, name="Dogs"), label(0, source="attic")]
         messages = sorted(wanted + passed_over + [patch(0)], key=lambda message: message.seq)
         for message in messages:
-            one.send(message)
+            one.emit(message)
         assert sorted(received(mine, 3), key=messages.index) == sorted(wanted, key=messages.index)
         assert mine.receive(SETTLED_S) is None
         assert not mine.lost
@@ -108,9 +108,9 @@ def test_an_event_that_fitted_comes_to_its_end_though_it_was_another_labels(publ
     after.phase, after.label = "offset", "Cat"
     with subscribe(one.endpoint, ["event"], labels=["dog"]) as mine:
         while mine.receive(0.1) is None:
-            one.send(begun)
+            one.emit(begun)
         for message in (other, revised, after):
-            one.send(message)
+            one.emit(message)
         assert received(mine, 2) == [revised, after]
         assert mine.receive(SETTLED_S) is None
 
@@ -118,8 +118,8 @@ def test_an_event_that_fitted_comes_to_its_end_though_it_was_another_labels(publ
 def test_one_name_need_not_be_in_a_list(publisher):
     one = publisher()
     with subscribe(one.endpoint, "label", "mic", "Dog") as mine:
-        one.send(label(0, name="D"))
-        one.send(label(1))
+        one.emit(label(0, name="D"))
+        one.emit(label(1))
         assert [received(mine, 1)[0].seq, mine.receive(SETTLED_S)] == [1, None]
 
 
@@ -127,7 +127,7 @@ def test_a_newcomer_has_the_newest_hello_and_label_at_once(publisher):
     one = publisher()
     messages = [hello(0), label(0), label(1)]
     for message in messages:
-        one.send(message)
+        one.emit(message)
     while one.queued:
         time.sleep(0.01)
     with subscribe(one.endpoint, ["hello", "label"]) as mine:
@@ -138,7 +138,7 @@ def test_a_newcomer_has_the_newest_hello_and_label_at_once(publisher):
 def flood(publisher: Publisher, count: int) -> None:
     """Publish faster than anybody reads who does not read."""
     for seq in range(count):
-        publisher.send(label(seq, padding=10_000))
+        publisher.emit(label(seq, padding=10_000))
         while publisher.queued > 50:
             time.sleep(0.0005)
 
@@ -153,7 +153,7 @@ def test_what_a_slow_reader_missed_comes_in_its_place_the_last_included(publishe
         while len(labels) < count:
             if (message := mine.receive(0.5)) is None:  # as each second; the first may be missed
                 state += 1
-                one.send(status(state, replay=one.replay, label=count - 1))
+                one.emit(status(state, replay=one.replay, label=count - 1))
             elif message.topic == "label/mic/":
                 labels.append(message.seq)
         assert labels == list(range(count))
@@ -174,7 +174,7 @@ def test_the_same_with_async_for_while_others_run(publisher):
 
     async def beat() -> None:
         for seq in itertools.count():
-            one.send(status(seq, replay=one.replay, label=count - 1))
+            one.emit(status(seq, replay=one.replay, label=count - 1))
             await asyncio.sleep(0.05)
 
     async def both() -> list[int]:
@@ -185,7 +185,7 @@ def test_the_same_with_async_for_while_others_run(publisher):
             beating.cancel()
 
     for seq in range(count):
-        one.send(label(seq))
+        one.emit(label(seq))
     assert asyncio.run(both()) == list(range(10, count))
 
 
@@ -216,7 +216,7 @@ def test_async_waiting_can_be_cancelled_and_taken_up_again(publisher):
         async with subscribe(one.endpoint, ["hello"]) as mine:
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(anext(mine), SETTLED_S)
-            one.send(message)
+            one.emit(message)
             return await asyncio.wait_for(anext(mine), PATIENCE_S)
 
     assert asyncio.run(read()) == message
@@ -261,16 +261,16 @@ def encoded(message: AnyMessage) -> bytes:
 
 def test_it_goes_on_from_its_state(publisher, tmp_path):
     one, file = publisher(), tmp_path / "state.json"
-    one.send(label(0))
+    one.emit(label(0))
     with subscribe(one.endpoint, ["label"], state=file) as mine:
         assert mine.receive(PATIENCE_S).seq == 0
-        one.send(label(1))
+        one.emit(label(1))
         assert mine.receive(PATIENCE_S).seq == 1  # at hand, and not done with
     for seq in range(2, 6):
-        one.send(label(seq))
-    one.send(status(0, replay=one.replay, label=5))
+        one.emit(label(seq))
+    one.emit(status(0, replay=one.replay, label=5))
     with subscribe(one.endpoint, ["label"], state=file) as mine:
-        one.send(hello(0, replay=one.replay))
+        one.emit(hello(0, replay=one.replay))
         assert [each.seq for each in received(mine, 5)] == [1, 2, 3, 4, 5]
         assert not mine.lost
 
@@ -279,8 +279,8 @@ def test_its_state_is_kept_also_while_it_has_much_at_hand(publisher, tmp_path, m
     monkeypatch.setattr(subscription, "SAVE_S", 0.0)
     one, file, at = publisher(), tmp_path / "state.json", ("s", "label/mic/")
     for seq in range(100):
-        one.send(label(seq))
-    one.send(hello(0, replay=one.replay))
+        one.emit(label(seq))
+    one.emit(hello(0, replay=one.replay))
     with subscribe(one.endpoint, ["label"], state=file, resume={at: -1}) as mine:
         for seq in range(5):  # of one page
             assert mine.receive(PATIENCE_S).seq == seq
@@ -297,7 +297,7 @@ def test_a_damaged_state_is_one_line_with_a_way_out(content, tmp_path):
 
 def test_a_state_that_cannot_be_written_is_said_and_nothing_ends(publisher, tmp_path, caplog):
     one = publisher()
-    one.send(label(0))
+    one.emit(label(0))
     with subscribe(one.endpoint, ["label"], state=tmp_path / "gone" / "state") as mine:
         mine.receive(PATIENCE_S)
         mine.receive(0)
@@ -315,7 +315,7 @@ def test_a_replay_that_does_not_answer_does_not_stop_the_others(publisher, monke
             heard(one, mine)
             messages = [hello(0, replay=endpoint), label(0), label(2), event(0), event(1)]
             for message in messages:
-                one.send(message)
+                one.emit(message)
             assert received(mine, 4) == [messages[1], *messages[3:], messages[2]]
             assert mine.lost == {"label": 1}
         assert deaf.poll(0)  # it was asked
@@ -348,8 +348,8 @@ def test_one_damaged_message_in_an_answer_is_lost_and_not_its_page(publisher, jo
     held = [b"\xc1" if seq == 1 else encoded(label(seq)) for seq in range(4)]
     entries = [Entry("s", "label/mic/", n, time.time(), None, held[n]) for n in range(4)]
     assert journal.commit(entries, PATIENCE_S)
-    one.send(hello(0, replay=one.replay))
-    one.send(label(4))
+    one.emit(hello(0, replay=one.replay))
+    one.emit(label(4))
     with subscribe(one.endpoint, ["label"], resume={("s", "label/mic/"): -1}) as mine:
         assert [message.seq for message in received(mine, 4)] == [0, 2, 3, 4]
         assert mine.lost == {"label": 1}
@@ -404,17 +404,17 @@ def test_a_label_that_the_publisher_does_not_have_is_warned_of_once_a_session(pu
     ]
     with subscribe(one.endpoint, ["hello"], labels=["Brid", "d?g", "KETTLE", "zzz*"]) as mine:
         while mine.receive(0.1) is None:
-            one.send(told[0])
+            one.emit(told[0])
         first = warnings(caplog)
         assert len(first) == 2
         assert one.endpoint in first[0]
         assert "no sound is called 'Brid' (near it: Bird" in first[0]
         assert "no sound is called 'zzz*' (it has Bird, Dog, kettle)" in first[1]
         for each in told[1:3]:
-            one.send(each)
+            one.emit(each)
         received(mine, 2)
         assert warnings(caplog) == first
-        one.send(told[3])
+        one.emit(told[3])
         received(mine, 1)
         assert warnings(caplog) == first * 2
     with subscribe(other.endpoint, ["hello"], labels=["b*"]) as mine:
@@ -432,7 +432,7 @@ def test_a_source_that_the_publisher_does_not_have_is_warned_of(
     with subscribe(one.endpoint, kinds, sources=["mik"]) as mine:
         until = time.monotonic() + PATIENCE_S
         while not any("is called" in each for each in warnings(caplog)):
-            one.send(hello(0))
+            one.emit(hello(0))
             assert mine.receive(0.1) is None
             assert time.monotonic() < until
         assert "no source is called 'mik' (near it: mic)" in warnings(caplog)[-1]
@@ -455,15 +455,15 @@ def test_the_package_imports_the_client_only_where_it_is_used(cli, tmp_path):
 
 def test_positions_of_one_are_where_the_next_resumes(publisher):
     one = publisher()
-    one.send(label(0))
+    one.emit(label(0))
     with subscribe(one.endpoint, ["label"]) as mine:
         mine.receive(PATIENCE_S)
         mine.receive(0)
         positions = mine.positions
     assert positions == {("s", "label/mic/"): 0}
     message = label(1)
-    one.send(message)
-    one.send(hello(0, replay=one.replay))
+    one.emit(message)
+    one.emit(hello(0, replay=one.replay))
     with subscribe(one.endpoint, ["label"], resume=positions) as mine:
         assert received(mine, 1) == [message]
 
@@ -510,14 +510,14 @@ def test_ipv6_is_bound_connected_to_and_asked_for_what_was_missed(
     assert one.endpoint.startswith(f"tcp://{host}:")
     assert one.replay.startswith(f"tcp://{replay_host}:")
     for seq in range(3):
-        one.send(label(seq))
+        one.emit(label(seq))
     while one.queued:  # until they were published, to nobody
         time.sleep(0.01)
     connect = one.endpoint.replace("[::]", "[::1]")
     with subscribe(connect, ["label"], resume={("s", "label/mic/"): -1}, **own) as mine:
         until, had = time.monotonic() + PATIENCE_S, []
         for seq in itertools.count():
-            one.send(status(seq, replay=one.replay, label=2))
+            one.emit(status(seq, replay=one.replay, label=2))
             if message := mine.receive(0.05):
                 had.append(message)
             if len(had) == 3:

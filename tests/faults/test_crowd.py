@@ -38,7 +38,7 @@ class Teller:
     def tell(self, message: AnyMessage) -> None:
         while self._publisher.queued > 500:  # faster it drops them: nobody gets those
             time.sleep(0.0002)
-        self._publisher.send(message)
+        self._publisher.emit(message)
         self.sent[message.topic] += 1
 
     def state(self) -> None:

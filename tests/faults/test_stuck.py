@@ -13,7 +13,7 @@ from streamtwl.audio.source import Chunk, Source
 from streamtwl.config import Settings
 from streamtwl.messages import Event, Status, decode
 from streamtwl.session import Session
-from streamtwl.sinks.lines import Nothing, Plain
+from streamtwl.sinks.lines import Plain
 from streamtwl.sinks.publisher import Publisher
 
 
@@ -58,7 +58,7 @@ def test_a_file_that_does_not_answer_is_told_and_gone_on_with(monkeypatch):
         subscriber.connect(publisher.endpoint)
         intake = Intake([share])
         intake.start()
-        session = Session(intake, [share], Settings(), publisher, Nothing())
+        session = Session(intake, [share], Settings(), [publisher])
         session.start()
         while session.running():
             session.watch()

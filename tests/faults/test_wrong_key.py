@@ -42,9 +42,9 @@ def publisher(keys, tmp_path, monkeypatch):
         one = Publisher(ANYWHERE, journal=journal, replay_bind=ANYWHERE, security=security)
         with contextlib.closing(one):
             for seq in range(5):
-                one.send(label(seq))
-            one.send(hello(0, replay=one.replay))
-            one.send(status(0, replay=one.replay, label=4))
+                one.emit(label(seq))
+            one.emit(hello(0, replay=one.replay))
+            one.emit(status(0, replay=one.replay, label=4))
             yield one
 
 

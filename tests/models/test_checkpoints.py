@@ -8,11 +8,13 @@ import pytest
 from streamtwl.config import Settings, override
 from streamtwl.errors import UsageError
 from streamtwl.models import registry
-from streamtwl.pipeline import make_reasoner
+from streamtwl.ontology import categories
 from streamtwl.reasoners import graph
-from streamtwl.trace import confidence_bin
+from streamtwl.reasoners.choice import make
+from streamtwl.reasoners.sampling import confidence_bin
 from streamtwl.training import datasets, streams
 from streamtwl.training.posteriors import Scorer
+from tests.patches import FrontEndOnly, patches
 
 SAMPLES = 16
 SHIPPED = sorted(registry.CHECKPOINTS.glob("*.onnx"))
@@ -41,16 +43,18 @@ def test_its_card_says_where_it_comes_from(file):
 )
 def test_esc_10_names_clips_of_the_fold_that_was_left_out(esc10, name, least):
     file = str(registry.RESEARCH / f"{name}.onnx")
-    reasoner = make_reasoner(override(Settings(), {"reasoner.file": file}))
+    settings = override(Settings(), {"reasoner.file": file, "trace.samples": SAMPLES})
     scorer = Scorer()
     clips = [clip for clip in datasets.load(esc10) if clip.fold == 4]
-    rng = np.random.default_rng(0)
+    yamnet = FrontEndOnly()
+    yamnet.categories = categories()
+    reasoner = make(settings, [yamnet], [clip.path.name for clip in clips])
     right = 0
     for number, clip in enumerate(clips):
         posteriors = scorer.score(clip.path).posteriors
         ends = streams.positions(len(posteriors), scorer.hop_s, 10.0)
         decisions = [
-            reasoner.step([number], [int(end)], drawn(posterior, rng), posterior[None])[0]
+            reasoner.step(patches([number], [int(end)], posterior[None]))[0]
             for end, posterior in zip(ends, posteriors, strict=True)
         ]
         best = np.mean([decision.scores for decision in decisions], axis=0).argmax()

@@ -4,9 +4,9 @@ import pytest
 from streamtwl.ontology import categories, vocabulary
 from streamtwl.reasoners.evidence import Evidence
 from streamtwl.reasoners.naming import OpenLabels
+from tests.patches import patches
 
 INDEX = {name: i for i, name in enumerate(categories())}
-NO_SAMPLES = np.zeros((1, 1, 1, 2), np.int16)
 
 
 def posterior(**scores: float) -> np.ndarray:
@@ -17,11 +17,11 @@ def posterior(**scores: float) -> np.ndarray:
 
 
 def evidence(labels="Dog, Siren", half_life_s=0.5, ratio=0.2, floor=0.1) -> Evidence:
-    return Evidence(OpenLabels(vocabulary(labels), ratio, floor), half_life_s)
+    return Evidence(OpenLabels(vocabulary(labels), ratio, floor), half_life_s, 7800)
 
 
 def step(reasoner: Evidence, seconds: float, heard: np.ndarray, stream: int = 0):
-    [decision] = reasoner.step([stream], [round(16_000 * seconds)], NO_SAMPLES, heard[None])
+    [decision] = reasoner.step(patches([stream], [round(16_000 * seconds)], heard[None]))
     return decision
 
 
@@ -98,7 +98,7 @@ def test_streams_do_not_hear_each_other():
     for hop in range(12):
         heard = rng.random((2, 521)).astype(np.float32)
         positions = [15_600 + 7680 * hop, 15_600 + 1280 * hop]
-        decisions = together.step([7, 3], positions, NO_SAMPLES, heard)
+        decisions = together.step(patches([7, 3], positions, heard))
         for i, stream in enumerate((7, 3)):
             expected = step(alone[i], positions[i] / 16_000, heard[i], stream)
             assert decisions[i].scores == pytest.approx(expected.scores, abs=1e-6)

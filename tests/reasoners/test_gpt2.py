@@ -12,11 +12,12 @@ from streamtwl.config import EventSettings, TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.events import EventTracker
 from streamtwl.ontology import categories
-from streamtwl.pipeline import _tracker
+from streamtwl.pipeline import tracker
+from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.reasoners.gpt2 import ENDLESS_S, Gpt2
 from streamtwl.reasoners.naming import OwnLabels, decide
-from streamtwl.trace import confidence_bin
+from streamtwl.reasoners.sampling import confidence_bin
 from streamtwl.training import bodies, reader, steps
 
 HOP = 7680
@@ -165,13 +166,13 @@ def test_step_by_step_is_as_from_scratch_over_200_patches(kind, request):
     made = request.getfixturevalue(kind)
     ages = {0: 0, 1: 17, 2: 63}  # stream: the patch of the batch at which it begins
     settings = TraceSettings(samples=4, horizon_s=12)
-    reasoner = Gpt2(made.file, settings, 0.48)
+    reasoner = Gpt2(graph.load(made.file), settings, 0.48)
     heard = {stream: sounds(200, stream) for stream in ages}
     told: dict[int, list[np.ndarray]] = {stream: [] for stream in ages}
     for t in range(263):
         there = [s for s, begins in ages.items() if begins <= t < begins + 200]
         at = [t - ages[s] for s in there]
-        decisions = reasoner.step(
+        decisions = reasoner.read(
             there,
             [15600 + HOP * i for i in at],
             np.stack([heard[s][1][i] for s, i in zip(there, at, strict=True)]),
@@ -198,23 +199,25 @@ def test_step_by_step_is_as_from_scratch_over_200_patches(kind, request):
 def test_scores_depend_on_what_was_heard_before(sampled):
     posteriors, drawn = sounds(12, 0)
     other = sounds(12, 1)
-    reasoner = Gpt2(sampled.file, TraceSettings(samples=4), 0.48)
+    reasoner = Gpt2(graph.load(sampled.file), TraceSettings(samples=4), 0.48)
     told = []
     for past in (drawn, other[1]):
         for t in range(12):
             given = drawn if t == 11 else past
-            decision = reasoner.step([0], [15600 + HOP * t], given[t, None], posteriors[t, None])[0]
+            decision = reasoner.read([0], [15600 + HOP * t], given[t, None], posteriors[t, None])[0]
         told.append(decision.scores)
         reasoner.forget(0)
     assert np.abs(told[0] - told[1]).max() > 1e-3
 
 
 def test_what_is_kept_of_a_stream_stops_growing(sampled):
-    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=3, think="fixed"), 0.48)
+    reasoner = Gpt2(
+        graph.load(sampled.file), TraceSettings(samples=4, traces=3, think="fixed"), 0.48
+    )
     posteriors, drawn = sounds(300, 0, traces=3)
     rows, lengths = [], []
     for t in range(300):
-        reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+        reasoner.read([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
         traces = reasoner._streams[0].traces
         held = [row for trace in traces for row in (trace.reader, trace.successor) if row]
         rows.append(len(held))
@@ -226,12 +229,12 @@ def test_what_is_kept_of_a_stream_stops_growing(sampled):
 
 def test_traces_are_rebased_at_different_moments(sampled):
     settings = TraceSettings(samples=4, traces=4, think="fixed", horizon_s=10)
-    reasoner = Gpt2(sampled.file, settings, 0.48)
+    reasoner = Gpt2(graph.load(sampled.file), settings, 0.48)
     posteriors, drawn = sounds(100, 0, traces=4)
     moments: dict[int, list[int]] = {m: [] for m in range(4)}
     readers: list = [None] * 4
     for t in range(100):
-        reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+        reasoner.read([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
         for m, trace in enumerate(reasoner._streams[0].traces):
             if readers[m] is not None and trace.reader is not readers[m]:
                 moments[m].append(t)
@@ -242,13 +245,15 @@ def test_traces_are_rebased_at_different_moments(sampled):
 
 def test_the_decision_is_the_mean_over_traces(sampled):
     posteriors, drawn = sounds(5, 0, traces=3)
-    together = Gpt2(sampled.file, TraceSettings(samples=4, traces=3, think="fixed"), 0.48)
-    alone = [Gpt2(sampled.file, TraceSettings(samples=4), 0.48) for _ in range(3)]
+    together = Gpt2(
+        graph.load(sampled.file), TraceSettings(samples=4, traces=3, think="fixed"), 0.48
+    )
+    alone = [Gpt2(graph.load(sampled.file), TraceSettings(samples=4), 0.48) for _ in range(3)]
     for t in range(5):
         at = [0], [15600 + HOP * t]
-        mean = together.step(*at, drawn[t, None], posteriors[t, None])[0]
+        mean = together.read(*at, drawn[t, None], posteriors[t, None])[0]
         each = [
-            one.step(*at, drawn[t, None, m : m + 1], posteriors[t, None])[0]
+            one.read(*at, drawn[t, None, m : m + 1], posteriors[t, None])[0]
             for m, one in enumerate(alone)
         ]
     assert mean.traces == 3
@@ -259,27 +264,31 @@ def test_the_decision_is_the_mean_over_traces(sampled):
 def test_refining_to_the_end_is_as_thinking_at_once(sampled, monkeypatch):
     monkeypatch.setattr("streamtwl.reasoners.gpt2.SETTLED", np.inf)
     posteriors, drawn = sounds(40, 0, traces=10)
-    anytime = Gpt2(sampled.file, TraceSettings(samples=4, traces=10, think="anytime"), 0.48)
-    fixed = Gpt2(sampled.file, TraceSettings(samples=4, traces=10, think="fixed"), 0.48)
+    anytime = Gpt2(
+        graph.load(sampled.file), TraceSettings(samples=4, traces=10, think="anytime"), 0.48
+    )
+    fixed = Gpt2(graph.load(sampled.file), TraceSettings(samples=4, traces=10, think="fixed"), 0.48)
     for t in range(40):
         at = [0], [15600 + HOP * t], drawn[t, None], posteriors[t, None]
-        decisions = [anytime.step(*at)[0]]
+        decisions = [anytime.read(*at)[0]]
         while not anytime.settled:
             decisions.append(anytime.refine(np.inf)[0])
         assert [one.traces for one in decisions] == [4, 8, 10]
         assert [one.refinement for one in decisions] == [0, 1, 2]
-        whole = fixed.step(*at)[0]
+        whole = fixed.read(*at)[0]
         np.testing.assert_allclose(all_of(decisions[-1]), all_of(whole), atol=1e-5)
 
 
 @pytest.mark.parametrize("missed", [range(5, 6), range(3, 39)])
 def test_traces_that_missed_patches_read_them_when_they_are_needed(sampled, monkeypatch, missed):
     monkeypatch.setattr("streamtwl.reasoners.gpt2.SETTLED", np.inf)
-    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8, horizon_s=10), 0.48)
+    reasoner = Gpt2(
+        graph.load(sampled.file), TraceSettings(samples=4, traces=8, horizon_s=10), 0.48
+    )
     posteriors, drawn = sounds(40, 0, traces=8)
     half, after = reasoner.capacity // 2, missed.stop
     for t in range(after + 1):
-        [decision] = reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+        [decision] = reasoner.read([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
         assert reasoner.refine(-np.inf) is None  # too late
         if t not in missed:
             [decision] = reasoner.refine(np.inf)
@@ -293,7 +302,7 @@ def test_traces_that_missed_patches_read_them_when_they_are_needed(sampled, monk
         expected.append(scratch(sampled, *own, after + 1 - age, after + 1)[-1])
     np.testing.assert_allclose(all_of(decision), np.mean(expected, axis=0), atol=1e-5)
     for t in range(after + 1, after + 1 + reasoner.capacity):  # they go on as if they knew it all
-        reasoner.step([0], [15600 + HOP * t], drawn[t % 40, None], posteriors[t % 40, None])
+        reasoner.read([0], [15600 + HOP * t], drawn[t % 40, None], posteriors[t % 40, None])
         reasoner.refine(np.inf)
         ages = [trace.reader.age for trace in reasoner._streams[0].traces]
         assert min(ages) >= min(half, t + 1)
@@ -301,11 +310,11 @@ def test_traces_that_missed_patches_read_them_when_they_are_needed(sampled, monk
 
 def test_a_slow_read_does_not_end_thinking_on_for_good(sampled, monkeypatch):
     monkeypatch.setattr("streamtwl.reasoners.gpt2.SETTLED", np.inf)
-    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8), 0.48)
+    reasoner = Gpt2(graph.load(sampled.file), TraceSettings(samples=4, traces=8), 0.48)
     posteriors, drawn = sounds(40, 0, traces=8)
     thought = []
     for t in range(40):
-        reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+        reasoner.read([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
         if t == 1:
             reasoner._read_s = 100.0  # seconds: the machine was asleep
         assert reasoner.refining_s >= reasoner._read_s
@@ -318,18 +327,19 @@ def test_a_slow_read_does_not_end_thinking_on_for_good(sampled, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["gemma", "soft"])  # without a residual path, which has its own
-def test_a_gap_begins_a_trace_anew(kind, request):
+def test_where_sound_broke_off_a_trace_begins_anew(kind, request):
     file = request.getfixturevalue(kind).file
-    reasoner, other = (Gpt2(file, TraceSettings(samples=4), 0.48) for _ in range(2))
+    reasoner, other = (Gpt2(graph.load(file), TraceSettings(samples=4), 0.48) for _ in range(2))
     posteriors, drawn = sounds(10, 0)
     for t in range(9):
-        reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+        reasoner.read([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
     last = drawn[9, None], posteriors[9, None]
-    [fresh] = other.step([0], [15600], *last)
-    [after] = reasoner.step([0], [15600 + HOP * 8 + 16_000 * 3600], *last)
+    reasoner.forget(0)
+    [fresh] = other.read([0], [15600], *last)
+    [after] = reasoner.read([0], [15600 + HOP * 8 + 16_000 * 3600], *last)
     np.testing.assert_allclose(all_of(after), all_of(fresh), atol=1e-6)
     assert after.samples == fresh.samples
-    [second] = reasoner.step([0], [15600 + HOP * 9 + 16_000 * 3600], *last)
+    [second] = reasoner.read([0], [15600 + HOP * 9 + 16_000 * 3600], *last)
     assert np.abs(all_of(second) - all_of(fresh)).max() > 1e-3  # it remembers again
 
 
@@ -337,11 +347,11 @@ OUT_OF_REACH = 1.5  # of any score
 
 
 def test_what_is_plain_is_not_thought_over(sampled):
-    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8), 0.48)
-    reasoner.on[:] = OUT_OF_REACH
+    reasoner = Gpt2(graph.load(sampled.file), TraceSettings(samples=4, traces=8), 0.48)
+    reasoner._begins[:] = OUT_OF_REACH
     posteriors, drawn = sounds(1, 0, traces=8)
     reasoner._naming = OwnLabels(LABELS, OUT_OF_REACH)
-    reasoner.step([0], [15600], drawn, posteriors)
+    reasoner.read([0], [15600], drawn, posteriors)
     assert reasoner.settled
     assert reasoner.refine(np.inf) is None
 
@@ -350,26 +360,26 @@ def test_what_is_plain_is_not_thought_over(sampled):
 def test_what_may_yet_be_named_or_begin_is_thought_over(sampled, near):
     posteriors, drawn = sounds(1, 0, traces=8)
     settings = TraceSettings(samples=4, traces=8)
-    [first] = Gpt2(sampled.file, settings, 0.48).step([0], [15600], drawn, posteriors)
+    [first] = Gpt2(graph.load(sampled.file), settings, 0.48).read([0], [15600], drawn, posteriors)
     score = float(first.scores[0])
-    reasoner = Gpt2(sampled.file, settings, 0.48)
+    reasoner = Gpt2(graph.load(sampled.file), settings, 0.48)
     reasoner._naming = OwnLabels(LABELS, score if near == "label" else OUT_OF_REACH)
-    reasoner.on[:] = OUT_OF_REACH
+    reasoner._begins[:] = OUT_OF_REACH
     if near == "event":
         reasoner.on[0] = score  # of one label
-    reasoner.step([0], [15600], drawn, posteriors)
+    reasoner.read([0], [15600], drawn, posteriors)
     assert not reasoner.settled
 
 
 def test_a_reader_that_has_no_second_thoughts(tmp_path):
     made = make(tmp_path, soft=True, residual=False, lags=0)
-    reasoner = Gpt2(made.file, TraceSettings(), 0.48)
+    reasoner = Gpt2(graph.load(made.file), TraceSettings(), 0.48)
     posteriors, drawn = sounds(3, 0)
     for t in range(3):
-        [decision] = reasoner.step([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
+        [decision] = reasoner.read([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
         assert decision.scores.shape == (len(LABELS),)
         assert decision.earlier is None
-    assert isinstance(_tracker(reasoner, EventSettings()), EventTracker)
+    assert isinstance(tracker(reasoner, EventSettings()), EventTracker)
 
 
 @pytest.mark.parametrize("earlier", [None, np.zeros((0, 3), np.float32)])
@@ -390,12 +400,12 @@ def test_a_body_that_grows_says_nothing_before_it_has(tmp_path, grown, remembers
 
 
 def test_off_thinks_with_one_trace(sampled):
-    reasoner = Gpt2(sampled.file, TraceSettings(samples=4, traces=8, think="off"), 0.48)
+    reasoner = Gpt2(graph.load(sampled.file), TraceSettings(samples=4, traces=8, think="off"), 0.48)
     posteriors, drawn = sounds(1, 0, traces=8)
-    assert reasoner.step([0], [15600], drawn, posteriors)[0].traces == 1
+    assert reasoner.read([0], [15600], drawn, posteriors)[0].traces == 1
     assert reasoner.settled
 
 
 def test_samples_that_leave_no_room_are_refused(sampled):
     with pytest.raises(UsageError, match="512 tokens, which is all that toy takes"):
-        Gpt2(sampled.file, TraceSettings(samples=256), 0.48)
+        Gpt2(graph.load(sampled.file), TraceSettings(samples=256), 0.48)

@@ -19,13 +19,14 @@ from streamtwl.models import registry
 from streamtwl.ontology import categories
 from streamtwl.pipeline import Pipeline, build
 from streamtwl.reasoners import card as cards
+from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.recurrent import INPUTS, OUTPUTS, Recurrent
+from tests.patches import patches
 
 RATE = 16_000
 LABELS = ["alarm", "barking"]
 SOUNDS = ["Siren", "Dog"]  # the categories behind them
-NO_SAMPLES = np.zeros((1, 1, 1, 2), np.int16)
 CARD = Card(
     name="toy-1",
     about="adds up what it hears of a siren and a dog, fading in a second",
@@ -107,7 +108,7 @@ def posterior(**scores: float) -> np.ndarray:
 
 
 def step(reasoner: Recurrent, seconds: float, heard: np.ndarray, stream: int = 0):
-    [decision] = reasoner.step([stream], [round(RATE * seconds)], NO_SAMPLES, heard[None])
+    [decision] = reasoner.step(patches([stream], [round(RATE * seconds)], heard[None]))
     return decision
 
 
@@ -115,7 +116,7 @@ def step(reasoner: Recurrent, seconds: float, heard: np.ndarray, stream: int = 0
 
 
 def test_the_first_step_has_no_past_and_the_next_ones_do(toy):
-    reasoner = Recurrent(toy)
+    reasoner = Recurrent(graph.load(toy))
     assert step(reasoner, 1, posterior(Siren=0.6)).scores == pytest.approx([0.6, 0])
     later = step(reasoner, 1.5, posterior(Dog=0.2))
     assert later.scores == pytest.approx([0.6 * np.exp(-0.5), 0.2])
@@ -123,14 +124,17 @@ def test_the_first_step_has_no_past_and_the_next_ones_do(toy):
 
 
 def test_streams_do_not_hear_each_other(toy):
-    together, alone = Recurrent(toy), [Recurrent(toy), Recurrent(toy)]
+    together, alone = (
+        Recurrent(graph.load(toy)),
+        [Recurrent(graph.load(toy)), Recurrent(graph.load(toy))],
+    )
     rng = np.random.default_rng(2)
     for hop in range(6):
         heard = rng.random((2, len(categories()))).astype(np.float32) / 3
         at = [15_600 + 7680 * hop, 15_600 + 1280 * hop]
         order = [0, 1] if hop % 2 else [1, 0]
         decisions = together.step(
-            [(7, 3)[n] for n in order], [at[n] for n in order], NO_SAMPLES, heard[order]
+            patches([(7, 3)[n] for n in order], [at[n] for n in order], heard[order])
         )
         for n, decision in zip(order, decisions, strict=True):
             expected = step(alone[n], at[n] / RATE, heard[n])
@@ -138,7 +142,7 @@ def test_streams_do_not_hear_each_other(toy):
 
 
 def test_a_stream_that_is_forgotten_begins_anew(toy):
-    reasoner = Recurrent(toy)
+    reasoner = Recurrent(graph.load(toy))
     for stream in (0, 1):
         step(reasoner, 1, posterior(Siren=0.8), stream)
     reasoner.forget(0)
@@ -149,15 +153,15 @@ def test_a_stream_that_is_forgotten_begins_anew(toy):
 
 @pytest.mark.parametrize(("score", "label"), [(0.29, None), (0.31, "barking"), (0.0, None)])
 def test_under_the_cards_threshold_nothing_is_named(toy, score, label):
-    decision = step(Recurrent(toy), 1, posterior(Dog=score))
+    decision = step(Recurrent(graph.load(toy)), 1, posterior(Dog=score))
     assert decision.label == label
     assert decision.confidence == pytest.approx(score)
     assert decision.specific == pytest.approx(decision.scores)
 
 
 def test_it_says_what_it_is(toy):
-    reasoner = Recurrent(toy)
-    assert (reasoner.kind, reasoner.labels) == ("toy-1", LABELS)
+    reasoner = Recurrent(graph.load(toy))
+    assert (reasoner.name, reasoner.labels) == ("toy-1", LABELS)
     assert reasoner.sha256 == registry.sha256(toy)
     assert reasoner.refine(1e9) is None
 
@@ -212,14 +216,14 @@ def test_a_file_that_is_not_onnx_is_refused(tmp_path, content):
     path = tmp_path / "bad.onnx"
     path.write_bytes(content)
     with pytest.raises(UsageError, match="no ONNX file") as raised:
-        Recurrent(path)
+        Recurrent(graph.load(path))
     assert str(path) in refusal(raised)
 
 
 def test_an_onnx_file_without_a_card_is_refused(tmp_path):
     path = write(tmp_path / "bare.onnx", card=None)
     with pytest.raises(UsageError, match="streamtwl train") as raised:
-        Recurrent(path)
+        Recurrent(graph.load(path))
     assert str(path) in refusal(raised)
 
 
@@ -235,7 +239,7 @@ def test_an_onnx_file_without_a_card_is_refused(tmp_path):
 def test_a_card_that_does_not_fit_is_refused(tmp_path, card, said):
     path = write(tmp_path / "bad.onnx", card)
     with pytest.raises(UsageError, match=said) as raised:
-        Recurrent(path)
+        Recurrent(graph.load(path))
     assert f"{path}: its card does not fit" in refusal(raised)
 
 
@@ -250,7 +254,7 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path, card, said):
 def test_another_graph_is_refused_with_what_it_takes_and_should(tmp_path, inputs, outputs):
     path = write(tmp_path / "other.onnx", inputs=inputs, outputs=outputs)
     with pytest.raises(UsageError) as raised:
-        Recurrent(path)
+        Recurrent(graph.load(path))
     said = refusal(raised)
     assert said.startswith(f"--reasoner {path}: ")
     for names in (inputs, outputs, INPUTS, OUTPUTS):
@@ -260,14 +264,14 @@ def test_another_graph_is_refused_with_what_it_takes_and_should(tmp_path, inputs
 def test_without_onnx_runtime_it_does_not_blame_the_file(toy, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ModelError, match=r"streamtwl\[cpu\]"):
-        Recurrent(toy)
+        Recurrent(graph.load(toy))
 
 
 @pytest.mark.parametrize("labels", [[], ["alarm"], ["alarm", "barking", "saw"]])
 def test_a_card_with_other_labels_than_the_graph_has_scores_is_refused(tmp_path, labels):
     path = with_card(tmp_path / "toy.onnx", labels=labels)
     with pytest.raises(UsageError, match="label") as raised:
-        Recurrent(path)
+        Recurrent(graph.load(path))
     assert str(path) in refusal(raised)
 
 
@@ -348,7 +352,7 @@ def test_the_shipped_rules_for_audiosets_words_do_not_apply_to_its_labels(tmp_pa
 @pytest.mark.parametrize("file", ["", "evidence"])
 def test_without_a_file_it_is_evidence(file):
     pipeline = build(asking_for(file, labels="Dog, Siren"), ["mic"])
-    assert (pipeline.reasoner.kind, pipeline.reasoner.labels) == ("evidence", ["Dog", "Siren"])
+    assert (pipeline.reasoner.name, pipeline.reasoner.labels) == ("evidence", ["Dog", "Siren"])
 
 
 def test_labels_as_well_are_refused(toy):
@@ -379,7 +383,7 @@ def test_an_event_rule_of_no_label_is_refused_and_of_the_cards_own_is_not(toy, y
 @pytest.mark.parametrize(("hop_s", "warns"), [(0.48, False), (0.1, True)])
 def test_another_hop_is_only_warned_of(toy, caplog, hop_s, warns):
     with caplog.at_level(logging.WARNING):
-        assert build(asking_for(toy, hop_s=hop_s), ["mic"]).reasoner.kind == "toy-1"
+        assert build(asking_for(toy, hop_s=hop_s), ["mic"]).reasoner.name == "toy-1"
     warned = [record.getMessage() for record in caplog.records]
     assert bool(warned) == warns
     assert all("0.48" in said and "0.1 s" in said and "toy-1" in said for said in warned)

@@ -98,7 +98,7 @@ def heard(publisher: Publisher, socket: zmq.Socket, seqs=itertools.count(10**6))
     until = time.monotonic() + PATIENCE_MS / 1000
     while not socket.poll(20):
         assert time.monotonic() < until, "nothing comes"
-        publisher.send(label(next(seqs)))
+        publisher.emit(label(next(seqs)))
     while socket.poll(SETTLED_MS):
         socket.recv_multipart()
 
@@ -118,14 +118,14 @@ def test_messages_come_in_order_with_their_topics(encoding, publisher, subscribe
     heard(one, socket)
     messages = [label(0), event(0), hello(0), label(1)]
     for message in messages:
-        one.send(message)
+        one.emit(message)
     assert receive(socket, 4) == messages
 
 
 def test_the_payload_is_in_the_encoding_asked_for(publisher, subscriber):
     for encoding, first in (("json", b"{"), ("msgpack", None)):
         one = publisher(ANYWHERE, encoding)
-        one.send(label(0))
+        one.emit(label(0))
         sent(one)
         socket = subscriber(one)
         assert socket.poll(PATIENCE_MS)
@@ -138,7 +138,7 @@ def test_a_subscriber_gets_only_what_it_asked_for(publisher, subscriber):
     socket = subscriber(one, "label/kitchen/")
     heard(one, socket)
     for message in (label(0, "attic"), event(0), label(0, "kitchen-2"), label(7, "kitchen")):
-        one.send(message)
+        one.emit(message)
     assert receive(socket, 1) == [label(7, "kitchen")]
     assert not socket.poll(SETTLED_MS)
 
@@ -147,7 +147,7 @@ def test_a_late_subscriber_gets_the_newest_hello_and_label_of_each_source(publis
     one = publisher()
     for seq in range(3):
         for message in (hello(seq), label(seq), event(seq), label(seq, "attic")):
-            one.send(message)
+            one.emit(message)
     sent(one)
     socket = subscriber(one)
     messages = receive(socket, 3)
@@ -160,7 +160,7 @@ def test_a_late_subscriber_gets_the_newest_hello_and_label_of_each_source(publis
 def test_a_late_subscriber_to_one_topic_gets_only_that(publisher, subscriber):
     one = publisher()
     for message in (hello(0), label(3), label(4, "attic")):
-        one.send(message)
+        one.emit(message)
     sent(one)
     socket = subscriber(one, "label/kitchen/")
     assert receive(socket, 1) == [label(3)]
@@ -169,7 +169,7 @@ def test_a_late_subscriber_to_one_topic_gets_only_that(publisher, subscriber):
 
 def test_every_late_subscriber_is_greeted(publisher, subscriber):
     one = publisher()
-    one.send(hello(0))
+    one.emit(hello(0))
     sent(one)
     for _ in range(3):
         assert receive(subscriber(one, "hello/"), 1) == [hello(0)]
@@ -190,7 +190,7 @@ def test_a_subscriber_that_never_reads_blocks_nobody_and_is_counted(publisher, s
     reading = threading.Thread(target=read)
     reading.start()
     for seq in range(count):
-        one.send(label(seq, padding=10_000))
+        one.emit(label(seq, padding=10_000))
         while one.queued > 50:
             time.sleep(0.0005)
     reading.join()
@@ -203,11 +203,11 @@ def test_nothing_is_dropped_where_all_read(publisher, subscriber):
     socket = subscriber(one, "label/", RCVHWM=0)
     heard(one, socket)
     for seq in range(500):
-        one.send(label(seq))
+        one.emit(label(seq))
         while one.queued > 50:
             time.sleep(0.0005)
     assert [message.seq for message in receive(socket, 500)] == list(range(500))
-    assert one.dropped == 0
+    assert one.figures()["dropped_messages"] == 0
 
 
 def test_a_subscription_beyond_measure_is_hung_up_on(publisher, subscriber):
@@ -225,9 +225,9 @@ def test_a_subscription_beyond_measure_is_hung_up_on(publisher, subscriber):
 def test_without_subscribers_nothing_counts_as_dropped(publisher):
     one = publisher()
     for seq in range(200):
-        one.send(label(seq))
+        one.emit(label(seq))
     sent(one)
-    assert one.dropped == 0
+    assert one.figures()["dropped_messages"] == 0
 
 
 def test_lossless_waits_for_a_slow_reader(publisher, subscriber):
@@ -238,7 +238,7 @@ def test_lossless_waits_for_a_slow_reader(publisher, subscriber):
 
     def produce() -> None:
         for seq in range(count):
-            one.send(label(seq, padding=10_000))
+            one.emit(label(seq, padding=10_000))
 
     producing = threading.Thread(target=produce)
     producing.start()
@@ -247,7 +247,7 @@ def test_lossless_waits_for_a_slow_reader(publisher, subscriber):
     seqs = [message.seq for message in receive(socket, count)]
     producing.join()
     assert seqs == list(range(count))
-    assert one.dropped == 0
+    assert one.figures()["dropped_messages"] == 0
 
 
 def test_close_publishes_what_is_queued(subscriber):
@@ -255,7 +255,7 @@ def test_close_publishes_what_is_queued(subscriber):
     socket = subscriber(one, "label/")
     heard(one, socket)
     for seq in range(100):
-        one.send(label(seq))
+        one.emit(label(seq))
     one.close()
     assert [message.seq for message in receive(socket, 100)] == list(range(100))
 
@@ -266,7 +266,7 @@ def test_what_arrives_is_in_the_journal_already(publisher, subscriber, journal):
     heard(one, socket)
     messages = [label(0), event(0), hello(0), label(1)]
     for message in messages:
-        one.send(message)
+        one.emit(message)
     received = receive(socket, 4)
     assert received == messages
     assert [getattr(message, "journalled", None) for message in received] == [
@@ -285,17 +285,17 @@ def test_what_the_journal_does_not_take_goes_out_and_says_so(
     one = publisher(ANYWHERE, encoding, journal=journal)
     socket = subscriber(one)
     heard(one, socket)
-    before = one.journal_errors  # a slow machine may have had some
+    before = one.figures()["journal_errors"]  # a slow machine may have had some
     other = sqlite3.connect(journal.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     messages = [label(0), event(0), hello(0)]
     for message in messages:
-        one.send(message)
+        one.emit(message)
     received = receive(socket, 3)
     assert received == messages
     assert [getattr(message, "journalled", None) for message in received] == [False, False, None]
-    assert one.journal_errors == before + 2
-    assert "journal.sqlite" in one.journal_problem
+    assert one.figures()["journal_errors"] == before + 2
+    assert "journal.sqlite" in one.figures()["journal"]
     other.execute("COMMIT")
     other.close()
 
@@ -304,9 +304,9 @@ def test_without_a_journal_nothing_says_that_it_is_in_one(publisher, subscriber)
     one = publisher()
     socket = subscriber(one)
     heard(one, socket)
-    one.send(label(0))
+    one.emit(label(0))
     assert not receive(socket, 1)[0].journalled
-    assert (one.journal_errors, one.journal_problem) == (0, None)
+    assert (one.figures()["journal_errors"], one.figures()["journal"]) == (0, None)
 
 
 @pytest.mark.parametrize("option", ["--bind", "--replay-bind"])
@@ -322,7 +322,7 @@ def test_nan_is_refused_where_it_is_sent(publisher):
     message = label(0)
     message.confidence = float("nan")
     with pytest.raises(ValueError, match="confidence"):
-        publisher().send(message)
+        publisher().emit(message)
 
 
 def test_a_port_in_use_is_a_sink_error_with_a_way_out(publisher):

@@ -85,7 +85,7 @@ def test_messages_come_again_as_they_were_sent(stored, asked, kind, publisher, c
     one = publisher(stored)
     messages = [label(seq) for seq in range(5)]
     for message in [*messages, event(0), label(0, "attic")]:
-        one.send(message)
+        one.emit(message)
     sent(one)
     header, payloads = ask(client(one, kind), wanted(), asked)
     assert [decode(payload) for payload in payloads] == messages
@@ -112,7 +112,7 @@ def test_messages_come_again_as_they_were_sent(stored, asked, kind, publisher, c
 def test_a_range_is_given_as_far_as_it_is_there(request_, expected, newest, publisher, client):
     one = publisher()
     for message in [*(label(seq) for seq in range(5)), event(0)]:
-        one.send(message)
+        one.emit(message)
     sent(one)
     header, payloads = ask(client(one), request_)
     assert (seqs(payloads), header.newest) == (expected, newest)
@@ -122,7 +122,7 @@ def test_a_range_is_given_as_far_as_it_is_there(request_, expected, newest, publ
 def test_pages_follow_each_other_without_a_gap(publisher, client):
     one = publisher()
     for seq in range(2 * PAGE_MESSAGES + 7):
-        one.send(label(seq))
+        one.emit(label(seq))
     sent(one)
     socket, start, pages = client(one), 0, []
     while start is not None:
@@ -136,8 +136,8 @@ def test_pages_follow_each_other_without_a_gap(publisher, client):
 def test_a_page_is_limited_in_bytes_and_one_message_always_fits(publisher, client):
     one = publisher()
     for seq in range(5):
-        one.send(label(seq, padding=100_000))
-    one.send(label(5, padding=2 * PAGE_BYTES))
+        one.emit(label(seq, padding=100_000))
+    one.emit(label(5, padding=2 * PAGE_BYTES))
     sent(one)
     socket, start, pages = client(one), 0, []
     while start is not None:
@@ -174,7 +174,7 @@ def test_what_is_damaged_in_the_journal_harms_nobody(encoding, damaged, publishe
 
 def test_hello_is_not_journalled(publisher, client):
     one = publisher()
-    one.send(hello(0))
+    one.emit(hello(0))
     sent(one)
     header, payloads = ask(client(one), wanted("hello/kitchen/"))
     assert "only label/, event/, status/" in header.error
@@ -228,7 +228,7 @@ def test_who_asks_too_often_is_told_so_and_others_are_served(publisher, client, 
 def test_who_does_not_read_his_pages_holds_nobody_up(publisher, client):
     one = publisher()
     for seq in range(20):
-        one.send(label(seq, padding=100_000))
+        one.emit(label(seq, padding=100_000))
     sent(one)
     deaf, reader = client(one), client(one)
     deaf.setsockopt(zmq.RCVHWM, 1)
@@ -243,7 +243,7 @@ def test_damage_that_a_request_comes_upon_sets_the_journal_aside(
     monkeypatch.setattr("streamtwl.sinks.journal.CHECKPOINT_S", 0.05)
     one = publisher()
     for seq in range(20):
-        one.send(label(seq, padding=10_000))
+        one.emit(label(seq, padding=10_000))
     sent(one)
     [journal] = tmp_path.glob("*.sqlite")
     socket = client(one)
@@ -256,7 +256,7 @@ def test_damage_that_a_request_comes_upon_sets_the_journal_aside(
     while not list(tmp_path.glob("*-damaged-*.sqlite")):
         assert time.monotonic() < until
         time.sleep(0.01)
-    one.send(label(20))
+    one.emit(label(20))
     sent(one)
     while ask(socket, wanted())[0].newest != 20:
         assert time.monotonic() < until

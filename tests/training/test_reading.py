@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamtwl.trace import confidence_bin
+from streamtwl.reasoners.sampling import confidence_bin
 from streamtwl.training import bodies, reading, schedule
 from streamtwl.training.reader import Reader, draw
 from streamtwl.training.reading import Readings

@@ -9,15 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.recurrent import ENDLESS_S, Recurrent
 from streamtwl.training import steps
+from tests.patches import patches
 
 RATE = 16_000
 HOP = 7680
 CATEGORIES = 6
 LABELS = ["dog", "rain", "saw"]
-NO_SAMPLES = np.zeros((1, 1, 1, 2), np.int16)
 
 
 def log_posterior(seed: int = 0) -> steps.LogPosterior:
@@ -179,13 +180,13 @@ def gives_the_scores_of_its_model(model: torch.nn.Module, path: Path) -> None:
         )[0]
         for n in range(3)
     ]
-    reasoner = Recurrent(path)
+    reasoner = Recurrent(graph.load(path))
     sizes = []
     for t in range(8):
         streams = [n for n in (2, 0, 1) if first[n] <= t < stop[n]]
         sizes.append(len(streams))
         at = [int(positions[n, t]) for n in streams]
-        decisions = reasoner.step(streams, at, NO_SAMPLES, posteriors[streams, t].numpy())
+        decisions = reasoner.step(patches(streams, at, posteriors[streams, t].numpy()))
         for n, decision in zip(streams, decisions, strict=True):
             np.testing.assert_allclose(decision.scores, expected[n][t - first[n]], atol=1e-5)
     assert sizes == [2, 2, 2, 3, 3, 3, 2, 1]
@@ -193,7 +194,7 @@ def gives_the_scores_of_its_model(model: torch.nn.Module, path: Path) -> None:
 
 def test_the_card_comes_back(exported):
     _, path = exported
-    reasoner = Recurrent(path)
+    reasoner = Recurrent(graph.load(path))
     assert reasoner.card == CARD
     assert (reasoner.kind, reasoner.labels) == ("toy", LABELS)
 

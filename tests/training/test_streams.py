@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.errors import UsageError
-from streamtwl.features.window import WINDOW
 from streamtwl.training import scenes, streams
 from streamtwl.training.datasets import Clip
 from streamtwl.training.posteriors import Scorer

@@ -5,30 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamtwl.backbones.yamnet import Patch
-from streamtwl.config import TraceSettings
-from streamtwl.features.window import Window
-from streamtwl.trace import Tracer, confidence_bin
-
-HOP_S = 0.48
-
-
-def patch(posterior, stream: int = 0) -> Patch:
-    window = Window(stream, 0, np.zeros((96, 64), np.float32), -20.0, None, 0.0)
-    return Patch(window, np.asarray(posterior, np.float32))
+from streamtwl.reasoners.sampling import Sampler, confidence_bin
 
 
 def posteriors(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((count, 521)).astype(np.float32) ** 8
 
 
-def tracer(sources=("kitchen",), **settings) -> Tracer:
-    return Tracer(list(sources), TraceSettings(**settings), HOP_S)
+def sampler(sources=("kitchen",), samples=16, traces=1, temperature=1.0, seed=0) -> Sampler:
+    return Sampler(sources, samples, traces, temperature, seed)
 
 
-def drawn(one: Tracer, heard: np.ndarray, stream: int = 0) -> np.ndarray:
+def drawn(one: Sampler, heard: np.ndarray, stream: int = 0) -> np.ndarray:
     """Return int[P, M, K, 2]: what is drawn from these posteriors, one patch after the other."""
-    return np.stack([one.draw([patch(each, stream)])[0].draws.samples for each in heard])
+    return np.stack([one.draw(stream, each) for each in heard])
 
 
 # --- draws ---
@@ -36,58 +26,57 @@ def drawn(one: Tracer, heard: np.ndarray, stream: int = 0) -> np.ndarray:
 
 def test_the_same_seed_source_and_audio_give_the_same_samples():
     heard = posteriors(6)
-    np.testing.assert_array_equal(drawn(tracer(), heard), drawn(tracer(), heard))
+    np.testing.assert_array_equal(drawn(sampler(), heard), drawn(sampler(), heard))
 
 
 def test_what_else_runs_does_not_matter():
     heard, other = posteriors(6), posteriors(9, seed=1)
-    alone = drawn(tracer(["kitchen"], traces=3), heard)
-    crowd = tracer(["attic", "kitchen", "cellar"], traces=3)
+    alone = drawn(sampler(["kitchen"], traces=3), heard)
+    crowd = sampler(["attic", "kitchen", "cellar"], traces=3)
     crowded = []
     for i, each in enumerate(heard):
-        crowd.draw([patch(other[i], 2)] * (i % 3))
-        batch = [patch(other[i + 3], 2), patch(each, 1), patch(other[i + 1], 0)]
-        crowded.append(crowd.draw(batch)[1].draws.samples)
+        for _ in range(i % 3):
+            crowd.draw(2, other[i])
+        crowded.append(crowd.draw(1, each))
+        crowd.draw(0, other[i + 1])
     np.testing.assert_array_equal(alone, np.stack(crowded))
 
 
 def test_more_traces_leave_the_first_as_it_was():
     heard = posteriors(4)
-    few, many = drawn(tracer(traces=2), heard), drawn(tracer(traces=5), heard)
+    few, many = drawn(sampler(traces=2), heard), drawn(sampler(traces=5), heard)
     np.testing.assert_array_equal(few, many[:, :2])
 
 
 @pytest.mark.parametrize(
     "other",
-    [tracer(seed=1), tracer(seed=-1), tracer(["attic"])],
+    [sampler(seed=1), sampler(seed=-1), sampler(["attic"])],
     ids=["seed 1", "seed -1", "source"],
 )
 def test_another_seed_or_source_draws_otherwise(other):
     heard = posteriors(4)
-    assert (drawn(tracer(), heard) != drawn(other, heard)).mean() > 0.3
+    assert (drawn(sampler(), heard) != drawn(other, heard)).mean() > 0.3
 
 
 def test_traces_and_patches_have_samples_of_their_own():
     heard = np.repeat(posteriors(1), 3, axis=0)
-    categories = drawn(tracer(traces=4, samples=64), heard)[..., 0].reshape(12, 64)
+    categories = drawn(sampler(traces=4, samples=64), heard)[..., 0].reshape(12, 64)
     assert len({row.tobytes() for row in categories}) == 12
 
 
 @pytest.mark.parametrize(("traces", "samples"), [(1, 1), (3, 16), (2, 64)])
 def test_samples_are_traces_by_draws_of_category_and_bin(traces, samples):
     heard = posteriors(1)[0]
-    [one] = tracer(traces=traces, samples=samples).draw([patch(heard)])
-    assert one.draws.samples.shape == (traces, samples, 2)
-    assert one.draws.samples[..., 0].min() >= 0
-    assert one.draws.samples[..., 0].max() < 521
-    expected_bins = confidence_bin(heard[one.draws.samples[..., 0]])
-    np.testing.assert_array_equal(one.draws.samples[..., 1], expected_bins)
-    assert one.draws.boundary == confidence_bin(float(heard.sum()))
+    draws = sampler(traces=traces, samples=samples).draw(0, heard)
+    assert draws.shape == (traces, samples, 2)
+    assert draws[..., 0].min() >= 0
+    assert draws[..., 0].max() < 521
+    np.testing.assert_array_equal(draws[..., 1], confidence_bin(heard[draws[..., 0]]))
 
 
 def chi_square(posterior, temperature: float, seed: int = 5) -> float:
     """Return the statistic of 40,000 draws against the normalised posterior."""
-    one = tracer(samples=4000, temperature=temperature, seed=seed)
+    one = sampler(samples=4000, temperature=temperature, seed=seed)
     heard = np.repeat(np.array([posterior], np.float32), 10, axis=0)
     counts = np.bincount(drawn(one, heard)[..., 0].ravel(), minlength=len(posterior))
     weights = np.array(posterior) ** (1 / temperature)
@@ -106,7 +95,7 @@ def test_draws_follow_the_normalised_posterior(temperature):
 def test_a_higher_temperature_evens_the_draws_out():
     heard = np.repeat(np.array([[0.9, 0.1, 0.1]], np.float32), 5, axis=0)
     shares = [
-        (drawn(tracer(samples=4000, temperature=tau), heard)[..., 0] == 0).mean()
+        (drawn(sampler(samples=4000, temperature=tau), heard)[..., 0] == 0).mean()
         for tau in (0.25, 0.5, 1, 2, 8)
     ]
     assert shares == sorted(shares, reverse=True)
@@ -116,26 +105,24 @@ def test_a_higher_temperature_evens_the_draws_out():
 
 @pytest.mark.parametrize("temperature", [0.1, 0.01, 0.001, 1e-6])
 def test_a_temperature_near_zero_draws_the_likeliest(temperature):
-    one = tracer(samples=100, temperature=temperature)
-    [given_] = one.draw([patch([0.1, 0.02, 0.3, 0.01])])
-    assert set(given_.draws.samples[..., 0].ravel()) == {2}
+    one = sampler(samples=100, temperature=temperature)
+    draws = one.draw(0, np.array([0.1, 0.02, 0.3, 0.01], np.float32))
+    assert set(draws[..., 0].ravel()) == {2}
 
 
 def test_nothing_heard_draws_every_category_alike():
     heard = np.zeros((10, 5), np.float32)
-    samples = drawn(tracer(samples=4000), heard)
+    samples = drawn(sampler(samples=4000), heard)
     counts = Counter(samples[..., 0].ravel().tolist())
     assert set(counts) == {0, 1, 2, 3, 4}
     assert max(counts.values()) < 1.1 * min(counts.values())
     assert set(samples[..., 1].ravel()) == {0}
-    [one] = tracer().draw([patch(np.zeros(521))])
-    assert one.draws.boundary == 0
 
 
 def test_a_single_certain_category_is_always_drawn():
     posterior = np.zeros(521, np.float32)
     posterior[520] = 1e-6
-    assert set(drawn(tracer(samples=500), posterior[None])[..., 0].ravel()) == {520}
+    assert set(drawn(sampler(samples=500), posterior[None])[..., 0].ravel()) == {520}
 
 
 # --- confidence bins ---
@@ -172,44 +159,14 @@ def test_bins_grow_with_scores(one, other):
     assert 0 <= confidence_bin(low) <= confidence_bin(high) <= 15
 
 
-# --- the growing trace ---
-
-
-def test_the_trace_grows_in_order_and_is_bounded_by_its_horizon():
-    one = tracer(horizon_s=2.4)  # five hops
-    kept = []
-    for count, each in enumerate(posteriors(12), start=1):
-        kept += [drawn.draws for drawn in one.draw([patch(each)])]
-        trace = one.trace(0)
-        assert [each.index for each in trace] == list(range(max(0, count - 5), count))
-        assert all(a is b for a, b in zip(trace, kept[-5:], strict=False))
-
-
-def test_a_horizon_under_a_hop_still_keeps_a_patch():
-    one = tracer(horizon_s=0.01)
-    one.draw([patch(posteriors(1)[0])])
-    assert len(one.trace(0)) == 1
-
-
-def test_each_stream_has_its_own_trace():
-    one = tracer(["a", "b"])
-    heard = posteriors(3)
-    one.draw([patch(heard[0], 0), patch(heard[1], 1)])
-    one.draw([patch(heard[2], 1)])
-    assert [len(one.trace(stream)) for stream in (0, 1)] == [1, 2]
-    assert [each.index for each in one.trace(1)] == [0, 1]
+# --- streams ---
 
 
 def test_a_stream_that_is_forgotten_begins_anew():
-    heard = posteriors(3)
-    one = tracer(["a", "b"])
-    first = drawn(one, heard)
-    drawn(one, heard, stream=1)
+    given_ = posteriors(3)
+    one = sampler(["a", "b"])
+    first = drawn(one, given_)
+    drawn(one, given_, stream=1)
     one.forget(0)
     one.forget(0)
-    assert [len(one.trace(stream)) for stream in (0, 1)] == [0, 3]
-    np.testing.assert_array_equal(drawn(one, heard), first)
-
-
-def test_a_stream_that_was_not_heard_has_no_trace():
-    assert tracer().trace(0) == []
+    np.testing.assert_array_equal(drawn(one, given_), first)

@@ -1,0 +1,84 @@
+"""Which reasoner: the one that the settings name, made to fit the rest of the pipeline."""
+
+import logging
+from collections.abc import Sequence
+
+from streamtwl import plugins
+from streamtwl.config import Settings, TraceSettings
+from streamtwl.errors import UsageError
+from streamtwl.features.window import samples_in
+from streamtwl.models import registry
+from streamtwl.ontology import vocabulary
+from streamtwl.reasoners import graph
+from streamtwl.reasoners.card import TraceCard
+from streamtwl.reasoners.evidence import Evidence
+from streamtwl.reasoners.gpt2 import Gpt2
+from streamtwl.reasoners.naming import OpenLabels
+from streamtwl.reasoners.recurrent import Recurrent
+from streamtwl.stages import Backbone, Reasoner
+
+_log = logging.getLogger(__name__)
+
+
+def make(settings: Settings, backbones: Sequence[Backbone], sources: Sequence[str]) -> Reasoner:
+    """Make the reasoner. One from a file has to fit the rest; raises UsageError where not."""
+    named = settings.reasoner.file or Evidence.name
+    if named == Evidence.name:
+        behind = samples_in(backbones[0], backbones[0].lengths_s[0]) // 2
+        return Evidence(_open_labels(settings), settings.reasoner.half_life_s, behind)
+    if named in plugins.names("reasoners"):
+        return plugins.load("reasoners", named, {})(settings, backbones, sources)
+    loaded = graph.load(registry.find_reasoner(named))
+    reasoner: Reasoner
+    if loaded.card.kind == "gpt2":
+        reasoner = Gpt2(loaded, settings.trace, settings.hop_s, _open_labels(settings), sources)
+    else:
+        reasoner = Recurrent(loaded)
+    _check(loaded, settings, backbones[0])
+    return reasoner
+
+
+def _check(loaded: graph.Graph, settings: Settings, backbone: Backbone) -> None:
+    """Raise UsageError where a file does not fit the pipeline; warn where it fits badly."""
+    card, named = loaded.card, settings.reasoner.file
+    if settings.labels != "all" and not card.open:
+        raise UsageError(
+            f"--labels {settings.labels}: the reasoner {card.name} has labels of its own "
+            f"({', '.join(card.labels[:3])}, ...); leave --labels out"
+        )
+    if card.backbone != backbone.name:
+        raise UsageError(
+            f"--reasoner {named} reads {card.backbone}, not {backbone.name}: "
+            "set backbone.model in the pipeline"
+        )
+    width = loaded.shapes["posterior"][1]
+    if width != len(backbone.categories):
+        raise UsageError(
+            f"--reasoner {named}: its posterior has {width} categories, not "
+            f"{card.backbone}'s {len(backbone.categories)}"
+        )
+    if abs(card.hop_s - settings.hop_s) > 1e-6:
+        _log.warning(
+            "reasoner %s was trained at a hop of %g s, not %g s",
+            card.name,
+            card.hop_s,
+            settings.hop_s,
+        )
+    if card.trace is not None:
+        _warn_of_trace(card.name, card.trace, settings.trace)
+
+
+def _warn_of_trace(name: str, read: TraceCard, asked: TraceSettings) -> None:
+    """Warn of what the reasoner was not trained on, or has no use for."""
+    usual = TraceSettings()
+    if read.soft and (asked.samples, asked.traces) != (usual.samples, usual.traces):
+        _log.warning("reasoner %s draws no samples: --samples and --traces change nothing", name)
+    elif not read.soft and not read.samples[0] <= asked.samples <= read.samples[1]:
+        _log.warning("reasoner %s was trained at K = %d to %d", name, *read.samples)
+    if not read.soft and asked.temperature != read.temperature:
+        _log.warning("reasoner %s was trained at a temperature of %g", name, read.temperature)
+
+
+def _open_labels(settings: Settings) -> OpenLabels:
+    asked = settings.reasoner
+    return OpenLabels(vocabulary(settings.labels), asked.specific_ratio, asked.floor)

@@ -1,0 +1,269 @@
+"""The stages that sound passes, and the messages between them. Whoever adds a stage reads this.
+
+    Source -> blocks -> Windower -> windows -> Backbone -> patches -> Reasoner -> decisions
+           -> tracker -> changes of events -> Reporter -> messages (`messages.py`) -> Sink
+
+Data goes one way. A stage takes the message of the stage before it, keeps the state of each stream
+apart, and learns what it must know from that message or from what the other stage says of itself
+here, never from its constants. One worker thread runs all of them.
+
+Sources, backbones, reasoners and sinks are open: a package adds one through an entry point of the
+group that `plugins.py` names, without a line changed in streamtwl.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from streamtwl.config import Settings
+    from streamtwl.messages import AnyMessage
+
+SAMPLE_RATE = 16_000  # Hz, of every stream; positions count its samples from the stream's start
+
+# --- sources ---
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive frames as a source gives them: its own rate, its own channels."""
+
+    frames: np.ndarray  # float32[n, channels], full scale at 1
+    rate: int  # Hz
+    start: int  # of frames[0], counted in frames from the opening of the source
+    opened_at: int = 0  # the stream's position (16 kHz samples) at that opening
+    heard_at: float | None = None  # monotonic seconds of the last frame; None where nobody knows
+
+
+State = Literal["opening", "listening", "silent", "stalled", "lost", "ended"]
+
+
+class Source(ABC):
+    """A microphone, file, pipe or network stream.
+
+    The worker calls `read` whenever a fileno is readable, or it is due.
+    """
+
+    live = False  # it has no end of its own, and only zeros mean that something is switched off
+
+    def __init__(self, name: str, paced: bool, clocked: bool, channel: int | None = None) -> None:
+        self.name = name
+        self.channel = channel  # the one to use, from 1; None: the mix of all
+        self.paced = paced  # whoever is slow loses sound or comes late, nobody waits for him
+        self.clocked = clocked  # a second of sound takes a second to come, so waits are foreseen
+        self.state: State = "opening"
+        self.error: str | None = None  # why it is stalled, lost or ended, in one line
+        self.overflows = 0  # inside the driver, before anything was counted
+        self.reopened = 0
+        self.stop_requested: Callable[[], int] = lambda: 0  # looked at while the source keeps us
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin; raises AudioError where that is known to fail."""
+
+    def filenos(self) -> list[int]:
+        """Return file descriptors to wait for; none where only time matters."""
+        return []
+
+    @abstractmethod
+    def due_in(self, now: float) -> float:
+        """Return the seconds from `now` (monotonic) until `read` is due without being readable."""
+
+    @abstractmethod
+    def read(self, now: float) -> Chunk | None:
+        """Return what has come, or None; never blocks for long. Sets `state`."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Take nothing new; `read` goes on to give what had come until `state` is ended."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.state = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive samples of one stream, 16 kHz mono."""
+
+    stream: int
+    position: int  # of samples[0]
+    samples: np.ndarray  # float32[n] in [-1, 1]
+    captured_at: float | None  # wall-clock seconds just after the last sample; None for files
+    ready_at: float  # monotonic seconds at which the resampler gave the last sample
+    last: bool = False  # the stream ends with this block
+    breaks_off: bool = False  # what comes next, if anything, does not join on
+
+
+# --- windows ---
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What every backbone is to score at one hop: the newest sound, some lengths of it."""
+
+    stream: int
+    position: int  # 16 kHz samples from the stream's start to the window's end
+    start: int  # position at which the sound without gaps began that the window is in
+    first: bool  # it is the first one of that sound: it speaks of all of it so far
+    features: tuple[tuple[np.ndarray, ...], ...]  # a backbone, a length: float32[frames, bands];
+    # the lengths are those of the backbone, in its order, as far as there is sound enough
+    level_dbfs: float  # RMS of the newest hop, of the whole window where it is the first
+    captured_at: float | None  # wall-clock seconds at `position`; None for files
+    ready_at: float  # monotonic seconds at which the resampler gave the window's last sample
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The sound of a stream broke off at `position`: what follows, if anything, does not join on.
+
+    The one place where a gap is decided is where windows are cut; this is how the others learn it.
+    """
+
+    stream: int
+    position: int
+    captured_at: float | None
+    last: bool  # the stream is over
+
+
+# --- backbones ---
+
+
+class FrontEnd(Protocol):
+    """Samples to frames, streaming: for one stretch of sound without gaps."""
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Take float32[n] samples; return the float32[m, bands] frames they complete."""
+        ...
+
+
+class Backbone(Protocol):
+    """A frozen classifier: windows of features in, posteriors and embeddings out."""
+
+    name: str
+    sha256: str  # of its weights
+    categories: tuple[str, ...]  # C display names, in the posterior's order
+    parents: tuple[tuple[int, ...], ...]  # for each category the indices of its nearest ancestors
+    lengths_s: tuple[float, ...]  # of the windows that it scores, the shortest first
+    frame: int  # samples that a frame of its front end covers
+    frame_hop: int  # samples from one frame to the next
+
+    def front_end(self) -> FrontEnd:
+        """Return a new front end."""
+        ...
+
+    def score(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take float32[N, frames, bands]; return posteriors float32[N, C], embeddings [N, D]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a backbone made of one window."""
+
+    backbone: str
+    length_s: float
+    posterior: np.ndarray  # float32[C], each category's sigmoid score in [0, 1]
+    embedding: np.ndarray  # float32[D]; D may be 0
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What all windows of all backbones gave at one hop."""
+
+    window: Window
+    scores: tuple[Score, ...]  # the backbones in the pipeline's order, each its lengths in order
+
+    @property
+    def posterior(self) -> np.ndarray:
+        """Return the posterior of the first backbone's shortest window."""
+        return self.scores[0].posterior
+
+
+# --- reasoners ---
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The label in force after a patch, and how sure the reasoner is of each label."""
+
+    label: str | None  # None: nothing that the vocabulary has a name for
+    confidence: float  # of `label`; of the likeliest where it is None; in [0, 1]
+    scores: np.ndarray  # float32[L] in [0, 1], one a label of the vocabulary
+    specific: np.ndarray  # float32[L], the same with 0 for labels that yield to a kind of theirs
+    samples: int = 0  # drawn samples that went into it, over all traces
+    traces: int = 0
+    refinement: int = 0  # 0 is the first decision on a patch
+    earlier: np.ndarray | None = None  # float32[B, 2, L]: scores and specific of the B patches
+    # before, newest first, as they look by now
+    drawn: np.ndarray | None = None  # int[n] categories that were drawn for the patch, if any
+
+
+class Reasoner(Protocol):
+    """Patches to decisions, keeping state per stream."""
+
+    name: str
+    sha256: str  # of its file; "" where it has none
+    labels: list[str]  # L, in the order of a decision's scores
+    open: bool  # the labels are AudioSet's categories, or roll-ups of them
+    on: float  # an event of a label begins at this score, where the user says nothing else ...
+    off: float  # ... and ends below this one
+    lags: int  # B, the patches before the newest that a decision speaks of again
+    behind: int  # samples from the moment that a score is about to the end of its window
+
+    @property
+    def settled(self) -> bool:
+        """Whether `refine` has nothing to add to the decisions on the newest patches."""
+        ...
+
+    @property
+    def refining_s(self) -> float:
+        """Seconds that a refinement would take, as lately measured."""
+        ...
+
+    def step(self, patches: list[Patch]) -> list[Decision]:
+        """Take a new patch of each of S streams, at most one a stream; decide on each."""
+        ...
+
+    def refine(self, deadline: float) -> list[Decision] | None:
+        """Think on until `deadline` (monotonic seconds); None when there is nothing to add."""
+        ...
+
+    def forget(self, stream: int) -> None:
+        """The stream's sound broke off, or ended: what follows does not join on."""
+        ...
+
+    def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
+        """Take float32[L]: the scores at which events of each label begin, and below which end."""
+        ...
+
+
+# --- sinks ---
+
+
+class Sink(ABC):
+    """Takes every message of a session, in order, on the worker's thread."""
+
+    journals = False  # it keeps labels, events and states
+
+    @abstractmethod
+    def emit(self, message: "AnyMessage") -> None:
+        """Take a message, and leave it as it is; must not block in real time."""
+
+    def figures(self) -> dict[str, Any]:
+        """Return fields of `Status` and `Hello` that this sink knows, as `queued`."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027
+        """Pass on what was taken, and let go of everything."""
+
+
+# --- what an entry point is, by group ---
+
+SourceFactory = Callable[[str, str, Mapping[str, Any]], Source]  # name, address, options
+BackboneFactory = Callable[["Settings"], Backbone]
+ReasonerFactory = Callable[["Settings", Sequence[Backbone], Sequence[str]], Reasoner]  # and sources
+SinkFactory = Callable[[Mapping[str, Any]], Sink]  # its table in the pipeline, under [sinks]
