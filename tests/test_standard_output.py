@@ -152,6 +152,13 @@ def test_a_terminal_that_goes_while_it_listens_ends_it(redraws, yamnet):
         listener.stderr.close()
 
 
+def test_what_a_program_printed_before_it_calls_us_comes_first():
+    program = "from streamtwl.cli import main; print('before'); main()"
+    command = [COMMAND[0], "-c", program, "labels"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ended.stdout.startswith("before\n")
+
+
 def test_standard_error_that_is_closed_does_not_get_into_the_output(folder):
     ended = subprocess.run(
         [*COMMAND, "label", "absent.wav", "nonsense", "--hop", "7"],

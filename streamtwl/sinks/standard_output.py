@@ -1,5 +1,6 @@
 """Standard output that is closed, full or gone: an error in one line, not a traceback."""
 
+import contextlib
 import errno
 import io
 import os
@@ -28,6 +29,9 @@ def take_over() -> None:
         sys.stderr = io.TextIOWrapper(io.FileIO(STDERR, "w", closefd=False), line_buffering=True)
     if sys.stdout is sys.__stdout__:  # else a program that calls us has put its own there
         before = sys.stdout
+        if before is not None and has_reader:
+            with contextlib.suppress(OSError):  # full: said when we write
+                before.flush()  # what was printed before us comes first
         sys.stdout = io.TextIOWrapper(
             io.BufferedWriter(_Stdout(STDOUT, "w", closefd=False)),
             encoding=before.encoding if before else None,  # it is None where it was closed
