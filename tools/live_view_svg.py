@@ -49,7 +49,8 @@ def draw(view: LiveView) -> str:
     view.show()
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(view._live.renderable)
-    return WEB_FONT.sub("", console.export_svg(title="streamtwl listen --demo", theme=SVG_EXPORT_THEME))
+    picture = console.export_svg(title="streamtwl listen --demo", theme=SVG_EXPORT_THEME)
+    return WEB_FONT.sub("", picture)
 
 
 if __name__ == "__main__":
