@@ -2,12 +2,13 @@
 # make test     set up what the tests need, check and test
 # make soak     the long tests
 # make train    set up what training and the benchmarks need
+# make docs     set up what the pages need and build them into site/
 # ARGS="..."    further options of `streamtwl listen` (default: --labels everyday) or pytest
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: listen test soak train
+.PHONY: listen test soak train docs
 
 listen: ARGS ?= --labels everyday
 listen: .venv/.listen
@@ -33,6 +34,9 @@ soak: .venv/.test
 train: .venv/.test
 	@echo "Ready: see \`$(BIN)/streamtwl train --help\`"
 
+docs: .venv/.docs
+	$(BIN)/mkdocs build --strict $(ARGS)
+
 .venv/.listen: pyproject.toml constraints.txt | .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu]'
 	@touch $@
@@ -40,6 +44,10 @@ train: .venv/.test
 .venv/.test: pyproject.toml constraints.txt | .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,test]'
 	@touch $@ .venv/.listen
+
+.venv/.docs: pyproject.toml constraints.txt | .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
 
 .venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -1,4 +1,4 @@
-"""The Node.js subscriber of the README, with the real Node, npm's zeromq and a real publisher."""
+"""The Node.js subscriber of the pages, with the real Node, npm's zeromq and a real publisher."""
 
 import contextlib
 import os
@@ -37,13 +37,13 @@ def node_modules(pytestconfig) -> Path:
     return folder
 
 
-def test_the_readme_shows_the_program_that_is_tested():
-    readme = (PROGRAM.parents[1] / "README.md").read_text()
-    assert PROGRAM.read_text().partition("\n")[2] in readme
+def test_the_page_on_subscribing_shows_the_program_that_is_tested():
+    page = (PROGRAM.parents[1] / "docs" / "subscribing.md").read_text()
+    assert PROGRAM.read_text().partition("\n")[2] in page
 
 
 @pytest.mark.timeout(INSTALL_S + 60)
-def test_the_subscriber_of_the_readme_hears_what_is_published(node_modules):
+def test_the_subscriber_of_the_page_receives_what_is_published(node_modules):
     shutil.copy(PROGRAM, node_modules)  # imports are looked for beside the program
     with contextlib.closing(Publisher("tcp://127.0.0.1:*")) as publisher:
         publisher.send(label(0))
