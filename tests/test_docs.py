@@ -12,8 +12,8 @@ from tests.conftest import PATIENCE_S
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)")
-# What `listen` does not do yet for stages of other packages, as the page's two notes say, is done here:
-# it takes sources from SCHEMES alone, and wants every backbone to be one whose weights it fetches.
+# As the page's two notes say, `listen` takes sources from SCHEMES alone, and backbones only where it
+# can fetch their weights.
 RUN = """
 import house
 from streamtwl import commands
@@ -49,6 +49,7 @@ def test_the_stages_of_the_page_on_extending_run(tmp_path, monkeypatch):
     page = (ROOT / "docs" / "extending.md").read_text()
     python = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     entry_points, pipeline = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert all(len([line for line in code.splitlines() if line]) <= 15 for code in python)
     (tmp_path / "house.py").write_text("\n".join(python))
     metadata = tmp_path / "house-1.dist-info"
     metadata.mkdir()
@@ -58,9 +59,9 @@ def test_the_stages_of_the_page_on_extending_run(tmp_path, monkeypatch):
     )
     (tmp_path / "house.toml").write_text(pipeline)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    options = "--pipeline house.toml --duration 5 --quiet --no-journal --bind tcp://127.0.0.1:*"
     ended = subprocess.run(
-        [sys.executable, "-c", RUN, "listen", "tone:440", "--pipeline", "house.toml", "--quiet"]
-        + ["--no-journal", "--bind", "tcp://127.0.0.1:*"],
+        [sys.executable, "-c", RUN, "listen", "tone:440", *options.split()],
         cwd=tmp_path,
         capture_output=True,
         text=True,
