@@ -1,4 +1,4 @@
-// Prints what a listening streamtwl hears. Once: npm install zeromq @msgpack/msgpack
+// Prints what a listening streamtwl publishes. Once: npm install zeromq @msgpack/msgpack
 import { decode } from "@msgpack/msgpack"
 import { Subscriber } from "zeromq"
 

@@ -12,8 +12,8 @@ from tests.conftest import PATIENCE_S
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)")
-# As the page's two notes say, `listen` takes sources from SCHEMES alone, and backbones only where it
-# can fetch their weights.
+# As the page's two notes say, `listen` takes sources from SCHEMES alone, and no backbone whose
+# weights it cannot fetch.
 RUN = """
 import house
 from streamtwl import commands
