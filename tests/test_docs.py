@@ -12,17 +12,6 @@ from tests.conftest import PATIENCE_S
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)")
-# As the page's two notes say, `listen` takes sources from SCHEMES alone, and no backbone whose
-# weights it cannot fetch.
-RUN = """
-import house
-from streamtwl import commands
-from streamtwl.audio.addresses import SCHEMES
-SCHEMES["tone"] = house.Tone
-commands.pull = lambda name: None
-from streamtwl.cli import main
-main()
-"""
 
 
 def test_a_newcomer_reads_the_readme_to_its_end():
@@ -61,7 +50,7 @@ def test_the_stages_of_the_page_on_extending_run(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     options = "--pipeline house.toml --duration 5 --quiet --no-journal --bind tcp://127.0.0.1:*"
     ended = subprocess.run(
-        [sys.executable, "-c", RUN, "listen", "tone:440", *options.split()],
+        [sys.executable, "-m", "streamtwl", "listen", "tone:440", *options.split()],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -20,7 +20,6 @@ from streamtwl.sinks.live_view import LiveView
 from streamtwl.stages import SAMPLE_RATE
 
 COLUMNS = 98
-LISTEN = "from streamtwl.cli import main; main()"
 ARGUMENTS = ["listen", "--demo", "--labels", "everyday", "--json", "--no-journal"]
 ARGUMENTS += ["--bind", "tcp://127.0.0.1:*"]
 WEB_FONT = re.compile(r"@font-face\s*{.*?}\s*", re.DOTALL)  # rich's picture fetches one from a CDN
@@ -33,7 +32,7 @@ def main() -> None:
     parser.add_argument("--at", type=float, default=11.6, help="seconds into the demo")
     options = parser.parse_args()
     listening = subprocess.run(
-        [sys.executable, "-c", LISTEN, *ARGUMENTS], stdout=subprocess.PIPE, check=True
+        [sys.executable, "-m", "streamtwl", *ARGUMENTS], stdout=subprocess.PIPE, check=True
     )
     view = LiveView("tcp://127.0.0.1:5577")
     for line in listening.stdout.splitlines():
