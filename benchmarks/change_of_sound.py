@@ -23,12 +23,12 @@ from rich.progress import track
 from rich.table import Table
 
 from streamtwl import config
-from streamtwl.audio.block import SAMPLE_RATE, Block
 from streamtwl.audio.resample import Resampler
 from streamtwl.bench import compare
 from streamtwl.models import registry
 from streamtwl.ontology import categories, everyday
 from streamtwl.pipeline import Outcome, build
+from streamtwl.stages import SAMPLE_RATE, Block
 
 REASONERS = ("open", "evidence")
 PAIRS = 200

@@ -12,10 +12,9 @@ from live_trial import SNR_DB, read_truth, scene_name
 from timeline import Scene, Sound
 
 from streamtwl import config
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.backbones import yamnet
 from streamtwl.reasoners import choice
-from streamtwl.stages import Patch, Reasoner, Score, Window
+from streamtwl.stages import SAMPLE_RATE, Patch, Reasoner, Score, Window
 from streamtwl.training import fitting, streams
 from streamtwl.training.posteriors import Scorer
 

@@ -42,12 +42,12 @@ from score import Played
 from timeline import Scene, Sound
 
 import streamtwl
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import StreamtwlError
 from streamtwl.messages import AnyMessage, Event, Label, Scored
 from streamtwl.ontology import categories, everyday
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
+from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import datasets, fitting, lessons, reader, scenes, steps, streams
 from streamtwl.training import train as training
 from streamtwl.training.posteriors import Scorer

@@ -30,8 +30,8 @@ import trial
 from live_trial import DATA, LATENCY_MS, read_truth, right_names, scene_name, slug
 from timeline import Scene
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.messages import AnyMessage, Event, Label, Patch, Status
+from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import fitting
 
 VIRTUAL_MIC = Path(__file__).parents[1] / "tools" / "virtual_mic.sh"

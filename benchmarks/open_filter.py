@@ -23,8 +23,8 @@ from live_trial import DATA, SEED, SNR_DB, read_truth, right_names, scene_name
 from rich.progress import track
 from timeline import Scene, Sound
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.ontology import vocabulary
+from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import datasets, streams
 from streamtwl.training.posteriors import Scorer
 

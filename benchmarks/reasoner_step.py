@@ -31,12 +31,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.config import TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.ontology import categories
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.gpt2 import Gpt2
+from streamtwl.stages import SAMPLE_RATE
 
 HOP_S = 0.48
 LABELS, LAGS = 10, 4  # of a reader that is built here

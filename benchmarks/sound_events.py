@@ -13,7 +13,7 @@ from sed_scores_eval.base_modules.scores import create_score_dataframe
 from sed_scores_eval.intersection_based import psds as psds_of_scores
 from timeline import WINDOW_S, Scene, merged
 
-from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.stages import SAMPLE_RATE
 
 SEGMENT_S = 1.0
 COLLAR_S = 0.5

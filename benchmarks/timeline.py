@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.bench.compare import RESAMPLES, Interval
 from streamtwl.config import EventSettings
 from streamtwl.events import EventTracker
 from streamtwl.messages import Event, Label
+from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training.streams import Sound
 
 WINDOW_S = WINDOW / SAMPLE_RATE

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import DamagedJournal, MessageError, UsageError
 from streamtwl.label_filter import LabelFilter, unknown_names
 from streamtwl.messages import (
@@ -27,6 +26,7 @@ from streamtwl.messages import (
 from streamtwl.ontology import categories, everyday
 from streamtwl.sinks import journal_file
 from streamtwl.sinks.lines import Plain, in_recording
+from streamtwl.stages import SAMPLE_RATE
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 FOREVER = float(2**53)

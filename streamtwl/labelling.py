@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.audio.intake import Intake, Stream
 from streamtwl.audio.recording import Recording
-from streamtwl.audio.source import Chunk
 from streamtwl.errors import AudioError
 from streamtwl.events import Sounding
 from streamtwl.file_names import readable
@@ -18,6 +16,7 @@ from streamtwl.messages import Scored
 from streamtwl.pipeline import Outcome, Pipeline
 from streamtwl.recorded_at import WallClock
 from streamtwl.results import Labelled, Span
+from streamtwl.stages import SAMPLE_RATE, Chunk
 
 WIDTH = 8  # files at once, sharing model calls
 TOP = 5

@@ -11,14 +11,13 @@ import msgspec
 import psutil
 from reactivex import Subject
 
-from streamtwl.audio.block import SAMPLE_RATE, Block
 from streamtwl.audio.intake import Intake
 from streamtwl.config import Settings
 from streamtwl.errors import DeviceError
 from streamtwl.messages import AnyMessage
 from streamtwl.pipeline import Outcome, build
 from streamtwl.report import Reporter
-from streamtwl.stages import Patch, Sink, Source
+from streamtwl.stages import SAMPLE_RATE, Block, Patch, Sink, Source
 
 _log = logging.getLogger(__name__)
 

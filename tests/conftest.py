@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.audio.resample import Resampler
 from streamtwl.backbones.yamnet import YamNet
 from streamtwl.models import registry
+from streamtwl.stages import SAMPLE_RATE
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from streamtwl.audio.block import Block
 from streamtwl.config import LabelEventSettings, Settings, override
 from streamtwl.errors import ConfigError, UsageError
 from streamtwl.ontology import everyday
 from streamtwl.pipeline import Pipeline, build
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.revisions import RevisingTracker
+from streamtwl.stages import Block
 
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 

@@ -30,14 +30,13 @@ import numpy as np
 import soundfile
 from rich.progress import track
 
-from streamtwl.audio.block import SAMPLE_RATE, Block
 from streamtwl.audio.resample import Resampler
 from streamtwl.backbones.yamnet import YamNet
 from streamtwl.errors import AudioError, StreamtwlError
 from streamtwl.features.window import Windower
 from streamtwl.models import registry
 from streamtwl.ontology import categories
-from streamtwl.stages import End
+from streamtwl.stages import SAMPLE_RATE, Block, End
 
 TARGETS = Path(__file__).with_name("esc10_audioset.csv")  # ESC-10's classes, AudioSet's names
 ENDINGS = (".wav", ".ogg", ".oga", ".flac", ".mp3", ".opus")

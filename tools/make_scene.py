@@ -25,8 +25,8 @@ import numpy as np
 import soundfile
 from rich.progress import track
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import StreamtwlError, UsageError
+from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import datasets, scenes
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "esc10"

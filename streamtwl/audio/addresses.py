@@ -19,10 +19,10 @@ from streamtwl.audio.network import NetworkStream
 from streamtwl.audio.network_address import PORTS, Address
 from streamtwl.audio.pipe import Pipe
 from streamtwl.audio.recording import Recording
-from streamtwl.audio.source import Source
 from streamtwl.errors import UsageError
 from streamtwl.file_names import one_line
 from streamtwl.messages import SOURCE_NAME
+from streamtwl.stages import Source
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(.*)", re.DOTALL)
 

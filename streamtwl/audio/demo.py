@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.stages import SAMPLE_RATE
 
 SCENE_S = 20.0
 SEED = 20

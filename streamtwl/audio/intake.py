@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE, Block
 from streamtwl.audio.clock import CaptureClock
 from streamtwl.audio.mix import Mixer
 from streamtwl.audio.resample import Resampler
-from streamtwl.audio.source import Chunk, Source, State
 from streamtwl.errors import AudioError
+from streamtwl.stages import SAMPLE_RATE, Block, Chunk, Source, State
 
 _log = logging.getLogger(__name__)
 

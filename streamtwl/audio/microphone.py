@@ -13,10 +13,10 @@ import time
 import numpy as np
 
 from streamtwl.audio import capture
-from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.audio.back_off import BACK_OFF_S
 from streamtwl.audio.clock import CaptureClock
-from streamtwl.audio.source import BACK_OFF_S, Chunk, Source
 from streamtwl.errors import DeviceError
+from streamtwl.stages import SAMPLE_RATE, Chunk, Source
 
 _log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE
-from streamtwl.audio.source import BACK_OFF_S, Chunk, Source
+from streamtwl.audio.back_off import BACK_OFF_S
 from streamtwl.errors import AudioError, DeviceError, UnreachableError
+from streamtwl.stages import SAMPLE_RATE, Chunk, Source
 
 if TYPE_CHECKING:
     from streamtwl.audio.connection import Connection, Piece

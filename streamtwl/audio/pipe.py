@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 from streamtwl.audio.pcm import SAMPLE_BYTES, from_bytes
 from streamtwl.audio.resample import check_rate
-from streamtwl.audio.source import Chunk, Source
 from streamtwl.errors import AudioError
+from streamtwl.stages import Chunk, Source
 
 _log = logging.getLogger(__name__)
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.audio.resample import check_rate
-from streamtwl.audio.source import Chunk, Source
 from streamtwl.errors import AudioError
+from streamtwl.stages import SAMPLE_RATE, Chunk, Source
 
 if TYPE_CHECKING:
     from streamtwl.audio.decoder import Decoder

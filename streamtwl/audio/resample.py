@@ -3,8 +3,8 @@
 import numpy as np
 import soxr
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import AudioError
+from streamtwl.stages import SAMPLE_RATE
 
 RATE_RANGE_HZ = (4_000, 768_000)  # from what telephones send to what bat detectors record
 

@@ -5,7 +5,7 @@ Constants and formulas: `params.py` and `features.py` of YAMNet in tensorflow/mo
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE
+from streamtwl.stages import SAMPLE_RATE
 
 FRAME = 400  # samples: 25 ms
 FRAME_HOP = 160  # samples: 10 ms

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.audio.intake import Stream
 from streamtwl.audio.recording import Recording
 from streamtwl.file_names import one_line
+from streamtwl.stages import SAMPLE_RATE
 
 EVERY_S = 0.2  # between two updates
 LONG_S = 300.0  # a file of more sound than this gets a bar of its own

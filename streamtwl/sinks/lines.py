@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.messages import AnyMessage, Event, Hello, Label, Status, encode
+from streamtwl.stages import SAMPLE_RATE
 
 _log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.messages import AnyMessage, Event, Label, Patch, Status
 from streamtwl.sinks.lines import when
+from streamtwl.stages import SAMPLE_RATE
 
 REDRAWS_PER_S = 4
 BAR = 24  # characters

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.backbones.yamnet import WINDOW
+from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import steps
 from streamtwl.training.streams import Stream
 

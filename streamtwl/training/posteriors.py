@@ -9,13 +9,12 @@ import numpy as np
 import soundfile
 
 from streamtwl import folders
-from streamtwl.audio.block import Block
 from streamtwl.audio.resample import Resampler
 from streamtwl.backbones.yamnet import YamNet
 from streamtwl.errors import AudioError
 from streamtwl.features.window import Windower
 from streamtwl.models import registry
-from streamtwl.stages import End
+from streamtwl.stages import Block, End
 
 BATCH = 64  # windows a model call
 

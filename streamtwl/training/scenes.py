@@ -18,8 +18,8 @@ import numpy as np
 import soundfile
 from numpy.random import Generator
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.errors import UsageError
+from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training.datasets import Clip
 from streamtwl.training.posteriors import read as read_sound
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.backbones.yamnet import WINDOW
+from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import scenes
 from streamtwl.training.datasets import Clip, split, validation_split
 from streamtwl.training.posteriors import Scorer

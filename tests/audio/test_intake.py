@@ -6,11 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from streamtwl.audio.block import Block
 from streamtwl.audio.intake import Intake
 from streamtwl.audio.recording import Recording
-from streamtwl.audio.source import Chunk, Source
 from streamtwl.errors import AudioError
+from streamtwl.stages import Block, Chunk, Source
 
 
 class Scripted(Source):

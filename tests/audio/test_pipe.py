@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from streamtwl.audio.pipe import Pipe
-from streamtwl.audio.source import Source
 from streamtwl.errors import AudioError
+from streamtwl.stages import Source
 
 
 def noise(length: int, channels: int = 1) -> np.ndarray:

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from streamtwl.audio.recording import Recording
-from streamtwl.audio.source import Source
 from streamtwl.errors import AudioError
+from streamtwl.stages import Source
 
 
 def noise(length: int, channels: int = 1) -> np.ndarray:

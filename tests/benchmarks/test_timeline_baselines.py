@@ -20,11 +20,11 @@ from timeline_baselines import (
     smooth,
 )
 
-from streamtwl.audio.block import SAMPLE_RATE
 from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.config import EventSettings
 from streamtwl.events import EventTracker
 from streamtwl.reasoners.recurrent import ENDLESS_S
+from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import fitting, steps
 from streamtwl.training.fitting import (
     FILTER,

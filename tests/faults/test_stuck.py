@@ -9,12 +9,12 @@ import zmq
 from streamtwl import session as session_module
 from streamtwl.audio import demo
 from streamtwl.audio.intake import Intake
-from streamtwl.audio.source import Chunk, Source
 from streamtwl.config import Settings
 from streamtwl.messages import Event, Status, decode
 from streamtwl.session import Session
 from streamtwl.sinks.lines import Plain
 from streamtwl.sinks.publisher import Publisher
+from streamtwl.stages import Chunk, Source
 
 
 class Share(Source):

@@ -5,11 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamtwl.audio.block import Block
 from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.features.log_mel import LogMel
 from streamtwl.features.window import Windower
-from streamtwl.stages import End, Window
+from streamtwl.stages import Block, End, Window
 from tests.patches import FrontEndOnly
 
 HOPS = st.sampled_from([160, 1280, 7680, 15360])
