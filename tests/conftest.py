@@ -34,7 +34,13 @@ TRAINING = (  # imports the extra `train`
     "tools/",
     "training/",
 )
-PROCESSES = ("e2e/", "faults/", "test_node.py", "test_privacy.py")  # waits for real ones
+PROCESSES = (  # waits for real ones
+    "e2e/",
+    "faults/",
+    "test_node.py",
+    "test_packaging.py",
+    "test_privacy.py",
+)
 collect_ignore = [] if importlib.util.find_spec("torch") else [*TRAINING]
 
 
