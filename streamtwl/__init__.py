@@ -1,13 +1,42 @@
 """streamtwl listens to live sound, names what it hears, and keeps thinking while it listens."""
 
+import importlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streamtwl.client import Subscription, subscribe
+    from streamtwl.errors import StreamtwlError
+    from streamtwl.in_process import classify, listen
+    from streamtwl.messages import Event, Hello, Label, Patch, Status
+    from streamtwl.stages import Backbone, Reasoner, Sink, Source
 
-__all__ = ["Subscription", "__version__", "subscribe"]
+_FRONT_DOOR = {  # what is imported from here, and where it is
+    "streamtwl.in_process": ("classify", "listen"),
+    "streamtwl.client": ("Subscription", "subscribe"),
+    "streamtwl.messages": ("Event", "Hello", "Label", "Patch", "Status"),
+    "streamtwl.errors": ("StreamtwlError",),
+    "streamtwl.stages": ("Backbone", "Reasoner", "Sink", "Source"),
+}
+
+__all__ = [
+    "Backbone",
+    "Event",
+    "Hello",
+    "Label",
+    "Patch",
+    "Reasoner",
+    "Sink",
+    "Source",
+    "Status",
+    "StreamtwlError",
+    "Subscription",
+    "__version__",
+    "classify",
+    "listen",
+    "subscribe",
+]
 __version__ = "0.1.0"
 
 # Small products, a window at a time: threads of numpy's own would wait for a core that is not free,
@@ -25,9 +54,8 @@ os.environ.update(
 
 
 def __getattr__(name: str) -> Any:
-    """Import the client library where it is used, so that `import streamtwl` stays quick."""
-    if name in ("Subscription", "subscribe"):
-        from streamtwl import client
-
-        return getattr(client, name)
+    """Import what is used where it is used, so that `import streamtwl` stays quick."""
+    for module, names in _FRONT_DOOR.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -116,7 +116,7 @@ def listen(wanted: SourceOptions, settings: Settings, options: ListenOptions) ->
     start_logging(options.log_level)
     if options.duration_s is not None and not math.isfinite(options.duration_s):
         raise UsageError(f"--duration {options.duration_s}: it takes a number of seconds")
-    pull(settings.backbone.model)
+    _pull_backbone(settings)
     sources = make_sources(wanted)
     with stop_requests() as stop_requested, contextlib.closing(Intake(sources)) as intake:
         for source in sources:
@@ -287,7 +287,7 @@ def label(
         raise AudioError(f"no recordings in {', '.join(map(str, files))}: name other folders")
     if batch.resume and any(is_pipe(file.path) for file in found):
         raise UsageError("--resume: what came from a pipe cannot be told apart, leave it out")
-    pull(settings.backbone.model)
+    _pull_backbone(settings)
     dated = clock is not None
     writer = results.Writer(output, folder, form, found, resume=batch.resume, dated=dated)
     kept = len(found) - len(writer.missing)
@@ -450,6 +450,12 @@ def models_path(name: str) -> None:
     if registry.checksum(model) is None:
         raise ModelError(f"{name} is not here yet: run `streamtwl models pull {name}`")
     print(registry.path(model))
+
+
+def _pull_backbone(settings: Settings) -> None:
+    """Get the backbone's file; that of another package's backbone is its own affair."""
+    if settings.backbone.model not in plugins.names("backbones"):
+        pull(settings.backbone.model)
 
 
 def pull(name: str) -> Path:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from streamtwl.audio.addresses import SourceOptions
     from streamtwl.config import Settings
     from streamtwl.messages import AnyMessage
 
@@ -263,7 +264,7 @@ class Sink(ABC):
 
 # --- what an entry point is, by group ---
 
-SourceFactory = Callable[[str, str, Mapping[str, Any]], Source]  # name, address, options
+SourceFactory = Callable[[str, str, "SourceOptions"], Source]  # its name, its address, options
 BackboneFactory = Callable[["Settings"], Backbone]
 ReasonerFactory = Callable[["Settings", Sequence[Backbone], Sequence[str]], Reasoner]  # and sources
 SinkFactory = Callable[[Mapping[str, Any]], Sink]  # its table in the pipeline, under [sinks]

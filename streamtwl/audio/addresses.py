@@ -1,6 +1,6 @@
 """Sources by address, as `mic:USB` or `rtsp://camera/1`; each gets a name of its own.
 
-To add a kind of source, add a function to SCHEMES.
+To add a kind of source, add a function to SCHEMES, or an entry point (see `plugins.py`).
 """
 
 import itertools
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from streamtwl import plugins
 from streamtwl.audio import demo
 from streamtwl.audio.microphone import Microphone
 from streamtwl.audio.network import NetworkStream
@@ -51,7 +52,7 @@ def make_sources(options: SourceOptions) -> list[Source]:
         raise UsageError("there is one standard input: name it once")
     names = _names(options.names, [_default_name(*address) for address in addresses])
     return [
-        SCHEMES[scheme](name, rest, options)
+        plugins.load("sources", scheme, SCHEMES)(name, rest, options)
         for name, (scheme, rest) in zip(names, addresses, strict=True)
     ]
 
@@ -62,14 +63,14 @@ def split(address: str) -> tuple[str, str]:
     Raises UsageError, without a user and password that may be in it.
     """
     found = _SCHEME.fullmatch(address)
-    if found and found[1] in SCHEMES:
+    if found and (found[1] in SCHEMES or found[1] in plugins.names("sources")):
         return found[1], found[2]
     if address == "-" or os.path.exists(address):
         return "file", address
     shown = one_line(address)
     if "@" in address or "://" in address:  # there may be a password, or a key
         shown = one_line(address.rpartition("@")[2].partition("://")[0].partition("/")[0])
-    kinds = ", ".join(f"{scheme}:" for scheme in SCHEMES)
+    kinds = ", ".join(f"{scheme}:" for scheme in (*SCHEMES, *plugins.names("sources")))
     raise UsageError(f"'{shown}': no such file, and no address: those begin with {kinds}")
 
 

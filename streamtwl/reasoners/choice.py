@@ -8,7 +8,7 @@ from streamtwl.config import Settings, TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.features.window import samples_in
 from streamtwl.models import registry
-from streamtwl.ontology import vocabulary
+from streamtwl.ontology import categories, vocabulary
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import TraceCard
 from streamtwl.reasoners.evidence import Evidence
@@ -24,6 +24,11 @@ def make(settings: Settings, backbones: Sequence[Backbone], sources: Sequence[st
     """Make the reasoner. One from a file has to fit the rest; raises UsageError where not."""
     named = settings.reasoner.file or Evidence.name
     if named == Evidence.name:
+        if tuple(backbones[0].categories) != categories():
+            raise UsageError(
+                f"--reasoner {named}: it names AudioSet's categories, of which {backbones[0].name} "
+                "has others: choose a reasoner that reads it"
+            )
         behind = samples_in(backbones[0], backbones[0].lengths_s[0]) // 2
         return Evidence(_open_labels(settings), settings.reasoner.half_life_s, behind)
     if named in plugins.names("reasoners"):

@@ -366,7 +366,7 @@ def test_what_may_yet_be_named_or_begin_is_thought_over(sampled, near):
     reasoner._naming = OwnLabels(LABELS, score if near == "label" else OUT_OF_REACH)
     reasoner._begins[:] = OUT_OF_REACH
     if near == "event":
-        reasoner.on[0] = score  # of one label
+        reasoner._begins[0] = score  # of one label
     reasoner.read([0], [15600], drawn, posteriors)
     assert not reasoner.settled
 
