@@ -46,7 +46,7 @@ def test_the_readme_shows_the_program_that_is_tested():
 def test_the_subscriber_of_the_readme_hears_what_is_published(node_modules):
     shutil.copy(PROGRAM, node_modules)  # imports are looked for beside the program
     with contextlib.closing(Publisher("tcp://127.0.0.1:*")) as publisher:
-        publisher.send(label(0))
+        publisher.emit(label(0))
         node = subprocess.Popen(
             ["node", PROGRAM.name, publisher.endpoint],
             cwd=node_modules,
@@ -58,7 +58,7 @@ def test_the_subscriber_of_the_readme_hears_what_is_published(node_modules):
             first = node.stdout.readline()  # as a newcomer: from now on nothing is missed
             assert first == "0 label mic Dog 0.50\n", node.stderr.read()
             for message in (label(1), label(2, name=None), event(0), label(5)):
-                publisher.send(message)
+                publisher.emit(message)
             assert [node.stdout.readline() for _ in range(4)] == [
                 "1 label mic Dog 0.50\n",
                 "2 label mic - 0.50\n",

@@ -94,7 +94,7 @@ def test_subscribe_ends_where_it_cannot_print(how, folder):
         def publish() -> None:
             seq = 0
             while not over.wait(0.05):
-                publisher.send(event(seq))
+                publisher.emit(event(seq))
                 seq += 1
 
         publishing = threading.Thread(target=publish)

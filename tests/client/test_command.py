@@ -28,14 +28,14 @@ def publisher(tmp_path, monkeypatch):
 def test_with_a_state_it_goes_on_where_it_was(how, publisher, start_cli, tmp_path):
     command = ["subscribe", "--connect", publisher.endpoint, "--kind", "label", "--label", "d?g"]
     command += ["--json", "--state", tmp_path / "state.json"]
-    publisher.send(label(0))
+    publisher.emit(label(0))
     first = start_cli(*command)
     assert decode(first.stdout.readline()).seq == 0  # as a newcomer
     first.send_signal(how)
     assert first.wait(PATIENCE_S) == (0 if how == signal.SIGINT else -how)
     for message in (label(1), label(2, name="Cat"), label(3)):
-        publisher.send(message)
-    publisher.send(hello(0, replay=publisher.replay))
+        publisher.emit(message)
+    publisher.emit(hello(0, replay=publisher.replay))
     second = start_cli(*command)
     seqs = [decode(second.stdout.readline()).seq]
     while seqs[-1] < 3:
@@ -44,6 +44,6 @@ def test_with_a_state_it_goes_on_where_it_was(how, publisher, start_cli, tmp_pat
 
 
 def test_its_output_is_for_people_unless_told_otherwise(publisher, start_cli):
-    publisher.send(label(0))
+    publisher.emit(label(0))
     printing = start_cli("subscribe", "--connect", publisher.endpoint, "--kind", "label")
     assert b"mic        Dog (0.50)" in printing.stdout.readline()
