@@ -1,17 +1,20 @@
-# make listen   set up and listen: to the default microphone, or to the demo where there is none
-# make test     set up what the tests need, check and test
-# make soak     the long tests
-# make train    set up what training and the benchmarks need
-# make docs     set up what the pages need and build them into site/
-# ARGS="..."    further options of `streamtwl listen` (default: --labels everyday) or pytest
+# make listen    set up and listen: to the default microphone, or to the demo where there is none
+# make test      set up what the quick tests need (no torch), check and test
+# make test-all  the same, then training, the benchmarks and all that is slow
+# make test-home how many recordings in ../shared/data/home get a right name: seldom, docs/testing.md
+# make soak      the long tests
+# make train     set up what training and the benchmarks need
+# make docs      set up what the pages need and build them into site/
+# ARGS="..."     further options of `streamtwl listen` (default: --labels everyday) or pytest
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: listen test soak train docs
+.PHONY: listen test test-all test-home soak train docs
+.NOTPARALLEL:
 
 listen: ARGS ?= --labels everyday
-listen: .venv/.listen
+listen: .venv/.cpu
 	@tools/system_packages.sh libportaudio2 || true
 	@if $(BIN)/streamtwl devices >/dev/null 2>&1; then \
 		$(BIN)/streamtwl listen $(ARGS); \
@@ -21,32 +24,32 @@ listen: .venv/.listen
 	fi
 
 test: .venv/.test
-	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins faketime strace ffmpeg || true
+	@tools/system_packages.sh libportaudio2 || true
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not soak" $(ARGS)
+	$(BIN)/pytest -m "not slow and not soak and not home" $(ARGS)
+
+test-all: test .venv/.test-all
+	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins faketime strace ffmpeg || true
+	$(BIN)/mypy
+	$(BIN)/pytest -m "slow and not soak" $(ARGS)
+
+test-home: .venv/.test
+	$(BIN)/pytest -m home $(ARGS)
 
 soak: .venv/.test
 	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins faketime || true
 	$(BIN)/pytest -m soak $(ARGS)
 
-train: .venv/.test
+train: .venv/.train
 	@echo "Ready: see \`$(BIN)/streamtwl train --help\`"
 
 docs: .venv/.docs
 	$(BIN)/mkdocs build --strict $(ARGS)
 
-.venv/.listen: pyproject.toml constraints.txt | .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu]'
-	@touch $@
-
-.venv/.test: pyproject.toml constraints.txt | .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,test]'
-	@touch $@ .venv/.listen
-
-.venv/.docs: pyproject.toml constraints.txt | .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+.venv/.%: pyproject.toml constraints.txt | .venv  # the extras `cpu` and %
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,$*]'
 	@touch $@
 
 .venv:

@@ -1,5 +1,6 @@
 """What several tests share: data, YAMNet, noise, a virtual microphone, the command line."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -23,6 +24,32 @@ REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 COMMAND = [sys.executable, str(Path(sys.executable).with_name("streamtwl"))]
 PATIENCE_S = 600  # whatever takes longer has hung, on a slow machine too
+
+# What docs/testing.md calls slow as a whole; single tests elsewhere are marked.
+TRAINING = (  # imports the extra `train`
+    "bench/",
+    "benchmarks/",
+    "models/test_checkpoints.py",
+    "reasoners/test_gpt2.py",
+    "tools/",
+    "training/",
+)
+PROCESSES = (  # waits for real ones
+    "e2e/",
+    "faults/",
+    "test_node.py",
+    "test_packaging.py",
+    "test_privacy.py",
+)
+collect_ignore = [] if importlib.util.find_spec("torch") else [*TRAINING]
+
+
+def pytest_collection_modifyitems(items) -> None:
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        if path.startswith(TRAINING + PROCESSES):
+            item.add_marker(pytest.mark.slow)
+
 
 hypothesis.settings.register_profile(  # on a slow machine too
     "streamtwl",

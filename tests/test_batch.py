@@ -286,6 +286,7 @@ def test_killed_and_resumed_it_has_the_same_results(start_cli, folder, tmp_path)
     assert len(after) == 40
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_has_the_same_tracks(start_cli, folder, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(str(folder), "-d", whole, *FAST)
@@ -300,6 +301,7 @@ def test_killed_and_resumed_it_has_the_same_tracks(start_cli, folder, tmp_path):
         assert (parts / track).read_text().count("\n") == (whole / track).read_text().count("\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_whole_results(number, start_cli, folder, tmp_path):
     output = tmp_path / "out.csv"

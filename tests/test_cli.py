@@ -107,6 +107,7 @@ def test_events_begin_and_end(cli, siren):
     assert offset.start < offset.end <= 38_400
 
 
+@pytest.mark.slow
 def test_the_same_audio_says_the_same(cli, siren):
     def told() -> list:
         ended = cli("listen", "--file", siren, "--fast", "--json", *BIND)
@@ -268,6 +269,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(start_cli, wav):
     assert process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_and_goes_away_does_not_hang_it(start_cli, wav):
     """As `listen --fast --json | less`, then q: the worker waits for room in the queue."""
     long = wav("long.wav", np.zeros(16_000 * 60))
@@ -524,7 +526,10 @@ def test_what_was_told_is_in_the_journal(cli, siren, tmp_path):
     assert "Siren" in cli("history", "--hourly", env=state).stdout
 
 
-@pytest.mark.parametrize("damage", ["half", "letter", "middle"])
+@pytest.mark.parametrize(
+    "damage",
+    ["half", *(pytest.param(each, marks=pytest.mark.slow) for each in ("letter", "middle"))],
+)
 def test_a_damaged_journal_keeps_nobody_from_listening(damage, cli, siren, tmp_path):
     state = {"STREAMTWL_STATE": str(tmp_path / "state")}
     listen = ("listen", "--file", siren, "--fast", "--json", *BIND)
@@ -656,7 +661,11 @@ def test_the_package_itself_imports_next_to_nothing():
 
 @pytest.mark.parametrize(
     ("queue", "errors"),
-    [(100, subprocess.PIPE), (10_000, subprocess.PIPE), (100, subprocess.STDOUT)],
+    [
+        (100, subprocess.PIPE),
+        pytest.param(10_000, subprocess.PIPE, marks=pytest.mark.slow),
+        pytest.param(100, subprocess.STDOUT, marks=pytest.mark.slow),
+    ],
     ids=["worker held back", "worker done", "2>&1"],
 )
 def test_a_signal_ends_it_though_its_reader_is_stuck(start_cli, wav, queue, errors):
@@ -673,6 +682,7 @@ def test_a_signal_ends_it_though_its_reader_is_stuck(start_cli, wav, queue, erro
     assert process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_though_its_terminal_is_stuck(start_cli, wav):
     long = wav("long.wav", np.zeros(16_000 * 600))
     ours, terminal = os.openpty()

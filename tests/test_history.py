@@ -309,6 +309,7 @@ def large(tmp_path):
     return one.path
 
 
+@pytest.mark.slow
 def test_what_can_still_be_read_of_a_damaged_journal_comes_before_the_error(large):
     whole = printed(large)
     connection = sqlite3.connect(large)

@@ -94,6 +94,7 @@ def test_a_file_that_breaks_off_is_an_error_after_what_came(web):
     assert received.seconds == pytest.approx(3.0, abs=0.3)
 
 
+@pytest.mark.slow
 def test_a_radio_is_live_comes_back_and_its_timeline_goes_on(tmp_path):
     port, radio = free_port(), tmp_path / "radio.mp3"
     radio.write_bytes(sound("MP3", 5.0))
@@ -123,6 +124,7 @@ def test_a_radio_is_live_comes_back_and_its_timeline_goes_on(tmp_path):
     assert received.stream.dropped_samples == pytest.approx(after.position - ended_at, abs=2)
 
 
+@pytest.mark.slow
 def test_a_camera_is_heard_with_user_and_password_and_comes_back(tmp_path):
     (tmp_path / "yard.wav").write_bytes(sound(seconds=60))
     port = free_port()
@@ -142,6 +144,7 @@ def test_a_camera_is_heard_with_user_and_password_and_comes_back(tmp_path):
     assert any(block.captured_at is not None for block in received.blocks)
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_later_is_waited_for(tmp_path):
     port, radio = free_port(), tmp_path / "radio.mp3"
     radio.write_bytes(sound("MP3", 5.0))

@@ -43,6 +43,7 @@ def by_litert(clips, tflite):
     )
 
 
+@pytest.mark.slow
 def test_top_category_agrees_with_googles_file_on_its_own_features(yamnet, by_litert):
     _, log_mel, scores = by_litert
     assert len(log_mel) > 1900
@@ -52,6 +53,7 @@ def test_top_category_agrees_with_googles_file_on_its_own_features(yamnet, by_li
     assert agree >= 0.85  # its weights are int8, ours float: 88.7 % when this was written
 
 
+@pytest.mark.slow
 def test_log_mel_agrees_with_googles_file_where_it_is_loud(by_litert):
     samples, theirs, _ = by_litert
     ours = np.stack([LogMel().push(one) for one in samples[::10]])

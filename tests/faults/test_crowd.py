@@ -141,7 +141,7 @@ def test_who_reads_has_all_in_the_end_though_others_never_read(
         with contextlib.closing(reader(journal.path)) as held:
             [(in_journal,)] = held.execute("SELECT count(*) FROM messages").fetchall()
         not_in_journal = teller.sent.total() - in_journal
-        assert publisher.dropped == 0
+        assert publisher.figures()["dropped_messages"] == 0
 
     assert all(count < labels for count in left)  # the drops did happen
     assert publisher.stalls > 0  # and were counted here; by whom they hit, in `seq`

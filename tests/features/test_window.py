@@ -50,6 +50,7 @@ def reference_ends(length: int, hop: int) -> list[int]:
     return list(range(15_600, padded + 1, hop))
 
 
+@pytest.mark.slow
 @given(length=st.integers(0, 60_000), hop=HOPS, sizes=SIZES)
 def test_windows_are_those_of_yamnets_reference(length, hop, sizes):
     samples = noise(length)

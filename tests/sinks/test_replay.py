@@ -237,6 +237,7 @@ def test_who_does_not_read_his_pages_holds_nobody_up(publisher, client):
     assert ask(reader, wanted())[1]
 
 
+@pytest.mark.slow
 def test_damage_that_a_request_comes_upon_sets_the_journal_aside(
     publisher, client, tmp_path, monkeypatch
 ):
