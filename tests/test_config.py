@@ -110,7 +110,6 @@ def test_rules_go_by_patterns_and_later_ones_count_more(pipeline):
         ("hop_s = 0.125", ["hop_s", "0.125", "0.01"]),
         ("hop_s = nan", ["hop_s"]),
         ("[backbone]\nthreads = 0", ["backbone.threads", "1"]),
-        ('[backbone]\nmodel = "vggish"', ["backbone.model", "vggish", "yamnet"]),
         ("[trace]\nsamples = 0", ["trace.samples", "1"]),
         ("[trace]\nsamples = 4097", ["trace.samples", "4096"]),
         ("[trace]\ntraces = 257", ["trace.traces", "256"]),

@@ -234,10 +234,12 @@ def test_it_outlives_the_publisher_and_has_the_end_of_the_old_session_from_the_j
 ):
     old = Publisher(ANYWHERE, journal=journal, replay_bind=ANYWHERE)
     with subscribe(old.endpoint, ["label", "event"]) as mine:
-        old.emit(status(0, "old", replay=old.replay))
         old.emit(label(0, "old"))
         while mine.receive(0.1) is None:
             old.emit(hello(0, "old", replay=old.replay))
+        for seq in range(20):  # as each second: its subscription to states may not be through yet
+            old.emit(status(seq, "old", replay=old.replay))
+            assert mine.receive(0.05) is None
         old.close()
         # Killed between the commit and the sending, as far as anybody can tell.
         unheard = [label(1, "old"), event(0, "old")]
