@@ -45,7 +45,7 @@ def test_windows_that_nobody_had_time_for_are_dropped_and_counted(
     assert 0 < lost["dropped_samples"] < gap
     assert lost["dropped_windows"] == pytest.approx(gap / 7680 - 1, abs=1)
     assert after["dropped_samples"] == lost["dropped_samples"]  # it has recovered
-    assert after["state"] == "listening"
+    assert after["state"] in ("listening", "silent")  # nobody plays anything
     assert after["hops"] > lost["hops"]
     said = Plain().line(msgspec.convert(lost, Status))
     assert f"{lost['dropped_windows']} windows lost" in said
