@@ -196,7 +196,7 @@ def test_the_card_comes_back(exported):
     _, path = exported
     reasoner = Recurrent(graph.load(path))
     assert reasoner.card == CARD
-    assert (reasoner.kind, reasoner.labels) == ("toy", LABELS)
+    assert (reasoner.name, reasoner.labels) == ("toy", LABELS)
 
 
 def test_a_file_stands_alone(exported):

@@ -13,6 +13,7 @@ import torch
 from streamtwl.config import TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.reasoners import card as cards
+from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.reasoners.recurrent import Recurrent
@@ -93,7 +94,7 @@ def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(
     loads = (
         Recurrent if recipe.body == "none" else partial(Gpt2, settings=TraceSettings(), hop_s=0.48)
     )
-    assert loads(out).card == card
+    assert loads(graph.load(out)).card == card
     assert (card.name, card.labels, card.folds) == ("tones", ["beep", "hum"], [1, 2, 3, 5])
     assert f"--leave-out 4 {said}" in card.command
     is_users = recipe == Recipe(epochs=recipe.epochs, seed=recipe.seed)
