@@ -203,6 +203,7 @@ class Session:
         if self._hello_at + HELLO_S <= now < math.inf:
             self._hello_at = now
             settings = msgspec.to_builtins(self._settings)
+            settings["sinks"] = {name: {} for name in self._settings.sinks}  # they may hold secrets
             for stream in self._streams:
                 replay = self._figures()["replay"]
                 self._send(self._reporter.hello(stream.number, settings, self._models, replay))

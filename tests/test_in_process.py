@@ -8,7 +8,7 @@ import reactivex.operators as ops
 import streamtwl
 from streamtwl.audio.addresses import SourceOptions, make_sources
 from streamtwl.audio.intake import Intake
-from streamtwl.config import Settings
+from streamtwl.config import Settings, override
 from streamtwl.errors import AudioError, UsageError
 from streamtwl.session import Session
 
@@ -84,3 +84,20 @@ def test_what_an_observer_raises_ends_the_session():
     with pytest.raises(ZeroDivisionError):
         session.close()
     intake.close()
+
+
+def test_what_a_sink_of_another_package_was_set_to_is_not_published():
+    intake = Intake(make_sources(SourceOptions(["demo:"], fast=True)))
+    intake.start()
+    settings = override(Settings(), {"sinks": {"mqtt": {"password": "hush"}}})
+    session = Session(intake, [stream.source for stream in intake.streams], settings, [])
+    hellos = []
+    session.messages.pipe(ops.filter(lambda m: isinstance(m, streamtwl.Hello))).subscribe(
+        hellos.append
+    )
+    session.start()
+    while session.running():
+        time.sleep(0.01)
+    session.close()
+    intake.close()
+    assert hellos[0].settings["sinks"] == {"mqtt": {}}
