@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamtwl import commands
 from streamtwl.audio import demo
+from streamtwl.commands import label as label_command
 from streamtwl.config import Settings, override
 from streamtwl.errors import SinkError, UsageError
 from streamtwl.labelling import label_files
@@ -25,7 +25,7 @@ def siren() -> np.ndarray:
 
 
 def label(files, output=None, folder=None, form=None, settings=None) -> int:
-    return commands.label(files, output, folder, form, settings or Settings())
+    return label_command.run(files, output, folder, form, settings or Settings())
 
 
 @pytest.fixture

@@ -39,13 +39,13 @@ def at_start(source: str) -> ast.Module:
 
 
 def test_the_bench_is_imported_by_nothing_but_its_command():
-    assert importers("bench") == {"cli.py"}
+    assert importers("bench") == {"commands/bench.py"}
     assert importers("bench", at_start) == set()
 
 
 def test_training_is_imported_by_the_bench_and_when_train_runs():
     files = {file for file in importers("training") if not file.startswith("bench/")}
-    assert files == {"commands.py"}
+    assert files == {"commands/train.py"}
     assert not any(file.startswith("commands") for file in importers("training", at_start))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamtwl import cli, commands
+from streamtwl import cli
 from streamtwl.errors import AudioError
 from streamtwl.file_names import one_line, readable
 from streamtwl.labelling import BatchRecording
@@ -161,7 +161,7 @@ def test_the_command_line_leaves_permissions_to_the_batch(public, monkeypatch):
     make(public, "a.wav")
     (public / "a.wav").chmod(0)
     taken = []
-    monkeypatch.setattr(commands, "label", lambda files, *_: taken.extend(files))
+    monkeypatch.setattr("streamtwl.commands.label.run", lambda files, *_: taken.extend(files))
     monkeypatch.setattr(sys, "argv", ["streamtwl", "label", str(public / "a.wav")])
     with another_user(), pytest.raises(SystemExit):
         cli.main()

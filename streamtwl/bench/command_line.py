@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from streamtwl import commands as product
 from streamtwl import folders
-from streamtwl.cli import Corpus, Data, LeaveOut, Offline, PatchHop
+from streamtwl.commands import train as product
+from streamtwl.commands.options import Corpus, Data, LeaveOut, Offline, PatchHop
+from streamtwl.commands.progress import bars
 from streamtwl.config import Settings
 
 Weights = StrEnum("Weights", ["all", "embedding"])
@@ -53,7 +54,7 @@ def pretrain(
     with product.extra("pretrain"):
         from streamtwl.bench import pretraining
     corpus = corpus or folders.cache() / "corpus"
-    with product.bars(pretraining.STAGES) as advance:
+    with bars(pretraining.STAGES) as advance:
         nats = pretraining.pretrain(corpus, out, epochs, seed, hop, advance)
     more = "" if hop == Settings().hop_s else f" --hop {hop:g}"
     print(
@@ -139,7 +140,7 @@ def train(
         "seed": seed,
         "hop_s": hop,
     }
-    product.train(data, corpus, out, leave_out or [], recipe, names)
+    product.run(data, corpus, out, leave_out or [], recipe, names)
 
 
 @app.command()
@@ -176,6 +177,6 @@ def evaluate(
     """
     with product.extra("evaluate"):
         from streamtwl.bench import clips
-    with product.bars(clips.STAGES) as advance:
+    with bars(clips.STAGES) as advance:
         results = clips.evaluate(data, out, advance, fold or [], limit, hop, noise)
     print(clips.markdown(results))

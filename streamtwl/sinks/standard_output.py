@@ -41,6 +41,16 @@ def take_over() -> None:
         )
 
 
+def print_line(line: str) -> bool:
+    """Print a line; return False where its reader has gone."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        silence_stdout()
+        return False
+    return True
+
+
 def silence_stdout() -> None:
     """Send what is still to be printed nowhere: its reader has gone."""
     _redirect_stdout(os.O_WRONLY)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamtwl import cli as command_line
+from streamtwl.commands import train
 
 
 @pytest.mark.parametrize("arguments", ["bench", "bench --help"])
@@ -16,7 +16,7 @@ def test_train_has_what_a_user_sets_and_bench_train_every_switch(cli):
     for switch in ("--corpus", "--leave-out", "--epochs", "--seed", "--hop", "--offline"):
         assert switch in users
         assert switch in everything
-    for switch in command_line.BENCH_SWITCHES:
+    for switch in train.BENCH_SWITCHES:
         assert f"{switch} " not in users
         assert f"{switch} " in everything
 

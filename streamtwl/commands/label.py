@@ -1,0 +1,273 @@
+"""`streamtwl label`: recordings, as fast as the machine can."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamtwl import config
+from streamtwl.commands.models import pull_backbone
+from streamtwl.commands.options import (
+    Channel,
+    Hop,
+    Labels,
+    Level,
+    LogLevel,
+    Offline,
+    Pipeline,
+    Reasoner,
+    pipeline_settings,
+    start_logging,
+)
+from streamtwl.config import DEFAULT_PIPELINE, Settings
+from streamtwl.errors import AudioError, UsageError
+from streamtwl.file_names import one_line
+
+if TYPE_CHECKING:
+    from streamtwl.audio.intake import Stream
+    from streamtwl.pipeline import Pipeline as BuiltPipeline
+    from streamtwl.recorded_at import WallClock
+    from streamtwl.recordings import Found
+    from streamtwl.results import Writer
+
+ClockKind = StrEnum("ClockKind", ["name", "mtime"])
+ResultFormat = StrEnum("ResultFormat", ["jsonl", "csv", "audacity"])
+
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Sound files of any format and rate; folders, which are searched with their "
+        "subfolders; - or <(command) for a pipe.",
+        readable=False,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="Write all results to this .jsonl or .csv file."
+        " (default: JSON lines to standard output)",
+        show_default=False,
+    ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "-d",
+        "--folder",
+        help="Write one result file for each sound file here; for those of a folder, in the "
+        "same subfolders.",
+    ),
+]
+Format = Annotated[
+    ResultFormat | None,
+    typer.Option(
+        help="Of the results. (default: as -o's name ends; audacity with -d)",
+        show_default=False,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on where the same command was stopped: what -o or -d has is kept, what is half"
+        " written or failed is labelled again.",
+    ),
+]
+Clock = Annotated[
+    ClockKind | None,
+    typer.Option(
+        help="Also give each event's wall-clock times (ISO 8601), from the date and time in "
+        "the file's name (as AudioMoth, Song Meter and Zoom write them, or ISO 8601), or from "
+        "its mtime, the date at which the recording ended (a copy may have another)."
+        " (default: seconds only)",
+        show_default=False,
+    ),
+]
+Zone = Annotated[
+    str | None,
+    typer.Option(
+        help="Of --clock: the time zone of names that have none, as Europe/Berlin, UTC or "
+        "+01:00. (default: the computer's; UTC for AudioMoth's 20260514_203000.WAV)",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How a batch is decoded, resumed and dated."""
+
+    channel: int | None = None  # from 1; None: the mix
+    resume: bool = False
+    clock: str | None = None  # name or mtime
+    zone: str | None = None
+
+
+def label(
+    files: Files,
+    output: Output = None,
+    folder: Folder = None,
+    format: Format = None,
+    resume: Resume = False,
+    clock: Clock = None,
+    zone: Zone = None,
+    channel: Channel = "mix",
+    pipeline: Pipeline = DEFAULT_PIPELINE,
+    labels: Labels = None,
+    reasoner: Reasoner = None,
+    hop: Hop = None,
+    offline: Offline = False,
+    log_level: LogLevel = Level.warning,
+) -> None:
+    r"""Label recordings as fast as the machine can: which sounds, from when to when.
+
+    Every file gets a result, written when it ends; one that cannot be read gets its error, and the
+    exit code is then 1. Folders are searched for names that end like a recording's (.wav, .flac,
+    .mp3, .mp4, ...), hidden ones and linked folders left out. Bytes of a name that are not UTF-8
+    are written as \xff.
+
+    Ctrl-C ends it; --resume then goes on, with the same options: it compares the files' names and
+    nothing else. Of two label tracks of the same name both are made again, and of a .csv the last
+    file.
+    """
+    from streamtwl.audio.addresses import channel_number
+
+    settings = pipeline_settings(
+        pipeline, {"labels": labels, "reasoner.file": reasoner, "hop_s": hop}
+    )
+    start_logging(log_level.value)
+    form = format.value if format else None
+    batch = BatchOptions(channel_number(channel), resume, clock.value if clock else None, zone)
+    raise typer.Exit(run(files, output, folder, form, settings, batch))
+
+
+def run(
+    files: Sequence[Path],
+    output: Path | None,
+    folder: Path | None,
+    form: str | None,
+    settings: Settings,
+    batch: BatchOptions | None = None,
+) -> int:
+    """Label recordings; return the exit code: 1 where one of them could not be read."""
+    from streamtwl import recordings, results
+    from streamtwl.audio.addresses import source_name
+    from streamtwl.audio.recording import is_pipe
+    from streamtwl.pipeline import build
+
+    batch = batch or BatchOptions()
+    form = _result_format(output, folder, form, batch)
+    clock = _wall_clock(batch)
+    found, passed_over = recordings.find(files)
+    if passed_over:
+        counts = ", ".join(f"{why}: {count}" for why, count in passed_over.items())
+        _say(f"passed over in folders: {counts}")
+    if not found:
+        raise AudioError(f"no recordings in {', '.join(map(str, files))}: name other folders")
+    if batch.resume and any(is_pipe(file.path) for file in found):
+        raise UsageError("--resume: a pipe has no name to find its result by, leave it out")
+    pull_backbone(settings)
+    dated = clock is not None
+    writer = results.Writer(output, folder, form, found, resume=batch.resume, dated=dated)
+    kept = len(found) - len(writer.missing)
+    if kept:
+        _say(f"{kept} of {len(found)} files have a result already")
+    settings = config.override(settings, {"backbone.threads": os.cpu_count() or 1})
+    pipeline = build(settings, [source_name(found[i].path) for i in writer.missing])
+    ended = _label_all(found, pipeline, writer, batch.channel, clock)
+    if ended.signal:
+        resume = "; --resume goes on there" if output or folder else ""
+        _say(f"stopped: {kept + ended.files} of {len(found)} files have a result{resume}")
+        return 128 + ended.signal
+    if ended.undated:
+        first = ended.first_undated
+        _say(f"--clock {batch.clock}: no date and time for {ended.undated} files, first {first}")
+    return 1 if ended.failed else 0
+
+
+@dataclass
+class _Ended:
+    """What became of a batch."""
+
+    files: int = 0
+    failed: int = 0
+    undated: int = 0
+    first_undated: str = ""
+    signal: int = 0  # that ended it before its end
+
+
+def _label_all(
+    found: "Sequence[Found]",
+    pipeline: "BuiltPipeline",
+    writer: "Writer",
+    channel: int | None,
+    clock: "WallClock | None",
+) -> _Ended:
+    """Label those files whose results are missing, until a signal requests the end."""
+    from streamtwl import labelling
+    from streamtwl.signals import stop_requests
+    from streamtwl.sinks.batch_view import BatchView, SayAbove
+
+    ended = _Ended()
+    view = BatchView(len(writer.missing), writer.prints)
+    logging.getLogger().handlers[:] = [SayAbove(view)]
+    with writer, stop_requests() as stop_requested, view:
+
+        def watch(streams: "list[Stream]") -> bool:
+            view.update(streams)
+            ended.signal = stop_requested()
+            return not ended.signal
+
+        paths = [found[i].path for i in writer.missing]
+        for i, result in labelling.label_files(
+            paths, pipeline, channel, clock, watch, stop_requested
+        ):
+            with view.aside():
+                writer.write(writer.missing[i], result)
+            view.end()
+            ended.files += 1
+            if result.start_time is None and result.error is None:
+                ended.undated += 1
+                ended.first_undated = ended.first_undated or result.file
+            if result.error is not None:
+                ended.failed += 1
+                view.say(result.error)
+    return ended
+
+
+def _result_format(
+    output: Path | None, folder: Path | None, form: str | None, batch: BatchOptions
+) -> str:
+    """Return the format of results; raises UsageError for options that exclude each other."""
+    from streamtwl import results
+
+    if output is not None and folder is not None:
+        raise UsageError("-o (one file for all) and -d (a file each) exclude each other")
+    form = form or results.form_of(output, folder)
+    if form == "audacity" and folder is None:
+        raise UsageError("--format audacity makes a label track a file: name their folder with -d")
+    if form == "audacity" and batch.clock is not None:
+        raise UsageError("--clock: a label track has no place for it, add --format jsonl or csv")
+    if batch.resume and output is None and folder is None:
+        raise UsageError("--resume goes on with results that -o or -d names")
+    return form
+
+
+def _wall_clock(batch: BatchOptions) -> "WallClock | None":
+    from streamtwl.recorded_at import WallClock
+
+    if batch.zone is not None and batch.clock is None:
+        raise UsageError(f"--zone {batch.zone} is for --clock name or mtime")
+    return WallClock(batch.clock, batch.zone) if batch.clock else None
+
+
+def _say(line: str) -> None:
+    print(f"streamtwl: {one_line(line)}", file=sys.stderr)

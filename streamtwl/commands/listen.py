@@ -1,0 +1,317 @@
+"""`streamtwl listen`: live sound, named and published."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamtwl.commands.models import pull_backbone
+from streamtwl.commands.options import (
+    Channel,
+    Hop,
+    Labels,
+    Level,
+    LogLevel,
+    Offline,
+    Pipeline,
+    Reasoner,
+    pipeline_settings,
+    start_logging,
+)
+from streamtwl.config import DEFAULT_PIPELINE, Settings
+from streamtwl.errors import UsageError
+
+if TYPE_CHECKING:
+    from streamtwl.audio.addresses import SourceOptions
+    from streamtwl.session import Session
+    from streamtwl.sinks.screen import Screen
+
+WATCH_S = 0.05  # for signals and the end
+STOP_GRACE_S = 3.0  # for what is to be published before the end
+
+Encoding = StrEnum("Encoding", ["s16le", "s24le", "s32le", "f32le", "u8"])
+ThinkMode = StrEnum("ThinkMode", ["off", "fixed", "anytime"])
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SOURCE]...",
+        help="What to listen to: mic: or mic:USB, a file (street.flac or file:street.flac), "
+        "stdin:, demo:, a camera (rtsp://host/path, rtsps://), a radio or a file on a web "
+        "server (http://host/path, https://). (default: mic:)",
+        show_default=False,
+    ),
+]
+Device = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A microphone: its index or (part of) its name, as mic:NAME. Repeat it for more.",
+        show_default=False,
+    ),
+]
+File = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="A sound file or a film, or - for standard input, played at the pace of real time."
+        " Repeat it for several."
+    ),
+]
+Stdin = Annotated[
+    bool,
+    typer.Option(
+        "--stdin",
+        help="Raw samples, or WAV, from standard input. (Other kinds of sound: --file -)",
+    ),
+]
+Demo = Annotated[bool, typer.Option("--demo", help="A 20-second scene that streamtwl synthesises.")]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="Files as fast as the machine can, not in real time.")
+]
+Format = Annotated[
+    Encoding,
+    typer.Option(help="Of --stdin without a WAV header: interleaved little-endian samples."),
+]
+Rate = Annotated[
+    int, typer.Option(help="Of --stdin without a WAV header: in Hz.", min=4_000, max=768_000)
+]
+Channels = Annotated[int, typer.Option(help="Of --stdin without a WAV header.", min=1, max=64)]
+Name = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What a source is called on the wire (a-z, 0-9, _ and -). Once a source."
+        " (default: mic, or the file's name)"
+    ),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        help="K, categories drawn from each patch where the trace is sampled (by the paper's "
+        "recipe; other reasoners read the soft trace), 1 to 4096. (default: the pipeline's, 16)",
+        show_default=False,
+    ),
+]
+Traces = Annotated[
+    int | None,
+    typer.Option(
+        help="M, traces drawn side by side where the trace is sampled; the decision is their "
+        "mean, 1 to 256. (default: the pipeline's, 1)",
+        show_default=False,
+    ),
+]
+Think = Annotated[
+    ThinkMode | None,
+    typer.Option(
+        help="off: one trace; fixed: all M before a decision; anytime: a few, then the others "
+        "while the decision is open and there is time. Of several traces only. (default: the "
+        "pipeline's, anytime)",
+        show_default=False,
+    ),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        help="How much of a hop is for thinking on, 0 to 1. (default: the pipeline's, 0.5)",
+        show_default=False,
+    ),
+]
+Seed = Annotated[
+    int | None, typer.Option(help="Of the draws. (default: the pipeline's, 0)", show_default=False)
+]
+Bind = Annotated[
+    str | None,
+    typer.Option(
+        help="ZeroMQ endpoint to publish on. (default: the pipeline's, tcp://127.0.0.1:5577)",
+        show_default=False,
+    ),
+]
+ReplayBind = Annotated[
+    str | None,
+    typer.Option(
+        help="ZeroMQ endpoint that gives journalled messages again, to those who missed some; "
+        "'' for none. (default: the pipeline's, tcp://127.0.0.1:5578)",
+        show_default=False,
+    ),
+]
+Journal = Annotated[
+    Path | None,
+    typer.Option(
+        help="Keep what is published in this SQLite file, for `streamtwl history` and for replay. "
+        "(default: journal.sqlite in the user's state folder, or in $STREAMTWL_STATE)",
+        show_default=False,
+    ),
+]
+NoJournal = Annotated[
+    bool, typer.Option("--no-journal", help="Keep nothing; there is no replay then.")
+]
+Curve = Annotated[
+    bool,
+    typer.Option(
+        "--curve", help="Publish encrypted (CURVE), to those whose keys are in keys/clients/."
+    ),
+]
+Keys = Annotated[
+    Path | None,
+    typer.Option(
+        help="The folder of keys for --curve, which it implies. (default: keys in the user's "
+        "config folder, or in $STREAMTWL_CONFIG)",
+        show_default=False,
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure", help="Let --bind and --replay-bind open to the network without keys."
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the wire messages, one JSON object a line.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing; publish only.")]
+Duration = Annotated[
+    float | None,
+    typer.Option(
+        help="End after so many seconds of sound. (default: never)", min=0.1, show_default=False
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ListenOptions:
+    """What `listen` prints, for how long it goes on, and whether it needs keys."""
+
+    as_json: bool
+    quiet: bool
+    duration_s: float | None
+    insecure: bool  # may be open to the network without keys
+
+
+def listen(
+    sources: Sources = None,
+    device: Device = None,
+    file: File = None,
+    stdin: Stdin = False,
+    demo: Demo = False,
+    fast: Fast = False,
+    format: Format = Encoding.s16le,
+    rate: Rate = 16_000,
+    channels: Channels = 1,
+    channel: Channel = "mix",
+    name: Name = None,
+    pipeline: Pipeline = DEFAULT_PIPELINE,
+    labels: Labels = None,
+    reasoner: Reasoner = None,
+    hop: Hop = None,
+    samples: Samples = None,
+    traces: Traces = None,
+    think: Think = None,
+    budget: Budget = None,
+    seed: Seed = None,
+    bind: Bind = None,
+    replay_bind: ReplayBind = None,
+    journal: Journal = None,
+    no_journal: NoJournal = False,
+    curve: Curve = False,
+    keys: Keys = None,
+    insecure: Insecure = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    duration: Duration = None,
+    offline: Offline = False,
+    log_level: LogLevel = Level.warning,
+) -> None:
+    """Listen, name the sounds, and publish them over ZeroMQ.
+
+    Without a source the default microphone is used. A network source that is lost is connected to
+    again; user and password may stand in its address, and are shown nowhere.
+
+    Ctrl-C ends it; what was received so far is still processed and published.
+    """
+    from streamtwl.audio.addresses import SourceOptions, channel_number
+
+    addresses = [
+        *(sources or []),
+        *(f"mic:{each}" for each in device or []),
+        *(f"file:{path}" for path in file or []),
+        *["stdin:"] * stdin,
+        *["demo:"] * demo,
+    ]
+    number = channel_number(channel)
+    wanted = SourceOptions(addresses, fast, format.value, rate, channels, number, name or [])
+    changes = {
+        "labels": labels,
+        "reasoner.file": reasoner,
+        "hop_s": hop,
+        "trace.samples": samples,
+        "trace.traces": traces,
+        "trace.think": think and think.value,
+        "trace.budget": budget,
+        "trace.seed": seed,
+        "publish.bind": bind,
+        "publish.replay": replay_bind,
+        "publish.curve": True if curve or keys else None,
+        "publish.keys": str(keys) if keys else None,
+        "journal.path": str(journal) if journal else None,
+        "journal.enabled": False if no_journal else None,
+    }
+    settings = pipeline_settings(pipeline, changes)
+    start_logging(log_level.value)
+    run(wanted, settings, ListenOptions(as_json, quiet, duration, insecure))
+
+
+def run(wanted: "SourceOptions", settings: Settings, options: ListenOptions) -> None:
+    """Listen until the sound ends, the time is up, or a signal or a closed output ends it."""
+    from streamtwl.audio.addresses import make_sources
+    from streamtwl.audio.intake import Intake
+    from streamtwl.signals import stop_requests
+
+    if options.duration_s is not None and not math.isfinite(options.duration_s):
+        raise UsageError(f"--duration {options.duration_s}: it takes a number of seconds")
+    pull_backbone(settings)
+    sources = make_sources(wanted)
+    with stop_requests() as stop_requested, contextlib.closing(Intake(sources)) as intake:
+        for source in sources:
+            source.stop_requested = stop_requested
+        intake.start()  # a microphone takes a while to open, as do these imports
+        for stream in intake.streams:
+            if stream.error is not None:
+                raise stream.error
+        from streamtwl.session import Session
+        from streamtwl.sinks import choice
+        from streamtwl.sinks.screen import Screen
+
+        lossless = not all(source.paced for source in sources)
+        with choice.opened(settings, lossless, options.insecure) as (publisher, others):
+            view = choice.view(options.quiet, options.as_json, lossless, publisher.endpoint)
+            screen = Screen(view)
+            sinks = [publisher, *others, screen]
+            session = Session(intake, sources, settings, sinks, options.duration_s)
+            session.start()
+            try:
+                _wait_for(session, screen, stop_requested)
+            finally:
+                view.gone = view.gone or session.running()  # take() must not wait
+                try:
+                    session.close()
+                finally:
+                    screen.close()
+            if screen.problem is not None:
+                raise screen.problem
+
+
+def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[], int]) -> None:
+    """Return when the session has ended; stop it on a signal, or where the output is closed."""
+    stopped_at = math.inf
+    while session.running():
+        time.sleep(WATCH_S)
+        session.watch()
+        if (stop_requested() or screen.view.gone) and stopped_at == math.inf:
+            session.stop()
+            stopped_at = time.monotonic()
+        if time.monotonic() > stopped_at + STOP_GRACE_S:
+            return  # held back by a reader who does not read

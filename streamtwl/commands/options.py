@@ -1,0 +1,104 @@
+"""Options that several commands share, and what they set."""
+
+import logging
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streamtwl import config
+from streamtwl.config import Settings
+from streamtwl.models.wheel import OFFLINE
+
+Level = StrEnum("Level", ["debug", "info", "warning", "error"])
+
+Pipeline = Annotated[
+    str,
+    typer.Option(help="A pipeline file (.toml), or the name of one that streamtwl ships."),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="Which sounds to name: 'everyday' (about 70), 'all' (AudioSet's categories), or "
+        "names separated by commas, as 'Dog, Siren'. (default: the pipeline's, all)",
+        show_default=False,
+    ),
+]
+Hop = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds from one decision to the next, a multiple of 0.01 up to 0.96; 0.08 is quick."
+        " (default: the pipeline's, 0.48)",
+        show_default=False,
+    ),
+]
+Reasoner = Annotated[
+    str | None,
+    typer.Option(
+        help="What decides: 'open' (a GPT-2 that reads the trace), 'evidence' (no language model), "
+        "or the .onnx file of a trained reasoner with labels of its own, as `streamtwl train` "
+        "makes. (default: the pipeline's, open)",
+        show_default=False,
+    ),
+]
+Channel = Annotated[
+    str,
+    typer.Option(
+        help="Which channel of a source to use: mix (all; the louder one where they cancel one "
+        "another out), left, right, or a number from 1 on."
+    ),
+]
+
+
+def _forbid_network(wanted: bool) -> bool:
+    if wanted:
+        os.environ[OFFLINE] = "1"
+    return wanted
+
+
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        help="Download nothing, not even a model's weights that are missing. STREAMTWL_OFFLINE=1 "
+        "does the same.",
+        callback=_forbid_network,
+    ),
+]
+LogLevel = Annotated[
+    Level, typer.Option(help="What is logged to standard error.", case_sensitive=False)
+]
+
+# of `train` and `bench`
+
+Data = Annotated[Path, typer.Argument(help="Your sounds: ESC-50's layout, or a folder per class.")]
+Corpus = Annotated[
+    Path | None,
+    typer.Option(
+        help="Backgrounds without your sounds: FOLDER/train/ANY/*.flac, as tools/corpus.sh "
+        "makes them. (default: corpus in the cache folder)",
+        show_default=False,
+    ),
+]
+LeaveOut = Annotated[
+    list[int] | None,
+    typer.Option(help="A fold to keep for a test. Repeat it for several. (default: none)"),
+]
+PatchHop = Annotated[
+    float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
+]
+
+
+def pipeline_settings(pipeline: str, changes: dict[str, Any]) -> Settings:
+    """Return the settings of a pipeline, changed where an option was given (is not None)."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    return config.override(config.load(config.find(pipeline)), given)
+
+
+def start_logging(level: str) -> None:
+    """Log to standard error."""
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )

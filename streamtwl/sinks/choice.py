@@ -1,0 +1,74 @@
+"""Which sinks `streamtwl listen` has: the publisher, those of other packages, the terminal."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+
+from streamtwl import folders, plugins
+from streamtwl.config import Settings
+from streamtwl.security import ServerKeys, keys_folder
+from streamtwl.sinks.journal import Journal
+from streamtwl.sinks.journal_file import default_path
+from streamtwl.sinks.lines import Lines, Nothing
+from streamtwl.sinks.live_view import LiveView, LogAbove
+from streamtwl.sinks.publisher import Publisher
+from streamtwl.sinks.screen import View
+from streamtwl.stages import Sink
+
+
+@contextlib.contextmanager
+def opened(
+    settings: Settings, lossless: bool, insecure: bool
+) -> Iterator[tuple[Publisher, list[Sink]]]:
+    """Open the publisher with its journal, and the sinks that the settings name; close them.
+
+    `lossless`: wait for slow subscribers instead of dropping; `insecure`: endpoints open to the
+    network need no keys. Raises SinkError, UsageError.
+    """
+    with contextlib.ExitStack() as stack:
+        journal = _journal(settings)
+        if journal is not None:
+            stack.callback(journal.close)
+        publish = settings.publish
+        publisher = Publisher(
+            publish.bind,
+            publish.encoding,
+            lossless,
+            journal,
+            publish.replay,
+            _keys(settings),
+            insecure,
+        )
+        stack.callback(publisher.close)
+        others: list[Sink] = []
+        for name, table in settings.sinks.items():
+            others.append(plugins.load("sinks", name, {})(table))
+            stack.callback(others[-1].close)
+        yield publisher, others
+
+
+def view(quiet: bool, as_json: bool, lossless: bool, endpoint: str) -> View:
+    """Return what shows the messages: nothing, lines, or the live view in a terminal."""
+    if quiet:
+        return Nothing()
+    if as_json or not sys.stdout.isatty():
+        return Lines(as_json, lossless)
+    live = LiveView(endpoint)
+    logging.getLogger().handlers[:] = [LogAbove(live)]
+    return live
+
+
+def _journal(settings: Settings) -> Journal | None:
+    journal = settings.journal
+    if not journal.enabled:
+        return None
+    path = folders.expand(journal.path) if journal.path else default_path()
+    return Journal(path, journal.max_age_days, journal.max_mb)
+
+
+def _keys(settings: Settings) -> ServerKeys | None:
+    publish = settings.publish
+    if not publish.curve:
+        return None
+    return ServerKeys.load(folders.expand(publish.keys) if publish.keys else keys_folder())
