@@ -1,7 +1,9 @@
 """The command line: which commands there are, and how it ends. What each does: `commands/`."""
 
 import contextlib
+import itertools
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -70,6 +72,7 @@ def main() -> None:
     """Run the command line; an error is one line on standard error and an exit code."""
     standard_output.take_over()
     try:
+        _check_empty(["streamtwl", *sys.argv[1:]])
         code = app(standalone_mode=False)
         standard_output.flush_stdout()
     except StreamtwlError as error:
@@ -83,6 +86,16 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError, StreamtwlError):  # what failed has been said
         standard_output.flush_stdout()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_empty(arguments: Sequence[str]) -> None:
+    """Raise UsageError for an empty argument: a path of no name would be the working folder."""
+    for before, argument in itertools.pairwise(arguments):
+        option, _, value = argument.partition("=")
+        if argument.startswith("--") and "=" in argument and not value:
+            before, argument = option, value
+        if not argument and before != "--replay-bind":  # which takes '' for none
+            raise UsageError(f"empty argument after {before}: give a value or leave it out")
 
 
 def _refuse(error: typer.TyperException) -> int:

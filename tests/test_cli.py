@@ -387,6 +387,15 @@ def test_a_port_in_use_is_one_line(cli, siren):
         (("label", "a.wav", "--format", "xml"), "jsonl"),
         (("label", "a.wav", "--labels", "Dgo"), "Dog"),
         (("label", "a.wav", "--hop", "0"), "hop_s"),
+        (("label", ""), "after label"),
+        (("label", "a.wav", "-o", ""), "after -o"),
+        (("label", "a.wav", "--folder="), "after --folder"),
+        (("listen", "--file", "", "--fast"), "after --file"),
+        (("listen", "--demo", "--fast", "--reasoner", ""), "after --reasoner"),
+        (("history", "--journal", ""), "after --journal"),
+        (("keys", "new", "--folder", ""), "after --folder"),
+        (("bench", "train", ""), "after train"),
+        (("", "label"), "after streamtwl"),
         (("subscribe", "--kind", "gossip"), "patch"),
         (("subscribe", "--connect", "nowhere"), "--connect"),
         (("models", "push"), "push"),
@@ -651,6 +660,17 @@ def test_the_live_path_imports_no_training_library(siren, tmp_path):
     )
     assert (ended.returncode, ended.stderr.strip()) == (0, "")
     assert of_kind(messages_in(ended.stdout), "label")
+
+
+def test_the_help_waits_for_nothing_heavy():
+    script = (
+        "import sys, streamtwl.cli\ntry:\n    streamtwl.cli.app(['--help'])\n"
+        "except SystemExit:\n"
+        "    sys.exit(', '.join(sys.modules.keys() & {'numpy', 'onnxruntime', 'av', 'zmq'}) or 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert " listen " in ended.stdout
 
 
 def test_the_package_itself_imports_next_to_nothing():
