@@ -19,6 +19,11 @@ Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 Think = Literal["off", "fixed", "anytime"]
 
+# A backbone and how many seconds of the newest sound it scores: mn04:2, mn04:grow; without a length
+# the shortest that it takes.
+GROW = "grow"
+Window = Annotated[str, Meta(pattern=r"^[^:\s]+(:(\d+(\.\d+)?|grow))?$")]
+
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     pass
@@ -27,7 +32,7 @@ class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class BackboneSettings(_Section):
     """[backbone]"""
 
-    model: str = "yamnet"  # or a name that another package adds
+    model: str = ""  # deprecated: as windows = [model]
     threads: Annotated[int, Meta(ge=1, le=64)] = 1  # of ONNX Runtime, for one model call
 
 
@@ -139,6 +144,7 @@ class Settings(_Section):
 
     labels: str = "all"  # everyday, all, or names set off by commas
     hop_s: Annotated[float, Meta(ge=0.01, le=0.96)] = 0.48
+    windows: Annotated[list[Window], Meta(min_length=1, max_length=16)] = ["yamnet:0.96"]
     backbone: BackboneSettings = msgspec.field(default_factory=BackboneSettings)
     trace: TraceSettings = msgspec.field(default_factory=TraceSettings)
     reasoner: ReasonerSettings = msgspec.field(default_factory=ReasonerSettings)
@@ -148,8 +154,17 @@ class Settings(_Section):
     sinks: dict[str, dict[str, Any]] = {}  # [sinks.NAME]: of other packages, and their settings
 
     def __post_init__(self) -> None:
+        if self.backbone.model:
+            self.windows = [self.backbone.model]
+        if len(set(self.windows)) < len(self.windows):
+            raise ValueError(f"windows: {', '.join(self.windows)}: each can be there once")
         if abs(self.hop_s * 100 - round(self.hop_s * 100)) > 1e-6:
             raise ValueError(f"hop_s is {self.hop_s:g} s, it takes a multiple of 0.01 s")
+
+
+def backbones(settings: Settings) -> list[str]:
+    """Return the names of the backbones that score the windows."""
+    return list(dict.fromkeys(window.partition(":")[0] for window in settings.windows))
 
 
 def load(path: Path) -> Settings:

@@ -81,8 +81,8 @@ def _settings(pipeline: str, labels: str | None, reasoner: str | None) -> Settin
     changes = {"labels": labels, "reasoner.file": reasoner}
     given = {key: value for key, value in changes.items() if value is not None}
     settings = config.override(config.load(config.find(pipeline)), given)
-    if settings.backbone.model not in plugins.names("backbones"):
-        registry.pull(registry.find(settings.backbone.model))
+    for name in {*config.backbones(settings)} - {*plugins.names("backbones")}:
+        registry.pull(registry.find(name))
     return settings
 
 

@@ -6,7 +6,7 @@ descendant whose score is at least `ratio` times its own. Without that rule "Ani
 
 import csv
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -62,6 +62,23 @@ def categories() -> tuple[str, ...]:
 def parents() -> tuple[tuple[int, ...], ...]:
     """Return for each category the indices of its nearest ancestors."""
     return tuple(tuple(int(p) for p in row["parents"].split()) for row in _rows())
+
+
+@cache
+def audioset_527() -> tuple[str, ...]:
+    """Return the display names of the 527 categories that AudioSet's labels have, in their order.
+
+    YAMNet's are 521 of them: not those of men's and women's voices, battle cries and funny music.
+    """
+    return tuple(row["display_name"] for row in _rows("audioset_527.csv"))
+
+
+def parents_among(names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Return for each name the indices, in `names`, of its nearest ancestors by AudioSet."""
+    index = {name: i for i, name in enumerate(names)}
+    known = dict(zip(categories(), parents(), strict=True))
+    above = [[categories()[p] for p in known.get(name, ())] for name in names]
+    return tuple(tuple(index[name] for name in each if name in index) for each in above)
 
 
 @cache
@@ -135,5 +152,5 @@ def _names(listed: str, known: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _rows() -> list[dict[str, str]]:
-    return list(csv.DictReader((_FOLDER / "audioset_yamnet.csv").read_text().splitlines()))
+def _rows(table: str = "audioset_yamnet.csv") -> list[dict[str, str]]:
+    return list(csv.DictReader((_FOLDER / table).read_text().splitlines()))

@@ -14,21 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from streamtwl import plugins
-from streamtwl.backbones import yamnet
+from streamtwl import config, plugins
+from streamtwl.backbones import efficientat, yamnet
 from streamtwl.backbones.bank import Bank
-from streamtwl.config import EventSettings, Settings, override
+from streamtwl.config import GROW, EventSettings, Settings, override
 from streamtwl.errors import ConfigError
 from streamtwl.events import Change, EventTracker
 from streamtwl.features.window import Windower
 from streamtwl.ontology import check_names
 from streamtwl.reasoners import choice
 from streamtwl.revisions import RevisingTracker
-from streamtwl.stages import Backbone, Block, Decision, End, Patch, Reasoner, Window
+from streamtwl.stages import Backbone, Block, Decision, End, Patch, Reasoner, Window, WindowKind
 
 _log = logging.getLogger(__name__)
 
-BACKBONES = {"yamnet": yamnet.make}
+BACKBONES = {"yamnet": yamnet.make, **efficientat.MAKERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,14 @@ class Pipeline:
         self,
         settings: Settings,
         backbones: Sequence[Backbone],
+        kinds: Sequence[WindowKind],
         reasoner: Reasoner,
         paced: bool,
     ) -> None:
         """Where the sound is `paced`, thinking on ends before the next window is due."""
         self.settings = settings
-        self.windower = Windower(settings.hop_s, backbones)
-        self.backbones = Bank(backbones)
+        self.windower = Windower(settings.hop_s, backbones, kinds)
+        self.bank = Bank(backbones, kinds)
         self.reasoner = reasoner
         self.events = tracker(reasoner, settings.events)
         self._budget_s = settings.trace.budget * settings.hop_s if paced else math.inf
@@ -88,7 +89,7 @@ class Pipeline:
 
     def _think(self, windows: list[Window]) -> Iterator[Outcome]:
         """Decide, and decide again while that may change something and there is time."""
-        patches = self.backbones.score(windows)
+        patches = self.bank.score(windows)
         deadline = min(window.ready_at for window in windows) + self._budget_s
         reasoner = self.reasoner
         decisions = reasoner.step(patches)
@@ -130,8 +131,8 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
     `sources` names the streams, by number. Raises ConfigError or UsageError where the settings name
     a label or a stage that does not exist.
     """
-    backbones = [plugins.load("backbones", settings.backbone.model, BACKBONES)(settings)]
-    reasoner = choice.make(settings, backbones, sources)
+    backbones, kinds = hearing(settings)
+    reasoner = choice.make(settings, backbones, kinds, sources)
     settings = override(settings, _events(settings, reasoner))
     events = settings.events
     try:
@@ -149,7 +150,27 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
         ("events.audioset.exclude", events.audioset.exclude),
     ):
         check_names(names, where, reasoner.labels)
-    return Pipeline(settings, backbones, reasoner, paced)
+    return Pipeline(settings, backbones, kinds, reasoner, paced)
+
+
+def hearing(settings: Settings) -> tuple[list[Backbone], list[WindowKind]]:
+    """Return the backbones that the settings' windows name, and the windows.
+
+    Raises ConfigError for a length that a backbone does not take, UsageError for one that is none.
+    """
+    names = config.backbones(settings)
+    backbones = [plugins.load("backbones", name, BACKBONES)(settings) for name in names]
+    kinds = []
+    for written in settings.windows:
+        name, _, length = written.partition(":")
+        shortest, longest = backbones[names.index(name)].lengths_s
+        growing = length == GROW
+        length_s = float(length) if length and not growing else longest if growing else shortest
+        if not shortest <= length_s <= longest:
+            takes = f"{shortest:g}" if shortest == longest else f"{shortest:g} to {longest:g}"
+            raise ConfigError(f"windows: {written}: {name} scores windows of {takes} s")
+        kinds.append(WindowKind(written, names.index(name), length_s, growing))
+    return backbones, kinds
 
 
 def _events(settings: Settings, reasoner: Reasoner) -> dict[str, Any]:

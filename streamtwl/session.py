@@ -60,7 +60,7 @@ class Session:
         paced = all(source.paced for source in sources)
         self._pipeline = build(settings, names, paced)
         self._settings = self._pipeline.settings
-        backbones, reasoner = self._pipeline.backbones.backbones, self._pipeline.reasoner
+        backbones, reasoner = self._pipeline.bank.backbones, self._pipeline.reasoner
         self._reporter = Reporter(
             names,
             list(backbones[0].categories),

@@ -103,15 +103,25 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowKind:
+    """A backbone, and how much of the newest sound it is to score: `mn04:2`, `mn04:grow`."""
+
+    name: str  # as the pipeline writes it
+    backbone: int  # index into the pipeline's backbones
+    length_s: float
+    growing: bool = False  # from the beginning of the present sound, to `length_s` at most
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
-    """What every backbone is to score at one hop: the newest sound, some lengths of it."""
+    """The newest sound of a stream at one hop, of which every backbone scores some lengths."""
 
     stream: int
     position: int  # 16 kHz samples from the stream's start to the window's end
     start: int  # position at which the sound without gaps began that the window is in
     first: bool  # it is the first one of that sound: it speaks of all of it so far
-    features: tuple[tuple[np.ndarray, ...], ...]  # a backbone, a length: float32[frames, bands];
-    # the lengths are those of the backbone, in its order, as far as there is sound enough
+    features: tuple[np.ndarray, ...]  # a backbone each: the newest float32[frames, bands], as many
+    # as its longest window takes and there are since `start`
     level_dbfs: float  # RMS of the newest hop, of the whole window where it is the first
     captured_at: float | None  # wall-clock seconds at `position`; None for files
     ready_at: float  # monotonic seconds at which the resampler gave the window's last sample
@@ -134,10 +144,14 @@ class End:
 
 
 class FrontEnd(Protocol):
-    """Samples to frames, streaming: for one stretch of sound without gaps."""
+    """Sound to frames of features, streaming: for one stretch of sound without gaps."""
 
-    def push(self, samples: np.ndarray) -> np.ndarray:
-        """Take float32[n] samples; return the float32[m, bands] frames they complete."""
+    def push(self, samples: np.ndarray, power: np.ndarray) -> np.ndarray:
+        """Take float32[n] samples; return the float32[m, bands] frames they complete.
+
+        `power` is float32[k, 257], the frames of the shared spectrum (`features/spectrum.py`) that
+        these samples complete: most front ends need no more.
+        """
         ...
 
 
@@ -148,7 +162,7 @@ class Backbone(Protocol):
     sha256: str  # of its weights
     categories: tuple[str, ...]  # C display names, in the posterior's order
     parents: tuple[tuple[int, ...], ...]  # for each category the indices of its nearest ancestors
-    lengths_s: tuple[float, ...]  # of the windows that it scores, the shortest first
+    lengths_s: tuple[float, float]  # of the shortest and of the longest window that it scores
     frame: int  # samples that a frame of its front end covers
     frame_hop: int  # samples from one frame to the next
 
@@ -165,8 +179,8 @@ class Backbone(Protocol):
 class Score:
     """What a backbone made of one window."""
 
-    backbone: str
-    length_s: float
+    window: str  # the name of its kind, as mn04:2
+    length_s: float  # less than its kind's where there is not so much sound yet
     posterior: np.ndarray  # float32[C], each category's sigmoid score in [0, 1]
     embedding: np.ndarray  # float32[D]; D may be 0
 
@@ -176,11 +190,11 @@ class Patch:
     """What all windows of all backbones gave at one hop."""
 
     window: Window
-    scores: tuple[Score, ...]  # the backbones in the pipeline's order, each its lengths in order
+    scores: tuple[Score, ...]  # one a kind of window, in the pipeline's order
 
     @property
     def posterior(self) -> np.ndarray:
-        """Return the posterior of the first backbone's shortest window."""
+        """Return the posterior of the first kind of window."""
         return self.scores[0].posterior
 
 

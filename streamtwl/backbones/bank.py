@@ -1,26 +1,48 @@
-"""All backbones of a pipeline: windows in, patches out, each backbone called once a length."""
+"""All backbones of a pipeline: windows in, patches out, windows of one length in one batch."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
-from streamtwl.stages import Backbone, Patch, Score, Window
+from streamtwl.features.window import frames_in
+from streamtwl.stages import SAMPLE_RATE, Backbone, Patch, Score, Window, WindowKind
 
 
 class Bank:
-    """Scores a batch of windows of any streams with every backbone."""
+    """Scores the newest sound of any streams with every backbone, at every length."""
 
-    def __init__(self, backbones: Sequence[Backbone]) -> None:
+    def __init__(self, backbones: Sequence[Backbone], kinds: Sequence[WindowKind]) -> None:
         self.backbones = backbones
+        self._kinds = kinds
+        self._frames = [frames_in(backbones[kind.backbone], kind.length_s) for kind in kinds]
 
     def score(self, windows: list[Window]) -> list[Patch]:
         """Return one patch a window, in the same order."""
+        wanted: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+        for k, (kind, frames) in enumerate(zip(self._kinds, self._frames, strict=True)):
+            for w, window in enumerate(windows):
+                there = min(frames, len(window.features[kind.backbone]))
+                wanted[kind.backbone, there].append((w, k))
+        found: dict[tuple[int, int], Score] = {}
+        for of, all_so_long in wanted.items():
+            found |= self._batch(windows, of, all_so_long)
         scores: list[list[Score]] = [[] for _ in windows]
-        for b, backbone in enumerate(self.backbones):
-            for n, length_s in enumerate(backbone.lengths_s):
-                having = [i for i, window in enumerate(windows) if n < len(window.features[b])]
-                if having:
-                    features = np.stack([windows[i].features[b][n] for i in having])
-                    for i, *gave in zip(having, *backbone.score(features), strict=True):
-                        scores[i].append(Score(backbone.name, length_s, *gave))
+        for w, k in sorted(found):
+            scores[w].append(found[w, k])
         return [Patch(w, tuple(s)) for w, s in zip(windows, scores, strict=True)]
+
+    def _batch(
+        self, windows: list[Window], of: tuple[int, int], kinds: list[tuple[int, int]]
+    ) -> dict[tuple[int, int], Score]:
+        """Return the scores by (window, kind) of all that are this (backbone, frames) long."""
+        b, frames = of
+        backbone = self.backbones[b]
+        rows = {w: row for row, w in enumerate(dict.fromkeys(w for w, _ in kinds))}
+        features = np.stack([windows[w].features[b][-frames:] for w in rows])
+        posteriors, embeddings = backbone.score(features)
+        length_s = frames * backbone.frame_hop / SAMPLE_RATE
+        return {
+            (w, k): Score(self._kinds[k].name, length_s, posteriors[rows[w]], embeddings[rows[w]])
+            for w, k in kinds
+        }

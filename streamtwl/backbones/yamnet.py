@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamtwl.errors import ModelError
-from streamtwl.features.log_mel import FRAME, FRAME_HOP, LogMel
+from streamtwl.features import log_mel
+from streamtwl.features.log_mel import LogMel
+from streamtwl.features.spectrum import FRAME, FRAME_HOP
 from streamtwl.models import registry
 from streamtwl.ontology import categories, parents
 
@@ -23,7 +25,7 @@ class YamNet:
     """Frozen YAMNet over a ready session: a `stages.Backbone`."""
 
     name = "yamnet"
-    lengths_s: tuple[float, ...] = (WINDOW_FRAMES * FRAME_HOP / 16_000,)
+    lengths_s = (0.96, 0.96)
     frame, frame_hop = FRAME, FRAME_HOP
 
     def __init__(self, session: "onnxruntime.InferenceSession", sha256: str = "") -> None:
@@ -38,8 +40,8 @@ class YamNet:
         self.categories, self.parents = categories(), parents()
 
     def front_end(self) -> LogMel:
-        """Return a new streaming log-mel."""
-        return LogMel()
+        """Return a new front end."""
+        return LogMel(log_mel.yamnet)
 
     def score(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return posteriors float32[N, 521], embeddings [N, 1024] of log_mel float32[N, 96, 64]."""

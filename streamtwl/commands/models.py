@@ -51,8 +51,9 @@ def pull_backbone(settings: Settings) -> None:
     """Get the backbone's file; the backbone of another package brings its own."""
     from streamtwl import plugins
 
-    if settings.backbone.model not in plugins.names("backbones"):
-        pull(settings.backbone.model)
+    for name in config.backbones(settings):
+        if name not in plugins.names("backbones"):
+            pull(name)
 
 
 def pull(name: str) -> Path:

@@ -1,56 +1,64 @@
-"""YAMNet's front end, streaming.
+"""Front ends of the backbones: each a matrix on the shared spectrum, and a logarithm.
 
-Constants and formulas: `params.py` and `features.py` of YAMNet in tensorflow/models (Apache-2.0).
+Both mel scales are HTK's, 1127 ln(1 + f / 700), and both sets of bands are triangles on it.
+
+YAMNet's constants: `params.py` and `features.py` of YAMNet in tensorflow/models (Apache-2.0).
+
+EfficientAT's: `models/preprocess.py` of github.com/fschmid56/EfficientAT (MIT). It takes 32 kHz,
+800-sample windows and a 1024-point FFT, which are the same window in seconds and the same 31.25 Hz
+between bins as here, so the power that it would see follows from ours: times 4, as it sums twice as
+many samples, and times the power response of its pre-emphasis. Only what is above 8 kHz is missing.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
+from streamtwl.features.spectrum import BINS, FFT
 from streamtwl.stages import SAMPLE_RATE
 
-FRAME = 400  # samples: 25 ms
-FRAME_HOP = 160  # samples: 10 ms
-FFT = 512
-MEL_BANDS = 64
-MEL_RANGE_HZ = (125.0, 7500.0)
-LOG_OFFSET = 0.001
+YAMNET_BANDS = 64
+YAMNET_RANGE_HZ = (125.0, 7500.0)
+YAMNET_OFFSET = np.float32(0.001)
+
+EFFICIENTAT_BANDS = 128
+EFFICIENTAT_RANGE_HZ = (0.0, 15_000.0)
+EFFICIENTAT_RATE = 32_000  # Hz
+EFFICIENTAT_OFFSET = np.float32(1e-5)
+EFFICIENTAT_MEAN, EFFICIENTAT_SCALE = np.float32(4.5), np.float32(5)
+PRE_EMPHASIS = 0.97
 
 
 class LogMel:
-    """Streaming log-mel: samples in, frames out, each frame computed once.
+    """A front end that only looks at the shared spectrum: a `stages.FrontEnd`."""
 
-    Frame i covers samples [160 i, 160 i + 400) of the stream (periodic Hann, 25 ms every 10 ms).
+    def __init__(self, features: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._features = features
+
+    def push(self, samples: np.ndarray, power: np.ndarray) -> np.ndarray:
+        """Return the float32[m, bands] features of float32[m, 257] power."""
+        return self._features(power)
+
+
+def yamnet(power: np.ndarray) -> np.ndarray:
+    """Return YAMNet's float32[m, 64] log-mel of float32[m, 257] power."""
+    return np.log(np.sqrt(power) @ _YAMNET + YAMNET_OFFSET)
+
+
+def efficientat(power: np.ndarray) -> np.ndarray:
+    """Return EfficientAT's float32[m, 128] log-mel, normalised, of float32[m, 257] power."""
+    log_mel = np.log(power @ _EFFICIENTAT + EFFICIENTAT_OFFSET)
+    return (log_mel + EFFICIENTAT_MEAN) / EFFICIENTAT_SCALE
+
+
+def mel_weights(bands: int, range_hz: tuple[float, float]) -> np.ndarray:
+    """Return the float64[257, bands] matrix from FFT bins to mel bands: triangles of height 1.
+
+    As `tf.signal.linear_to_mel_weight_matrix` and Kaldi make them; the DC bin is left out.
     """
-
-    def __init__(self) -> None:
-        self._tail = np.empty(0, np.float32)  # samples that the next frame still needs
-
-    def push(self, samples: np.ndarray) -> np.ndarray:
-        """Take float32[n] samples in [-1, 1]; return the float32[m, 64] frames they complete.
-
-        Raises ValueError for anything that is not one-dimensional float32.
-        """
-        if samples.ndim != 1 or samples.dtype != np.float32:
-            raise ValueError(f"LogMel takes float32[n], got {samples.dtype}{list(samples.shape)}")
-        pending = np.concatenate((self._tail, samples))
-        n_frames = max(0, (len(pending) - FRAME) // FRAME_HOP + 1)
-        self._tail = pending[n_frames * FRAME_HOP :]
-        if not n_frames:
-            return np.empty((0, MEL_BANDS), np.float32)
-        frames = np.lib.stride_tricks.sliding_window_view(pending, FRAME)[::FRAME_HOP]
-        # In float64: beside a loud tone, float32's rounding would show in the quiet bands.
-        magnitude = np.abs(np.fft.rfft(frames * _HANN, FFT))  # float64[m, 257]
-        return np.log(magnitude @ _MEL + LOG_OFFSET).astype(np.float32)
-
-
-def mel_weights() -> np.ndarray:
-    """Return the float64[257, 64] matrix from FFT bins to mel bands.
-
-    Triangles on the HTK mel scale, 1127 ln(1 + f / 700), with the DC bin left out, as
-    `tf.signal.linear_to_mel_weight_matrix` makes them.
-    """
-    bins_mel = _mel(np.linspace(0, SAMPLE_RATE / 2, FFT // 2 + 1))[:, None]
-    lowest, highest = _mel(np.array(MEL_RANGE_HZ))
-    edges = np.linspace(lowest, highest, MEL_BANDS + 2)
+    bins_mel = _mel(_HZ)[:, None]
+    lowest, highest = _mel(np.array(range_hz))
+    edges = np.linspace(lowest, highest, bands + 2)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins_mel - lower) / (centre - lower)
     falling = (upper - bins_mel) / (upper - centre)
@@ -63,5 +71,14 @@ def _mel(hz: np.ndarray) -> np.ndarray:
     return 1127.0 * np.log1p(hz / 700.0)
 
 
-_HANN = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME) / FRAME)
-_MEL = mel_weights()
+def _pre_emphasis() -> np.ndarray:
+    """Return float64[257, 1]: the power response of x[n] - 0.97 x[n - 1] at 32 kHz."""
+    response = 1 - PRE_EMPHASIS * np.exp(-2j * np.pi * _HZ / EFFICIENTAT_RATE)
+    return np.abs(response[:, None]) ** 2
+
+
+_HZ = np.arange(BINS) * SAMPLE_RATE / FFT
+_YAMNET = mel_weights(YAMNET_BANDS, YAMNET_RANGE_HZ).astype(np.float32)
+_LONGER = (EFFICIENTAT_RATE / SAMPLE_RATE) ** 2  # its sums have twice as many terms
+_EFFICIENTAT = _LONGER * _pre_emphasis() * mel_weights(EFFICIENTAT_BANDS, EFFICIENTAT_RANGE_HZ)
+_EFFICIENTAT = _EFFICIENTAT.astype(np.float32)

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from streamtwl.stages import SAMPLE_RATE, Backbone, Block, End, Window
+from streamtwl.features.spectrum import Spectrum
+from streamtwl.stages import SAMPLE_RATE, Backbone, Block, End, Window, WindowKind
 
 SILENCE_DBFS = -120.0
 
@@ -13,15 +14,19 @@ class Windower:
     """Blocks of several streams in, their windows out: one every hop, none across a gap.
 
     `hop_s` is a multiple of 10 ms. The first window of a stretch of sound without gaps comes when
-    the first backbone's shortest length is there. The last block of a stream is padded with zeros
+    there is sound enough for the first of `kinds`. The last block of a stream is padded with zeros
     to the next hop, as YAMNet's reference does; a stream shorter than a window gives one window.
     """
 
-    def __init__(self, hop_s: float, backbones: Sequence[Backbone]) -> None:
+    def __init__(
+        self, hop_s: float, backbones: Sequence[Backbone], kinds: Sequence[WindowKind]
+    ) -> None:
         self._backbones = backbones
-        first = backbones[0]
+        first = backbones[kinds[0].backbone]
         self._hop = round(hop_s * SAMPLE_RATE / first.frame_hop) * first.frame_hop
-        self._size = samples_in(first, first.lengths_s[0])
+        self._size = samples_in(first, kinds[0].length_s)
+        longest = [max(k.length_s for k in kinds if k.backbone == b) for b in range(len(backbones))]
+        self._frames = [frames_in(*each) for each in zip(backbones, longest, strict=True)]
         self._stretches: dict[int, _Stretch] = {}
         self.dropped: dict[int, int] = {}  # stream: hops that gaps made unscorable
 
@@ -52,7 +57,8 @@ class Windower:
         if stretch is None or stretch.over:
             if stretch is not None:
                 self._count_dropped(block.stream, stretch, block.position)
-            stretch = _Stretch(block.stream, block.position, self._hop, self._size, self._backbones)
+            features = [*map(_Features, self._backbones, self._frames)]
+            stretch = _Stretch(block.stream, block.position, self._hop, self._size, features)
             self._stretches[block.stream] = stretch
         windows = stretch.push(block)
         stretch.over = block.breaks_off
@@ -71,14 +77,15 @@ class _Stretch:
     """The sound of one stream since its start or since a gap, cut into windows."""
 
     def __init__(
-        self, stream: int, start: int, hop: int, size: int, backbones: Sequence[Backbone]
+        self, stream: int, start: int, hop: int, size: int, features: list["_Features"]
     ) -> None:
         self.over = False  # the sound broke off: what comes next is another stretch
         self.position = start  # of the next sample
         self.due = start + size  # position at which the next window is complete
         self._stream, self._start = stream, start
         self._hop, self._size = hop, size
-        self._features = [_Features(backbone) for backbone in backbones]
+        self._spectrum = Spectrum()
+        self._features = features
         self._samples = np.empty(0, np.float32)  # of the next window
         self._first = True
 
@@ -96,8 +103,9 @@ class _Stretch:
     def _complete(self, samples: np.ndarray, end: int, block: Block) -> list[Window]:
         """Return the windows that these samples, or this padding, complete."""
         self.position += len(samples)
+        power = self._spectrum.push(samples)
         for features in self._features:
-            features.push(samples)
+            features.push(samples, power)
         windows = []
         while all(features.reaches(self.due - self._start) for features in self._features):
             windows.append(self._window(end, block))
@@ -128,28 +136,32 @@ class _Stretch:
 class _Features:
     """The newest frames of one backbone's front end, as many as its longest window takes."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, longest: int) -> None:
         self._front_end = backbone.front_end()
         self._frame, self._hop = backbone.frame, backbone.frame_hop
-        self._lengths = _frames(backbone)
-        self._frames = self._front_end.push(np.empty(0, np.float32))  # float32[m, bands]
+        self._longest = longest
+        self._pieces: list[np.ndarray] = []  # float32[m, bands] each, in order
+        self._kept = 0  # frames in them
         self._dropped = 0  # frames before them
 
-    def push(self, samples: np.ndarray) -> None:
-        self._frames = np.concatenate((self._frames, self._front_end.push(samples)))
+    def push(self, samples: np.ndarray, power: np.ndarray) -> None:
+        frames = self._front_end.push(samples, power)
+        self._pieces.append(frames)
+        self._kept += len(frames)
 
     def reaches(self, end: int) -> bool:
         """Whether the frames go up to `end`, in samples from the start of the stretch."""
-        return self._dropped + len(self._frames) >= self._count(end)
+        return self._dropped + self._kept >= self._count(end)
 
-    def cut(self, end: int) -> tuple[np.ndarray, ...]:
-        """Return the newest frames before `end`, as many lengths as there are frames for."""
+    def cut(self, end: int) -> np.ndarray:
+        """Return the newest frames before `end`, float32[m, bands], and forget older ones."""
+        frames = np.concatenate(self._pieces)
         stop = self._count(end) - self._dropped
-        cut = tuple(self._frames[stop - n : stop] for n in self._lengths if n <= stop)
-        over = max(0, stop - self._lengths[-1])
-        self._frames = self._frames[over:]
+        over = max(0, stop - self._longest)
+        self._pieces = [frames[over:]]
+        self._kept -= over
         self._dropped += over
-        return cut
+        return frames[over:stop]
 
     def _count(self, end: int) -> int:
         """Return how many frames are complete at `end`."""
@@ -158,13 +170,12 @@ class _Features:
 
 def samples_in(backbone: Backbone, length_s: float) -> int:
     """Return the samples that a window of so many frames' hops covers, its last frame whole."""
-    frames = round(length_s * SAMPLE_RATE / backbone.frame_hop)
-    return (frames - 1) * backbone.frame_hop + backbone.frame
+    return (frames_in(backbone, length_s) - 1) * backbone.frame_hop + backbone.frame
 
 
-def _frames(backbone: Backbone) -> list[int]:
-    """Return the lengths of a backbone's windows in frames."""
-    return [round(s * SAMPLE_RATE / backbone.frame_hop) for s in backbone.lengths_s]
+def frames_in(backbone: Backbone, length_s: float) -> int:
+    """Return the frames of a window."""
+    return round(length_s * SAMPLE_RATE / backbone.frame_hop)
 
 
 def _level_dbfs(samples: np.ndarray) -> float:

@@ -15,12 +15,17 @@ from streamtwl.reasoners.evidence import Evidence
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.reasoners.naming import OpenLabels
 from streamtwl.reasoners.recurrent import Recurrent
-from streamtwl.stages import Backbone, Reasoner
+from streamtwl.stages import Backbone, Reasoner, WindowKind
 
 _log = logging.getLogger(__name__)
 
 
-def make(settings: Settings, backbones: Sequence[Backbone], sources: Sequence[str]) -> Reasoner:
+def make(
+    settings: Settings,
+    backbones: Sequence[Backbone],
+    kinds: Sequence[WindowKind],
+    sources: Sequence[str],
+) -> Reasoner:
     """Make the reasoner. One from a file has to fit the rest; raises UsageError where not."""
     named = settings.reasoner.file or Evidence.name
     if named == Evidence.name:
@@ -29,7 +34,7 @@ def make(settings: Settings, backbones: Sequence[Backbone], sources: Sequence[st
                 f"--reasoner {named}: it names AudioSet's categories, of which {backbones[0].name} "
                 "has others: choose a reasoner that reads it"
             )
-        behind = samples_in(backbones[0], backbones[0].lengths_s[0]) // 2
+        behind = samples_in(backbones[0], kinds[0].length_s) // 2
         return Evidence(_open_labels(settings), settings.reasoner.half_life_s, behind)
     if named in plugins.names("reasoners"):
         return plugins.load("reasoners", named, {})(settings, backbones, sources)
@@ -54,7 +59,7 @@ def _check(loaded: graph.Graph, settings: Settings, backbone: Backbone) -> None:
     if card.backbone != backbone.name:
         raise UsageError(
             f"--reasoner {named} reads {card.backbone}, not {backbone.name}: "
-            "set backbone.model in the pipeline"
+            f'set windows = ["{card.backbone}"] in the pipeline'
         )
     width = loaded.shapes["posterior"][1]
     if width != len(backbone.categories):

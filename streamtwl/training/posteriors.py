@@ -14,7 +14,7 @@ from streamtwl.backbones.yamnet import YamNet
 from streamtwl.errors import AudioError
 from streamtwl.features.window import Windower
 from streamtwl.models import registry
-from streamtwl.stages import Block, End
+from streamtwl.stages import Block, End, WindowKind
 
 BATCH = 64  # windows a model call
 
@@ -73,9 +73,9 @@ class Scorer:
     def score_samples(self, samples: np.ndarray) -> Scored:
         """Return the patches of float32[n] samples at 16 kHz."""
         block = Block(0, 0, samples.astype(np.float32, copy=False), None, 0.0, last=True)
-        cut = Windower(self.hop_s, [self._backbone]).push([block])
+        cut = Windower(self.hop_s, [self._backbone], [WindowKind("yamnet", 0, 0.96)]).push([block])
         windows = [window for batch in cut if not isinstance(batch, End) for window in batch]
-        log_mel = np.stack([window.features[0][0] for window in windows])
+        log_mel = np.stack([window.features[0] for window in windows])
         batches = [
             self._backbone.score(log_mel[i : i + BATCH]) for i in range(0, len(log_mel), BATCH)
         ]
