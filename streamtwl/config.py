@@ -19,10 +19,9 @@ Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 Think = Literal["off", "fixed", "anytime"]
 
-# A backbone and how many seconds of the newest sound it scores: mn04:2, mn04:grow; without a length
-# the shortest that it takes.
-GROW = "grow"
-Window = Annotated[str, Meta(pattern=r"^[^:\s]+(:(\d+(\.\d+)?|grow))?$")]
+# A backbone and how many seconds of the newest sound it scores, as mn04:3; without a length the
+# shortest that it takes.
+Window = Annotated[str, Meta(pattern=r"^[^:\s]+(:\d+(\.\d+)?)?$")]
 
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -52,7 +51,12 @@ class ReasonerSettings(_Section):
     """[reasoner]"""
 
     file: str = "open"  # a trained reasoner: an .onnx file, or one that ships; "": evidence
-    half_life_s: PositiveSeconds = 0.7  # evidence only: of a patch's weight
+    # evidence only, all five
+    half_life_s: PositiveSeconds = 0.7  # of a patch's weight
+    prior: Annotated[float, Meta(ge=0, le=2)] = 0.6  # the share of it that is taken out
+    weights: dict[str, Annotated[float, Meta(ge=0, le=1000)]] = {}  # by window; absent: 1
+    scale: Annotated[float, Meta(gt=0, le=100)] = 1.0  # the confidence is the sigmoid of the joint
+    shift: Annotated[float, Meta(ge=-100, le=100)] = 0.0  # logit times `scale` plus `shift`
     specific_ratio: Share = 0.2  # a parent yields to a kind of it that scores this share of its own
     floor: Share = 0.1  # under this confidence the label is null
 

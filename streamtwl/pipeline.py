@@ -17,7 +17,7 @@ import numpy as np
 from streamtwl import config, plugins
 from streamtwl.backbones import efficientat, yamnet
 from streamtwl.backbones.bank import Bank
-from streamtwl.config import GROW, EventSettings, Settings, override
+from streamtwl.config import EventSettings, Settings, override
 from streamtwl.errors import ConfigError
 from streamtwl.events import Change, EventTracker
 from streamtwl.features.window import Windower
@@ -164,12 +164,11 @@ def hearing(settings: Settings) -> tuple[list[Backbone], list[WindowKind]]:
     for written in settings.windows:
         name, _, length = written.partition(":")
         shortest, longest = backbones[names.index(name)].lengths_s
-        growing = length == GROW
-        length_s = float(length) if length and not growing else longest if growing else shortest
+        length_s = float(length) if length else shortest
         if not shortest <= length_s <= longest:
             takes = f"{shortest:g}" if shortest == longest else f"{shortest:g} to {longest:g}"
             raise ConfigError(f"windows: {written}: {name} scores windows of {takes} s")
-        kinds.append(WindowKind(written, names.index(name), length_s, growing))
+        kinds.append(WindowKind(written, names.index(name), length_s))
     return backbones, kinds
 
 

@@ -104,12 +104,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class WindowKind:
-    """A backbone, and how much of the newest sound it is to score: `mn04:2`, `mn04:grow`."""
+    """A backbone, and how much of the newest sound it is to score: `mn04:3`."""
 
     name: str  # as the pipeline writes it
     backbone: int  # index into the pipeline's backbones
     length_s: float
-    growing: bool = False  # from the beginning of the present sound, to `length_s` at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +161,7 @@ class Backbone(Protocol):
     sha256: str  # of its weights
     categories: tuple[str, ...]  # C display names, in the posterior's order
     parents: tuple[tuple[int, ...], ...]  # for each category the indices of its nearest ancestors
+    prior: np.ndarray | None  # float32[C], mean logits on generic audio; None: not known
     lengths_s: tuple[float, float]  # of the shortest and of the longest window that it scores
     frame: int  # samples that a frame of its front end covers
     frame_hop: int  # samples from one frame to the next
@@ -179,7 +179,7 @@ class Backbone(Protocol):
 class Score:
     """What a backbone made of one window."""
 
-    window: str  # the name of its kind, as mn04:2
+    window: str  # the name of its kind, as mn04:3
     length_s: float  # less than its kind's where there is not so much sound yet
     posterior: np.ndarray  # float32[C], each category's sigmoid score in [0, 1]
     embedding: np.ndarray  # float32[D]; D may be 0

@@ -9,7 +9,7 @@ from streamtwl.errors import ModelError
 from streamtwl.features import log_mel
 from streamtwl.features.log_mel import EFFICIENTAT_BANDS, LogMel
 from streamtwl.features.spectrum import FRAME, FRAME_HOP
-from streamtwl.models import registry
+from streamtwl.models import priors, registry
 from streamtwl.ontology import audioset_527, parents_among
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class EfficientAt:
         self._session = session
         self.categories = audioset_527()
         self.parents = parents_among(self.categories)
+        self.prior = priors.of("mn04", self.categories)  # the others have learned from the same
 
     def front_end(self) -> LogMel:
         """Return a new front end."""

@@ -8,7 +8,7 @@ from streamtwl.errors import ModelError
 from streamtwl.features import log_mel
 from streamtwl.features.log_mel import LogMel
 from streamtwl.features.spectrum import FRAME, FRAME_HOP
-from streamtwl.models import registry
+from streamtwl.models import priors, registry
 from streamtwl.ontology import categories, parents
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class YamNet:
         self._session = session
         self.sha256 = sha256
         self.categories, self.parents = categories(), parents()
+        self.prior = priors.of(self.name, self.categories)
 
     def front_end(self) -> LogMel:
         """Return a new front end."""

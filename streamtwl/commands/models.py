@@ -49,7 +49,7 @@ def model_path(name: Name = "yamnet") -> None:
 
 def pull_backbone(settings: Settings) -> None:
     """Get the backbone's file; the backbone of another package brings its own."""
-    from streamtwl import plugins
+    from streamtwl import config, plugins
 
     for name in config.backbones(settings):
         if name not in plugins.names("backbones"):

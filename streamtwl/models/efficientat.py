@@ -1,11 +1,12 @@
 """EfficientAT's MobileNetV3s from the release's .pt files to ONNX, without torch.
 
 F. Schmid, K. Koutini, G. Widmer, "Efficient Large-Scale Audio Tagging Via Transformer-To-CNN
-Knowledge Distillation", ICASSP 2023; github.com/fschmid56/EfficientAT (MIT). The layers are those of
-MobileNetV3-Large (A. Howard et al., 2019, table 1) with channels times a width.
+Knowledge Distillation", ICASSP 2023; github.com/fschmid56/EfficientAT (MIT). The layers are those
+of MobileNetV3-Large (A. Howard et al., 2019, table 1) with channels times a width.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -19,24 +20,34 @@ MEL_BANDS = 128
 WIDTHS = {"mn04": 0.4, "mn10": 1.0, "mn20": 2.0, "mn40": 4.0}
 EPSILON = 1e-3  # of batch norm
 
-# Of each inverted residual: kernel, expanded channels, output channels, squeeze-excite, hardswish,
-# stride; channels as of width 1.
+
+class _Block(NamedTuple):
+    """An inverted residual; channels as of width 1."""
+
+    kernel: int
+    expanded: int
+    out: int
+    squeezes: bool  # it has squeeze-excite
+    activation: str
+    stride: int
+
+
 _BLOCKS = (
-    (3, 16, 16, False, False, 1),
-    (3, 64, 24, False, False, 2),
-    (3, 72, 24, False, False, 1),
-    (5, 72, 40, True, False, 2),
-    (5, 120, 40, True, False, 1),
-    (5, 120, 40, True, False, 1),
-    (3, 240, 80, False, True, 2),
-    (3, 200, 80, False, True, 1),
-    (3, 184, 80, False, True, 1),
-    (3, 184, 80, False, True, 1),
-    (3, 480, 112, True, True, 1),
-    (3, 672, 112, True, True, 1),
-    (5, 672, 160, True, True, 2),
-    (5, 960, 160, True, True, 1),
-    (5, 960, 160, True, True, 1),
+    _Block(3, 16, 16, False, "Relu", 1),
+    _Block(3, 64, 24, False, "Relu", 2),
+    _Block(3, 72, 24, False, "Relu", 1),
+    _Block(5, 72, 40, True, "Relu", 2),
+    _Block(5, 120, 40, True, "Relu", 1),
+    _Block(5, 120, 40, True, "Relu", 1),
+    _Block(3, 240, 80, False, "HardSwish", 2),
+    _Block(3, 200, 80, False, "HardSwish", 1),
+    _Block(3, 184, 80, False, "HardSwish", 1),
+    _Block(3, 184, 80, False, "HardSwish", 1),
+    _Block(3, 480, 112, True, "HardSwish", 1),
+    _Block(3, 672, 112, True, "HardSwish", 1),
+    _Block(5, 672, 160, True, "HardSwish", 2),
+    _Block(5, 960, 160, True, "HardSwish", 1),
+    _Block(5, 960, 160, True, "HardSwish", 1),
 )
 _HEAD = 1280  # units of the hidden linear layer at width 1
 
@@ -45,7 +56,7 @@ def build(pt: Path) -> onnx.ModelProto:
     """Return log_mel float32[N, frames, 128] -> posterior [N, 527], embedding [N, D].
 
     The embedding is the mean over time and frequency before the classifier (D is 384 for mn04, 960
-    for mn10); any number of frames from 1 on. Raises ModelError where `pt` is no file of EfficientAT.
+    for mn10). Raises ModelError where `pt` is no file of EfficientAT.
     """
     return build_from(pt_file.read(pt), str(pt))
 
@@ -69,23 +80,34 @@ def shapes(width: float) -> dict[str, tuple[int, ...]]:
     """Return the tensors of the network of that width: their shapes by name."""
     before = _channels(16, width)
     wanted = _conv_shapes("features.0", (before, 1, 3, 3))
-    for i, (kernel, expand, out, squeezes, _, _) in enumerate(_BLOCKS, 1):
-        inner, after = _channels(expand, width), _channels(out, width)
-        layers = [(inner, before, 1, 1)] if inner != before else []
-        layers += [(inner, 1, kernel, kernel), (after, inner, 1, 1)]
-        numbers = [n for n in range(len(layers) + squeezes) if not (squeezes and n == len(layers) - 1)]
-        for n, shape in zip(numbers, layers, strict=True):
-            wanted |= _conv_shapes(f"features.{i}.block.{n}", shape)
-        if squeezes:
+    for i, block in enumerate(_BLOCKS, 1):
+        inner, out = _channels(block.expanded, width), _channels(block.out, width)
+        expand, depthwise, squeeze, project = _names(i, inner != before, block.squeezes)
+        if expand:
+            wanted |= _conv_shapes(expand, (inner, before, 1, 1))
+        wanted |= _conv_shapes(depthwise, (inner, 1, block.kernel, block.kernel))
+        if squeeze:
             squeezed = _channels(inner // 4, 1)
-            se = f"features.{i}.block.{len(layers) - 1}.conc_se_layers.0"
-            wanted |= _linear_shapes(f"{se}.fc1", squeezed, inner)
-            wanted |= _linear_shapes(f"{se}.fc2", inner, squeezed)
-        before = after
+            wanted |= _linear_shapes(f"{squeeze}.fc1", squeezed, inner)
+            wanted |= _linear_shapes(f"{squeeze}.fc2", inner, squeezed)
+        wanted |= _conv_shapes(project, (out, inner, 1, 1))
+        before = out
     wanted |= _conv_shapes("features.16", (6 * before, before, 1, 1))
     hidden = _channels(_HEAD, width)
     wanted |= _linear_shapes("classifier.2", hidden, 6 * before)
     return wanted | _linear_shapes("classifier.5", N_CATEGORIES, hidden)
+
+
+def _names(i: int, expands: bool, squeezes: bool) -> tuple[str, str, str, str]:
+    """Return what layers of a block are called: expand, depthwise, squeeze, project; "" if none."""
+    numbers = iter(range(4))
+
+    def name(there: bool) -> str:
+        return f"features.{i}.block.{next(numbers)}" if there else ""
+
+    expand, depthwise = name(expands), name(True)
+    squeeze = f"{name(True)}.conc_se_layers.0" if squeezes else ""
+    return expand, depthwise, squeeze, name(True)
 
 
 def _channels(n: float, width: float) -> int:
@@ -117,8 +139,9 @@ class _Graph:
         self._op("Unsqueeze", self._constant(np.array([1])))
         self._conv("features.0", stride=2)
         self._op("HardSwish")
-        for i, (_, _, _, _, hardswish, stride) in enumerate(_BLOCKS, 1):
-            self._residual(f"features.{i}", "HardSwish" if hardswish else "Relu", stride)
+        channels = self._weights["features.0.0.weight"].shape[0]
+        for i, block in enumerate(_BLOCKS, 1):
+            channels = self._residual(i, block, channels)
         self._conv("features.16")
         self._op("HardSwish")
         self._op("GlobalAveragePool")
@@ -141,29 +164,22 @@ class _Graph:
             producer_name="streamtwl",
         )
 
-    def _residual(self, name: str, activation: str, stride: int) -> None:
+    def _residual(self, i: int, block: _Block, channels: int) -> int:
+        """Add block `i`, which takes so many channels; return how many it gives."""
         into = self._x
-        expands = f"{name}.block.2.0.weight" in self._weights or (
-            f"{name}.block.3.0.weight" in self._weights
-        )
-        n = 0
-        if expands:
-            self._conv(f"{name}.block.0")
-            self._op(activation)
-            n = 1
-        self._conv(f"{name}.block.{n}", stride)
-        self._op(activation)
-        squeeze = f"{name}.block.{n + 1}.conc_se_layers.0"
-        if f"{squeeze}.fc1.weight" in self._weights:
+        widens = self._weights[f"features.{i}.block.0.0.weight"].shape[2:] == (1, 1)
+        expand, depthwise, squeeze, project = _names(i, widens, block.squeezes)
+        if expand:
+            self._conv(expand)
+            self._op(block.activation)
+        self._conv(depthwise, block.stride)
+        self._op(block.activation)
+        if squeeze:
             self._squeeze_excite(squeeze)
-            n += 1
-        channels = self._conv(f"{name}.block.{n + 1}")
-        if stride == 1 and self._in_channels(f"{name}.block.0", expands) == channels:
+        out = self._conv(project)
+        if block.stride == 1 and out == channels:
             self._op("Add", into)
-
-    def _in_channels(self, first: str, expands: bool) -> int:
-        shape = self._weights[f"{first}.0.weight"].shape
-        return shape[1] if expands else shape[0]
+        return out
 
     def _conv(self, name: str, stride: int = 1) -> int:
         """Add a convolution with its batch norm folded in; return its output channels."""
@@ -187,12 +203,16 @@ class _Graph:
         return out
 
     def _squeeze_excite(self, name: str) -> None:
-        """Scale each channel by what the mean of all says (J. Hu et al., 2018), sigmoid at the end."""
+        """Scale each channel by what the means of all say (J. Hu et al., 2018)."""
         into = self._x
         self._op("GlobalAveragePool")
         for layer, activation in (("fc1", "Relu"), ("fc2", "Sigmoid")):
             weight = self._weights[f"{name}.{layer}.weight"][:, :, None, None]
-            self._op("Conv", self._constant(weight), self._constant(self._weights[f"{name}.{layer}.bias"]))
+            self._op(
+                "Conv",
+                self._constant(weight),
+                self._constant(self._weights[f"{name}.{layer}.bias"]),
+            )
             self._op(activation)
         self._op("Mul", into)
 

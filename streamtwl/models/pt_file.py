@@ -18,7 +18,12 @@ from streamtwl.errors import ModelError
 
 MAX_BYTES = 4_000_000_000  # of all tensors together
 MAX_PICKLE_BYTES = 50_000_000
-_DTYPES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "DoubleStorage": "<f8", "LongStorage": "<i8"}
+_DTYPES = {
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "DoubleStorage": "<f8",
+    "LongStorage": "<i8",
+}
 
 
 def read(file: Path) -> dict[str, np.ndarray]:

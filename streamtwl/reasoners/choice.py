@@ -12,6 +12,7 @@ from streamtwl.ontology import categories, vocabulary
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import TraceCard
 from streamtwl.reasoners.evidence import Evidence
+from streamtwl.reasoners.fusion import Fusion
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.reasoners.naming import OpenLabels
 from streamtwl.reasoners.recurrent import Recurrent
@@ -29,13 +30,10 @@ def make(
     """Make the reasoner. One from a file has to fit the rest; raises UsageError where not."""
     named = settings.reasoner.file or Evidence.name
     if named == Evidence.name:
-        if tuple(backbones[0].categories) != categories():
-            raise UsageError(
-                f"--reasoner {named}: it names AudioSet's categories, of which {backbones[0].name} "
-                "has others: choose a reasoner that reads it"
-            )
+        asked = settings.reasoner
+        fusion = Fusion(kinds, backbones, categories(), asked.prior, asked.weights)
         behind = samples_in(backbones[0], kinds[0].length_s) // 2
-        return Evidence(_open_labels(settings), settings.reasoner.half_life_s, behind)
+        return Evidence(_open_labels(settings), fusion, asked, behind)
     if named in plugins.names("reasoners"):
         return plugins.load("reasoners", named, {})(settings, backbones, sources)
     loaded = graph.load(registry.find_reasoner(named))

@@ -1,17 +1,18 @@
-"""The reasoner without a language model: posteriors pooled over time, the past fading."""
+"""The reasoner without training: corrected scores of all windows, smoothed, joined, named."""
 
 import numpy as np
 
-from streamtwl.config import LabelEventSettings
+from streamtwl.config import LabelEventSettings, ReasonerSettings
+from streamtwl.reasoners.fusion import Fusion, sigmoid
 from streamtwl.reasoners.naming import Naming, decide
 from streamtwl.stages import SAMPLE_RATE, Decision, Patch
 
 
 class Evidence:
-    """A recursive mean of posteriors with exponential forgetting.
+    """Recursive means of each window's scores with exponential forgetting, joined at every hop.
 
-    The weight of a patch halves every `half_life_s` seconds of stream time. Reads the posterior
-    itself, which is what many samples would come to.
+    The weight of a patch halves every `half_life_s` seconds of stream time. Windows are smoothed
+    before they are joined: the mean of logits would let one low score undo many high ones.
     """
 
     name, sha256 = "evidence", ""
@@ -21,34 +22,39 @@ class Evidence:
     settled = True  # one look at a patch is all there is to it
     refining_s = 0.0
 
-    def __init__(self, naming: Naming, half_life_s: float, behind: int) -> None:
-        """A score is about the middle of a window, `behind` samples before its end."""
+    def __init__(
+        self, naming: Naming, fusion: Fusion, settings: ReasonerSettings, behind: int
+    ) -> None:
+        """A score is about the middle of the first window, `behind` samples before its end."""
         self.labels = naming.labels
         self.behind = behind
         self._naming = naming
-        self._half_life_s = half_life_s
-        self._pooled: dict[int, tuple[int, np.ndarray]] = {}  # stream: (position, float32[C])
+        self._fusion = fusion
+        self._settings = settings
+        self._smoothed: dict[int, tuple[int, dict[str, np.ndarray]]] = {}  # stream: (position, ...)
 
     def step(self, patches: list[Patch]) -> list[Decision]:
         """Take one new patch of each of S streams."""
-        return [self._step(p.window.stream, p.window.position, p.posterior) for p in patches]
+        return [decide(self._naming, self._score(patch)) for patch in patches]
 
     def forget(self, stream: int) -> None:
         """Let go of a stream whose sound broke off."""
-        self._pooled.pop(stream, None)
+        self._smoothed.pop(stream, None)
 
     def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
         """Nothing here depends on them."""
 
     def refine(self, deadline: float) -> None:
-        """Nothing to add: one look at the posterior is all there is to it."""
+        """Nothing to add: one look at a patch is all there is to it."""
         return None
 
-    def _step(self, stream: int, position: int, posterior: np.ndarray) -> Decision:
-        pooled = posterior
-        if stream in self._pooled:
-            before, past = self._pooled[stream]
-            kept = np.float32(0.5 ** ((position - before) / SAMPLE_RATE / self._half_life_s))
-            pooled = kept * past + (1 - kept) * posterior
-        self._pooled[stream] = (position, pooled)
-        return decide(self._naming, pooled)
+    def _score(self, patch: Patch) -> np.ndarray:
+        """Return float32[C], each category's confidence in [0, 1]."""
+        at = patch.window
+        newest = {score.window: self._fusion.corrected(score) for score in patch.scores}
+        before, past = self._smoothed.get(at.stream, (at.position, newest))
+        elapsed_s = (at.position - before) / SAMPLE_RATE
+        kept = np.float32(0.5 ** (elapsed_s / self._settings.half_life_s))
+        smoothed = {window: kept * past[window] + (1 - kept) * newest[window] for window in newest}
+        self._smoothed[at.stream] = at.position, smoothed
+        return sigmoid(self._settings.scale * self._fusion.join(smoothed) + self._settings.shift)

@@ -1,0 +1,18 @@
+"""What each backbone says of generic audio, as `tools/prior.py` measured it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = Path(__file__).parent / "priors"
+
+
+def of(backbone: str, categories: Sequence[str]) -> np.ndarray | None:
+    """Return float32[C], the mean logit of each category on generic audio; None: not measured."""
+    file = FOLDER / f"{backbone}.json"
+    if not file.exists():
+        return None
+    logits = json.loads(file.read_text(encoding="utf-8"))["mean_logits"]
+    return np.array([logits[name] for name in categories], np.float32)
