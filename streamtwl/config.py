@@ -27,8 +27,9 @@ class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class BackboneSettings(_Section):
     """[backbone]"""
 
-    model: str = "yamnet"  # or a name that another package adds
+    model: str = "yamnet"  # or a name that `streamtwl models add`, or another package, adds
     threads: Annotated[int, Meta(ge=1, le=64)] = 1  # of ONNX Runtime, for one model call
+    provider: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where ONNX Runtime has CUDA
 
 
 class TraceSettings(_Section):

@@ -15,20 +15,30 @@ from typing import Any
 import numpy as np
 
 from streamtwl import plugins
-from streamtwl.backbones import yamnet
+from streamtwl.backbones import own, yamnet
 from streamtwl.backbones.bank import Bank
 from streamtwl.config import EventSettings, Settings, override
 from streamtwl.errors import ConfigError
 from streamtwl.events import Change, EventTracker
 from streamtwl.features.window import Windower
+from streamtwl.models import own as own_models
 from streamtwl.ontology import check_names
 from streamtwl.reasoners import choice
 from streamtwl.revisions import RevisingTracker
-from streamtwl.stages import Backbone, Block, Decision, End, Patch, Reasoner, Window
+from streamtwl.stages import (
+    Backbone,
+    BackboneFactory,
+    Block,
+    Decision,
+    End,
+    Patch,
+    Reasoner,
+    Window,
+)
 
 _log = logging.getLogger(__name__)
 
-BACKBONES = {"yamnet": yamnet.make}
+BACKBONES: dict[str, BackboneFactory] = {"yamnet": yamnet.make}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +140,8 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
     `sources` names the streams, by number. Raises ConfigError or UsageError where the settings name
     a label or a stage that does not exist.
     """
-    backbones = [plugins.load("backbones", settings.backbone.model, BACKBONES)(settings)]
+    known = BACKBONES | dict.fromkeys(own_models.names(), own.make)
+    backbones = [plugins.load("backbones", settings.backbone.model, known)(settings)]
     reasoner = choice.make(settings, backbones, sources)
     settings = override(settings, _events(settings, reasoner))
     events = settings.events

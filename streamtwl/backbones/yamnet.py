@@ -54,5 +54,5 @@ class YamNet:
 def make(settings: "Settings") -> YamNet:
     """Return the backbone over the model's file, which has to be there."""
     model = registry.find(YamNet.name)
-    session = registry.session(model, settings.backbone.threads)
+    session = registry.session(model, settings.backbone.threads, settings.backbone.provider)
     return YamNet(session, registry.checksum(model) or "")

@@ -24,16 +24,14 @@ def make(settings: Settings, backbones: Sequence[Backbone], sources: Sequence[st
     """Make the reasoner. One from a file has to fit the rest; raises UsageError where not."""
     named = settings.reasoner.file or Evidence.name
     if named == Evidence.name:
-        if tuple(backbones[0].categories) != categories():
-            raise UsageError(
-                f"--reasoner {named}: it names AudioSet's categories, of which {backbones[0].name} "
-                "has others: choose a reasoner that reads it"
-            )
-        behind = samples_in(backbones[0], backbones[0].lengths_s[0]) // 2
-        return Evidence(_open_labels(settings), settings.reasoner.half_life_s, behind)
+        backbone = backbones[0]
+        behind = samples_in(backbone, backbone.lengths_s[0]) // 2
+        naming = _open_labels(settings, backbone.categories)
+        is_open = set(backbone.categories) <= set(categories())
+        return Evidence(naming, settings.reasoner.half_life_s, behind, is_open)
     if named in plugins.names("reasoners"):
         return plugins.load("reasoners", named, {})(settings, backbones, sources)
-    loaded = graph.load(registry.find_reasoner(named))
+    loaded = graph.load(registry.find_reasoner(named), provider=settings.backbone.provider)
     reasoner: Reasoner
     if loaded.card.kind == "gpt2":
         reasoner = Gpt2(loaded, settings.trace, settings.hop_s, _open_labels(settings), sources)
@@ -84,6 +82,6 @@ def _warn_of_trace(name: str, read: TraceCard, asked: TraceSettings) -> None:
         _log.warning("reasoner %s was trained at a temperature of %g", name, read.temperature)
 
 
-def _open_labels(settings: Settings) -> OpenLabels:
+def _open_labels(settings: Settings, names: Sequence[str] | None = None) -> OpenLabels:
     asked = settings.reasoner
-    return OpenLabels(vocabulary(settings.labels), asked.specific_ratio, asked.floor)
+    return OpenLabels(vocabulary(settings.labels, names), asked.specific_ratio, asked.floor)

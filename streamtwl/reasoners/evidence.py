@@ -15,14 +15,14 @@ class Evidence:
     """
 
     name, sha256 = "evidence", ""
-    open = True
     on, off = LabelEventSettings().on, LabelEventSettings().off
     lags = 0
     settled = True  # one look at a patch is all there is to it
     refining_s = 0.0
 
-    def __init__(self, naming: Naming, half_life_s: float, behind: int) -> None:
+    def __init__(self, naming: Naming, half_life_s: float, behind: int, open: bool = True) -> None:
         """A score is about the middle of a window, `behind` samples before its end."""
+        self.open = open
         self.labels = naming.labels
         self.behind = behind
         self._naming = naming
