@@ -84,14 +84,11 @@ class Download:
             await_answer(self.url)
             _receive_all(self, part, progress or (lambda done, total: None))
         except _Failed as error:
-            kept = (
-                f", which goes on from {size / 1e6:.1f} MB"
-                if (size := _kept(self.url, part))
-                else ""
-            )
+            kept = _kept(self.url, part)
+            goes_on = f", it goes on from {kept / 1e6:.1f} MB" if kept else ""
             raise (NoAnswerError if error.waited else ModelError)(
                 f"cannot download {self.file} from {self.origin} ({error}): check the network and "
-                f"run `streamtwl models pull`{kept}. {by_hand}"
+                f"try again{goes_on}. {by_hand}"
             ) from None
         got = part.replace(scratch / self.file)
         _validator(part).unlink(missing_ok=True)
@@ -217,13 +214,14 @@ def _open(url: str, part: Path, before: int) -> http.client.HTTPResponse:
         _, tag = json.loads(_validator(part).read_text())
         headers |= {"Range": f"bytes={before}-", "If-Range": tag}
     request = urllib.request.Request(url, headers=headers)
+    opener = urllib.request.build_opener()  # a new one: urlopen's keeps the first one's proxies
     try:
-        response = _within(RESPONSE_S, lambda: urllib.request.urlopen(request, timeout=READ_S))
+        response = _within(RESPONSE_S, lambda: opener.open(request, timeout=READ_S))
     except urllib.error.HTTPError as error:
         error.close()
         if before and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return _open(url, part, 0)  # all of it was there, or more
-        raise _Failed(f"HTTP {error.code} {error.reason}") from None
+        raise _Failed(f"HTTP {error.code} {' '.join(str(error.reason).split())}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError):
