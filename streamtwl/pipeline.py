@@ -140,8 +140,10 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
     `sources` names the streams, by number. Raises ConfigError or UsageError where the settings name
     a label or a stage that does not exist.
     """
-    known = BACKBONES | dict.fromkeys(own_models.names(), own.make)
-    backbones = [plugins.load("backbones", settings.backbone.model, known)(settings)]
+    named, known = settings.backbone.model, BACKBONES
+    if named not in (*BACKBONES, *plugins.names("backbones")):
+        known = BACKBONES | dict.fromkeys(own_models.names(), own.make)
+    backbones = [plugins.load("backbones", named, known)(settings)]
     reasoner = choice.make(settings, backbones, sources)
     settings = override(settings, _events(settings, reasoner))
     events = settings.events

@@ -45,7 +45,7 @@ def names() -> list[str]:
 
 def needs_pull(backbone: str) -> bool:
     """Whether a backbone is to be had from the registry, if it is anywhere."""
-    return backbone not in (*plugins.names("backbones"), *names())
+    return backbone not in plugins.names("backbones") and backbone not in names()
 
 
 def path(name: str) -> Path:
@@ -135,7 +135,9 @@ def _check(copy: Path, file: Path, labels: list[str] | None) -> Card:
     try:
         session = open_session(copy, 1, "cpu")
     except errors() as error:
-        raise ModelError(f"{file}: ONNX Runtime cannot load it ({_first(error)})") from None
+        reason = _first(error).replace(str(copy), file.name)
+        whole = "; export it as one file, weights included" if "external" in reason.lower() else ""
+        raise ModelError(f"{file}: ONNX Runtime cannot load it ({reason}){whole}") from None
     kind, samples = _input(session, file)
     if labels is None:
         labels = _labels_within(session, file)

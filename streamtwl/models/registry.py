@@ -258,8 +258,11 @@ def _get(
 ) -> None:
     """Make the ONNX file and, last, the card that vouches for it."""
     carrier, origin = _carrier(model, folder, scratch, progress, announce, source)
-    # what came unpacked has been checked on its way
-    vouched = model.carrier.sha256 if carrier.is_dir() else model.carrier.vouch(carrier, announce)
+    try:  # what came unpacked has been checked on its way
+        unpacked = carrier.is_dir()
+        vouched = model.carrier.sha256 if unpacked else model.carrier.vouch(carrier, announce)
+    except OSError as error:
+        raise ModelError(f"cannot read {carrier}: {error.strerror or error}") from None
     built = model.build(carrier, scratch)
     card = {"sha256": sha256(built), "carrier_sha256": vouched, "builder": BUILDER}
     built.replace(path(model))
@@ -295,7 +298,7 @@ def _placed(model: Model) -> Path | None:
     for named in filter(None, os.environ.get(PLACES, "").split(os.pathsep)):
         place = folders.expand(named)
         found = place if place.name == model.carrier.file else place / model.carrier.file
-        if found.exists():
+        if found.is_file():
             return found
     return None
 

@@ -1,4 +1,4 @@
-"""A backbone of the user's own: what `models add` takes and refuses, and that a pipeline runs it."""
+"""A backbone of the user's own: what `models add` takes and refuses; a pipeline runs it."""
 
 import numpy as np
 import onnx
@@ -13,6 +13,7 @@ from streamtwl.pipeline import build
 from streamtwl.stages import Block
 
 LABELS = ["Dog", "Animal", "my kettle"]
+LINES = "\n".join(LABELS)
 FLOAT = TensorProto.FLOAT
 
 
@@ -25,7 +26,7 @@ def cache(monkeypatch, tmp_path):
 def model(
     shape=("N", 96, 64),
     n_labels=3,
-    labels="\n".join(LABELS),
+    labels=LINES,
     sigmoid=True,
     embedding=False,
     dtype=FLOAT,
@@ -236,7 +237,7 @@ def fails_on_two():
         (lambda: b"PK\x03\x04 no model", "cannot load it"),
         (lambda: model().SerializeToString()[:-50], "cannot load it"),
         (two_outputs, "it gives probabilities, embedding: call one of them posterior"),
-        (weights_elsewhere, "cannot load it"),
+        (weights_elsewhere, "export it as one file"),
         (fails_on_two, "it fails on"),
     ],
 )

