@@ -5,6 +5,7 @@ STREAMTWL_OFFLINE set, as `--offline` does, nothing is fetched.
 """
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
 import logging
@@ -246,11 +247,10 @@ def sha256(file: Path) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes in a folder that another process is writing to."""
+    """Return the bytes in a folder that another process is writing to, and removing from."""
     total = 0
-    for found in folder.rglob("*"):
-        try:
-            total += found.stat().st_size if found.is_file() else 0
-        except FileNotFoundError:
-            continue  # it has just been renamed
+    for parent, _, names in os.walk(folder):  # which passes over what has just been removed
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(os.path.join(parent, name)).st_size
     return total

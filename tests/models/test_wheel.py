@@ -194,6 +194,22 @@ def test_what_uv_cannot_fetch_is_said_in_one_line_with_a_way_out(
     assert str(cache) in str(raised.value)
 
 
+def test_a_folder_that_pip_removes_while_it_is_measured_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_bytes(b"12345")
+    (tmp_path / "gone").mkdir()
+    scandir = os.scandir
+
+    def remove_first(path):
+        if Path(path).name == "gone":
+            Path(path).rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", remove_first)
+    assert wheel._size(tmp_path) == 5
+    assert not (tmp_path / "gone").exists()
+
+
 @pytest.mark.parametrize(
     "says", ["error: Failed to fetch\n  cause: operation timed out", "error: Request timeout"]
 )
