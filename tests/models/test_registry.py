@@ -120,7 +120,16 @@ def test_a_damaged_file_is_found_and_made_again(damage, stocked, offline, caplog
 
 
 @pytest.mark.parametrize(
-    "card", ["", "{", "[]", "{}", '{"sha256": "0", "carrier_sha256": "0", "builder": 0}']
+    "card",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "7",
+        f'{{"carrier_sha256": "{YAMNET.carrier.sha256}"}}',
+        '{"sha256": "0", "carrier_sha256": "0", "builder": 0}',
+    ],
 )
 def test_a_file_that_nobody_vouches_for_is_made_again(card, stocked, offline):
     registry.pull(YAMNET)
