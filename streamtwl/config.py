@@ -33,6 +33,7 @@ class BackboneSettings(_Section):
 
     model: str = ""  # deprecated: as windows = [model]
     threads: Annotated[int, Meta(ge=1, le=64)] = 1  # of ONNX Runtime, for one model call
+    provider: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where ONNX Runtime has CUDA
 
 
 class TraceSettings(_Section):

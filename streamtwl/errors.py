@@ -7,6 +7,7 @@ StreamtwlError               anything below; the command line prints it in one l
 │   ├── DeviceError          a microphone: absent, busy, unplugged; an address that is refused
 │   └── UnreachableError     a server that does not answer: worth another try
 ├── ModelError               weights that are absent, damaged, or do not fit
+│   └── NoAnswerError        a host that did not answer in time
 ├── MessageError             what came over the wire is no message of this schema's
 │   └── UnknownKind          a kind of message that a newer version has: skip it
 └── SinkError                a port in use, a file that cannot be written
@@ -51,6 +52,10 @@ class UnreachableError(AudioError):
 
 class ModelError(StreamtwlError):
     """Weights that are absent, damaged, or do not fit the pipeline."""
+
+
+class NoAnswerError(ModelError):
+    """A host that weights come from and that does not answer in time: not tried at every start."""
 
 
 class MessageError(StreamtwlError):

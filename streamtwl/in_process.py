@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from streamtwl import config, plugins
+from streamtwl import config
 from streamtwl.audio.addresses import SourceOptions, make_sources
 from streamtwl.audio.intake import Intake
 from streamtwl.config import Settings
 from streamtwl.errors import AudioError
 from streamtwl.labelling import label_files
 from streamtwl.messages import AnyMessage
-from streamtwl.models import registry
+from streamtwl.models import own, registry
 from streamtwl.pipeline import build
 from streamtwl.results import Labelled
 from streamtwl.session import Session
@@ -81,8 +81,9 @@ def _settings(pipeline: str, labels: str | None, reasoner: str | None) -> Settin
     changes = {"labels": labels, "reasoner.file": reasoner}
     given = {key: value for key, value in changes.items() if value is not None}
     settings = config.override(config.load(config.find(pipeline)), given)
-    for name in {*config.backbones(settings)} - {*plugins.names("backbones")}:
-        registry.pull(registry.find(name))
+    for name in config.backbones(settings):
+        if own.needs_pull(name):
+            registry.pull(registry.find(name))
     return settings
 
 

@@ -6,7 +6,7 @@ descendant whose score is at least `ratio` times its own. Without that rule "Ani
 
 import csv
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from functools import cache
 from importlib.resources import files
 
@@ -21,13 +21,16 @@ _FOLDER = files("streamtwl") / "vocabularies"
 class Vocabulary:
     """Labels, each the roll-up of some of the backbone's categories: its score is their highest."""
 
-    def __init__(self, members: dict[str, list[int]]) -> None:
-        """Take each label's categories, as indices into the posterior, the most general first."""
+    def __init__(self, members: dict[str, list[int]], kinds: Sequence[Set[int]]) -> None:
+        """Take each label's categories, as indices into the posterior, the most general first.
+
+        `kinds` holds the indices of each category's descendants.
+        """
         self.labels = list(members)
         self._members, self._starts = _ragged(list(members.values()))
         # A label is a kind of another whose own category is an ancestor of all that it rolls up.
         below = [
-            [j for j, ids in enumerate(members.values()) if descendants()[head].issuperset(ids)]
+            [j for j, ids in enumerate(members.values()) if kinds[head] >= set(ids)]
             for head, *_ in members.values()
         ]
         self._parents = np.array([i for i, labels in enumerate(below) if labels], np.intp)
@@ -73,14 +76,6 @@ def audioset_527() -> tuple[str, ...]:
     return tuple(row["display_name"] for row in _rows("audioset_527.csv"))
 
 
-def parents_among(names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Return for each name the indices, in `names`, of its nearest ancestors by AudioSet."""
-    index = {name: i for i, name in enumerate(names)}
-    known = dict(zip(categories(), parents(), strict=True))
-    above = [[categories()[p] for p in known.get(name, ())] for name in names]
-    return tuple(tuple(index[name] for name in each if name in index) for each in above)
-
-
 @cache
 def ancestors() -> tuple[frozenset[int], ...]:
     """Return for each category the indices of all that it is a kind of; not itself."""
@@ -111,21 +106,53 @@ def everyday() -> dict[str, tuple[str, ...]]:
     return {label: tuple(names) for label, names in listed.items()}
 
 
-def vocabulary(labels: str) -> Vocabulary:
+def vocabulary(labels: str, names: Sequence[str] | None = None) -> Vocabulary:
     """Return the vocabulary that `labels` names: "everyday", "all", or names set off by commas.
 
-    A name is one of the everyday sounds or of AudioSet's categories, which then takes its kinds
-    in. Raises UsageError for a name that is neither.
+    A name is one of the everyday sounds or of the backbone's categories `names` (default:
+    YAMNet's), which then takes its kinds in. Raises UsageError for a name that is neither.
     """
-    index = {name: i for i, name in enumerate(categories())}
+    names = categories() if names is None else names
+    kinds = kinds_among(names)
+    index = {name: i for i, name in enumerate(names)}
     if labels == "all":  # "Silence" is no sound: where it wins, the label is None
-        return Vocabulary({name: [i] for name, i in index.items() if name != "Silence"})
-    rolled_up = {label: [index[name] for name in names] for label, names in everyday().items()}
+        return Vocabulary({name: [i] for name, i in index.items() if name != "Silence"}, kinds)
+    rolled_up = {
+        label: members
+        for label, rolled in everyday().items()
+        if (members := [index[name] for name in rolled if name in index])
+    }
     if labels == "everyday":
-        return Vocabulary(rolled_up)
+        if not rolled_up:
+            raise UsageError("--labels everyday: the backbone has none of them; it takes all")
+        return Vocabulary(rolled_up, kinds)
     for name, i in index.items():
-        rolled_up.setdefault(name, [i, *sorted(descendants()[i])])
-    return Vocabulary({name: rolled_up[name] for name in _names(labels, list(rolled_up))})
+        rolled_up.setdefault(name, [i, *sorted(kinds[i])])
+    return Vocabulary({name: rolled_up[name] for name in _names(labels, list(rolled_up))}, kinds)
+
+
+def parents_among(names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Return for each name the indices of its nearest ancestors in AudioSet among the names."""
+    audioset = {name: i for i, name in enumerate(categories())}
+    index = {audioset[name]: i for i, name in enumerate(names) if name in audioset}
+    found = []
+    for name in names:
+        above = ancestors()[audioset[name]] & index.keys() if name in audioset else frozenset()
+        farther = {each for ancestor in above for each in ancestors()[ancestor]}
+        found.append(tuple(sorted(index[each] for each in above - farther)))
+    return tuple(found)
+
+
+def kinds_among(names: Sequence[str]) -> list[frozenset[int]]:
+    """Return for each name the indices of its descendants in AudioSet among the names."""
+    audioset = {name: i for i, name in enumerate(categories())}
+    index = {audioset[name]: i for i, name in enumerate(names) if name in audioset}
+    return [
+        frozenset(index[each] for each in descendants()[audioset[name]] & index.keys())
+        if name in audioset
+        else frozenset()
+        for name in names
+    ]
 
 
 def check_names(names: Iterable[str], where: str, others: Iterable[str] = ()) -> None:

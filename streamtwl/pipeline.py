@@ -15,20 +15,34 @@ from typing import Any
 import numpy as np
 
 from streamtwl import config, plugins
-from streamtwl.backbones import efficientat, yamnet
+from streamtwl.backbones import efficientat, own, yamnet
 from streamtwl.backbones.bank import Bank
 from streamtwl.config import EventSettings, Settings, override
 from streamtwl.errors import ConfigError
 from streamtwl.events import Change, EventTracker
 from streamtwl.features.window import Windower
+from streamtwl.models import own as own_models
 from streamtwl.ontology import check_names
 from streamtwl.reasoners import choice
 from streamtwl.revisions import RevisingTracker
-from streamtwl.stages import Backbone, Block, Decision, End, Patch, Reasoner, Window, WindowKind
+from streamtwl.stages import (
+    Backbone,
+    BackboneFactory,
+    Block,
+    Decision,
+    End,
+    Patch,
+    Reasoner,
+    Window,
+    WindowKind,
+)
 
 _log = logging.getLogger(__name__)
 
-BACKBONES = {"yamnet": yamnet.make, **efficientat.MAKERS}
+BACKBONES: dict[str, BackboneFactory] = {
+    "yamnet": yamnet.make,
+    **dict.fromkeys(efficientat.NAMES, efficientat.make),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +172,10 @@ def hearing(settings: Settings) -> tuple[list[Backbone], list[WindowKind]]:
 
     Raises ConfigError for a length that a backbone does not take, UsageError for one that is none.
     """
-    names = config.backbones(settings)
-    backbones = [plugins.load("backbones", name, BACKBONES)(settings) for name in names]
+    names, known = config.backbones(settings), BACKBONES
+    if not {*names} <= {*BACKBONES, *plugins.names("backbones")}:
+        known = BACKBONES | dict.fromkeys(own_models.names(), own.make)
+    backbones = [plugins.load("backbones", name, known)(name, settings) for name in names]
     kinds = []
     for written in settings.windows:
         name, _, length = written.partition(":")

@@ -279,6 +279,6 @@ class Sink(ABC):
 # --- what an entry point is, by group ---
 
 SourceFactory = Callable[[str, str, "SourceOptions"], Source]  # its name, its address, options
-BackboneFactory = Callable[["Settings"], Backbone]
+BackboneFactory = Callable[[str, "Settings"], Backbone]  # its name
 ReasonerFactory = Callable[["Settings", Sequence[Backbone], Sequence[str]], Reasoner]  # and sources
 SinkFactory = Callable[[Mapping[str, Any]], Sink]  # its table in the pipeline, under [sinks]

@@ -608,9 +608,11 @@ def test_the_version_is_the_packages(cli):
         ("devices", ["sample rate"]),
         ("history", ["2h", "--label 'Dog*'", "hour", "STREAMTWL_STATE", "default", "local"]),
         ("schema", ["JSON Schema"]),
-        ("models", ["list", "pull", "path"]),
+        ("models", ["list", "pull", "path", "verify", "add", "remove"]),
         ("models list", ["here"]),
-        ("models pull", ["yamnet", "default"]),
+        ("models pull", ["yamnet", "default", "--from", "STREAMTWL_MODELS"]),
+        ("models verify", ["SHA-256"]),
+        ("models add", ["posterior", "--labels"]),
         ("models path", ["yamnet", "default"]),
     ],
 )

@@ -1,6 +1,5 @@
 """EfficientAT in ONNX Runtime: windows of log-mel of any length in, AudioSet's categories out."""
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,8 +54,5 @@ class EfficientAt:
 def make(name: str, settings: "Settings") -> EfficientAt:
     """Return the backbone over the model's file, which has to be there."""
     model = registry.find(name)
-    session = registry.session(model, settings.backbone.threads)
+    session = registry.session(model, settings.backbone.threads, settings.backbone.provider)
     return EfficientAt(name, session, registry.checksum(model) or "")
-
-
-MAKERS = {name: partial(make, name) for name in NAMES}

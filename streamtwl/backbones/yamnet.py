@@ -54,8 +54,8 @@ class YamNet:
         return self._session.run(["posterior"], {"log_mel": log_mel})[0]
 
 
-def make(settings: "Settings") -> YamNet:
+def make(name: str, settings: "Settings") -> YamNet:
     """Return the backbone over the model's file, which has to be there."""
-    model = registry.find(YamNet.name)
-    session = registry.session(model, settings.backbone.threads)
+    model = registry.find(name)
+    session = registry.session(model, settings.backbone.threads, settings.backbone.provider)
     return YamNet(session, registry.checksum(model) or "")

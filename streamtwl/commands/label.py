@@ -21,6 +21,7 @@ from streamtwl.commands.options import (
     LogLevel,
     Offline,
     Pipeline,
+    Provider,
     Reasoner,
     pipeline_settings,
     start_logging,
@@ -124,6 +125,7 @@ def label(
     labels: Labels = None,
     reasoner: Reasoner = None,
     hop: Hop = None,
+    provider: Provider = None,
     offline: Offline = False,
     log_level: LogLevel = Level.warning,
 ) -> None:
@@ -141,7 +143,13 @@ def label(
     from streamtwl.audio.addresses import channel_number
 
     settings = pipeline_settings(
-        pipeline, {"labels": labels, "reasoner.file": reasoner, "hop_s": hop}
+        pipeline,
+        {
+            "labels": labels,
+            "backbone.provider": provider and provider.value,
+            "reasoner.file": reasoner,
+            "hop_s": hop,
+        },
     )
     start_logging(log_level.value)
     form = format.value if format else None

@@ -20,6 +20,7 @@ from streamtwl.commands.options import (
     LogLevel,
     Offline,
     Pipeline,
+    Provider,
     Reasoner,
     pipeline_settings,
     start_logging,
@@ -222,6 +223,7 @@ def listen(
     as_json: AsJson = False,
     quiet: Quiet = False,
     duration: Duration = None,
+    provider: Provider = None,
     offline: Offline = False,
     log_level: LogLevel = Level.warning,
 ) -> None:
@@ -245,6 +247,7 @@ def listen(
     wanted = SourceOptions(addresses, fast, format.value, rate, channels, number, name or [])
     changes = {
         "labels": labels,
+        "backbone.provider": provider and provider.value,
         "reasoner.file": reasoner,
         "hop_s": hop,
         "trace.samples": samples,

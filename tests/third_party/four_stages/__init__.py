@@ -37,7 +37,7 @@ class Beep(Source):
 
 
 class Energy:
-    def push(self, samples):
+    def push(self, samples, power):
         return np.square(samples[: len(samples) // 160 * 160]).reshape(-1, 160).mean(1)[:, None]
 
 
@@ -46,10 +46,11 @@ class Loudness:
 
     name, sha256 = "loudness", ""
     categories, parents = ("Quiet", "Loud"), ((), ())
-    lengths_s = (0.2,)
+    lengths_s = (0.2, 0.2)
+    prior = None
     frame = frame_hop = 160
 
-    def __init__(self, settings):
+    def __init__(self, name, settings):
         pass
 
     def front_end(self):

@@ -1,0 +1,79 @@
+"""A backbone of the user's own: an ONNX file that `streamtwl models add` has checked."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamtwl import ontology
+from streamtwl.errors import UsageError
+from streamtwl.features import log_mel
+from streamtwl.features.log_mel import LogMel
+from streamtwl.features.spectrum import FRAME, FRAME_HOP
+from streamtwl.models import own
+from streamtwl.stages import SAMPLE_RATE, FrontEnd
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from streamtwl.config import Settings
+
+
+class Frames:
+    """A waveform's front end: frames of the samples themselves, end to end."""
+
+    def __init__(self, size: int) -> None:
+        self._tail = np.empty(0, np.float32)  # samples of a frame that is not complete
+        self._size = size
+
+    def push(self, samples: np.ndarray, power: np.ndarray) -> np.ndarray:
+        """Take float32[n] samples; return the float32[m, size] frames they complete."""
+        pending = np.concatenate((self._tail, samples))
+        whole = len(pending) // self._size * self._size
+        self._tail = pending[whole:]
+        return pending[:whole].reshape(-1, self._size)
+
+
+class Own:
+    """A frozen classifier over a ready session: a `stages.Backbone`.
+
+    Categories that bear AudioSet's names have the parents that they have there.
+    """
+
+    def __init__(self, name: str, session: "onnxruntime.InferenceSession", card: own.Card) -> None:
+        self.name, self.sha256 = name, card.sha256
+        self.categories = tuple(card.labels)
+        self.parents = ontology.parents_among(self.categories)
+        self.prior: np.ndarray | None = None  # not measured
+        self._session, self._card = session, card
+        if card.input == "log_mel":
+            self.frame, self.frame_hop = FRAME, FRAME_HOP
+            length_s = own.LOG_MEL[0] * FRAME_HOP / SAMPLE_RATE
+        else:
+            # frames that a hop, of 10 ms or several, and a window both have a whole number of
+            self.frame = self.frame_hop = int(np.gcd(card.samples, FRAME_HOP))
+            length_s = card.samples / SAMPLE_RATE
+        self.lengths_s = (length_s, length_s)
+        self._outputs = [card.posterior, *filter(None, [card.embedding])]
+
+    def front_end(self) -> FrontEnd:
+        """Return a new front end."""
+        return LogMel(log_mel.yamnet) if self._card.input == "log_mel" else Frames(self.frame)
+
+    def score(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return posteriors float32[N, C], embeddings [N, D] of float32[N, frames, bands]."""
+        if self._card.input == "waveform":
+            features = features.reshape(len(features), -1)
+        posteriors, *embeddings = own.run(self._session, self._outputs, features)
+        return posteriors, embeddings[0] if embeddings else np.empty((len(features), 0), np.float32)
+
+
+def make(name: str, settings: "Settings") -> Own:
+    """Return the backbone of that name; raises ModelError where it is damaged."""
+    threads = settings.backbone.threads
+    card = own.card(name)
+    if card.input == "waveform" and card.samples < settings.hop_s * SAMPLE_RATE:
+        raise UsageError(
+            f"hop_s is {settings.hop_s:g} s, but {name} scores windows of only "
+            f"{card.samples / SAMPLE_RATE:g} s: set a shorter hop"
+        )
+    return Own(name, own.open_session(own.path(name), threads, settings.backbone.provider), card)
