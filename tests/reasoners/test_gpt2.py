@@ -41,6 +41,7 @@ def make(
     body: str = "tiny",
     lags: int = LAGS,
     grown: float | None = None,
+    floored: list[bool] | None = None,
 ) -> Made:
     """Write a file whose weights are random, and large enough to matter."""
     torch.manual_seed(7)
@@ -51,7 +52,14 @@ def make(
         patch.log_prior = torch.log(torch.full((len(LABELS) + 1,), 0.25))
         path = steps.FixedLag(steps.Filter(patch, 0.3, 0.7), lags)
     module = reader.Reader(
-        bodies.load(body, 3), WIDTH, len(LABELS), lags, soft, path, grows=grown is not None
+        bodies.load(body, 3),
+        WIDTH,
+        len(LABELS),
+        lags,
+        soft,
+        path,
+        floored=None if floored is None else torch.tensor(floored),
+        grows=grown is not None,
     ).eval()
     if grown is not None:
         torch.nn.init.constant_(module.grown, grown)
@@ -380,6 +388,30 @@ def test_a_reader_that_has_no_second_thoughts(tmp_path):
         assert decision.scores.shape == (len(LABELS),)
         assert decision.earlier is None
     assert isinstance(tracker(reasoner, EventSettings()), EventTracker)
+
+
+def test_a_label_that_is_floored_is_said_as_surely_as_the_evidence_from_its_off(tmp_path):
+    file = make(tmp_path, soft=True, residual=True, floored=[True, False, True]).file
+    (tmp_path / "plain").mkdir()
+    plain = make(tmp_path / "plain", soft=True, residual=True).file
+    posteriors, drawn = sounds(30, 3)
+    scores = {}
+    for kind, path, off in (("plain", plain, 0), ("floored", file, 0), ("never", file, 1)):
+        reasoner = Gpt2(graph.load(path), TraceSettings(), 0.48)
+        reasoner.thresholds(np.full(3, 1.0), np.array([off, off, 1.0]))
+        at = [([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None]) for t in range(30)]
+        scores[kind] = np.stack([reasoner.read(*each)[0].scores for each in at])
+    assert (scores["floored"][:, 0] >= scores["plain"][:, 0]).all()
+    assert (scores["floored"][:, 0] > scores["plain"][:, 0] + 0.01).any()
+    np.testing.assert_array_equal(scores["floored"][:, 1:], scores["plain"][:, 1:])
+    np.testing.assert_array_equal(scores["never"], scores["plain"])
+
+
+def test_a_file_whose_floor_is_of_other_labels_is_refused(tmp_path):
+    loaded = graph.load(make(tmp_path, soft=True, residual=True, floored=[True] * 3).file)
+    loaded.shapes["off"] = [4]
+    with pytest.raises(UsageError, match="its off has the size 4, not 3"):
+        Gpt2(loaded, TraceSettings(), 0.48)
 
 
 @pytest.mark.parametrize("earlier", [None, np.zeros((0, 3), np.float32)])
