@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,7 +34,38 @@ class Sounding:
 Change = tuple[Literal["onset", "offset", "revised"], Sounding]
 
 
-class EventTracker:
+class Tracker:
+    """What trackers of events share: whose events are wanted, and how a stream ends."""
+
+    def __init__(self, labels: Sequence[str], settings: EventSettings) -> None:
+        self._labels = labels
+        self._rules = rules(labels, settings)
+        self._on = np.full(len(labels), np.inf)
+        for i, rule in self._rules.items():
+            self._on[i] = rule.on
+        self._streams: dict[int, Any] = {}
+
+    def pause(self, stream: int, position: int) -> list[Change]:
+        """The sound broke off at `position`: end what is open. What follows does not join on."""
+        state = self._streams.get(stream)
+        return [] if state is None else self._end_all(state, position)
+
+    def close(self, stream: int, position: int) -> list[Change]:
+        """The stream ended at `position`: end what is open, and forget it."""
+        changes = self.pause(stream, position)
+        self._streams.pop(stream, None)
+        return changes
+
+    def _rest(self, rest_until: dict[int, int], label: int, end: int) -> None:
+        """Let a label rest after an event that ended at `end`."""
+        until = end + round(self._rules[label].cooldown_s * SAMPLE_RATE)
+        rest_until[label] = max(until, rest_until.get(label, 0))
+
+    def _end_all(self, state: Any, position: int) -> list[Change]:
+        raise NotImplementedError
+
+
+class EventTracker(Tracker):
     """Hysteresis per stream and label; several events may be open at once.
 
     A label's event begins when its score reaches `on`, unless the label yields to a kind of its own
@@ -45,13 +76,8 @@ class EventTracker:
     """
 
     def __init__(self, labels: Sequence[str], settings: EventSettings, behind: int = 0) -> None:
+        super().__init__(labels, settings)
         self._behind = max(1, behind)  # what begins with the last window has a length
-        self._rules = rules(labels, settings)
-        self._labels = labels
-        self._on = np.full(len(labels), np.inf)
-        for i, rule in self._rules.items():
-            self._on[i] = rule.on
-        self._streams: dict[int, _Stream] = {}
 
     def step(
         self,
@@ -87,17 +113,6 @@ class EventTracker:
                     changes.append(_begin(state, label))
         return changes
 
-    def pause(self, stream: int, position: int) -> list[Change]:
-        """The sound broke off at `position`: end what is open. What follows does not join on."""
-        state = self._streams.get(stream)
-        return [] if state is None else self._end_all(state, position)
-
-    def close(self, stream: int, position: int) -> list[Change]:
-        """The stream ended at `position`: end what is open, and forget it."""
-        changes = self.pause(stream, position)
-        self._streams.pop(stream, None)
-        return changes
-
     def _end_all(self, state: "_Stream", position: int) -> list[Change]:
         changes = [self._end(state, label, position) for label in sorted(state.open)]
         state.tracked.clear()
@@ -106,14 +121,14 @@ class EventTracker:
 
     def _advance(self, state: "_Stream", label: int, at: int, score: float) -> Change | None:
         event, rule = state.tracked[label], self._rules[label]
-        if label in state.open:
-            if score < rule.off:
+        is_open = label in state.open
+        if not rule.is_on(score, is_open):
+            if is_open:
                 return self._end(state, label, at)
-            event.add(score)
-        elif score < rule.on:
             del state.tracked[label]
-        else:
-            event.add(score)
+            return None
+        event.add(score)
+        if not is_open:
             # Of the first window no more counts: nothing says that it lasted longer.
             since = max(event.start, (state.stretch.first or 0) - self._behind)
             if at - since >= rule.min_duration_s * SAMPLE_RATE:
@@ -124,8 +139,7 @@ class EventTracker:
         event = state.tracked.pop(label)
         state.open.discard(label)
         event.end = position
-        rest = round(self._rules[label].cooldown_s * SAMPLE_RATE)
-        state.rest_until[label] = event.end + rest
+        self._rest(state.rest_until, label, position)
         return "offset", event
 
 

@@ -24,28 +24,23 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from streamtwl.config import EventSettings, LabelEventSettings
-from streamtwl.events import Change, Sounding, Stretch, rules
+from streamtwl.events import Change, Sounding, Stretch, Tracker
 from streamtwl.stages import SAMPLE_RATE
 
 ONGOING = SAMPLE_RATE  # samples that an event without an end is taken to go on for
 Span = tuple[int, int | None]  # positions; None: still on
 
 
-class RevisingTracker:
+class RevisingTracker(Tracker):
     """Tells events as `EventTracker` does, and revises those of the last `lags` patches."""
 
     def __init__(
         self, labels: Sequence[str], settings: EventSettings, lags: int, behind: int = 0
     ) -> None:
         """A score is about the moment `behind` samples before the end of its window."""
+        super().__init__(labels, settings)
         self._behind = behind
-        self._labels = labels
-        self._rules = rules(labels, settings)
-        self._on = np.full(len(labels), np.inf)
-        for i, rule in self._rules.items():
-            self._on[i] = rule.on
         self._lags = lags
-        self._streams: dict[int, _Stream] = {}
 
     def step(
         self,
@@ -80,17 +75,6 @@ class RevisingTracker:
             patch[1][begun] = by_now[0, begun]
         return self._compare(state)
 
-    def pause(self, stream: int, position: int) -> list[Change]:
-        """The sound broke off at `position`: end what is open. What follows does not join on."""
-        state = self._streams.get(stream)
-        return [] if state is None else self._end_all(state, position)
-
-    def close(self, stream: int, position: int) -> list[Change]:
-        """The stream ended at `position`: end what is open, and forget it."""
-        changes = self.pause(stream, position)
-        self._streams.pop(stream, None)
-        return changes
-
     def _end_all(self, state: "_Stream", position: int) -> list[Change]:
         changes: list[Change] = []
         for event in state.told:
@@ -100,9 +84,10 @@ class RevisingTracker:
                     start = self._earliest(state, event.index)
                 span = (start, position)
                 changes += _update(event, span) if start < position else _retract(event)
-            self._rest(state, event.index, event.sounding.end or 0)
+            self._rest(state.rest_until, event.index, event.sounding.end or 0)
         state.told.clear()
         state.settled.clear()
+        state.pending.clear()
         state.patches.clear()
         state.stretch.end(position)
         return changes
@@ -112,21 +97,24 @@ class RevisingTracker:
         before = state.patches[-2][0] if len(state.patches) > 1 else state.stretch.start
         return max(before, state.rest_until.get(label, 0))
 
-    def _rest(self, state: "_Stream", label: int, end: int) -> None:
-        """Let a label rest after an event that ended at `end`."""
-        until = end + round(self._rules[label].cooldown_s * SAMPLE_RATE)
-        state.rest_until[label] = max(until, state.rest_until.get(label, 0))
-
     def _settle(self, state: "_Stream") -> None:
         """The oldest patch is out of reach: whatever is on there began where it now began."""
         position, belief = state.patches[0]
-        for label, rule in self._rules.items():
-            on = belief[label] >= (rule.off if label in state.settled else rule.on)
-            if on and state.is_told(label, (position, position + 1)):
+        for label in {*state.settled, *state.pending, *(event.index for event in state.told)}:
+            pending = state.pending.get(label)
+            told = state.is_told(label, (position, position + 1))
+            on = self._rules[label].is_on(belief[label], label in state.settled)
+            waits = pending is not None and pending.start <= position
+            if on and (told or waits):
                 state.settled.setdefault(label, state.begins(label, position))
+                if pending and not told:
+                    pending.add(float(belief[label]))
             elif label in state.settled:
-                del state.settled[label]
-                self._rest(state, label, position)
+                span = (state.settled.pop(label), position)
+                if pending is None or state.is_told(label, span):
+                    self._rest(state.rest_until, label, position)
+                if pending:
+                    state.pending[label] = Sounding(-1, self._labels[label], position)
         second = state.patches[1][0] if len(state.patches) > 1 else state.stretch.decided_to
         state.told = [e for e in state.told if e.sounding.end is None or e.sounding.end >= second]
 
@@ -134,7 +122,7 @@ class RevisingTracker:
         """Tell what differs between the events as they look now and as they were told."""
         beliefs = np.stack([belief for _, belief in state.patches])
         active = {int(i) for i in np.flatnonzero((beliefs >= self._on).any(axis=0))}
-        active |= set(state.settled) | {event.index for event in state.told}
+        active |= {*state.settled, *state.pending, *(event.index for event in state.told)}
         changes: list[Change] = []
         known = [*state.told]
         gone: list[_Told] = []
@@ -168,7 +156,7 @@ class RevisingTracker:
             rule = self._rules[event.index]
             if state.is_from_first(event) and self._long_enough(state, within_first, rule):
                 changes += _update(event, within_first)
-                self._rest(state, event.index, first)
+                self._rest(state.rest_until, event.index, first)
             else:
                 state.told.remove(event)
                 changes += _retract(event)
@@ -186,16 +174,25 @@ class RevisingTracker:
         began, rest_until = state.settled.get(label), state.rest_until.get(label, 0)
         spans: list[Span] = []
         for (position, _), belief in zip(state.patches, beliefs, strict=True):
-            if began is None and belief >= rule.on and position >= rest_until:
+            on = rule.is_on(belief, began is not None)
+            if began is None and on and position >= rest_until:
                 began = state.begins(label, position)
-            elif began is not None and belief < rule.off:
+            elif began is not None and not on:
                 spans.append((began, position))
                 if state.is_told(label, spans[-1]):
                     rest_until = position + round(rule.cooldown_s * SAMPLE_RATE)
                 began = None
         if began is not None:
             spans.append((began, None))
-        return [span for span in spans if self._long_enough(state, span, rule)]
+        long_enough = [span for span in spans if self._long_enough(state, span, rule)]
+        is_long = spans[-1:] == long_enough[-1:] and label not in state.settled
+        reached = beliefs[-1] >= rule.on or label in state.pending
+        if began is None or is_long or not reached or state.is_told(label, (began, None)):
+            state.pending.pop(label, None)
+        else:
+            pending = state.pending.setdefault(label, Sounding(-1, self._labels[label], began))
+            pending.start = began
+        return long_enough
 
     def _long_enough(self, state: "_Stream", span: Span, rule: LabelEventSettings) -> bool:
         since = max(span[0], state.stretch.first or 0)  # nothing says that it lasted longer
@@ -210,7 +207,8 @@ class RevisingTracker:
 
     def _sounding(self, state: "_Stream", number: int, label: int, span: Span) -> Sounding:
         """Return an event with the figures of its own label, as far back as patches are kept."""
-        sounding = Sounding(number, self._labels[label], *span)
+        known = state.pending.pop(label, None) or Sounding(number, self._labels[label], 0)
+        sounding = replace(known, number=number, start=span[0], end=span[1])
         for position, belief in state.patches:
             if position >= span[0] and (span[1] is None or position < span[1]):
                 sounding.add(float(belief[label]))
@@ -237,6 +235,8 @@ class _Stream:
     patches: deque[tuple[int, np.ndarray]]  # position, float32[L]: the newest belief on it
     told: list[_Told] = field(default_factory=list)
     settled: dict[int, int] = field(default_factory=dict)  # label on before `patches`: since when
+    # Not long enough to be told; with the scores of the patches before `patches`
+    pending: dict[int, Sounding] = field(default_factory=dict)
     rest_until: dict[int, int] = field(default_factory=dict)  # position
     stretch: Stretch = field(default_factory=Stretch)
     count: int = 0
