@@ -8,7 +8,6 @@ from streamtwl.errors import ConfigError, UsageError
 from streamtwl.ontology import categories, everyday
 from streamtwl.pipeline import Pipeline, build
 from streamtwl.reasoners.gpt2 import Gpt2
-from streamtwl.revisions import RevisingTracker
 from streamtwl.stages import Block, Patch, Score, Window
 
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
@@ -61,7 +60,6 @@ def test_the_open_reader_speaks_of_everyday_sounds(real_audio):
     settings = override(Settings(), {"labels": "everyday", "reasoner.file": "open"})
     pipeline = build(settings, ["mic"])
     assert isinstance(pipeline.reasoner, Gpt2)
-    assert isinstance(pipeline.events, RevisingTracker)
     assert pipeline.reasoner.labels == list(everyday())
     outcomes = []
     pipeline.subscribe(outcomes.append)

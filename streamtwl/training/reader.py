@@ -9,6 +9,7 @@ carries its beliefs and the posterior's logarithms as well.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -185,7 +186,7 @@ def export(reader: Reader, hop_s: float, card: Card, path: Path) -> None:
     rows, past = 2, 3
     length = 1 if reader.soft else 4
     state = 1 if reader.residual is None else reader.residual.state_size
-    given = {
+    given: dict[str, Any] = {
         "tokens": torch.zeros(rows, length, 2, dtype=torch.int64),
         "posterior": torch.full((rows, reader.categories), 0.1),
         "state": torch.zeros(rows, state),
@@ -199,7 +200,7 @@ def export(reader: Reader, hop_s: float, card: Card, path: Path) -> None:
     }
     auto = torch.export.Dim.DYNAMIC
     tokens = {} if reader.soft else {1: auto}
-    dynamic = {
+    dynamic: dict[str, Any] = {
         "tokens": {0: auto, **tokens},
         "posterior": {0: auto},
         "state": {0: auto},

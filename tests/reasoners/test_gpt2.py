@@ -8,11 +8,9 @@ import pytest
 import torch
 from transformers import Gemma3TextConfig, Gemma3TextModel
 
-from streamtwl.config import EventSettings, TraceSettings
+from streamtwl.config import TraceSettings
 from streamtwl.errors import UsageError
-from streamtwl.events import EventTracker
 from streamtwl.ontology import categories
-from streamtwl.pipeline import tracker
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.reasoners.gpt2 import ENDLESS_S, Gpt2
@@ -396,7 +394,6 @@ def test_a_reader_that_has_no_second_thoughts(tmp_path):
         [decision] = reasoner.read([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
         assert decision.scores.shape == (len(LABELS),)
         assert decision.earlier is None
-    assert isinstance(tracker(reasoner, EventSettings()), EventTracker)
 
 
 def test_a_label_that_is_floored_is_said_as_surely_as_the_evidence_from_its_off(floored):
