@@ -129,8 +129,8 @@ class EventTracker:
         position, belief = state.patches[0]
         for label in {*state.settled, *state.pending, *(event.index for event in state.told)}:
             pending = state.pending.get(label)
-            told = state.is_told(label, (position, position + 1))
             on = self._rules[label].is_on(belief[label], label in state.settled)
+            told = on and state.is_told(label, (position, position + 1))
             waits = pending is not None and pending.start <= position
             if on and (told or waits):
                 state.settled.setdefault(label, state.begins(label, position))
