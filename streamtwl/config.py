@@ -74,6 +74,10 @@ class LabelEventSettings(_Section):
         if self.off > self.on:
             raise ValueError(f"off ({self.off:g}) is above on ({self.on:g}): set both")
 
+    def is_on(self, score: float, was_on: bool) -> bool:
+        """Return whether a label of this score is on, by hysteresis."""
+        return score >= (self.off if was_on else self.on)
+
 
 class AudioSetSettings(_Section):
     """[events.audioset]: more of [events], but not for a reasoner with labels of its own."""

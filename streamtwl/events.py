@@ -1,56 +1,57 @@
-"""Decisions to events: when did each sound begin and end?"""
+"""Decisions to events: when did each sound begin and end, and was it one after all?
 
+A label is on or off at each patch, by hysteresis over the newest belief on that patch; a stretch of
+on is an event, from its first patch's position to the first one that is off. A reasoner with second
+thoughts also says how the last `lags` patches look by now: events may turn out to have begun
+earlier, to have ended, to have been another label's, or not to have been at all. What differs from
+what was told is told again. Without second thoughts nothing differs.
+
+The first patch of a stretch without gaps speaks of all of it so far: what is on there began with
+the stretch. A sound that was over before that patch's position is off there by hindsight, and was
+one all the same: such an event ends at the first patch, and is neither taken back nor given to
+another label. Of 200 sounds of 0.4 s at a recording's start, room tone after them, that keeps 78,
+else none; given to other labels 56.
+
+An event is first told when the newest belief itself reaches `on`; what was not told by the time
+it is out of reach was nothing: no event begins there, and no rest after it; so too what is left of
+an event that is cut in two. Telling also what only looks so by now gave twice the false events, and
+hardly more right ones. A label that has not lasted for `min_duration_s` yet is kept in mind beyond
+reach, as long as it stays at `on`.
+"""
+
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatch
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from streamtwl.config import EventSettings, LabelEventSettings
+from streamtwl.sounding import Change, Sounding, Stretch, rules
 from streamtwl.stages import SAMPLE_RATE
 
-
-@dataclass(slots=True)
-class Sounding:
-    """One event, pending, open or over."""
-
-    number: int  # in its stream, from 0, in order of onset
-    label: str
-    start: int  # position
-    end: int | None = None  # position; None while it lasts
-    peak: float = 0.0
-    mean: float = 0.0
-    retracted: bool = False  # there was no such event after all; `end` is `start` then
-    patches: int = field(default=0, repr=False)
-
-    def add(self, score: float) -> None:
-        """Take the score of one more patch."""
-        self.patches += 1
-        self.peak = max(self.peak, score)
-        self.mean += (score - self.mean) / self.patches
-
-
-Change = tuple[Literal["onset", "offset", "revised"], Sounding]
+ONGOING = SAMPLE_RATE  # samples that an event without an end is taken to go on for
+Span = tuple[int, int | None]  # positions; None: still on
 
 
 class EventTracker:
     """Hysteresis per stream and label; several events may be open at once.
 
     A label's event begins when its score reaches `on`, unless the label yields to a kind of its own
-    then, and has been there for `min_duration_s`. It ends when the score falls below `off`; after
-    that the label rests for `cooldown_s`. A crossing is placed `behind` samples before the end of
-    the window in which it happened: the moment that a score is about; what is on in the first
-    window of a stretch without gaps began with the stretch.
+    then, and has been on for `min_duration_s`. It ends when the score falls below `off`; after that
+    the label rests for `cooldown_s`. Events of the last `lags` patches are revised.
     """
 
-    def __init__(self, labels: Sequence[str], settings: EventSettings, behind: int = 0) -> None:
-        self._behind = max(1, behind)  # what begins with the last window has a length
-        self._rules = rules(labels, settings)
+    def __init__(
+        self, labels: Sequence[str], settings: EventSettings, behind: int = 0, lags: int = 0
+    ) -> None:
+        """A score is about the moment `behind` samples before the end of its window."""
         self._labels = labels
+        self._rules = rules(labels, settings)
         self._on = np.full(len(labels), np.inf)
         for i, rule in self._rules.items():
             self._on[i] = rule.on
+        self._behind = behind
+        self._lags = lags
         self._streams: dict[int, _Stream] = {}
 
     def step(
@@ -62,30 +63,28 @@ class EventTracker:
         earlier: np.ndarray | None = None,
         stretch: int | None = None,
     ) -> list[Change]:
-        """Take a decision's float32[L] `scores` and `specific`; return the onsets and offsets.
+        """Take a decision's float32[L] scores and float32[lags, 2, L] on the patches before.
 
-        `stretch` is the position at which the window's gapless stretch begins; None: where the one
-        before broke off. `earlier` is not looked at: see `revisions.py`.
+        Returns what is new: onsets, offsets and revisions. A label that yields to a kind of its own
+        (0 among `specific`) counts only once it is on. `stretch` is the position at which the
+        gapless stretch that the decision is on begins; None: where the one before broke off.
         """
-        state = self._streams.setdefault(stream, _Stream())
-        changes: list[Change] = []
+        state = self._streams.setdefault(stream, _Stream(deque(maxlen=self._lags + 1)))
         if not state.stretch.is_news(position):
             return []
-        state.stretch.take(position, stretch)
-        at = max(state.stretch.start, position - self._behind)
-        begins = state.stretch.start if position == state.stretch.first else at
-        for label in [*state.tracked]:
-            change = self._advance(state, label, at, float(scores[label]))
-            changes += [change] if change else []
-        for label in map(int, np.flatnonzero(specific >= self._on)):
-            rest_until = state.rest_until.get(label, 0)
-            if label not in state.tracked and at >= rest_until:
-                event = Sounding(-1, self._labels[label], max(begins, rest_until))
-                state.tracked[label] = event
-                event.add(float(scores[label]))
-                if self._rules[label].min_duration_s == 0:
-                    changes.append(_begin(state, label))
-        return changes
+        at = state.stretch.take(position, stretch, self._behind)
+        if len(state.patches) == self._lags + 1:
+            self._settle(state)
+        known = [*state.settled, *(event.index for event in state.told)]
+        now = specific.copy()
+        now[known] = scores[known]
+        state.patches.append((at, now))
+        before = list(state.patches)[-2::-1]  # newest first
+        for patch, by_now in zip(before, () if earlier is None else earlier, strict=False):
+            patch[1][:] = by_now[1]
+            begun = [event.index for event in state.told if event.sounding.start <= patch[0]]
+            patch[1][begun] = by_now[0, begun]
+        return self._compare(state)
 
     def pause(self, stream: int, position: int) -> list[Change]:
         """The sound broke off at `position`: end what is open. What follows does not join on."""
@@ -99,92 +98,222 @@ class EventTracker:
         return changes
 
     def _end_all(self, state: "_Stream", position: int) -> list[Change]:
-        changes = [self._end(state, label, position) for label in sorted(state.open)]
-        state.tracked.clear()
+        changes: list[Change] = []
+        for event in state.told:
+            if event.sounding.end is None:
+                start = event.sounding.start
+                if start == position:  # on since the newest patch, at which the sound broke off
+                    start = self._earliest(state, event.index)
+                span = (start, position)
+                changes += _update(event, span) if start < position else _retract(event)
+            self._rest(state, event.index, event.sounding.end or 0)
+        state.told.clear()
+        state.settled.clear()
+        state.pending.clear()
+        state.patches.clear()
         state.stretch.end(position)
         return changes
 
-    def _advance(self, state: "_Stream", label: int, at: int, score: float) -> Change | None:
-        event, rule = state.tracked[label], self._rules[label]
-        if label in state.open:
-            if score < rule.off:
-                return self._end(state, label, at)
-            event.add(score)
-        elif score < rule.on:
-            del state.tracked[label]
-        else:
-            event.add(score)
-            # Of the first window no more counts: nothing says that it lasted longer.
-            since = max(event.start, (state.stretch.first or 0) - self._behind)
-            if at - since >= rule.min_duration_s * SAMPLE_RATE:
-                return _begin(state, label)
-        return None
+    def _earliest(self, state: "_Stream", label: int) -> int:
+        """Return where an event began at the earliest that is on since the newest patch only."""
+        before = state.patches[-2][0] if len(state.patches) > 1 else state.stretch.start
+        return max(before, state.rest_until.get(label, 0))
 
-    def _end(self, state: "_Stream", label: int, position: int) -> Change:
-        event = state.tracked.pop(label)
-        state.open.discard(label)
-        event.end = position
-        rest = round(self._rules[label].cooldown_s * SAMPLE_RATE)
-        state.rest_until[label] = event.end + rest
-        return "offset", event
+    def _rest(self, state: "_Stream", label: int, end: int) -> None:
+        """Let a label rest after an event that ended at `end`."""
+        until = end + round(self._rules[label].cooldown_s * SAMPLE_RATE)
+        state.rest_until[label] = max(until, state.rest_until.get(label, 0))
+
+    def _settle(self, state: "_Stream") -> None:
+        """The oldest patch is out of reach: whatever is on there began where it now began."""
+        position, belief = state.patches[0]
+        for label in {*state.settled, *state.pending, *(event.index for event in state.told)}:
+            pending = state.pending.get(label)
+            on = self._rules[label].is_on(belief[label], label in state.settled)
+            told = on and state.is_told(label, (position, position + 1))
+            waits = pending is not None and pending.start <= position
+            if on and (told or waits):
+                state.settled.setdefault(label, state.begins(label, position))
+                if pending and not told:
+                    pending.add(float(belief[label]))
+            elif label in state.settled:
+                span = (state.settled.pop(label), position)
+                if pending is None or state.is_told(label, span):
+                    self._rest(state, label, position)
+                if pending:
+                    state.pending[label] = Sounding(-1, self._labels[label], position)
+        second = state.patches[1][0] if len(state.patches) > 1 else state.stretch.newest
+        state.told = [e for e in state.told if e.sounding.end is None or e.sounding.end >= second]
+
+    def _compare(self, state: "_Stream") -> list[Change]:
+        """Tell what differs between the events as they look now and as they were told."""
+        beliefs = np.stack([belief for _, belief in state.patches])
+        active = {int(i) for i in np.flatnonzero((beliefs >= self._on).any(axis=0))}
+        active |= {*state.settled, *state.pending, *(event.index for event in state.told)}
+        changes: list[Change] = []
+        known = [*state.told]
+        gone: list[_Told] = []
+        new: list[tuple[int, Span]] = []
+        for label in sorted(active):
+            told = [event for event in state.told if event.index == label]
+            for span in self._spans(state, label, beliefs[:, label]):
+                same = next((event for event in told if _overlap(event.span, span)), None)
+                if same is None:
+                    new.append((label, span))
+                else:
+                    told.remove(same)
+                    start = same.sounding.start if state.is_from_first(same) else span[0]
+                    changes += _update(same, (min(start, span[0]), span[1]))
+            gone += told
+        changeable = [event for event in gone if not state.is_from_first(event)]
+        for label, span in new:
+            was = next((event for event in changeable if _mostly(event.span, span)), None)
+            if was is not None:  # it was this label's, not that one's
+                gone.remove(was)
+                changeable.remove(was)
+                was.index = label
+                was.sounding = self._sounding(state, was.sounding.number, label, span)
+                known.remove(was)  # its figures are new
+                changes.append(("revised", was.sounding))
+            elif span[1] is None and beliefs[-1, label] >= self._on[label]:
+                changes.append(self._tell(state, label, span))
+        first = state.stretch.first or 0
+        for event in gone:
+            within_first = (event.sounding.start, first)
+            rule = self._rules[event.index]
+            if state.is_from_first(event) and self._long_enough(state, within_first, rule):
+                changes += _update(event, within_first)
+                self._rest(state, event.index, first)
+            else:
+                state.told.remove(event)
+                changes += _retract(event)
+        newest = beliefs[-1]
+        for event in known:
+            if event.sounding.end is None:
+                event.sounding.add(float(newest[event.index]))
+        return changes
+
+    def _spans(self, state: "_Stream", label: int, beliefs: np.ndarray) -> list[Span]:
+        """Return the stretches in which a label is on, as far as they can still change."""
+        rule = self._rules.get(label)
+        if rule is None:
+            return []
+        began, rest_until = state.settled.get(label), state.rest_until.get(label, 0)
+        spans: list[Span] = []
+        waits = label in state.pending and state.pending[label].patches > 0
+        for (position, _), belief in zip(state.patches, beliefs, strict=True):
+            on = rule.is_on(belief, began is not None and not waits)
+            if began is None and on and position >= rest_until:
+                began = state.begins(label, position)
+            elif began is not None and not on:
+                spans.append((began, position))
+                if state.is_told(label, spans[-1]):
+                    rest_until = position + round(rule.cooldown_s * SAMPLE_RATE)
+                began = None
+        if began is not None:
+            spans.append((began, None))
+        long_enough = [span for span in spans if self._long_enough(state, span, rule)]
+        is_long = spans[-1:] == long_enough[-1:] and label not in state.settled
+        reached = beliefs[-1] >= rule.on or label in state.pending
+        if began is None or is_long or not reached or state.is_told(label, (began, None)):
+            if state.pending.pop(label, None) and waits:
+                del state.settled[label]
+        else:
+            pending = state.pending.setdefault(label, Sounding(-1, self._labels[label], began))
+            pending.start = began
+        return long_enough
+
+    def _long_enough(self, state: "_Stream", span: Span, rule: LabelEventSettings) -> bool:
+        since = max(span[0], state.stretch.first or 0)  # nothing says that it lasted longer
+        lasted = (state.stretch.newest if span[1] is None else span[1]) - since
+        return lasted >= rule.min_duration_s * SAMPLE_RATE
+
+    def _tell(self, state: "_Stream", label: int, span: Span) -> Change:
+        sounding = self._sounding(state, state.count, label, span)
+        state.count += 1
+        state.told.append(_Told(label, sounding))
+        return "onset", sounding
+
+    def _sounding(self, state: "_Stream", number: int, label: int, span: Span) -> Sounding:
+        """Return an event with the figures of its own label, as far back as patches are kept."""
+        known = state.pending.pop(label, None) or Sounding(number, self._labels[label], 0)
+        sounding = replace(known, number=number, start=span[0], end=span[1])
+        for position, belief in state.patches:
+            if position >= span[0] and (span[1] is None or position < span[1]):
+                sounding.add(float(belief[label]))
+        return sounding
 
 
 @dataclass(slots=True)
-class Stretch:
-    """Sound without gaps, of which the first patch speaks from its start on."""
+class _Told:
+    """An event that was told and can still be revised."""
 
-    start: int = 0  # position
-    first: int | None = None  # position of its first patch; None: there was none yet
-    decided_to: int = 0  # position of the newest patch, or where the sound broke off
+    index: int  # of its label
+    sounding: Sounding
 
-    def is_news(self, position: int) -> bool:
-        """Whether a patch speaks of anything that came after the sound broke off."""
-        return self.first is not None or position > self.decided_to
-
-    def take(self, position: int, start: int | None) -> None:
-        """Take the position of a patch; the first one of a stretch begins it."""
-        if self.first is None:
-            self.start = max(self.decided_to, start or 0)
-            self.first = position
-        self.decided_to = position
-
-    def end(self, position: int) -> None:
-        """The sound broke off."""
-        self.first, self.decided_to = None, position
+    @property
+    def span(self) -> Span:
+        """Where it was told to be."""
+        return self.sounding.start, self.sounding.end
 
 
 @dataclass(slots=True)
 class _Stream:
-    """The events of one stream, by the index of their label."""
+    """The events of one stream."""
 
-    stretch: Stretch = field(default_factory=Stretch)
-    tracked: dict[int, Sounding] = field(default_factory=dict)  # pending or open
-    open: set[int] = field(default_factory=set)  # whose onset was told
+    patches: deque[tuple[int, np.ndarray]]  # position, float32[L]: the newest belief on it
+    told: list[_Told] = field(default_factory=list)
+    settled: dict[int, int] = field(default_factory=dict)  # label on before `patches`: since when
+    # Not long enough to be told; with the scores of the patches before `patches`
+    pending: dict[int, Sounding] = field(default_factory=dict)
     rest_until: dict[int, int] = field(default_factory=dict)  # position
+    stretch: Stretch = field(default_factory=Stretch)
     count: int = 0
 
+    def begins(self, label: int, position: int) -> int:
+        """Return where a sound began that is on since the patch at `position`."""
+        if position != self.stretch.first:
+            return position
+        return max(self.stretch.start, self.rest_until.get(label, 0))
 
-def _begin(state: _Stream, label: int) -> Change:
-    event = state.tracked[label]
-    event.number, state.count = state.count, state.count + 1
-    state.open.add(label)
-    return "onset", event
+    def is_from_first(self, event: "_Told") -> bool:
+        """Whether an event was told to begin before the first patch of the stretch."""
+        return self.stretch.first is not None and event.sounding.start < self.stretch.first
 
-
-def rules(labels: Sequence[str], settings: EventSettings) -> dict[int, LabelEventSettings]:
-    """Return the rules of those labels, by index, whose events are wanted."""
-    found = {i: _rule(label, settings) for i, label in enumerate(labels)}
-    return {i: rule for i, rule in found.items() if rule is not None}
-
-
-def _rule(label: str, settings: EventSettings) -> LabelEventSettings | None:
-    """Return the rule for a label, or None where its events are not wanted."""
-    if settings.include and not _matches(label, settings.include):
-        return None
-    if _matches(label, [*settings.audioset.exclude, *settings.exclude]):
-        return None
-    return settings.rule(label)
+    def is_told(self, label: int, span: Span) -> bool:
+        """Whether an event of a label was told that shares something with a span."""
+        return any(event.index == label and _overlap(event.span, span) for event in self.told)
 
 
-def _matches(label: str, patterns: list[str]) -> bool:
-    return any(fnmatch(label.lower(), pattern.lower()) for pattern in patterns)
+def _update(event: _Told, span: Span) -> list[Change]:
+    """Bring an event to where it now is; an end that comes in time is no revision."""
+    sounding = event.sounding
+    ends = sounding.end is None and span[1] is not None
+    moved = sounding.start != span[0] or (not ends and sounding.end != span[1])
+    if not (moved or ends):
+        return []
+    sounding.start, sounding.end = span
+    return [("offset" if ends and not moved else "revised", sounding)]
+
+
+def _retract(event: _Told) -> list[Change]:
+    """There was no such event."""
+    event.sounding.end, event.sounding.retracted = event.sounding.start, True
+    return [("revised", event.sounding)]
+
+
+def _overlap(a: Span, b: Span) -> bool:
+    return _seconds_shared(a, b) > 0
+
+
+def _mostly(a: Span, b: Span) -> bool:
+    """Whether two spans share more than half of the longer one."""
+    now = max(position for position in (*a, *b) if position is not None) + ONGOING
+    longer = max((now if end is None else end) - start for start, end in (a, b))
+    return 2 * _seconds_shared(a, b) > longer
+
+
+def _seconds_shared(a: Span, b: Span) -> int:
+    now = max(position for position in (*a, *b) if position is not None) + ONGOING
+    ends = [now if end is None else end for _, end in (a, b)]
+    return max(0, min(ends) - max(a[0], b[0]))

@@ -10,12 +10,12 @@ import numpy as np
 from streamtwl.audio.intake import Intake, Stream
 from streamtwl.audio.recording import Recording
 from streamtwl.errors import AudioError
-from streamtwl.events import Sounding
 from streamtwl.file_names import readable
 from streamtwl.messages import Scored
 from streamtwl.pipeline import Outcome, Pipeline
 from streamtwl.recorded_at import WallClock
 from streamtwl.results import Labelled, Span
+from streamtwl.sounding import Sounding
 from streamtwl.stages import SAMPLE_RATE, Chunk
 
 WIDTH = 8  # files at once, sharing model calls

@@ -40,6 +40,16 @@ class Vocabulary:
         """Return float32[L], each label's score, of a posterior float32[C]."""
         return np.maximum.reduceat(posterior[self._members], self._starts)
 
+    def lowest(self, thresholds: np.ndarray) -> np.ndarray:
+        """Return float[C]: the lowest of float[L] among the labels that roll a category up.
+
+        It is 1 where no label does.
+        """
+        sizes = np.diff(self._starts, append=len(self._members))
+        found = np.ones(len(categories()))
+        np.minimum.at(found, self._members, np.repeat(thresholds, sizes))
+        return found
+
     def most_specific(self, scores: np.ndarray, ratio: float) -> np.ndarray:
         """Return float32[L] with 0 for each label that yields to a kind of itself."""
         specific = scores.copy()

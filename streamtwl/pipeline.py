@@ -19,12 +19,12 @@ from streamtwl.backbones import efficientat, own, yamnet
 from streamtwl.backbones.bank import Bank
 from streamtwl.config import EventSettings, Settings, override
 from streamtwl.errors import ConfigError
-from streamtwl.events import Change, EventTracker
+from streamtwl.events import EventTracker
 from streamtwl.features.window import Windower
 from streamtwl.models import own as own_models
 from streamtwl.ontology import check_names
 from streamtwl.reasoners import choice
-from streamtwl.revisions import RevisingTracker
+from streamtwl.sounding import Change
 from streamtwl.stages import (
     Backbone,
     BackboneFactory,
@@ -132,11 +132,11 @@ class Pipeline:
         )
 
 
-def tracker(reasoner: Reasoner, settings: EventSettings) -> EventTracker | RevisingTracker:
+def tracker(reasoner: Reasoner, settings: EventSettings) -> EventTracker:
     """Return what makes events of a reasoner's decisions."""
-    if reasoner.lags:
-        return RevisingTracker(reasoner.labels, settings, reasoner.lags, reasoner.behind)
-    return EventTracker(reasoner.labels, settings, reasoner.behind)
+    # Without second thoughts nothing is revised: what begins with the last window has a length.
+    behind = max(reasoner.behind, 0 if reasoner.lags else 1)
+    return EventTracker(reasoner.labels, settings, behind, reasoner.lags)
 
 
 def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pipeline:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.config import EventSettings
-from streamtwl.events import Change, EventTracker, Sounding
-from streamtwl.revisions import RevisingTracker
+from streamtwl.events import EventTracker
+from streamtwl.sounding import Change, Sounding
 
 LABELS = ["dog", "rain"]
 SCORE = st.sampled_from([0.0, 0.2, 0.4, 0.6, 1.0])
@@ -80,10 +80,10 @@ class Listener:
 
 
 @MOST
-@pytest.mark.parametrize("lags", [None, 0, 2])
+@pytest.mark.parametrize(("lags", "behind"), [(0, 1), (0, 0), (2, 0), (2, 1)])
 @given(rules=RULES, stretches=st.lists(STRETCH, min_size=1, max_size=4))
-def test_every_event_has_a_length_or_is_retracted(lags, rules, stretches):
-    tracker = EventTracker(LABELS, rules) if lags is None else RevisingTracker(LABELS, rules, lags)
+def test_every_event_has_a_length_or_is_retracted(lags, behind, rules, stretches):
+    tracker = EventTracker(LABELS, rules, behind, lags)
     listener, position = Listener(tracker), 0
     for patches, hop, missing, over in stretches:
         end = listener.stretch(position, patches, hop, over)

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.config import EventSettings
-from streamtwl.events import Change, EventTracker
+from streamtwl.events import EventTracker
+from streamtwl.sounding import Change
 
 HOP = 7680
 LABELS = ["Dog", "Siren", "Door bell"]

@@ -122,6 +122,14 @@ def test_an_everyday_sound_scores_as_its_highest_category():
         assert scores[label] == max(heard[INDEX[name]] for name in names)
 
 
+def test_a_category_has_the_lowest_threshold_of_the_labels_that_roll_it_up():
+    both = vocabulary("Animal,Dog")
+    found = both.lowest(np.array([0.3, 0.1]))
+    named = {name: found[categories().index(name)] for name in ("Animal", "Cat", "Bark", "Siren")}
+    assert named == {"Animal": 0.3, "Cat": 0.3, "Bark": 0.1, "Siren": 1.0}
+    np.testing.assert_array_equal(both.lowest(np.array([0.1, 0.3]))[found < 1], 0.1)
+
+
 def test_a_listed_category_takes_its_kinds_in():
     known = vocabulary("Animal")
     assert known.labels == ["Animal"]

@@ -5,11 +5,10 @@ import pytest
 
 from streamtwl.config import LabelEventSettings, Settings, override
 from streamtwl.errors import ConfigError, UsageError
-from streamtwl.ontology import everyday
+from streamtwl.ontology import categories, everyday
 from streamtwl.pipeline import Pipeline, build
 from streamtwl.reasoners.gpt2 import Gpt2
-from streamtwl.revisions import RevisingTracker
-from streamtwl.stages import Block
+from streamtwl.stages import Block, Patch, Score, Window
 
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 
@@ -61,7 +60,6 @@ def test_the_open_reader_speaks_of_everyday_sounds(real_audio):
     settings = override(Settings(), {"labels": "everyday", "reasoner.file": "open"})
     pipeline = build(settings, ["mic"])
     assert isinstance(pipeline.reasoner, Gpt2)
-    assert isinstance(pipeline.events, RevisingTracker)
     assert pipeline.reasoner.labels == list(everyday())
     outcomes = []
     pipeline.subscribe(outcomes.append)
@@ -134,6 +132,45 @@ def test_an_open_readers_card_does_not_overrule_the_pipelines_thresholds():
     card, events = pipeline.reasoner.card, pipeline.settings.events
     assert card.open
     assert (events.on, events.off) == (0.4, 0.2) != (card.on, card.off)
+
+
+class Trumpet:
+    """Scores windows as if a trumpet sounded, at 0.18 in the end; the reader makes 0.07 of that."""
+
+    def __init__(self, first: float) -> None:
+        self._levels = iter([first] * 2 + [0.18] * 18)
+
+    def score(self, windows: list[Window]) -> list[Patch]:
+        posterior = np.full(len(categories()), 1e-4, np.float32)
+        posterior[categories().index("Trumpet")] = next(self._levels)
+        return [
+            Patch(window, (Score("yamnet", 0.975, posterior, posterior),)) for window in windows
+        ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "label"), [("all", "Trumpet"), ("everyday", "Music"), ("Trumpet,Music", "Trumpet")]
+)
+@pytest.mark.parametrize(
+    ("first", "rule", "lasts"),
+    [
+        (0.9, {"off": 0.15}, True),
+        (0.9, {"off": 0.2}, False),
+        (0.18, {"on": 0.1, "off": 0.05}, True),
+        (0.18, {"on": 0.3, "off": 0.05}, False),
+    ],
+)
+def test_an_event_begins_and_lasts_by_the_evidence_over_its_own_off(
+    labels, label, first, rule, lasts
+):
+    """The open reader says what nobody taught it at least as surely as the evidence, from there."""
+    events = {"events.label": {label: rule}, "labels": labels}
+    pipeline = build(override(Settings(), events), ["mic"])
+    pipeline.backbones = Trumpet(first)
+    outcomes = []
+    pipeline.subscribe(outcomes.append)
+    pipeline.push([Block(0, 0, np.zeros(15_600 + 19 * 7_680, np.float32), None, 0.0, last=True)])
+    assert (label in {event.label for _, event in outcomes[-1].changes}) == lasts
 
 
 @pytest.mark.parametrize("key", ["label", "audioset.label"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from streamtwl.config import EventSettings
-from streamtwl.revisions import RevisingTracker
+from streamtwl.events import EventTracker
 
 HOP = 7680
 LABELS = ["dog", "rain"]
@@ -22,7 +22,7 @@ def at(patch: int) -> int:
 
 def told(rows: list[list], rules: EventSettings = RULES, close: bool = False) -> list[tuple]:
     """Step through [now, 1 ago, 2 ago, 3 ago] of "dog", or of each label; return what was told."""
-    tracker = RevisingTracker(LABELS, rules, LAGS)
+    tracker = EventTracker(LABELS, rules, lags=LAGS)
     news = []
     for patch, row in enumerate(rows):
         beliefs = np.array([b if isinstance(b, tuple) else (b, 0) for b in row], np.float32)
@@ -98,7 +98,7 @@ def test_what_was_only_seen_afterwards_is_forgotten():
 
 
 def test_the_mean_counts_each_belief_once():
-    tracker = RevisingTracker(LABELS, RULES, LAGS)
+    tracker = EventTracker(LABELS, RULES, lags=LAGS)
     nothing = np.zeros((LAGS, 2, 2), np.float32)
     for patch, score in enumerate((0.9, 0.5)):
         scores = np.array([score, 0], np.float32)
@@ -110,7 +110,7 @@ def test_the_mean_counts_each_belief_once():
 
 
 def test_an_event_that_was_another_labels_has_the_figures_of_its_own():
-    tracker = RevisingTracker(LABELS, RULES, LAGS)
+    tracker = EventTracker(LABELS, RULES, lags=LAGS)
     silence, dog = np.zeros(2, np.float32), np.array([0.99, 0], np.float32)
     tracker.step(0, at(0), silence, silence, twice(np.zeros((LAGS, 2), np.float32)))
     tracker.step(0, at(1), dog, dog, twice(np.zeros((LAGS, 2), np.float32)))
@@ -139,7 +139,7 @@ def test_events_end_with_the_stream():
 @pytest.mark.parametrize(("rests_s", "start"), [(0.0, at(1)), (0.3, at(1) + 4800)])
 def test_an_event_that_begins_where_the_sound_breaks_off_has_a_length(verb, rests_s, start):
     rules = EventSettings(on=0.5, off=0.3, cooldown_s=rests_s)
-    tracker = RevisingTracker(LABELS, rules, 0)
+    tracker = EventTracker(LABELS, rules, lags=0)
     loud, silence = np.array([0.9, 0], np.float32), np.zeros(2, np.float32)
     for patch, scores in enumerate((loud, silence, loud)):
         tracker.step(0, at(patch), scores, scores)
@@ -199,7 +199,7 @@ def test_what_had_to_last_longer_than_the_first_window_says_is_none():
 
 
 def test_where_the_sound_breaks_off_events_end_at_once_and_what_follows_is_new():
-    tracker = RevisingTracker(LABELS, RULES, LAGS)
+    tracker = EventTracker(LABELS, RULES, lags=LAGS)
     loud, nothing = np.array([0.9, 0], np.float32), np.zeros((LAGS, 2, 2), np.float32)
     tracker.step(0, at(0), loud, loud, nothing, 0)
     [(phase, event)] = tracker.pause(0, at(0) + 99)
@@ -225,7 +225,7 @@ def test_no_event_of_a_label_while_it_rests():
 
 def test_on_second_thoughts_too_a_label_yields_to_a_kind_of_its_own_until_it_is_on():
     """ "rain" is taken for the parent of "dog": it had a score of its own, and yielded."""
-    tracker = RevisingTracker(LABELS, RULES, 1)
+    tracker = EventTracker(LABELS, RULES, lags=1)
     both, yielded = np.array([0.9, 0.9], np.float32), np.array([0.9, 0], np.float32)
     changes = tracker.step(0, at(0), both, yielded, np.zeros((1, 2, 2), np.float32))
     assert [(phase, event.label) for phase, event in changes] == [("onset", "dog")]
@@ -249,7 +249,7 @@ def test_what_was_told_adds_up(lags, rows):
     """
     for lag in range(LAGS + 1):
         rows[lag, lag] = 0
-    tracker = RevisingTracker(LABELS, RULES, lags)
+    tracker = EventTracker(LABELS, RULES, lags=lags)
     known: dict[int, tuple] = {}
     final = np.zeros((25, 2), np.float32)
     for patch, beliefs in enumerate(rows):
@@ -283,3 +283,68 @@ def test_what_was_told_adds_up(lags, rows):
 def _always_on(beliefs: np.ndarray, patch: int) -> bool:
     """Whether a patch was on at once, and on all thoughts after."""
     return all(beliefs[patch + lag, lag] >= RULES.on for lag in range(min(LAGS + 1, 25 - patch)))
+
+
+# What has to last for longer than second thoughts reach
+
+
+LONG = EventSettings(on=0.5, off=0.3, min_duration_s=2.0)  # five hops; they reach three
+
+
+def test_an_event_that_has_to_last_beyond_reach_begins_where_it_began():
+    rows = [[0, 0, 0, 0], [0.4, 0, 0, 0], [0.9, 0.6, 0, 0], [0.7, 0.9, 0.6, 0]]
+    rows += [
+        [0.7, 0.7, 0.9, 0.6],
+        *[[0.7, 0.7, 0.7, 0.9]] * 3,
+        [0, 0.7, 0.7, 0.7],
+        [0, 0, 0.7, 0.7],
+    ]
+    assert told(rows, LONG) == [(6, "onset", 0, "dog", 1, None), (8, "offset", 0, "dog", 1, 8)]
+
+
+@pytest.mark.parametrize("newest", [0, 0.4])
+def test_what_falls_below_on_before_its_time_was_nothing(newest):
+    rows = [[0, 0, 0, 0], *[[0.9, 0.9, 0.9, 0.9]] * 4, [newest, 0.9, 0.9, 0.9]]
+    rows += [[0.9, newest, 0.9, 0.9], [0.9, 0.9, newest, 0.9], [0.9, 0.9, 0.9, newest]]
+    assert told([*rows, *[[0.9] * 4] * 2], LONG) == []
+    assert told([*rows, *[[0.9] * 4] * 9], LONG)[0][4] == 6
+
+
+def test_what_was_too_short_keeps_no_label_from_an_event():
+    resting = EventSettings(on=0.5, off=0.3, min_duration_s=2.0, cooldown_s=9.0)
+    rows = [[0, 0, 0, 0], *[[0.9, 0.9, 0.9, 0.9]] * 4, *[[0, 0, 0, 0]] * 5]
+    assert told([*rows, *[[0.9, 0.9, 0.9, 0.9]] * 9], resting) != []
+
+
+def test_an_event_that_had_to_last_has_the_figures_of_all_of_it():
+    tracker = EventTracker(LABELS, LONG, lags=LAGS)
+    scores = [0.0, 1.0, 0.6, 0.6, 0.6, 0.6, 0.8]
+    for patch, score in enumerate(scores):
+        past = np.array([[s, 0] for s in [*scores[:patch][::-1], 0, 0, 0][:LAGS]], np.float32)
+        now = np.array([score, 0], np.float32)
+        changes = tracker.step(0, at(patch), now, now, twice(past))
+    [(phase, event)] = changes
+    assert (phase, event.start, event.peak) == ("onset", at(1), 1.0)
+    assert event.mean == pytest.approx(4.2 / 6)
+
+
+TIMES_S = st.sampled_from([0.0, 0.48, 1.0, 2.0, 3.0])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    arrays(np.float32, (25, 2), elements=st.sampled_from([0.0, 0.2, 0.6, 0.9])), TIMES_S, TIMES_S
+)
+def test_second_thoughts_that_are_as_the_first_change_nothing(rows, lasts_s, rests_s):
+    rules = EventSettings(on=0.5, off=0.3, min_duration_s=lasts_s, cooldown_s=rests_s)
+    news: dict[int, list] = {}
+    for lags in (0, LAGS):
+        tracker = EventTracker(LABELS, rules, lags=lags)
+        news[lags] = []
+        for patch, now in enumerate(rows):
+            past = twice(np.concatenate((rows[:patch][::-1], np.zeros((LAGS, 2), "f4")))[:lags])
+            changes = tracker.step(0, at(patch), now, now, past if lags else None)
+            news[lags] += sorted(_news(patch, *change)[:2] + _news(patch, *change)[3:]
+                                 for change in changes)  # fmt: skip
+        news[lags] += sorted(_news(25, *change)[1] for change in tracker.close(0, at(25)))
+    assert news[0] == news[LAGS]

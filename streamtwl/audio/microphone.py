@@ -4,17 +4,16 @@ import contextlib
 import fcntl
 import json
 import logging
-import math
 import os
 import subprocess
 import sys
 import time
+from collections import deque
 
 import numpy as np
 
 from streamtwl.audio import capture
 from streamtwl.audio.back_off import BACK_OFF_S
-from streamtwl.audio.clock import CaptureClock
 from streamtwl.errors import DeviceError
 from streamtwl.stages import SAMPLE_RATE, Chunk, Source
 
@@ -27,7 +26,8 @@ KILL_GRACE_S = 0.5
 LISTING_GRACE_S = 10.0
 STDERR_LINES_PER_MINUTE = 5
 PIPE_BYTES = 1 << 20
-REOPENING_S = 0.7  # of sound that tells when it began: the first chunks come late and in bursts
+REOPENING_S = 0.7  # of sound that says when it began: the first chunks come late and in bursts
+REOPENING_CHUNKS = 18  # at least as much sound
 
 
 def list_inputs() -> list[dict]:
@@ -62,7 +62,9 @@ class Microphone(Source):
         self._received = bytearray()
         self._opened_at: int | None = None  # stream position at which this opening began
         self._last: tuple[int, float] | None = None  # position last heard, when it came (monotonic)
-        self._arrivals: CaptureClock | None = None  # of this opening
+        # When frame 0 came (monotonic), by each of the newest chunks. The stream's clock is no help
+        # over a gap: ALSA's ages, which it takes off, are not to be believed of an opening's first.
+        self._began: deque[float] = deque(maxlen=REOPENING_CHUNKS)
         self._newest: tuple[int, float] | None = None  # frames received, when the last of them came
         self._alive_at = 0.0  # monotonic, of the last sign of life
         self._retry_at = 0.0
@@ -140,8 +142,9 @@ class Microphone(Source):
         # Room for what comes between two windows, where the system allows it (Linux only).
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(self._child.stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[union-attr]
-        self._opening = self._opened_at = self._arrivals = self._newest = None
+        self._opening = self._opened_at = self._newest = None
         self._received.clear()
+        self._began.clear()
         self._alive_at = now
         self._overflows_before = self.overflows
 
@@ -176,8 +179,7 @@ class Microphone(Source):
             self._wanted = self._opening["device"]  # indices change when devices come and go
         frame_bytes = 4 * self._opening["channels"]
         rate = self._opening["rate"]
-        payload, start, end, heard_at, overflows = bytearray(), 0, 0, 0.0, 0
-        taken, began_at = 0, math.inf  # the earliest that any chunk puts frame 0 at
+        payload, start, end, heard_at, overflows, taken = bytearray(), 0, 0, 0.0, 0, 0
         while len(self._received) >= taken + capture.HEADER.size:
             position, count, lost, came_at, age_s = capture.HEADER.unpack_from(
                 self._received, taken
@@ -192,7 +194,7 @@ class Microphone(Source):
             heard_at = came_at - age_s
             payload += self._received[taken + capture.HEADER.size : taken + size]
             taken, overflows = taken + size, lost
-            began_at = min(began_at, came_at - end / rate)
+            self._began.append(came_at - end / rate)
         reopening = self._opened_at is None and self._last is not None
         settling = reopening and end < REOPENING_S * rate and not self._stopping
         if not payload or settling:
@@ -204,13 +206,10 @@ class Microphone(Source):
             self._opened_at = 0
             if self._last is not None:  # the timeline goes on by the clock
                 position, at = self._last
-                self._opened_at = position + round(max(0.0, began_at - at) * SAMPLE_RATE)
+                self._opened_at = position + round(max(0.0, min(self._began) - at) * SAMPLE_RATE)
                 self.reopened += 1
-        if self._arrivals is None:
-            self._arrivals = CaptureClock(rate)
-        self._arrivals.report(end, began_at + end / rate)
-        at = self._arrivals.monotonic_at(end)  # as both ends of a gap are timed by arrival
-        self._last = (self._opened_at + round(end * SAMPLE_RATE / rate), at)
+        came_at = min(self._began) + end / rate
+        self._last = (self._opened_at + round(end * SAMPLE_RATE / rate), came_at)
         return Chunk(frames, rate, start, self._opened_at, heard_at)
 
     def _lose(self, now: float, over: bool) -> None:

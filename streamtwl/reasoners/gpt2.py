@@ -7,6 +7,7 @@ read before:
     posterior float32[R, C], state float32[R, D], elapsed_s float32[R, 1]: the residual path's
     attention_mask bool[R, P + T], position_ids int64[R, T]
     past_key_values.0.key, past_key_values.0.value, ...: float32[R, H, P, E], two a layer
+    off float32[L], if the graph takes it: the score below which an event of each label ends
         -> scores float32[R, 1 + B, L] in [0, 1]: of this patch, and of the B before it by now
            new_state float32[R, D], present.0.key, present.0.value, ...: float32[R, H, T, E]
 
@@ -36,6 +37,7 @@ from streamtwl.stages import SAMPLE_RATE, Decision, Patch
 
 ENDLESS_S = 1e9
 INPUTS = ["tokens", "posterior", "state", "elapsed_s", "attention_mask", "position_ids"]
+OFF = "off"  # an input that not every graph takes
 OUTPUTS = ["scores", "new_state"]
 PAST, PRESENT = "past_key_values", "present"  # and one of cache_names
 GROUP = 4  # traces that advance together
@@ -108,7 +110,8 @@ class Gpt2:
         `open_labels` names what a file scores that speaks of AudioSet's categories. `sources` names
         the streams, by number; the names key their samples.
         """
-        graph.check(loaded, INPUTS, OUTPUTS)
+        self._takes_off = OFF in loaded.shapes
+        graph.check(loaded, [*INPUTS, OFF] if self._takes_off else INPUTS, OUTPUTS)
         self._session, self.card, self.sha256 = loaded.session, loaded.card, loaded.sha256
         read = self.card.trace
         if read is None:
@@ -122,7 +125,6 @@ class Gpt2:
             self._naming = open_labels
             self.on, self.off = LabelEventSettings().on, LabelEventSettings().off
         self.labels = self._naming.labels
-        self._begins = np.full(len(self.labels), self.on)  # where an event of each label begins
         self.lags = loaded.shapes["scores"][1] - 1
         self._boundary = self.width = loaded.shapes["posterior"][1]
         self._state_size = loaded.shapes["state"][1]
@@ -147,6 +149,7 @@ class Gpt2:
         self._cache_shape = (heads, self.capacity * n_tokens, width)
         self._past = cache_names(PAST, self._layers)
         self._outputs = [*OUTPUTS, *cache_names(PRESENT, self._layers)]
+        self.thresholds(np.full(len(self.labels), self.on), np.full(len(self.labels), self.off))
         self._streams: dict[int, _Stream] = {}
         self._patch: _Thought | None = None
         self._read_s = 0.0  # that a read takes, as lately measured
@@ -218,8 +221,13 @@ class Gpt2:
         self._sampler.forget(stream)
 
     def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
-        """Take float32[L] where an event of each label begins: scores near it are thought over."""
+        """Take float32[L] where an event of each label begins, and where it ends.
+
+        Scores near `on` are thought over; a graph that takes `off` lets no event end by itself that
+        the evidence would let go on.
+        """
         self._begins = on
+        self._ends = self._naming.of_scores(off).astype(np.float32)
 
     def _stream(self, number: int) -> _Stream:
         """Return a stream, its traces at their beginning where it is new."""
@@ -323,6 +331,8 @@ class Gpt2:
         }
         for i, name in enumerate(self._past):
             given[name] = np.stack([row.cache[i][:, :n_past] for _, _, row in rows])
+        if self._takes_off:
+            given[OFF] = self._ends
         scores, states, *new = self._session.run(self._outputs, given)
         for i, (_, _, row) in enumerate(rows):
             for cached, added in zip(row.cache, new, strict=True):

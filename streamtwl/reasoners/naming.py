@@ -26,6 +26,10 @@ class Naming(Protocol):
         """Return (scores, specific), float32[L] each, of what the reasoner scored."""
         ...
 
+    def of_scores(self, thresholds: np.ndarray) -> np.ndarray:
+        """Return for each score of the reasoner the lowest of its labels' float[L] thresholds."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class OwnLabels:
@@ -37,6 +41,10 @@ class OwnLabels:
     def label(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return float32[L] as it is."""
         return scores, scores
+
+    def of_scores(self, thresholds: np.ndarray) -> np.ndarray:
+        """Return float[L] as it is."""
+        return thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,10 @@ class OpenLabels:
         """Return (scores, specific) of float32[C]: see `ontology.py`."""
         named = self.vocabulary.scores(scores)
         return named, self.vocabulary.most_specific(named, self.specific_ratio)
+
+    def of_scores(self, thresholds: np.ndarray) -> np.ndarray:
+        """Return float[C]: see `ontology.py`."""
+        return self.vocabulary.lowest(thresholds)
 
 
 def decide(naming: Naming, scores: np.ndarray, earlier: np.ndarray | None = None) -> Decision:

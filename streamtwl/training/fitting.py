@@ -85,10 +85,8 @@ def arrays(streams: Sequence[Stream], labels: Sequence[str]) -> Streams:
 
 def in_force(scores: np.ndarray, streams: Streams, on: float, off: float) -> tuple[float, float]:
     """Return (in-force F1, false starts a minute) of float[n, T, L] scores, counted by the hop."""
-    believed = np.zeros(scores[:, 0].shape, bool)
     hit = told = starts = 0.0
-    for t in range(scores.shape[1]):
-        before, believed = believed, scores[:, t] >= np.where(believed, off, on)
+    for t, (before, believed) in enumerate(_hysteresis(scores, on, off)):
         starts += np.count_nonzero(believed & ~before & ~streams.recently[:, t])
         hit += streams.ahead[:, t][believed].sum()
         told += np.count_nonzero(believed)
@@ -99,11 +97,20 @@ def in_force(scores: np.ndarray, streams: Streams, on: float, off: float) -> tup
 
 def onsets(scores: np.ndarray, on: float, off: float) -> int:
     """Return how often a label of float[n, T, L] scores begins, by hysteresis."""
-    believed, count = np.zeros(scores[:, 0].shape, bool), 0
+    return sum(
+        int(np.count_nonzero(believed & ~before))
+        for before, believed in _hysteresis(scores, on, off)
+    )
+
+
+def _hysteresis(
+    scores: np.ndarray, on: float, off: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield for each patch which labels were on before it, and which are, bool[n, L] each."""
+    believed = np.zeros(scores[:, 0].shape, bool)
     for t in range(scores.shape[1]):
         before, believed = believed, scores[:, t] >= np.where(believed, off, on)
-        count += int(np.count_nonzero(believed & ~before))
-    return count
+        yield before, believed
 
 
 def fit_filter(fit_on: Streams, choose_by: Streams) -> Chosen:

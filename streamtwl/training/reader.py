@@ -8,14 +8,15 @@ path adds what a filter that looks back makes of the posteriors; the boundary's 
 carries its beliefs and the posterior's logarithms as well.
 """
 
-import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from streamtwl.config import LabelEventSettings
 from streamtwl.reasoners.card import Card
-from streamtwl.reasoners.gpt2 import INPUTS, OUTPUTS, cache_names
+from streamtwl.reasoners.gpt2 import INPUTS, OFF, OUTPUTS, cache_names
 from streamtwl.reasoners.sampling import N_BINS
 from streamtwl.training import steps
 from streamtwl.training.bodies import Body
@@ -24,7 +25,6 @@ from streamtwl.training.steps import Residual
 
 CONTEXT = 512  # tokens
 LOG_MEAN, LOG_SCALE = 7.0, 3.0  # bring a posterior's logarithms to about zero mean, unit variance
-PLAIN = 0.2  # a belief that ends no event: `off` of the pipeline
 SURE = 1e-4  # the residual's beliefs are kept this far from 0 and 1
 
 
@@ -49,7 +49,7 @@ class Reader(nn.Module):
         (Bachlechner et al., ReZero is all you need, UAI 2021): the reader starts as one without.
 
         Labels that are `floored`, bool[L], are said at least as surely as the residual path says
-        them where it says them with PLAIN or more.
+        them where that ends no event of theirs: with `off` or more.
         """
         super().__init__()
         self.body = body
@@ -122,8 +122,17 @@ class Reader(nn.Module):
         boundary = embedded[..., -1:, :] + added[..., None, :]
         return torch.cat((embedded[..., :-1, :], boundary), dim=-2)
 
-    def decide(self, hidden: Tensor, embedded: Tensor, believed: Tensor | None) -> Tensor:
-        """Return float32[..., 1 + lags, L] log-odds, of a boundary's hidden state and embedding."""
+    def decide(
+        self,
+        hidden: Tensor,
+        embedded: Tensor,
+        believed: Tensor | None,
+        off: Tensor | None = None,
+    ) -> Tensor:
+        """Return float32[..., 1 + lags, L] log-odds, of a boundary's hidden state and embedding.
+
+        `off` float32[L] is the score below which an event of each label ends; None: the default.
+        """
         if self.grown is not None:
             hidden = embedded + self.grown * hidden
         read = self.read(self.drop(hidden)).unflatten(-1, self.shape)
@@ -132,7 +141,8 @@ class Reader(nn.Module):
         said = read + self.scale * believed + self.bias
         if self.floored is None or self.training:
             return said
-        plain = self.floored & (believed >= math.log(PLAIN / (1 - PLAIN)))
+        ends = torch.full(self.shape[1:], LabelEventSettings().off) if off is None else off
+        plain = self.floored & (believed >= log_odds(ends))
         return torch.where(plain, torch.maximum(said, believed), said)
 
     def read_stream(self, tokens: Tensor, posteriors: Tensor, believed: Tensor | None) -> Tensor:
@@ -157,6 +167,7 @@ class Reader(nn.Module):
         attention_mask: Tensor,
         position_ids: Tensor,
         past_key_values: list[Tensor],
+        off: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """One patch of R rows; see `reasoners/gpt2.py` for shapes."""
         believed = None
@@ -165,7 +176,7 @@ class Reader(nn.Module):
             believed = log_odds(beliefs)
         embedded = self.embed(tokens, posterior, believed)
         hidden, new = self.body(embedded, past_key_values, attention_mask, position_ids)
-        scores = torch.sigmoid(self.decide(hidden[:, -1], embedded[:, -1], believed))
+        scores = torch.sigmoid(self.decide(hidden[:, -1], embedded[:, -1], believed, off))
         used = 0 * (posterior.sum(dim=-1) + elapsed_s[:, 0])[:, None]  # keeps all inputs
         return scores, state + used, new
 
@@ -175,7 +186,7 @@ def export(reader: Reader, hop_s: float, card: Card, path: Path) -> None:
     rows, past = 2, 3
     length = 1 if reader.soft else 4
     state = 1 if reader.residual is None else reader.residual.state_size
-    given = {
+    given: dict[str, Any] = {
         "tokens": torch.zeros(rows, length, 2, dtype=torch.int64),
         "posterior": torch.full((rows, reader.categories), 0.1),
         "state": torch.zeros(rows, state),
@@ -189,7 +200,7 @@ def export(reader: Reader, hop_s: float, card: Card, path: Path) -> None:
     }
     auto = torch.export.Dim.DYNAMIC
     tokens = {} if reader.soft else {1: auto}
-    dynamic = {
+    dynamic: dict[str, Any] = {
         "tokens": {0: auto, **tokens},
         "posterior": {0: auto},
         "state": {0: auto},
@@ -199,6 +210,10 @@ def export(reader: Reader, hop_s: float, card: Card, path: Path) -> None:
         "past_key_values": [{0: auto, 2: auto}] * (2 * reader.body.layers),
     }
     inputs = [*INPUTS, *cache_names("past_key_values", reader.body.layers)]
+    if reader.floored is not None:
+        given[OFF] = torch.full(reader.shape[1:], LabelEventSettings().off)
+        dynamic[OFF] = None
+        inputs.append(OFF)
     outputs = [*OUTPUTS, *cache_names("present", reader.body.layers)]
     write(reader, given, dynamic, inputs, outputs, card, path)
 

@@ -169,10 +169,14 @@ class Played:
         monkeypatch.setenv("PYTHONPATH", str(folder))
         played = SimpleNamespace(__name__="played", HEADER=capture.HEADER)
         monkeypatch.setattr(microphone_module, "capture", played)
-        self._write(b'{"rate": 16000, "channels": 1, "device": "played"}\n')
+        self.begin()
 
-    def chunk(self, start: int, count: int, came_at: float) -> None:
-        header = capture.HEADER.pack(start, count, 0, came_at, 0.0)
+    def begin(self) -> None:
+        """Say what the process that is started next says first."""
+        self._file.write_bytes(b'{"rate": 16000, "channels": 1, "device": "played"}\n')
+
+    def chunk(self, start: int, count: int, came_at: float, age_s: float = 0.0) -> None:
+        header = capture.HEADER.pack(start, count, 0, came_at, age_s)
         self._write(header + np.zeros(count, np.float32).tobytes())
 
     def _write(self, content: bytes) -> None:
@@ -227,3 +231,21 @@ def test_a_microphone_whose_frames_come_late_together_is_not_lost(late_s, played
         given += read_once(microphone)
         assert microphone.state != "lost"
     assert given[-1] == (211_200, 1600)
+
+
+@pytest.mark.timeout(60)
+def test_a_gap_lasts_from_the_last_arrival_to_the_first_whatever_comes_late(played):
+    """How old a frame was when it came is not known of the first ones of an opening."""
+    microphone, one = played
+    now, late_s = time.monotonic(), {0: 0.3, 1: 0.2, 9: 0.15}
+    for began_at, age_s in ((now, 0.05), (now + 9.0, 0.0)):
+        for i in range(10):
+            one.chunk(1600 * i, 1600, began_at + 0.1 * (i + 1) + late_s.get(i, 0.0), age_s)
+        chunk = None
+        while chunk is None or chunk.start + len(chunk.frames) < 16_000:
+            chunk = microphone.read(time.monotonic()) or chunk
+            time.sleep(0.005)
+        one.begin()
+        microphone._child.kill()
+    assert microphone.reopened == 1
+    assert chunk.opened_at == pytest.approx(9 * 16_000, abs=1)

@@ -8,11 +8,9 @@ import pytest
 import torch
 from transformers import Gemma3TextConfig, Gemma3TextModel
 
-from streamtwl.config import EventSettings, TraceSettings
+from streamtwl.config import TraceSettings
 from streamtwl.errors import UsageError
-from streamtwl.events import EventTracker
 from streamtwl.ontology import categories
-from streamtwl.pipeline import tracker
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.reasoners.gpt2 import ENDLESS_S, Gpt2
@@ -41,6 +39,7 @@ def make(
     body: str = "tiny",
     lags: int = LAGS,
     grown: float | None = None,
+    floored: list[bool] | None = None,
 ) -> Made:
     """Write a file whose weights are random, and large enough to matter."""
     torch.manual_seed(7)
@@ -51,10 +50,19 @@ def make(
         patch.log_prior = torch.log(torch.full((len(LABELS) + 1,), 0.25))
         path = steps.FixedLag(steps.Filter(patch, 0.3, 0.7), lags)
     module = reader.Reader(
-        bodies.load(body, 3), WIDTH, len(LABELS), lags, soft, path, grows=grown is not None
+        bodies.load(body, 3),
+        WIDTH,
+        len(LABELS),
+        lags,
+        soft,
+        path,
+        floored=None if floored is None else torch.tensor(floored),
+        grows=grown is not None,
     ).eval()
     if grown is not None:
         torch.nn.init.constant_(module.grown, grown)
+    if floored is not None:
+        torch.nn.init.constant_(module.bias, -3.0)
     for weights in module.body.parameters():
         if weights.ndim == 2:
             torch.nn.init.normal_(weights, std=0.15)  # else the past hardly matters
@@ -121,6 +129,13 @@ def soft(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="module")
 def growing(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make(tmp_path_factory.mktemp("gpt2"), soft=True, residual=True, grown=0.5)
+
+
+@pytest.fixture(scope="module")
+def floored(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """All but the second label are; what is read of the trace speaks against each."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    return make(folder, soft=True, residual=True, floored=[True, False, True])
 
 
 def sounds(patches: int, seed: int, samples: int = 4, traces: int = 1) -> tuple:
@@ -379,7 +394,27 @@ def test_a_reader_that_has_no_second_thoughts(tmp_path):
         [decision] = reasoner.read([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
         assert decision.scores.shape == (len(LABELS),)
         assert decision.earlier is None
-    assert isinstance(tracker(reasoner, EventSettings()), EventTracker)
+
+
+def test_a_label_that_is_floored_is_said_as_surely_as_the_evidence_from_its_off(floored):
+    posteriors, drawn = sounds(30, 3)
+    scores = []
+    for off in ([0.05, 0.05, 0.05], [0.9, 0.9, 0.9], [0.05, 0.05, 0.9]):
+        reasoner = Gpt2(graph.load(floored.file), TraceSettings(), 0.48)
+        reasoner.thresholds(np.full(3, 1.0), np.array(off))
+        at = [([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None]) for t in range(30)]
+        scores.append(np.stack([reasoner.read(*each)[0].scores for each in at]))
+    low, high, of_one = scores
+    assert (low >= high).all()
+    assert [(low > high + 0.01)[:, i].any() for i in range(3)] == [True, False, True]
+    np.testing.assert_array_equal(of_one, np.stack((low[:, 0], low[:, 1], high[:, 2]), axis=1))
+
+
+def test_a_file_whose_floor_is_of_other_labels_is_refused(floored):
+    loaded = graph.load(floored.file)
+    loaded.shapes["off"] = [4]
+    with pytest.raises(UsageError, match="its off has the size 4, not 3"):
+        Gpt2(loaded, TraceSettings(), 0.48)
 
 
 @pytest.mark.parametrize("earlier", [None, np.zeros((0, 3), np.float32)])

@@ -1,0 +1,80 @@
+"""Events, the sound without gaps that they lie in, and the labels whose events are wanted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from typing import Literal
+
+from streamtwl.config import EventSettings, LabelEventSettings
+
+
+@dataclass(slots=True)
+class Sounding:
+    """One event, pending, open or over."""
+
+    number: int  # in its stream, from 0, in order of onset
+    label: str
+    start: int  # position
+    end: int | None = None  # position; None while it lasts
+    peak: float = 0.0
+    mean: float = 0.0
+    retracted: bool = False  # there was no such event after all; `end` is `start` then
+    patches: int = field(default=0, repr=False)
+
+    def add(self, score: float) -> None:
+        """Take the score of one more patch."""
+        self.patches += 1
+        self.peak = max(self.peak, score)
+        self.mean += (score - self.mean) / self.patches
+
+
+Change = tuple[Literal["onset", "offset", "revised"], Sounding]
+
+
+@dataclass(slots=True)
+class Stretch:
+    """Sound without gaps, of which the first patch speaks from its start on."""
+
+    start: int = 0  # position
+    first: int | None = None  # where its first patch is; None: there was none yet
+    newest: int = 0  # where its newest patch is
+    decided_to: int = 0  # position of the newest patch's end, or where the sound broke off
+
+    def is_news(self, position: int) -> bool:
+        """Whether a patch speaks of anything that came after the sound broke off."""
+        return self.first is not None or position > self.decided_to
+
+    def take(self, position: int, start: int | None, behind: int) -> int:
+        """Return where a patch is: `behind` samples before its end, and not before the stretch.
+
+        The first one of a stretch begins it.
+        """
+        if self.first is None:
+            self.start = max(self.decided_to, start or 0)
+        self.newest = max(self.start, position - behind)
+        self.first = self.newest if self.first is None else self.first
+        self.decided_to = position
+        return self.newest
+
+    def end(self, position: int) -> None:
+        """The sound broke off."""
+        self.first, self.decided_to = None, position
+
+
+def rules(labels: Sequence[str], settings: EventSettings) -> dict[int, LabelEventSettings]:
+    """Return the rules of those labels, by index, whose events are wanted."""
+    found = {i: _rule(label, settings) for i, label in enumerate(labels)}
+    return {i: rule for i, rule in found.items() if rule is not None}
+
+
+def _rule(label: str, settings: EventSettings) -> LabelEventSettings | None:
+    """Return the rule for a label, or None where its events are not wanted."""
+    if settings.include and not _matches(label, settings.include):
+        return None
+    if _matches(label, [*settings.audioset.exclude, *settings.exclude]):
+        return None
+    return settings.rule(label)
+
+
+def _matches(label: str, patterns: list[str]) -> bool:
+    return any(fnmatch(label.lower(), pattern.lower()) for pattern in patterns)
