@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from live_trial import DATA, LATENCY_MS, read_truth, right_names, scene_name, sl
 from quick import QUICK, add_option
 from timeline import Scene
 
+from streamtwl.errors import StreamtwlError
 from streamtwl.messages import AnyMessage, Event, Label, Patch, Status
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import fitting
@@ -225,4 +227,7 @@ def same_label(a: Scene, b: Scene) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StreamtwlError as error:
+        sys.exit(f"microphone_trial.py: {error}")

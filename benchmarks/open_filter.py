@@ -14,6 +14,7 @@ smoothing is done here, on the posteriors that the product's front end and model
 import argparse
 import itertools
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from quick import QUICK, add_option
 from rich.progress import track
 from timeline import Scene, Sound
 
+from streamtwl.errors import StreamtwlError
 from streamtwl.ontology import vocabulary
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import datasets, streams
@@ -192,4 +194,7 @@ def log_odds(probability: np.ndarray | np.float32) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StreamtwlError as error:
+        sys.exit(f"open_filter.py: {error}")
