@@ -31,7 +31,7 @@ test: .venv/.test
 	$(BIN)/pytest -m "not slow and not soak and not home" $(ARGS)
 
 test-all: test .venv/.test-all
-	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins faketime strace ffmpeg || true
+	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins faketime strace ffmpeg buildah mmdebstrap || true
 	$(BIN)/mypy
 	$(BIN)/pytest -m "slow and not soak" $(ARGS)
 

@@ -23,6 +23,7 @@ from after_patches import LINEAR, OPEN, PATCHES, clips_after_patches, open_clips
 from heard import Heard, expected_calibration_error, read, reasoner_of, settings
 from live_trial import DATA, READER, right_names
 from open_vocabulary import LEFT_OUT, NO_BODY, open_scenes, teach_bodiless, teach_without
+from quick import add_option
 
 from streamtwl.errors import StreamtwlError
 from streamtwl.training.posteriors import Scorer
@@ -45,6 +46,7 @@ def main() -> None:
         type=Path,
         help="also teach an open reasoner without a body, and one without two classes (an hour)",
     )
+    add_option(parser)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)

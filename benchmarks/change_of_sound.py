@@ -14,10 +14,12 @@ import argparse
 import csv
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from quick import QUICK, add_option
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -25,13 +27,14 @@ from rich.table import Table
 from streamtwl import config
 from streamtwl.audio.resample import Resampler
 from streamtwl.bench import compare
+from streamtwl.errors import StreamtwlError, UsageError
 from streamtwl.models import registry
 from streamtwl.ontology import categories, everyday
 from streamtwl.pipeline import Outcome, build
 from streamtwl.stages import SAMPLE_RATE, Block
 
 REASONERS = ("open", "evidence")
-PAIRS = 200
+PAIRS = 4 if QUICK else 200
 FIRST_S, SECOND_S, SHORTEST_S = 4, 5, 3
 QUIET = 1e-4
 SETTLING_S = 0.5
@@ -45,6 +48,7 @@ def main() -> None:
     parser.add_argument("--fold", default="4", help="which fold's clips (default 4)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs (default 0)")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
+    add_option(parser)
     asked = parser.parse_args()
 
     registry.pull(registry.find("yamnet"))
@@ -115,6 +119,8 @@ def load(esc10: Path, fold: str) -> list[dict]:
 def choose(clips: list[dict], rng: np.random.Generator) -> list[tuple[dict, dict]]:
     """Return pairs of clips of different classes."""
     pairs = []
+    if len({clip["category"] for clip in clips}) < 2:
+        raise UsageError("of this fold no two classes have clips of 3 s: choose another --fold")
     while len(pairs) < PAIRS:
         first, second = (clips[i] for i in rng.integers(len(clips), size=2))
         if first["category"] != second["category"]:
@@ -162,14 +168,18 @@ def summary(outcomes: list[tuple[float, float]], sources: list[str], rng) -> dic
     for _ in range(RESAMPLES):
         drawn = rng.integers(len(by_source), size=len(by_source))
         means.append(shares[np.concatenate([by_source[i] for i in drawn])].mean())
+    median_s, p90_s = np.percentile(named, (50, 90)) if len(named) else (np.nan, np.nan)
     return {
         "named": len(named) / len(delays),
-        "median_s": float(np.median(named)),
-        "p90_s": float(np.percentile(named, 90)),
+        "median_s": float(median_s),
+        "p90_s": float(p90_s),
         "right_labels": float(shares.mean()),
         "interval": [float(np.percentile(means, p)) for p in (2.5, 97.5)],
     }
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StreamtwlError as error:
+        sys.exit(f"change_of_sound.py: {error}")

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import timeline
-from live_trial import SNR_DB, read_truth, scene_name
+from live_trial import SNR_DB, read_truth, scene_name, slug
 from timeline import Scene, Sound
 
 from streamtwl import config
 from streamtwl.backbones import yamnet
-from streamtwl.reasoners import choice
+from streamtwl.reasoners import choice, graph
 from streamtwl.stages import SAMPLE_RATE, Patch, Reasoner, Score, Window
 from streamtwl.training import fitting, streams
 from streamtwl.training.posteriors import Scorer
@@ -72,7 +72,7 @@ def settings(reasoner: str, **trace: Any) -> config.Settings:
 
 
 class Heard:
-    """The trial's scenes of a fold: posteriors of all, and what sounds in them."""
+    """The trial's scenes of a fold: posteriors of all, what sounds in them, what might sound."""
 
     def __init__(
         self, trial: Path, scorer: Scorer, fold: int = FOLD, snrs_db: Sequence[int] = SNR_DB
@@ -94,7 +94,8 @@ class Heard:
         self.posteriors = np.stack([each[:n_patches] for each in posteriors])
         self.positions = streams.positions(n_patches, scorer.hop_s, self.duration_s)
         self.groups = [number for number, _ in self.names]
-        self.labels = sorted({sound.label for truth in self.truths for sound in truth})
+        file = trial / f"fold{fold}" / f"{slug(fitting.FILTER)}.onnx"
+        self.labels = graph.read_card(graph.open_session(file, 1), file).labels
 
     def scenes(self, scores: np.ndarray, labels: list[str], on: float, off: float) -> list[Scene]:
         """Return what would be told of float32[n, T, L] scores, of these labels only."""

@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--device", default="default", help="the input (default: 'default')")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     asked, options = parser.parse_known_args()
+    if not asked.sound.is_file():
+        parser.error(f"there is no file {asked.sound}")
 
     player = subprocess.Popen(
         [

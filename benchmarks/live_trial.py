@@ -37,6 +37,7 @@ import timeline
 import timeline_baselines
 import torch
 import trial
+from quick import QUICK, add_option
 from rich.progress import Progress
 from score import Played
 from timeline import Scene, Sound
@@ -57,7 +58,7 @@ from streamtwl.training.train import Recipe
 SPAWN = multiprocessing.get_context("spawn")
 DATA = Path(__file__).parents[2] / "shared" / "data"
 COMMAND = "benchmarks/live_trial.py"
-SNR_DB = (20, 10, 5)
+SNR_DB = (10,) if QUICK else (20, 10, 5)
 SEED = 1
 BASELINES = (
     *(
@@ -69,9 +70,11 @@ BASELINES = (
     ),
 )
 READER = "GPT-2"
+EPOCHS = 1 if QUICK else Recipe().epochs
+SEEDS = () if QUICK else (2, 3)
 READERS = {
-    READER: Recipe(seed=SEED),
-    **{f"{READER}, training seed {seed}": Recipe(seed=seed) for seed in (2, 3)},
+    READER: Recipe(seed=SEED, epochs=EPOCHS),
+    **{f"{READER}, training seed {seed}": Recipe(seed=seed, epochs=EPOCHS) for seed in SEEDS},
 }
 LIVE = (*BASELINES, *READERS)
 OPEN = {"open, evidence": ["--reasoner", "evidence", "--labels", "all"]}
@@ -107,6 +110,7 @@ def main() -> None:
     add("--scenes", type=int, default=20, help="a fold, each at every SNR (20)")
     add("--minutes", type=float, default=60, help="of nothing (60)")
     add("--jobs", type=int, default=2, help="processes (2)")
+    add_option(parser)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     train = functools.partial(train_fold, asked.data, asked.corpus, asked.out)

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,8 +29,10 @@ import soxr
 import timeline
 import trial
 from live_trial import DATA, LATENCY_MS, read_truth, right_names, scene_name, slug
+from quick import QUICK, add_option
 from timeline import Scene
 
+from streamtwl.errors import StreamtwlError
 from streamtwl.messages import AnyMessage, Event, Label, Patch, Status
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import fitting
@@ -37,8 +40,8 @@ from streamtwl.training import fitting
 VIRTUAL_MIC = Path(__file__).parents[1] / "tools" / "virtual_mic.sh"
 SETTLING_S = 3.0  # heard before the scene, and after it
 STEP = SAMPLE_RATE // 100  # to which its beginning is found at first
-SCENES = 3
-PHASES = 24
+SCENES = 1 if QUICK else 3
+PHASES = 2 if QUICK else 24
 HOP = round(0.48 * SAMPLE_RATE)
 MIC = "mic"
 MIC_RATE = 48_000
@@ -55,6 +58,7 @@ def main() -> None:
     add("--fold", type=int, default=4, help="whose scenes (4)")
     add("--snr", type=float, default=10, help="dB (10)")
     add("--reasoner", help="what hears them (the trial's HMM filter of the fold)")
+    add_option(parser)
     asked = parser.parse_args()
     filter_of_fold = asked.trial / f"fold{asked.fold}" / f"{slug(fitting.FILTER)}.onnx"
     reasoner = asked.reasoner or str(filter_of_fold)
@@ -223,4 +227,7 @@ def same_label(a: Scene, b: Scene) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StreamtwlError as error:
+        sys.exit(f"microphone_trial.py: {error}")

@@ -37,6 +37,7 @@ import torch
 from heard import FOLD, Heard, matched, read, reasoner_of, settings
 from live_trial import DATA, SEED, SPAWN
 from matplotlib.figure import Figure
+from quick import QUICK, add_option
 from rich.progress import Progress
 
 import streamtwl
@@ -51,9 +52,9 @@ from streamtwl.training.tasks import Closed
 from streamtwl.training.train import Recipe
 
 DRAWS = 5
-SAMPLES = (1, 2, 4, 8, 16)  # K
+SAMPLES = (1, 16) if QUICK else (1, 2, 4, 8, 16)  # K
 TRACES = (1, 4, 16)  # M
-EPOCHS = 4
+EPOCHS = 1 if QUICK else 4
 HORIZON = 30  # patches: what the context holds at the highest K
 SNR_DB = 10
 SOFT, SAMPLED = "soft", "sampled"
@@ -78,6 +79,7 @@ def main() -> None:
     add("--data", type=Path, default=DATA, help="the data (../shared/data)")
     add("--trainings", type=int, default=3, help="training seeds, from 1 on (3)")
     add("--jobs", type=int, default=2, help="processes (2)")
+    add_option(parser)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     each = [(kind, seed) for kind in (SAMPLED, SOFT) for seed in range(1, 1 + asked.trainings)]

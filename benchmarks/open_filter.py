@@ -14,15 +14,18 @@ smoothing is done here, on the posteriors that the product's front end and model
 import argparse
 import itertools
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import timeline
 from live_trial import DATA, SEED, SNR_DB, read_truth, right_names, scene_name
+from quick import QUICK, add_option
 from rich.progress import track
 from timeline import Scene, Sound
 
+from streamtwl.errors import StreamtwlError
 from streamtwl.ontology import vocabulary
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import datasets, streams
@@ -36,7 +39,7 @@ ONS = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4)
 OFF_SHARE = 0.5
 SPECIFIC_RATIO = 0.2
 STARTS_PER_MINUTE = 1.0
-CHOOSE_BY = 40  # training scenes
+CHOOSE_BY = 2 if QUICK else 40  # training scenes
 POOLING, FILTER = "pooling", "HMM filter"
 
 
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="the data (../shared/data)")
     parser.add_argument("--fold", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="(all)")
     parser.add_argument("--scenes", type=int, default=20, help="a fold and SNR, as played (20)")
+    add_option(parser)
     asked = parser.parse_args()
     right = right_names(asked.data)
     clips = datasets.load(asked.data / "esc10")
@@ -190,4 +194,7 @@ def log_odds(probability: np.ndarray | np.float32) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StreamtwlError as error:
+        sys.exit(f"open_filter.py: {error}")

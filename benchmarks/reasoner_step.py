@@ -20,6 +20,7 @@ import json
 import multiprocessing
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ from rich.progress import track
 from rich.table import Table
 
 from streamtwl.config import TraceSettings
-from streamtwl.errors import UsageError
+from streamtwl.errors import StreamtwlError, UsageError
 from streamtwl.ontology import categories
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.gpt2 import Gpt2
@@ -262,4 +263,7 @@ def hourly(found: dict, title: str) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StreamtwlError as error:
+        sys.exit(f"reasoner_step.py: {error}")

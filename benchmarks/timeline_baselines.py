@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from quick import QUICK
 from torch import Tensor, nn
 
 from streamtwl.training import fitting, steps
@@ -34,7 +35,7 @@ TOP, AVERAGE, LAGGED, SMOOTHER, GRU = (
 )
 HALF_LIVES_S = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # of which validation streams choose
 GRUS = ((128, 0.3),)  # (hidden units, weight decay)
-EPOCHS = 45  # at most: validation streams choose
+EPOCHS = 2 if QUICK else 45  # at most: validation streams choose
 BATCH = 16  # streams
 GAP_S = 1.0  # a longer step is a gap in the stream
 

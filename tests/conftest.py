@@ -37,6 +37,7 @@ TRAINING = (  # imports the extra `train`
 PROCESSES = (  # waits for real ones
     "e2e/",
     "faults/",
+    "test_container.py",
     "test_node.py",
     "test_packaging.py",
     "test_privacy.py",

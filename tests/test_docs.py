@@ -1,5 +1,6 @@
 """The pages: what they show runs, what they link to is there."""
 
+import os
 import re
 import subprocess
 import sys
@@ -60,6 +61,20 @@ def test_the_stages_of_the_page_on_extending_run(tmp_path, monkeypatch):
     onset, offset = (tmp_path / "events.txt").read_text().splitlines()
     assert onset.startswith("onset loud ")
     assert offset.startswith("offset loud ")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_continuous_integration_builds_the_pages_and_ends_with_what_pytest_said(tmp_path, fails):
+    said = "==== 3 passed, 1 skipped in 2.50s ===="
+    (tmp_path / "make").write_text(
+        f"#!/bin/sh\necho '{said}'\necho \"made $*\"\nexit {int(fails)}\n"
+    )
+    (tmp_path / "make").chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ended = subprocess.run([ROOT / ".ci" / "run"], env=env, capture_output=True, text=True)
+    assert ended.returncode == int(fails), ended.stderr
+    assert "made test test-all docs\n" in ended.stdout
+    assert ended.stdout.splitlines()[-2:] == ["--", said]
 
 
 def _anchors(page: Path) -> set[str]:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -16,15 +17,22 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """The wheel."""
+def sdist(tmp_path_factory) -> Path:
+    """The source distribution of what is committed, with the wheel that is built from it beside."""
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", folder, REPOSITORY],
-        check=True,
-        capture_output=True,
-    )
-    (built,) = folder.glob("*.whl")
+    for command in (
+        ["git", "clone", "--quiet", "--depth", "1", REPOSITORY.as_uri(), folder / "clone"],
+        [sys.executable, "-m", "build", "--outdir", folder, folder / "clone"],
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    (built,) = folder.glob("*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist) -> Path:
+    """The wheel."""
+    (built,) = sdist.parent.glob("*.whl")
     return built
 
 
@@ -118,3 +126,21 @@ def test_the_wheel_holds_no_sound_and_no_weights_but_our_own(unpacked):
     own = [f"streamtwl/models/checkpoints/{file.name}" for file in CHECKPOINTS.glob("*.onnx")]
     assert sorted(p.relative_to(unpacked).as_posix() for p in weights) == sorted(own)
     assert sum(path.stat().st_size for path in files) < 7_000_000
+
+
+def test_the_sdist_and_the_wheel_hold_the_program_and_not_what_tests_it(sdist, wheel):
+    with tarfile.open(sdist) as opened:
+        source = {name.partition("/")[2] for name in opened.getnames()}
+    built = set(zipfile.ZipFile(wheel).namelist())
+    inside = {"streamtwl/py.typed", "streamtwl/models/checkpoints/open.onnx"}
+    pipelines = {f"pipelines/{file.name}" for file in (REPOSITORY / "pipelines").iterdir()}
+    assert source >= inside | pipelines | {"pyproject.toml", "README.md", "LICENSE", "NOTICE"}
+    assert built >= inside | {f"streamtwl/{name}" for name in pipelines}
+    assert {name.partition("/")[0] for name in source} == {
+        *("streamtwl", "pipelines", "pyproject.toml", "README.md", "LICENSE", "NOTICE"),
+        *(".gitignore", "PKG-INFO"),
+    }
+    assert {name.partition("/")[0] for name in built} == {
+        "streamtwl",
+        f"{wheel.name.rsplit('-', 3)[0]}.dist-info",
+    }

@@ -1,0 +1,21 @@
+"""`--quick`: every step of a benchmark on so little that its figures say nothing, only its errors.
+
+The processes that a script spawns have its arguments too, and do as little.
+"""
+
+import argparse
+import sys
+
+from streamtwl.training import streams
+
+QUICK = "--quick" in sys.argv
+
+if QUICK:
+    streams.SCENE_S = 40.0
+    streams.TRAINING_SCENES = streams.VALIDATION_SCENES = 4
+    streams.NOTHING_SCENES = 1
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Let a script take --quick, which is known already."""
+    parser.add_argument("--quick", action="store_true", help="try every step, on next to nothing")
