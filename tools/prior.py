@@ -1,6 +1,6 @@
 """Measure a backbone's prior: the mean logit of each of its categories on generic audio.
 
-    tools/prior.py mn04 games='CORPUS/train/*-game*/*.flac' kitchen='kitchen20/audio/[1235]-*.ogg' ...
+    tools/prior.py mn04 games='CORPUS/train/*-data/*' kitchen='kitchen20/audio/[1235]-*' ...
 
 Each GROUP=GLOB counts alike, however much there is of it: at most --minutes of it, drawn by the
 hash of the files' names. Windows are cut as in the live path, of the lengths given. Prints and
