@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 from after_patches import LINEAR, OPEN, PATCHES, clips_after_patches, open_clips, plot
-from heard import Heard, expected_calibration_error, read, reasoner_of, settings
+from trial_scenes import TrialScenes, expected_calibration_error, read, reasoner_of, settings
 from live_trial import DATA, READER, right_names
-from open_vocabulary import LEFT_OUT, NO_BODY, open_scenes, teach_bodiless, teach_without
+from open_vocabulary import LEFT_OUT, NO_TRUNK, open_scenes, train_without_trunk, teach_without
 
 from streamtwl.errors import StreamtwlError
 from streamtwl.training.posteriors import Scorer
-from streamtwl.training.reader import Reader
+from streamtwl.training.trace_model import TraceModel
 
 SHIPPED = {"esc10-gpt2": {}, "esc10-hmm": {}, "esc10-paper": {"samples": 16}}
 
@@ -43,7 +43,7 @@ def main() -> None:
     add(
         "--corpus",
         type=Path,
-        help="also teach an open reasoner without a body, and one without two classes (an hour)",
+        help="also teach an open reasoner without a trunk, and one without two classes (an hour)",
     )
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -53,12 +53,12 @@ def main() -> None:
         "clips": clips_after_patches(asked.trial, asked.data, scorer),
         "open_clips": open_clips(asked.data, scorer),
     }
-    heard = Heard(asked.trial, scorer)
+    heard = TrialScenes(asked.trial, scorer)
     results["calibration"] = calibration(heard)
     right = right_names(asked.data)
-    readers: dict[str, str | Reader] = {OPEN: OPEN}
+    readers: dict[str, str | TraceModel] = {OPEN: OPEN}
     if asked.corpus is not None:
-        readers[NO_BODY] = teach_bodiless(asked.data, asked.corpus, asked.trial)
+        readers[NO_TRUNK] = train_without_trunk(asked.data, asked.corpus, asked.trial)
     results["open_scenes"] = open_scenes(heard, right, readers)
     if asked.corpus is not None:
         file = teach_without(asked.data, asked.corpus, asked.trial)
@@ -71,7 +71,7 @@ def main() -> None:
     print(tables)
 
 
-def calibration(heard: Heard) -> dict[str, float]:
+def calibration(heard: TrialScenes) -> dict[str, float]:
     """Return the expected calibration error of what ships, over all labels and patches.
 
     The outcome is the share of the next hop in which the label sounds.
@@ -126,10 +126,10 @@ def markdown(results: dict) -> str:
                 f"| {_plain(each['at_two'])} | {more} | {each['calibration']:.4f} |"
             )
         for name, each in results[key].items():
-            if "more_by_the_body_at_two" in each:
-                by_body = [each[f"more_by_the_body_{at}"] for at in ("as_shipped", "at_two")]
-                both = "; ".join(_plain(one, "+") for one in by_body)
-                lines += ["", f"{name}, over the same without a body: {both}."]
+            if "more_by_the_trunk_at_two" in each:
+                by_trunk = [each[f"more_by_the_trunk_{at}"] for at in ("as_shipped", "at_two")]
+                both = "; ".join(_plain(one, "+") for one in by_trunk)
+                lines += ["", f"{name}, over the same without a trunk: {both}."]
     lines += [
         "",
         "Decisions as they first come, all labels at the thresholds named; at 2 a minute: at the "

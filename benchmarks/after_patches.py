@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from heard import FOLD, read, reasoner_of, settings
+from trial_scenes import FOLD, read, reasoner_of, settings
 from live_trial import READER, right_names, slug
 from matplotlib.figure import Figure
 from rich.progress import track

@@ -5,7 +5,7 @@
 
 For each fold of ESC-10 every baseline, and the GPT-2 with each training seed, is trained on scenes
 of the other folds and the corpus's training side, with all choices made on scenes of a validation
-split (`timeline_baselines.py`); 20 scenes of 2 minutes at 20, 10 and 5 dB, and an hour of nothing,
+split (`timeline_baselines.py`); 20 scenes of 2 minutes at 20, 10 and 5 dB, and an hour of background,
 from the fold and the corpus's test side, are played through the product by each of them. Every
 decision is charged the same lateness. The smoother, which sees the future, is the bound; it alone
 does not go through the product. DATED and the GPT-2's first decisions are also judged with their
@@ -48,10 +48,10 @@ from streamtwl.ontology import categories, everyday
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
 from streamtwl.stages import SAMPLE_RATE
-from streamtwl.training import datasets, fitting, lessons, reader, scenes, steps, streams
+from streamtwl.training import datasets, fitting, training_scenes, trace_model, scenes, steps, scored_scenes
 from streamtwl.training import train as training
 from streamtwl.training.posteriors import Scorer
-from streamtwl.training.tasks import Closed
+from streamtwl.training.targets import ClosedTargets
 from streamtwl.training.train import Recipe
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -84,9 +84,9 @@ DATED = (
 FIRST = f"{READER}'s first decisions, by the filter's dates"
 DATES_S = tuple(round(0.12 * i, 2) for i in range(9))  # beyond the middle of the window
 OFF_SHARE = 0.5  # of the shipped pipeline
-NOTHING = "nothing"
+BACKGROUND = "nothing"
 LATENCY_MS = 5.0  # charged to all: the median of one live source, by benchmarks/latency.py
-NOTHING_FOLDS = 2  # whose models hear it
+BACKGROUND_FOLDS = 2  # whose models hear it
 
 
 def main() -> None:
@@ -110,7 +110,7 @@ def main() -> None:
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     train = functools.partial(train_fold, asked.data, asked.corpus, asked.out)
-    read = functools.partial(train_reader, asked.data, asked.corpus, asked.out)
+    read = functools.partial(train_trace_model, asked.data, asked.corpus, asked.out)
     render = functools.partial(
         make_scenes, asked.data, asked.corpus, asked.out, asked.scenes, asked.minutes
     )
@@ -167,7 +167,7 @@ def train_fold(data: Path, corpus: Path, out: Path, fold: int) -> None:
     torch.set_num_threads(1)
     clips = datasets.load(data / "esc10")
     scorer = Scorer(threads=1)
-    given = lessons.prepare(clips, corpus, fold, [SEED, fold], scorer, lambda *_: None)
+    given = training_scenes.prepare(clips, corpus, fold, [SEED, fold], scorer, lambda *_: None)
     chosen = timeline_baselines.fit_timeline(given.whole, given.choose, SEED, lambda _: None)
     seen = sorted({clip.fold for clip in clips} - {fold})
     common: dict[str, Any] = {
@@ -198,7 +198,7 @@ def train_fold(data: Path, corpus: Path, out: Path, fold: int) -> None:
     torch.save(chosen, folder / "models.pt")
 
 
-def train_reader(data: Path, corpus: Path, out: Path, what: tuple[str, int]) -> None:
+def train_trace_model(data: Path, corpus: Path, out: Path, what: tuple[str, int]) -> None:
     """Train one of READERS for a test fold; write the reasoner's file."""
     name, fold = what
     folder = out / f"fold{fold}"
@@ -207,11 +207,11 @@ def train_reader(data: Path, corpus: Path, out: Path, what: tuple[str, int]) -> 
         return
     torch.set_num_threads(1)
     clips = datasets.load(data / "esc10")
-    given = lessons.prepare(clips, corpus, fold, [SEED, fold], Scorer(threads=1), lambda *_: None)
+    given = training_scenes.prepare(clips, corpus, fold, [SEED, fold], Scorer(threads=1), lambda *_: None)
     fitted = torch.load(folder / "models.pt", weights_only=False)[fitting.FILTER]
     recipe = READERS[name]
-    task = Closed(given.labels, fitted)
-    kept = training.train_reader(given, task, recipe, folder / slug(name), lambda *_: None)
+    targets = ClosedTargets(given.labels, fitted)
+    kept = training.train_trace_model(given, targets, recipe, folder / slug(name), lambda *_: None)
     common = {
         "name": slug(name),
         "backbone": "yamnet",
@@ -221,24 +221,24 @@ def train_reader(data: Path, corpus: Path, out: Path, what: tuple[str, int]) -> 
         "command": COMMAND,
         "version": streamtwl.__version__,
     }
-    reader.export(kept.reader, recipe.hop_s, training.reader_card(kept, task, recipe, common), file)
+    trace_model.export(kept.reader, recipe.hop_s, training.trace_model_card(kept, targets, recipe, common), file)
 
 
 def make_scenes(data: Path, corpus: Path, out: Path, count: int, minutes: float, fold: int) -> None:
-    """Write a fold's scenes, or with fold 0 the hour of nothing, as tools/make_scene.py does."""
+    """Write a fold's scenes, or with fold 0 the hour of background, as tools/make_scene.py does."""
     folder = out / "scenes"
     folder.mkdir(exist_ok=True)
     packages = scenes.read_pieces(corpus)
     if not fold:
         if not (folder / "nothing.flac").exists():
             rng = np.random.default_rng([SEED, 0])
-            nothing = scenes.make_nothing(rng, packages, 60 * minutes)
+            nothing = scenes.make_background_scene(rng, packages, 60 * minutes)
             soundfile.write(folder / "nothing.flac", nothing, SAMPLE_RATE, subtype="PCM_16")
         return
     parts = scenes.read_parts([c for c in datasets.load(data / "esc10") if c.fold == fold])
     for number in range(count):
         rng = np.random.default_rng([SEED, fold, number])
-        plan = scenes.plan_scene(rng, parts, packages, streams.SCENE_S)
+        plan = scenes.plan_scene(rng, parts, packages, scored_scenes.SCENE_S)
         for snr_db in SNR_DB:
             stem = folder / scene_name(fold, number, snr_db)
             if stem.with_suffix(".csv").exists():
@@ -256,7 +256,7 @@ def plays(folds: Sequence[int]) -> list[tuple[str, int, int | None]]:
     scenes = [(method, fold, at) for method in (*LIVE, *OPEN) for fold in folds for at in SNR_DB]
     return [
         *scenes,
-        *((method, fold, None) for method in LIVE for fold in folds[:NOTHING_FOLDS]),
+        *((method, fold, None) for method in LIVE for fold in folds[:BACKGROUND_FOLDS]),
         *((method, folds[0], None) for method in OPEN),  # not trained: the same in every fold
     ]
 
@@ -264,9 +264,9 @@ def plays(folds: Sequence[int]) -> list[tuple[str, int, int | None]]:
 def play(out: Path, count: int, what: tuple[str, int, int | None]) -> list[AnyMessage]:
     """Play scenes by a method, unless that was done; return what the subscriber received."""
     method, fold, snr_db = what
-    played = NOTHING if snr_db is None else f"snr{snr_db}"
+    played = BACKGROUND if snr_db is None else f"snr{snr_db}"
     options = OPEN.get(method) or ["--reasoner", str(out / f"fold{fold}" / f"{slug(method)}.onnx")]
-    names = [NOTHING]
+    names = [BACKGROUND]
     if snr_db is not None:
         names = [scene_name(fold, number, snr_db) for number in range(count)]
     files = [out / "scenes" / f"{name}.flac" for name in names]
@@ -293,11 +293,11 @@ def date(data: Path, corpus: Path, out: Path, fold: int) -> None:
         return
     torch.set_num_threads(1)
     scorer = Scorer(threads=1)
-    _, to_choose, _ = streams.materials(datasets.load(data / "esc10"), corpus, fold, SEED)
-    made = streams.training_streams(
+    _, to_choose, _ = scored_scenes.materials(datasets.load(data / "esc10"), corpus, fold, SEED)
+    made = scored_scenes.make_training_scenes(
         to_choose,
-        streams.VALIDATION_SCENES,
-        [SEED, fold, lessons.PARTS],
+        scored_scenes.VALIDATION_SCENES,
+        [SEED, fold, training_scenes.PARTS],
         scorer,
         lambda *_: None,
     )
@@ -386,7 +386,7 @@ def tell(
             share = card.off / card.on
         numbers: Sequence[int] = range(count) if snr_db is not None else [0]
         for number in numbers:
-            name = NOTHING if snr_db is None else scene_name(fold, number, snr_db)
+            name = BACKGROUND if snr_db is None else scene_name(fold, number, snr_db)
             truth, duration_s = read_truth(out / "scenes" / name)
             own = trial.of_source(messages, name)
             scene = timeline.read_messages(name, duration_s, truth, labels, own)
@@ -407,13 +407,13 @@ def smooth(
         one = chosen[timeline_baselines.SMOOTHER]
         labels = sorted(right_names(data))
         names: list[tuple[int, int | None]] = [(n, at) for n in range(count) for at in SNR_DB]
-        nothings: list[tuple[int, None]] = [(0, None)] if fold in folds[:NOTHING_FOLDS] else []
+        nothings: list[tuple[int, None]] = [(0, None)] if fold in folds[:BACKGROUND_FOLDS] else []
         for number, snr_db in [*names, *nothings]:
-            name = NOTHING if snr_db is None else scene_name(fold, number, snr_db)
+            name = BACKGROUND if snr_db is None else scene_name(fold, number, snr_db)
             truth, duration_s = read_truth(out / "scenes" / name)
             posteriors = scorer.score(out / "scenes" / f"{name}.flac").posteriors
-            ends = streams.positions(len(posteriors), scorer.hop_s, duration_s)
-            heard = streams.Stream(name, duration_s, ends, posteriors, truth)
+            ends = scored_scenes.positions(len(posteriors), scorer.hop_s, duration_s)
+            heard = scored_scenes.ScoredScene(name, duration_s, ends, posteriors, truth)
             scene = tell_offline(heard, one, labels, looks_ahead=True)
             one_played = Played(fold, number, snr_db or 0, scene, one.off / one.on)
             (nothing if snr_db is None else played).append(one_played)
@@ -423,7 +423,7 @@ def smooth(
 
 
 def tell_offline(
-    stream: streams.Stream, chosen: fitting.Chosen, labels: list[str], looks_ahead: bool
+    stream: scored_scenes.ScoredScene, chosen: fitting.Chosen, labels: list[str], looks_ahead: bool
 ) -> Scene:
     """Return what a method that does not go through the product tells of a stream."""
     elapsed_s = torch.from_numpy(steps.elapsed(stream.positions, SAMPLE_RATE))[None]
@@ -484,7 +484,7 @@ def closed(message: AnyMessage, right: dict[str, frozenset[str]]) -> AnyMessage:
 def read_truth(stem: Path) -> tuple[list[Sound], float]:
     """Return (what sounds, seconds) of a scene."""
     duration_s = soundfile.info(stem.with_suffix(".flac")).duration
-    if stem.name == NOTHING:
+    if stem.name == BACKGROUND:
         return [], duration_s
     with stem.with_suffix(".csv").open(newline="") as file:
         return [

@@ -5,7 +5,7 @@
     .venv/bin/python benchmarks/more_samples.py --corpus CORPUS --trial TRIAL --traces TRACES \\
         --out OUT
 
-As the paper has it: a frozen body, here one that has read traces, of which embedding and read-out
+As the paper has it: a frozen trunk, here one that has read traces, of which embedding and read-out
 learn the labels of ESC-10 without fold 4, for EPOCHS; no residual path. Some training seeds, each
 read with DRAWS seeds of sampling, and beside it readers of the soft trace, which is what many
 samples come to. A curve that rises with K towards that line is sampling noise that shrinks. All
@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import timeline
 import torch
-from heard import FOLD, Heard, matched, read, reasoner_of, settings
+from trial_scenes import FOLD, TrialScenes, matched, read, reasoner_of, settings
 from live_trial import DATA, SEED, SPAWN
 from matplotlib.figure import Figure
 from rich.progress import Progress
@@ -43,11 +43,11 @@ import streamtwl
 from streamtwl.config import TraceSettings
 from streamtwl.errors import StreamtwlError
 from streamtwl.reasoners.gpt2 import Gpt2
-from streamtwl.training import datasets, fitting, lessons, reader, reading
+from streamtwl.training import datasets, fitting, training_scenes, trace_model, trace_training
 from streamtwl.training import train as training
 from streamtwl.training.posteriors import Scorer
-from streamtwl.training.reader import Reader
-from streamtwl.training.tasks import Closed
+from streamtwl.training.trace_model import TraceModel
+from streamtwl.training.targets import ClosedTargets
 from streamtwl.training.train import Recipe
 
 DRAWS = 5
@@ -89,7 +89,7 @@ def main() -> None:
     found: dict[str, Any] = {SOFT: [], SAMPLED: []}
     for kind, seed in each:
         found[kind].append(judged(asked, kind, seed))
-    heard = Heard(asked.trial, Scorer(threads=1), FOLD, (SNR_DB,))
+    heard = TrialScenes(asked.trial, Scorer(threads=1), FOLD, (SNR_DB,))
     found["cpu_ms"] = costs(asked.out, heard.posteriors[:1])
     found["thinking"] = thinking(heard)
     (asked.out / "more_samples.json").write_text(json.dumps(found) + "\n")
@@ -107,9 +107,9 @@ def judged(asked: argparse.Namespace, kind: str, seed: int) -> Any:
     torch.set_num_threads(1)
     scorer = Scorer(threads=1)
     clips = datasets.load(asked.data / "esc10")
-    given = lessons.prepare(clips, asked.corpus, FOLD, [SEED, FOLD], scorer, lambda *_: None)
+    given = training_scenes.prepare(clips, asked.corpus, FOLD, [SEED, FOLD], scorer, lambda *_: None)
     fitted = torch.load(asked.trial / f"fold{FOLD}" / "models.pt", weights_only=False)
-    task = Closed(given.labels, fitted[fitting.FILTER])
+    targets = ClosedTargets(given.labels, fitted[fitting.FILTER])
     recipe = Recipe(
         body=str(asked.traces),
         trained="embedding",
@@ -118,24 +118,24 @@ def judged(asked: argparse.Namespace, kind: str, seed: int) -> Any:
         epochs=EPOCHS,
         seed=seed,
     )
-    made = trained(given, task, recipe, stem)
-    heard = Heard(asked.trial, scorer, FOLD, (SNR_DB,))
-    data = task.readings(heard.streams(), None)
+    made = trained(given, targets, recipe, stem)
+    heard = TrialScenes(asked.trial, scorer, FOLD, (SNR_DB,))
+    data = targets.examples(heard.streams(), None)
     f1: Any
     if made.soft:
-        f1 = f1_of(heard, next(reading.read_traces(made, data, 0, 0, 1, HORIZON)))
+        f1 = f1_of(heard, next(trace_training.predict_traces(made, data, 0, 0, 1, HORIZON)))
     else:
         f1 = [more_traces(heard, made, data, samples) for samples in SAMPLES]
     kept.write_text(json.dumps(f1) + "\n")
     return f1
 
 
-def trained(given: lessons.Lessons, task: Closed, recipe: Recipe, stem: Path) -> Reader:
+def trained(given: training_scenes.TrainingScenes, targets: ClosedTargets, recipe: Recipe, stem: Path) -> TraceModel:
     """Return a reader of all scenes but the test fold's, and write its file."""
     parts = [*given.parts, given.choose]
-    made = training.build(task, parts, recipe)
-    lesson = training.lesson_readings(task, parts, recipe)
-    reading.fit(made, lesson, recipe.seed, EPOCHS, stem.with_suffix(".pt"), lambda *_: None)
+    made = training.build(targets, parts, recipe)
+    lesson = training.training_examples(targets, parts, recipe)
+    trace_training.fit(made, lesson, recipe.seed, EPOCHS, stem.with_suffix(".pt"), lambda *_: None)
     common = {
         "name": stem.name,
         "backbone": "yamnet",
@@ -146,13 +146,13 @@ def trained(given: lessons.Lessons, task: Closed, recipe: Recipe, stem: Path) ->
         "version": streamtwl.__version__,
     }
     unjudged = training.Trained(made, 0.5, 0.25, 0.0, 0.0, EPOCHS)  # thresholds: the scenes' own
-    card = training.reader_card(unjudged, task, recipe, common)
-    reader.export(made, recipe.hop_s, card, stem.with_suffix(".onnx"))
+    card = training.trace_model_card(unjudged, targets, recipe, common)
+    trace_model.export(made, recipe.hop_s, card, stem.with_suffix(".onnx"))
     return made
 
 
 def more_traces(
-    heard: Heard, made: Reader, data: reading.Readings, samples: int
+    heard: TrialScenes, made: TraceModel, data: trace_training.TraceExamples, samples: int
 ) -> list[list[float]]:
     """Return the F1 by the mean of M traces, for each draw and each M of TRACES."""
     most = max(TRACES)
@@ -160,7 +160,7 @@ def more_traces(
     told = torch.stack(
         [
             each[:, :, :1]
-            for each in reading.read_traces(made, data, samples, SEED, most + fewer, HORIZON)
+            for each in trace_training.predict_traces(made, data, samples, SEED, most + fewer, HORIZON)
         ]
     )
     return [
@@ -175,7 +175,7 @@ def chosen_traces(draw: int, fewer: int, of: int) -> list[list[int]]:
     return [own[:1], own, [m for m in range(of) if m not in own]]
 
 
-def f1_of(heard: Heard, told: torch.Tensor) -> float:
+def f1_of(heard: TrialScenes, told: torch.Tensor) -> float:
     """Return the in-force F1 of float32[n, T, 1 + B, L] at two false starts a minute."""
     now = np.ascontiguousarray(told[:, :, 0].numpy())
     return matched(heard, now, heard.labels, 0.5)["f1"]["mean"]
@@ -197,7 +197,7 @@ def costs(out: Path, posteriors: np.ndarray) -> dict[str, float]:
     return found
 
 
-def thinking(heard: Heard) -> dict[str, dict]:
+def thinking(heard: TrialScenes) -> dict[str, dict]:
     """Return what the shipped reader of samples tells, and CPU milliseconds a patch, by THINKING.
 
     Each stream on its own, as a listener with one source has it, and with all the time it wants.

@@ -25,7 +25,7 @@ from timeline import Scene, Sound
 
 from streamtwl.ontology import vocabulary
 from streamtwl.stages import SAMPLE_RATE
-from streamtwl.training import datasets, streams
+from streamtwl.training import datasets, scored_scenes
 from streamtwl.training.posteriors import Scorer
 
 HALF_LIVES_S = (0.2, 0.3, 0.5, 0.7)
@@ -57,8 +57,8 @@ def main() -> None:
     told: dict[str, list[Scene]] = {POOLING: [], FILTER: []}
     groups, chosen = [], []
     for fold in track(asked.fold, "folds"):
-        fit, _, _ = streams.materials(clips, asked.corpus, fold)
-        training = streams.training_streams(
+        fit, _, _ = scored_scenes.materials(clips, asked.corpus, fold)
+        training = scored_scenes.make_training_scenes(
             fit, CHOOSE_BY, [SEED, fold, 0], scorer, lambda *_: None
         )
         test = []
@@ -66,8 +66,8 @@ def main() -> None:
             name = scene_name(fold, number, snr_db)
             truth, duration_s = read_truth(asked.trial / "scenes" / name)
             scored = scorer.score(asked.trial / "scenes" / f"{name}.flac")
-            ends = streams.positions(len(scored.posteriors), scorer.hop_s, duration_s)
-            test.append(streams.Stream(name, duration_s, ends, scored.posteriors, truth))
+            ends = scored_scenes.positions(len(scored.posteriors), scorer.hop_s, duration_s)
+            test.append(scored_scenes.ScoredScene(name, duration_s, ends, scored.posteriors, truth))
             groups.append((fold, number))
         for method, settings in ((POOLING, pools()), (FILTER, filters())):
             setting, on = choose(training, right, list(settings))
@@ -108,7 +108,7 @@ def filters() -> Iterator[dict[str, float]]:
 
 
 def choose(
-    training: list[streams.Stream],
+    training: list[scored_scenes.ScoredScene],
     right: dict[str, frozenset[str]],
     settings: list[dict[str, float]],
 ) -> tuple[dict[str, float], float]:
@@ -131,7 +131,7 @@ def choose(
 
 
 def heard(
-    stream: streams.Stream,
+    stream: scored_scenes.ScoredScene,
     right: dict[str, frozenset[str]],
     setting: dict[str, float],
     on: float,
@@ -178,8 +178,8 @@ def filtered(
     belief = np.full(posteriors.shape[1], prior, np.float32)
     heard_odds = exponent * (log_odds(posteriors) - log_odds(np.float32(prior)))
     for odds, elapsed_s in zip(heard_odds, np.diff(ends, prepend=0) / SAMPLE_RATE, strict=True):
-        foretold = prior + np.float32(np.exp(-elapsed_s / duration_s)) * (belief - prior)
-        belief = 1 / (1 + np.exp(-(log_odds(foretold) + odds)))
+        predicted = prior + np.float32(np.exp(-elapsed_s / duration_s)) * (belief - prior)
+        belief = 1 / (1 + np.exp(-(log_odds(predicted) + odds)))
         yield belief
 
 

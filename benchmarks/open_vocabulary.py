@@ -8,30 +8,30 @@ import numpy as np
 import timeline
 import torch
 from after_patches import OPEN
-from heard import FOLD, Heard, expected_calibration_error, matched, read, reasoner_of, settings
+from trial_scenes import FOLD, TrialScenes, expected_calibration_error, matched, read, reasoner_of, settings
 from live_trial import SEED
-from other_bodies import NoBody
+from other_trunks import NoTrunk
 
 import streamtwl
 from streamtwl import config
 from streamtwl.models import registry
 from streamtwl.ontology import categories, vocabulary
 from streamtwl.reasoners import graph
-from streamtwl.training import datasets, lessons, reader, reading
+from streamtwl.training import datasets, training_scenes, trace_model, trace_training
 from streamtwl.training import train as training
 from streamtwl.training.datasets import Clip
 from streamtwl.training.posteriors import Scorer
-from streamtwl.training.reader import Reader
-from streamtwl.training.tasks import Open, names_of
+from streamtwl.training.trace_model import TraceModel
+from streamtwl.training.targets import OpenTargets, names_of
 from streamtwl.training.train import Recipe
 
-NO_BODY = "open, without a body"
+NO_TRUNK = "open, without a trunk"
 OPEN_EPOCHS = 6  # at most
 LEFT_OUT = ("rooster", "rain")  # drawn by lot
 
 
 def open_scenes(
-    heard: Heard, right: dict[str, frozenset[str]], readers: Mapping[str, str | Reader]
+    heard: TrialScenes, right: dict[str, frozenset[str]], readers: Mapping[str, str | TraceModel]
 ) -> dict[str, dict]:
     """Return in-force F1 of these classes, as shipped and at two false starts a minute.
 
@@ -61,8 +61,8 @@ def open_scenes(
             "_counts": [counts, at["counts"]],
         }
     pairs = [(name, "evidence", "more") for name in readers]
-    if NO_BODY in readers:
-        pairs.append((OPEN, NO_BODY, "more_by_the_body"))
+    if NO_TRUNK in readers:
+        pairs.append((OPEN, NO_TRUNK, "more_by_the_trunk"))
     for name, other, key in pairs:
         both = results[name]["_counts"], results[other]["_counts"]
         for at, ours, theirs in zip(("as_shipped", "at_two"), *both, strict=True):
@@ -73,42 +73,42 @@ def open_scenes(
     return results
 
 
-def said(one: str | Reader, heard: Heard) -> tuple[np.ndarray, float | None]:
+def said(one: str | TraceModel, heard: TrialScenes) -> tuple[np.ndarray, float | None]:
     """Return (float32[n, T, L] of each patch by vocabulary("all"), CPU milliseconds a patch)."""
     asked = settings(one if isinstance(one, str) else OPEN)
     if isinstance(one, str):
         told, cpu_ms = read(reasoner_of(asked, len(heard.posteriors)), heard.posteriors)
         return told[:, :, 0], cpu_ms
-    task = Open({}, heard.labels, asked.reasoner.half_life_s)
-    scores = reading.read(one, task.readings(heard.streams(), task.residual([])), 0, 0)[:, :, 0]
+    targets = OpenTargets({}, heard.labels, asked.reasoner.half_life_s)
+    scores = trace_training.predict(one, targets.examples(heard.streams(), targets.residual([])), 0, 0)[:, :, 0]
     ratio, names = asked.reasoner.specific_ratio, vocabulary("all")
     told = [[names.most_specific(names.scores(row), ratio) for row in rows] for rows in scores]
     return np.array(told), None
 
 
-def teach_bodiless(data: Path, corpus: Path, trial: Path) -> Reader:
-    """Return a reader without a body, taught what the shipped open one was, as many epochs."""
-    kept = trial / "open-bodiless.pt"
+def train_without_trunk(data: Path, corpus: Path, trial: Path) -> TraceModel:
+    """Return a reader without a trunk, taught what the shipped open one was, as many epochs."""
+    kept = trial / "open-without-trunk.pt"
     if kept.exists():
         return torch.load(kept, weights_only=False)
     card = graph.read_card(graph.open_session(registry.find_reasoner(OPEN), 1), Path(OPEN))
     clips = [clip for clip in datasets.load(data / "esc10") if clip.fold != FOLD]
     recipe = Recipe(seed=SEED, epochs=OPEN_EPOCHS, open=True)
-    given, task = open_lessons(clips, data, corpus)
+    given, targets = open_training_scenes(clips, data, corpus)
     everything = [*given.parts, given.choose]
     torch.manual_seed(SEED)
-    made = Reader(
-        NoBody(),
+    made = TraceModel(
+        NoTrunk(),
         len(categories()),
-        len(task.labels),
-        task.lags,
+        len(targets.labels),
+        targets.lags,
         soft=True,
-        residual=task.residual(everything),
-        floored=task.floored,
+        residual=targets.residual(everything),
+        floored=targets.floored,
     )
-    reading.fit(
+    trace_training.fit(
         made,
-        training.lesson_readings(task, everything, recipe),
+        training.training_examples(targets, everything, recipe),
         SEED,
         int(card.validation["epochs"]),
         kept.with_suffix(".training"),
@@ -119,13 +119,13 @@ def teach_bodiless(data: Path, corpus: Path, trial: Path) -> Reader:
     return made
 
 
-def open_lessons(clips: Sequence[Clip], data: Path, corpus: Path) -> tuple[lessons.Lessons, Open]:
-    """Return what an open reasoner is taught with, and its task."""
-    given = lessons.prepare(
+def open_training_scenes(clips: Sequence[Clip], data: Path, corpus: Path) -> tuple[training_scenes.TrainingScenes, OpenTargets]:
+    """Return what an open reasoner is taught with, and its targets."""
+    given = training_scenes.prepare(
         clips, corpus, None, [SEED, FOLD], Scorer(threads=1), lambda *_: None, cleaner=True
     )
     names = names_of(given.labels, data / "esc50_audioset.csv")
-    return given, Open(names, given.labels, config.Settings().reasoner.half_life_s)
+    return given, OpenTargets(names, given.labels, config.Settings().reasoner.half_life_s)
 
 
 def teach_without(data: Path, corpus: Path, trial: Path) -> Path:
@@ -139,8 +139,8 @@ def teach_without(data: Path, corpus: Path, trial: Path) -> Path:
         if clip.fold != FOLD and clip.label not in LEFT_OUT
     ]
     recipe = Recipe(seed=SEED, epochs=OPEN_EPOCHS, open=True)
-    given, task = open_lessons(clips, data, corpus)
-    kept = training.train_reader(given, task, recipe, out.with_suffix(".training"), lambda *_: None)
+    given, targets = open_training_scenes(clips, data, corpus)
+    kept = training.train_trace_model(given, targets, recipe, out.with_suffix(".training"), lambda *_: None)
     common = {
         "name": out.stem,
         "backbone": "yamnet",
@@ -150,5 +150,5 @@ def teach_without(data: Path, corpus: Path, trial: Path) -> Path:
         "command": "benchmarks/accuracy.py",
         "version": streamtwl.__version__,
     }
-    reader.export(kept.reader, recipe.hop_s, training.reader_card(kept, task, recipe, common), out)
+    trace_model.export(kept.reader, recipe.hop_s, training.trace_model_card(kept, targets, recipe, common), out)
     return out

@@ -51,7 +51,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, nargs="*", help="reasoners' files")
-    parser.add_argument("--body", action="append", default=[], help="a body to build; repeat it")
+    parser.add_argument("--body", action="append", default=[], help="a trunk to build; repeat it")
     parser.add_argument("--samples", type=int, nargs="+", default=[16], help="K (default 16)")
     parser.add_argument("--traces", type=int, nargs="+", default=[1], help="M (default 1)")
     parser.add_argument("--patches", type=int, default=200, help="a run (default 200)")
@@ -66,14 +66,14 @@ def main() -> None:
     figures = json.loads(asked.json.read_text()) if asked.json.exists() else {}
     with tempfile.TemporaryDirectory() as scratch:
         built = [Path(scratch) / f"{i}.onnx" for i in range(len(asked.body))]
-        for body, file in zip(asked.body, built, strict=True):
-            building = multiprocessing.get_context("spawn").Process(target=build, args=(body, file))
+        for trunk, file in zip(asked.body, built, strict=True):
+            building = multiprocessing.get_context("spawn").Process(target=build, args=(trunk, file))
             building.start()  # apart, so that torch is not in the memory that is measured
             building.join()
             if building.exitcode:
                 raise SystemExit(building.exitcode)
         named = [(file.stem, file) for file in asked.file]
-        named += [(Path(body).stem, file) for body, file in zip(asked.body, built, strict=True)]
+        named += [(Path(trunk).stem, file) for trunk, file in zip(asked.body, built, strict=True)]
         for name, file in named:
             for samples in asked.samples:
                 for traces in asked.traces:
@@ -92,15 +92,15 @@ def main() -> None:
     console.print(f"written to {asked.json}")
 
 
-def build(body: str, file: Path) -> None:
+def build(trunk: str, file: Path) -> None:
     """Write the file of a reader that was taught nothing."""
     import torch
 
     from streamtwl.reasoners.card import Card, TraceCard
-    from streamtwl.training import bodies, reader
+    from streamtwl.training import trunks, trace_model
 
     try:
-        made = reader.Reader(bodies.load(body, 0), len(categories()), LABELS, LAGS)
+        made = trace_model.TraceModel(trunks.load(trunk, 0), len(categories()), LABELS, LAGS)
     except UsageError as error:
         raise SystemExit(str(error)) from None
     torch.nn.init.normal_(made.read.weight, std=0.02)
@@ -118,7 +118,7 @@ def build(body: str, file: Path) -> None:
         command="benchmarks/reasoner_step.py",
         version="0",
         trace=TraceCard(
-            body=Path(body).name,
+            body=Path(trunk).name,
             trained="embedding",
             soft=False,
             samples=(1, 16),
@@ -127,7 +127,7 @@ def build(body: str, file: Path) -> None:
             residual="",
         ),
     )
-    reader.export(made.eval(), HOP_S, card, file)
+    trace_model.export(made.eval(), HOP_S, card, file)
 
 
 def steps(reasoner: Gpt2, samples: int, traces: int, patches: int) -> Iterator[tuple[float, float]]:

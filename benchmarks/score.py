@@ -35,7 +35,7 @@ class Swept:
     f1: float  # in force
     starts_per_minute: float
     recall: float
-    nothing_per_hour: float  # events where there is nothing
+    false_events_per_hour: float  # events where there is nothing
 
 
 def score(played: Sequence[Played], nothing: Sequence[Played]) -> dict:
@@ -46,7 +46,7 @@ def score(played: Sequence[Played], nothing: Sequence[Played]) -> dict:
         "by_snr": {
             f"{level:g}": _at(level, [p for p in played if p.snr_db == level]) for level in levels
         },
-        "nothing_per_hour": sum(timeline.told(each.scene) for each in nothing) / hours,
+        "false_events_per_hour": sum(timeline.told(each.scene) for each in nothing) / hours,
         "swept": [asdict(each) for each in sweep(played, nothing)],
     }
 
@@ -167,10 +167,10 @@ def at_starts(swept: Sequence[dict], starts_per_minute: float = STARTS_PER_MINUT
     return None
 
 
-def nothing_at_recall(swept: Sequence[dict], recall: float = RECALL) -> float | None:
-    """Return events an hour of nothing at the highest threshold with that recall, if there is."""
+def false_events_at_recall(swept: Sequence[dict], recall: float = RECALL) -> float | None:
+    """Return events an hour of background at the highest threshold with that recall, if there is."""
     enough = [each for each in swept if each["recall"] >= recall]
-    return max(enough, key=lambda each: each["on"])["nothing_per_hour"] if enough else None
+    return max(enough, key=lambda each: each["on"])["false_events_per_hour"] if enough else None
 
 
 def markdown(results: dict, reference: str) -> str:
@@ -184,13 +184,13 @@ def markdown(results: dict, reference: str) -> str:
             *_lag_table(results),
             *_dated_table(results),
             *_standard_table(results),
-            *_nothing_table(results),
+            *_background_table(results),
         ]
     )
 
 
 def plot(results: dict, path: str) -> None:
-    """Draw in-force F1 over false events in an hour of nothing, a line a method."""
+    """Draw in-force F1 over false events in an hour of background, a line a method."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -200,10 +200,10 @@ def plot(results: dict, path: str) -> None:
     for method, figures in results["methods"].items():
         swept = figures["swept"]
         dashed = "--" if method in results["bounds"] else "-"
-        for axis, over in zip(axes, ("nothing_per_hour", "starts_per_minute"), strict=True):
+        for axis, over in zip(axes, ("false_events_per_hour", "starts_per_minute"), strict=True):
             x, y = [each[over] for each in swept], [each["f1"] for each in swept]
             axis.plot(x, y, dashed, marker=".", label=method)
-    axes[0].set(xlabel="events told in an hour of nothing", ylabel="in-force F1", xscale="symlog")
+    axes[0].set(xlabel="events told in an hour of background", ylabel="in-force F1", xscale="symlog")
     axes[1].set(xlabel="false starts a minute, in the scenes", xlim=(0, 12))
     for axis in axes:
         axis.grid(alpha=0.3)
@@ -286,8 +286,8 @@ def _trainings_table(results: dict, reference: str) -> list[str]:
             title = f"{level} dB, lag {lag} s, against {reference}"
             rows[title] = [results["against"][name][level]["f1"][lag]["mean"] for name in names]
     rows["F1 at 2/min"] = [at_starts(results["methods"][name]["swept"]) for name in names]
-    rows["events in the hour of nothing"] = [
-        results["methods"][name]["nothing_per_hour"] for name in names
+    rows["events in the hour of background"] = [
+        results["methods"][name]["false_events_per_hour"] for name in names
     ]
     lines = [
         f"### {len(names)} trainings of {names[0]}, that differ in their seeds",
@@ -422,19 +422,19 @@ def _standard_table(results: dict) -> list[str]:
     return [*lines, ""]
 
 
-def _nothing_table(results: dict) -> list[str]:
+def _background_table(results: dict) -> list[str]:
     lines = [
-        f"### In the hour of nothing: events told an hour, and at {100 * RECALL:.0f} % recall",
+        f"### In the hour of background: events told an hour, and at {100 * RECALL:.0f} % recall",
         "",
         "| method | as set | at 90 % recall | highest recall |",
         "| --- | --- | --- | --- |",
     ]
     for method, figures in results["methods"].items():
-        at_recall = nothing_at_recall(figures["swept"])
+        at_recall = false_events_at_recall(figures["swept"])
         said = "not reached" if at_recall is None else f"{at_recall:.0f}"
         most = max(each["recall"] for each in figures["swept"])
         lines.append(
-            f"| {method} | {figures['nothing_per_hour']:.1f} | {said} | {100 * most:.0f} % |"
+            f"| {method} | {figures['false_events_per_hour']:.1f} | {said} | {100 * most:.0f} % |"
         )
     return [*lines, ""]
 

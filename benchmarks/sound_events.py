@@ -19,7 +19,7 @@ SEGMENT_S = 1.0
 COLLAR_S = 0.5
 COLLAR_SHARE = 0.5  # of the sound's length, for the offset
 
-# DCASE 2021 to 2023, task 4. Scenario 1 asks for exact times, 2 for no confusion between labels.
+# DCASE 2021 to 2023, targets 4. Scenario 1 asks for exact times, 2 for no confusion between labels.
 SCENARIOS: dict[str, dict[str, float]] = {
     "psds1": {"dtc_threshold": 0.7, "gtc_threshold": 0.7},
     "psds2": {"dtc_threshold": 0.1, "gtc_threshold": 0.1, "cttc_threshold": 0.3, "alpha_ct": 0.5},

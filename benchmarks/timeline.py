@@ -19,7 +19,7 @@ from streamtwl.config import EventSettings
 from streamtwl.events import EventTracker
 from streamtwl.messages import Event, Label
 from streamtwl.stages import SAMPLE_RATE
-from streamtwl.training.streams import Sound
+from streamtwl.training.scored_scenes import Sound
 
 WINDOW_S = WINDOW / SAMPLE_RATE
 

@@ -18,7 +18,7 @@ from streamtwl.training.fitting import (
     FILTERS,
     LAGS,
     Chosen,
-    Streams,
+    SceneArrays,
     fit_patch_model,
     joined,
     pick_best,
@@ -122,8 +122,8 @@ def smooth(filter: steps.Filter, posteriors: Tensor, elapsed_s: Tensor) -> np.nd
 
 
 def fit_timeline(
-    fit_on: Streams,
-    choose_by: Streams,
+    fit_on: SceneArrays,
+    choose_by: SceneArrays,
     seed: int,
     progress: Callable[[str], None],
     names: Collection[str] = (TOP, AVERAGE, FILTER, LAGGED, SMOOTHER, GRU),
@@ -171,7 +171,7 @@ def fit_timeline(
     return chosen
 
 
-def _choose_gru(fit_on: Streams, choose_by: Streams, both: Streams, seed: int) -> Chosen:
+def _choose_gru(fit_on: SceneArrays, choose_by: SceneArrays, both: SceneArrays, seed: int) -> Chosen:
     grus = [_fit_gru(fit_on, hidden, decay, seed, choose_by) for hidden, decay in GRUS]
     tried = [
         ({"hidden": hidden, "decay": decay, "epochs": epochs}, scores_of(gru, choose_by))
@@ -185,11 +185,11 @@ def _choose_gru(fit_on: Streams, choose_by: Streams, both: Streams, seed: int) -
 
 
 def _fit_gru(
-    streams: Streams,
+    streams: SceneArrays,
     hidden: float,
     decay: float,
     seed: int,
-    choose_by: Streams | None = None,
+    choose_by: SceneArrays | None = None,
     epochs: int = EPOCHS,
 ) -> tuple[Gru, int]:
     """Return (a GRU, its epochs): the best of them on `choose_by`, or after all of them."""

@@ -42,7 +42,7 @@ def write(stem: str, scene: np.ndarray, timeline: list[dict]) -> None:
 
 
 def main() -> None:
-    """Write the scenes, or the hour of nothing."""
+    """Write the scenes, or the hour of background."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,7 +55,7 @@ def main() -> None:
     add("--minutes", type=float, help="of each scene (default 2, with --nothing 60)")
     add("--snr", type=float, nargs="+", default=[20, 10, 5], metavar="DB", help="(20 10 5)")
     add("--seed", type=int, default=1, help="another seed, other scenes (default 1)")
-    add("--nothing", action="store_true", help="make the hour of nothing instead")
+    add("--nothing", action="store_true", help="make the hour of background instead")
     asked = parser.parse_args()
     packages = scenes.read_pieces(asked.corpus)
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def main() -> None:
         rng = np.random.default_rng([asked.seed, 0])
         write(
             f"{asked.out}/nothing",
-            scenes.make_nothing(rng, packages, 60 * (asked.minutes or 60)),
+            scenes.make_background_scene(rng, packages, 60 * (asked.minutes or 60)),
             [],
         )
         return

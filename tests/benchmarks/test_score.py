@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import score
 import timeline
-from score import Played, at_starts, compare, nothing_at_recall, sweep
+from score import Played, at_starts, compare, false_events_at_recall, sweep
 from timeline import Scene, Sound
 
 HOP_S = 0.5
@@ -121,7 +121,7 @@ def test_a_perfect_method(methods):
     assert at["onset_s"] == [0, 0]
     assert at["offset_s"] == [0, 0]
     assert at["segment_f1_micro"] == 1
-    assert figures["nothing_per_hour"] == 0
+    assert figures["false_events_per_hour"] == 0
 
 
 def test_an_empty_method(methods):
@@ -133,7 +133,7 @@ def test_an_empty_method(methods):
     assert at["named"] == 0
     assert all(math.isnan(each) for each in [*at["onset_s"], *at["offset_s"]])
     assert at["segment_f1_micro"] == 0
-    assert figures["nothing_per_hour"] == 0
+    assert figures["false_events_per_hour"] == 0
     assert {each["recall"] for each in figures["swept"]} == {0}
 
 
@@ -144,7 +144,7 @@ def test_a_hasty_method(methods):
     assert at["false_starts_per_minute"]["mean"] == 3
     assert at["lags"]["0"]["f1"]["mean"] == pytest.approx(2 * 8 / (2 * 8 + 4))
     assert at["lags"]["0"]["right"]["mean"] == pytest.approx(56 / 60)
-    assert figures["nothing_per_hour"] == pytest.approx(3 * 60)
+    assert figures["false_events_per_hour"] == pytest.approx(3 * 60)
 
 
 def test_a_late_method_loses_at_lag_0_only():
@@ -209,11 +209,16 @@ def test_a_threshold_over_the_scores_tells_nothing():
     assert [each.on for each in swept] == list(score.ONS)
     by_on = {each.on: each for each in swept}
     low, middle, high = by_on[0.25], by_on[0.5], by_on[0.65]
-    assert (low.recall, low.starts_per_minute, low.nothing_per_hour) == (1, 3, 180)
+    assert (low.recall, low.starts_per_minute, low.false_events_per_hour) == (1, 3, 180)
     assert low.f1 == pytest.approx(0.8)
-    assert (middle.recall, middle.starts_per_minute, middle.nothing_per_hour) == (1, 0, 0)
+    assert (middle.recall, middle.starts_per_minute, middle.false_events_per_hour) == (1, 0, 0)
     assert middle.f1 == pytest.approx(1)
-    assert (high.f1, high.recall, high.starts_per_minute, high.nothing_per_hour) == (0, 0, 0, 0)
+    assert (high.f1, high.recall, high.starts_per_minute, high.false_events_per_hour) == (
+        0,
+        0,
+        0,
+        0,
+    )
 
 
 def test_off_moves_with_on():
@@ -256,21 +261,21 @@ def test_f1_where_there_are_never_false_starts():
 
 
 def of_nothing(on: float, recall: float, per_hour: float) -> dict:
-    return {"on": on, "recall": recall, "nothing_per_hour": per_hour}
+    return {"on": on, "recall": recall, "false_events_per_hour": per_hour}
 
 
 def test_nothing_at_a_recall():
     swept = [of_nothing(0.1, 1, 500), of_nothing(0.5, 0.9, 30), of_nothing(0.9, 0.89, 0)]
-    assert nothing_at_recall(swept) == 30
-    assert nothing_at_recall(swept, 0.95) == 500
-    assert nothing_at_recall(swept[2:]) is None
-    assert nothing_at_recall([]) is None
+    assert false_events_at_recall(swept) == 30
+    assert false_events_at_recall(swept, 0.95) == 500
+    assert false_events_at_recall(swept[2:]) is None
+    assert false_events_at_recall([]) is None
 
 
 def test_nothing_at_a_recall_is_that_of_the_highest_threshold():
     """At the lowest threshold one event lasts for an hour: that is no virtue."""
     swept = [of_nothing(0.05, 1, 10), of_nothing(0.3, 0.97, 900), of_nothing(0.5, 0.92, 300)]
-    assert nothing_at_recall(swept) == 300
+    assert false_events_at_recall(swept) == 300
 
 
 # Tables and plot

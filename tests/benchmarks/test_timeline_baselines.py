@@ -29,14 +29,14 @@ from streamtwl.training import fitting, steps
 from streamtwl.training.fitting import (
     FILTER,
     Chosen,
-    Streams,
+    SceneArrays,
     arrays,
     fit_patch_model,
     in_force,
     onsets,
     pick_best,
 )
-from streamtwl.training.streams import Stream, positions
+from streamtwl.training.scored_scenes import ScoredScene, positions
 
 LABELS = ["dog", "saw"]
 PATCHES, CATEGORIES = 40, 8
@@ -45,12 +45,12 @@ DURATION_S = (15_600 + 7680 * (PATCHES - 1)) / SAMPLE_RATE + 0.2
 NAMES = (TOP, AVERAGE, FILTER, LAGGED, SMOOTHER, GRU)
 
 
-def by_hand(sounding, recently=None, ahead=None, hop_s: float = 1.0) -> Streams:
+def by_hand(sounding, recently=None, ahead=None, hop_s: float = 1.0) -> SceneArrays:
     """One stream of one label, or more of both: what sounds at each patch, and what follows."""
     sounding = np.array(sounding, bool)
     elapsed_s = np.full(sounding.shape[:2], hop_s, np.float32)
     elapsed_s[:, 0] = ENDLESS_S
-    return Streams(
+    return SceneArrays(
         torch.zeros(*sounding.shape[:2], CATEGORIES),
         torch.from_numpy(elapsed_s),
         sounding,
@@ -131,10 +131,10 @@ def test_beliefs_are_those_of_the_products_events():
 # Streams as arrays
 
 
-def stream(truth: list[Sound], seed: int = 0, noise: float = 0.05) -> Stream:
+def score_scene(truth: list[Sound], seed: int = 0, noise: float = 0.05) -> ScoredScene:
     """Category 1 fires for a dog, 4 for a saw, while they sound at a window's end."""
     ends = positions(PATCHES, HOP_S, DURATION_S)
-    made = Stream(f"{seed}", DURATION_S, ends, np.zeros((0, 0)), truth)
+    made = ScoredScene(f"{seed}", DURATION_S, ends, np.zeros((0, 0)), truth)
     heard = noise * np.random.default_rng(seed).random((PATCHES, CATEGORIES))
     heard[:, [1, 4]] += 0.8 * made.sounding(LABELS)
     return replace(made, posteriors=heard.astype(np.float32).clip(0, 1))
@@ -174,8 +174,8 @@ def test_streams_are_cut_to_the_shortest():
 # Training and choosing
 
 
-def scenes(count: int, seed: int, noise: float = 0.05, told: list[str] = LABELS) -> Streams:
-    """Streams with three sounds each, of 2 to 4 s, now and then at once."""
+def scenes(count: int, seed: int, noise: float = 0.05, told: list[str] = LABELS) -> SceneArrays:
+    """SceneArrays with three sounds each, of 2 to 4 s, now and then at once."""
     made = []
     for number in range(count):
         rng = np.random.default_rng([seed, number])
@@ -221,7 +221,7 @@ def right() -> dict[str, Chosen]:
         return fitted(scenes(6, 1), scenes(4, 2))
 
 
-def fitted(fit_on: Streams, choose_by: Streams, seed: int = 0) -> dict[str, Chosen]:
+def fitted(fit_on: SceneArrays, choose_by: SceneArrays, seed: int = 0) -> dict[str, Chosen]:
     return fit_timeline(fit_on, choose_by, seed, lambda _: None)
 
 
@@ -324,7 +324,7 @@ def test_the_validation_streams_choose_the_half_life(right):
     assert average.in_force_f1 < right[AVERAGE].in_force_f1 - 0.1
 
 
-def spurious(streams: Streams, seed: int) -> Streams:
+def spurious(streams: SceneArrays, seed: int) -> SceneArrays:
     """The same with a category that also fires, more or less, where its label does not sound."""
     rng = torch.manual_seed(seed)
     n = len(streams.posteriors)

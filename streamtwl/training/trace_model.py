@@ -18,9 +18,9 @@ from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.gpt2 import INPUTS, OUTPUTS, cache_names
 from streamtwl.reasoners.sampling import N_BINS
 from streamtwl.training import steps
-from streamtwl.training.bodies import Body
 from streamtwl.training.export import write
 from streamtwl.training.steps import Residual
+from streamtwl.training.trunks import Trunk
 
 CONTEXT = 512  # tokens
 LOG_MEAN, LOG_SCALE = 7.0, 3.0  # bring a posterior's logarithms to about zero mean, unit variance
@@ -28,12 +28,12 @@ PLAIN = 0.2  # a belief that ends no event: `off` of the pipeline
 SURE = 1e-4  # the residual's beliefs are kept this far from 0 and 1
 
 
-class Reader(nn.Module):
+class TraceModel(nn.Module):
     """New embeddings before a body, a linear read-out after it, and a residual path beside it."""
 
     def __init__(
         self,
-        body: Body,
+        body: Trunk,
         categories: int,
         labels: int,
         lags: int,
@@ -61,8 +61,8 @@ class Reader(nn.Module):
         self.bins = nn.Embedding(N_BINS, body.width)
         for table in (self.symbols, self.bins):
             nn.init.normal_(table.weight, std=body.words_std)
-        if body.rows is not None:
-            self._start_from(body.rows)
+        if body.initial_embedding is not None:
+            self._start_from(body.initial_embedding)
         self.drop = nn.Dropout(0.1)
         self.read = nn.Linear(body.width, (1 + lags) * labels)
         self.grown = nn.Parameter(torch.zeros(1)) if grows else None
@@ -80,7 +80,7 @@ class Reader(nn.Module):
             self.scale = nn.Parameter(torch.ones(self.shape))
             self.bias = nn.Parameter(torch.zeros(self.shape))
 
-    def train(self, mode: bool = True) -> "Reader":
+    def train(self, mode: bool = True) -> "TraceModel":
         """Set the mode; a frozen body drops nothing out."""
         super().train(mode)
         if not any(weights.requires_grad for weights in self.body.parameters()):
@@ -144,7 +144,7 @@ class Reader(nn.Module):
         embedded = self.embed(tokens, posteriors, believed).flatten(1, 2)
         mask = torch.ones(n, patches * length, dtype=torch.bool)
         positions = torch.arange(patches * length).expand(n, -1)
-        hidden, _ = self.body(embedded, self.body.nothing_read(n), mask, positions)
+        hidden, _ = self.body(embedded, self.body.empty_cache(n), mask, positions)
         last = slice(length - 1, None, length)
         return self.decide(hidden[:, last], embedded[:, last], believed)
 
@@ -170,7 +170,7 @@ class Reader(nn.Module):
         return scores, state + used, new
 
 
-def export(reader: Reader, hop_s: float, card: Card, path: Path) -> None:
+def export(reader: TraceModel, hop_s: float, card: Card, path: Path) -> None:
     """Write a reasoner's file: one patch of R rows, T new tokens each after P."""
     rows, past = 2, 3
     length = 1 if reader.soft else 4

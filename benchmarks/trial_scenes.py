@@ -15,7 +15,7 @@ from streamtwl import config
 from streamtwl.backbones import yamnet
 from streamtwl.reasoners import choice
 from streamtwl.stages import SAMPLE_RATE, Patch, Reasoner, Score, Window
-from streamtwl.training import fitting, streams
+from streamtwl.training import fitting, scored_scenes
 from streamtwl.training.posteriors import Scorer
 
 FOLD = 4  # which no shipped checkpoint has heard
@@ -71,7 +71,7 @@ def settings(reasoner: str, **trace: Any) -> config.Settings:
     return config.override(shipped, changes)
 
 
-class Heard:
+class TrialScenes:
     """The trial's scenes of a fold: posteriors of all, and what sounds in them."""
 
     def __init__(
@@ -92,7 +92,7 @@ class Heard:
             self.truths.append(truth)
         n_patches = min(map(len, posteriors))
         self.posteriors = np.stack([each[:n_patches] for each in posteriors])
-        self.positions = streams.positions(n_patches, scorer.hop_s, self.duration_s)
+        self.positions = scored_scenes.positions(n_patches, scorer.hop_s, self.duration_s)
         self.groups = [number for number, _ in self.names]
         self.labels = sorted({sound.label for truth in self.truths for sound in truth})
 
@@ -114,16 +114,16 @@ class Heard:
             told.append(timeline.retrack(scene, on, off))
         return told
 
-    def streams(self) -> fitting.Streams:
+    def streams(self) -> fitting.SceneArrays:
         """Return them as arrays."""
         made = [
-            streams.Stream("", self.duration_s, self.positions, posteriors, truth)
+            scored_scenes.ScoredScene("", self.duration_s, self.positions, posteriors, truth)
             for posteriors, truth in zip(self.posteriors, self.truths, strict=True)
         ]
         return fitting.arrays(made, self.labels)
 
 
-def matched(heard: Heard, scores: np.ndarray, labels: list[str], share: float) -> dict:
+def matched(heard: TrialScenes, scores: np.ndarray, labels: list[str], share: float) -> dict:
     """Return the in-force F1 at two false starts a minute, with its interval, and the threshold.
 
     The lowest threshold that these scenes allow, or the highest there is; for every method alike.

@@ -2,21 +2,21 @@
 
     .venv/bin/python benchmarks/live_trial.py --corpus CORPUS --out TRIAL
     .venv/bin/streamtwl bench pretrain --corpus CORPUS --seed 1 -o TRACES
-    .venv/bin/python benchmarks/taken_apart.py --corpus CORPUS --trial TRIAL --traces TRACES \\
+    .venv/bin/python benchmarks/ablation.py --corpus CORPUS --trial TRIAL --traces TRACES \\
         --text-model GGUF --out OUT
 
-Fold 1 of the trial. Each reader has the same lessons and schedule (EPOCHS, no choice among them)
-and, where it has a body, the same width; only the scenes to fit are learned from, without those of
+Fold 1 of the trial. Each reader has the same training_scenes and schedule (EPOCHS, no choice among them)
+and, where it has a trunk, the same width; only the scenes to fit are learned from, without those of
 nothing, and the residual path stands on models of the other parts of them, as in `streamtwl train`.
 Where embedding and read-out alone learn, with no residual path, they learn faster
-(reading.ALONE_RATE). The training seed is 1 where a row names no other. Judged by in-force F1 at
+(trace_training.ALONE_RATE). The training seed is 1 where a row names no other. Judged by in-force F1 at
 two false starts a minute on the fold's scenes: of a patch as it was decided then, and two patches
 (0.96 s) later. The threshold is the scenes' own, for all alike.
 
-A text model has a table of its own, of one epoch, in which all bodies are frozen: it is hundreds
+A text model has a table of its own, of one epoch, in which all trunks are frozen: it is hundreds
 of times as slow as the small ones, and reads in bfloat16 here.
 
-OUT/taken_apart.json and .md hold the result; what is there is not run again.
+OUT/ablation.json and .md hold the result; what is there is not run again.
 """
 
 import argparse
@@ -30,26 +30,26 @@ from typing import Any
 import numpy as np
 import timeline
 import torch
-from heard import Heard, matched
+from trial_scenes import TrialScenes, matched
 from live_trial import DATA, SEED, slug
-from other_bodies import InBfloat16, NoBody
+from other_trunks import InBfloat16, NoTrunk
 
 from streamtwl.errors import StreamtwlError
 from streamtwl.ontology import categories
-from streamtwl.training import bodies, datasets, fitting, lessons, reading
+from streamtwl.training import trunks, datasets, fitting, training_scenes, trace_training
 from streamtwl.training import train as training
 from streamtwl.training.posteriors import Scorer
-from streamtwl.training.reader import Reader
-from streamtwl.training.tasks import Closed
+from streamtwl.training.trace_model import TraceModel
+from streamtwl.training.targets import ClosedTargets
 from streamtwl.training.train import Recipe
 
 FOLD = 1
 EPOCHS = 4
 SEEDS = (2, 3)  # besides SEED, for two of the readers
 LATER = 2  # patches
-TRACES, TEXT, NONE = "traces", "text", "none"  # bodies beside tiny
-RESIDUAL_ALONE, FULL = "residual path alone (HMM, looking back)", "body, residual path: as shipped"
-BODILESS = "no body; residual path"
+TRACES, TEXT, NONE = "traces", "text", "none"  # trunks beside tiny
+RESIDUAL_ALONE, FULL = "residual path alone (HMM, looking back)", "trunk, residual path: as shipped"
+WITHOUT_TRUNK = "no trunk; residual path"
 ALONE: dict[str, Any] = {"residual": False}
 SAMPLED = ALONE | {"soft": False}
 
@@ -61,38 +61,38 @@ def with_seed(name: str, seed: int) -> str:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     FULL: {},
-    "body pre-trained on traces, all trained; residual path": {"body": TRACES},
-    "body pre-trained on traces, frozen; residual path": {"body": TRACES, "frozen": True},
-    "body frozen, random; residual path": {"frozen": True},
-    BODILESS: {"body": NONE},
-    "body that grows beside its embedding, as in open; residual path": {"grows": True},
+    "trunk pre-trained on traces, all trained; residual path": {"trunk": TRACES},
+    "trunk pre-trained on traces, frozen; residual path": {"trunk": TRACES, "frozen": True},
+    "trunk frozen, random; residual path": {"frozen": True},
+    WITHOUT_TRUNK: {"trunk": NONE},
+    "trunk that grows beside its embedding, as in open; residual path": {"grows": True},
     **{with_seed(FULL, seed): {"seed": seed} for seed in SEEDS},
-    **{with_seed(BODILESS, seed): {"body": NONE, "seed": seed} for seed in SEEDS},
-    "body alone, soft trace": ALONE,
-    "body alone, pre-trained, all trained; soft trace": ALONE | {"body": TRACES},
-    "body alone, pre-trained, frozen; soft trace": ALONE | {"body": TRACES, "frozen": True},
-    "body alone, pre-trained, frozen, rows at random; soft trace": (
-        ALONE | {"body": TRACES, "frozen": True, "rows": False}
+    **{with_seed(WITHOUT_TRUNK, seed): {"trunk": NONE, "seed": seed} for seed in SEEDS},
+    "trunk alone, soft trace": ALONE,
+    "trunk alone, pre-trained, all trained; soft trace": ALONE | {"trunk": TRACES},
+    "trunk alone, pre-trained, frozen; soft trace": ALONE | {"trunk": TRACES, "frozen": True},
+    "trunk alone, pre-trained, frozen, rows at random; soft trace": (
+        ALONE | {"trunk": TRACES, "frozen": True, "rows": False}
     ),
-    "body alone, frozen, random; soft trace": ALONE | {"frozen": True},
-    "no body; soft trace": ALONE | {"body": NONE},
-    "body alone, soft trace without confidence bins": ALONE | {"bare": True},
-    "body alone, sampled trace, K = 16": SAMPLED,
-    "body alone, sampled trace without confidence bins, K = 16": SAMPLED | {"bare": True},
-    "body alone, pre-trained, frozen; sampled trace, K = 16": (
-        SAMPLED | {"body": TRACES, "frozen": True}
+    "trunk alone, frozen, random; soft trace": ALONE | {"frozen": True},
+    "no trunk; soft trace": ALONE | {"trunk": NONE},
+    "trunk alone, soft trace without confidence bins": ALONE | {"bare": True},
+    "trunk alone, sampled trace, K = 16": SAMPLED,
+    "trunk alone, sampled trace without confidence bins, K = 16": SAMPLED | {"bare": True},
+    "trunk alone, pre-trained, frozen; sampled trace, K = 16": (
+        SAMPLED | {"trunk": TRACES, "frozen": True}
     ),
-    "body alone, frozen, random; sampled trace, K = 16": SAMPLED | {"frozen": True},
+    "trunk alone, frozen, random; sampled trace, K = 16": SAMPLED | {"frozen": True},
 }
 FROZEN_TEXT = "text model, frozen, rows from names"
 ONE_EPOCH: dict[str, dict[str, Any]] = {
     name: ALONE | {"frozen": True, "epochs": 1} | variant
     for name, variant in {
-        FROZEN_TEXT: {"body": TEXT},
-        "text model, frozen, rows at random": {"body": TEXT, "rows": False},
-        "small body pre-trained on traces, frozen": {"body": TRACES},
-        "small body, frozen, random": {},
-        "no body, one epoch": {"body": NONE},
+        FROZEN_TEXT: {"trunk": TEXT},
+        "text model, frozen, rows at random": {"trunk": TEXT, "rows": False},
+        "small trunk pre-trained on traces, frozen": {"trunk": TRACES},
+        "small trunk, frozen, random": {},
+        "no trunk, one epoch": {"trunk": NONE},
     }.items()
 }
 
@@ -113,61 +113,61 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     asked.out.mkdir(parents=True, exist_ok=True)
-    kept = asked.out / "taken_apart.json"
+    kept = asked.out / "ablation.json"
     clips = datasets.load(asked.data / "esc10")
     scorer = Scorer(threads=1)
-    given = lessons.prepare(clips, asked.corpus, FOLD, [SEED, FOLD], scorer, lambda *_: None)
+    given = training_scenes.prepare(clips, asked.corpus, FOLD, [SEED, FOLD], scorer, lambda *_: None)
     fitted = torch.load(asked.trial / f"fold{FOLD}" / "models.pt", weights_only=False)
-    task = Closed(given.labels, fitted[fitting.FILTER])
-    heard = Heard(asked.trial, scorer, FOLD)
-    residual = task.residual(given.fit)
+    targets = ClosedTargets(given.labels, fitted[fitting.FILTER])
+    heard = TrialScenes(asked.trial, scorer, FOLD)
+    residual = targets.residual(given.fit)
     found: dict[str, dict] = json.loads(kept.read_text()) if kept.exists() else {}
     if RESIDUAL_ALONE not in found:
-        alone = reading.believe(residual, heard.streams()).numpy()
+        alone = trace_training.beliefs_of(residual, heard.streams()).numpy()
         found[RESIDUAL_ALONE] = {"weights": 0, "minutes": 0.0, **judge(heard, alone)}
-    data: dict[bool, reading.Readings] = {}
+    data: dict[bool, trace_training.TraceExamples] = {}
     for number, (name, variant) in enumerate((VARIANTS | ONE_EPOCH).items()):
         if name in found or (asked.only and number not in asked.only):
             continue
-        if variant.get("body") == TEXT and asked.text_model is None:
+        if variant.get("trunk") == TEXT and asked.text_model is None:
             continue
         path = residual if variant.get("residual", True) else None
         if (path is not None) not in data:
             recipe = Recipe(residual=path is not None)
-            data[path is not None] = training.lesson_readings(task, given.fit, recipe)
+            data[path is not None] = training.training_examples(targets, given.fit, recipe)
         lesson = data[path is not None]
         reader = build(given.labels, path, variant, str(asked.traces), str(asked.text_model))
         state = asked.out / f"{slug(name.replace('/', '-').replace(';', ''))}.pt"
         began = time.monotonic()
         seed, epochs = variant.get("seed", SEED), variant.get("epochs", EPOCHS)
-        reading.fit(reader, lesson, seed, epochs, state, lambda *_: None)
-        told = reading.read(reader, task.readings(heard.streams(), path), 16, SEED)
+        trace_training.fit(reader, lesson, seed, epochs, state, lambda *_: None)
+        told = trace_training.predict(reader, targets.examples(heard.streams(), path), 16, SEED)
         trained = sum(p.numel() for p in reader.parameters() if p.requires_grad)
         minutes = (time.monotonic() - began) / 60
         found = json.loads(kept.read_text()) if kept.exists() else found  # others may run too
         found[name] = {"weights": trained, "minutes": minutes, **judge(heard, told)}
         kept.write_text(json.dumps(found) + "\n")
         print(name, found[name]["now"]["f1"], found[name]["later"]["f1"], flush=True)
-    (asked.out / "taken_apart.md").write_text(markdown(found, heard))
+    (asked.out / "ablation.md").write_text(markdown(found, heard))
     print(markdown(found, heard))
 
 
 def build(
     labels: Sequence[str], residual: Any, variant: dict[str, Any], traces: str, text: str
-) -> Reader:
+) -> TraceModel:
     """Return a reader that nothing was taught yet."""
-    name, seed = variant.get("body", bodies.TINY), variant.get("seed", SEED)
+    name, seed = variant.get("trunk", trunks.TINY), variant.get("seed", SEED)
     where = {TRACES: traces, TEXT: text}.get(name, name)
-    body: Any = NoBody() if name == NONE else bodies.load(where, seed)
+    trunk: Any = NoTrunk() if name == NONE else trunks.load(where, seed)
     if name == TEXT:
-        body = InBfloat16(body)
+        trunk = InBfloat16(trunk)
     if variant.get("frozen"):
-        body.requires_grad_(False)
+        trunk.requires_grad_(False)
     if not variant.get("rows", True):
-        body.rows = None
+        trunk.rows = None
     torch.manual_seed(seed)
-    return Reader(
-        body,
+    return TraceModel(
+        trunk,
         len(categories()),
         len(labels),
         fitting.LAGS,
@@ -178,7 +178,7 @@ def build(
     )
 
 
-def judge(heard: Heard, told: np.ndarray) -> dict:
+def judge(heard: TrialScenes, told: np.ndarray) -> dict:
     """Return figures of float32[n, T, 1 + B, L]: as decided then, and LATER patches after."""
     later = np.concatenate((told[:, LATER:, LATER], told[:, -LATER:, 0]), axis=1)
     figures = {}
@@ -188,28 +188,28 @@ def judge(heard: Heard, told: np.ndarray) -> dict:
     return figures
 
 
-def markdown(found: dict[str, dict], heard: Heard) -> str:
+def markdown(found: dict[str, dict], heard: TrialScenes) -> str:
     """Return the tables."""
     lines = [
         "### What helps, taken apart: fold 1, in-force F1 at 2 false starts a minute, all SNRs",
         "",
         *rows([RESIDUAL_ALONE, *VARIANTS], found, heard, FULL),
     ]
-    pairs = [(with_seed(FULL, seed), with_seed(BODILESS, seed)) for seed in (SEED, *SEEDS)]
+    pairs = [(with_seed(FULL, seed), with_seed(WITHOUT_TRUNK, seed)) for seed in (SEED, *SEEDS)]
     if all(name in found for pair in pairs for name in pair):
         ours, theirs = (
             np.concatenate([found[name]["now"]["counts"] for name in side])
             for side in zip(*pairs, strict=True)
         )
         more = timeline.bootstrap_paired(ours, theirs, timeline.f1, heard.groups * len(pairs))
-        lines += ["", f"The body, over none, with {len(pairs)} training seeds: {interval(more)}."]
+        lines += ["", f"The trunk, over none, with {len(pairs)} training seeds: {interval(more)}."]
     if FROZEN_TEXT in found:
         lines += ["", "### The same, alone with the soft trace, after one epoch", ""]
         lines += rows(ONE_EPOCH, found, heard, FROZEN_TEXT)
     return "\n".join(lines) + "\n"
 
 
-def rows(names: Iterable[str], found: dict[str, dict], heard: Heard, reference: str) -> list[str]:
+def rows(names: Iterable[str], found: dict[str, dict], heard: TrialScenes, reference: str) -> list[str]:
     """Return a table's lines."""
     lines = [
         f'| reader | weights trained | F1 as decided | against "{reference}" | F1 two patches '
@@ -240,4 +240,4 @@ if __name__ == "__main__":
     try:
         main()
     except StreamtwlError as error:
-        sys.exit(f"taken_apart.py: {error}")
+        sys.exit(f"ablation.py: {error}")
