@@ -1,20 +1,20 @@
-"""What helps? Readers with and without each of their parts, trained alike, in one table.
+"""Ablation: trace models with and without each of their parts, trained alike, in one table.
 
     .venv/bin/python benchmarks/live_trial.py --corpus CORPUS --out TRIAL
     .venv/bin/streamtwl bench pretrain --corpus CORPUS --seed 1 -o TRACES
     .venv/bin/python benchmarks/ablation.py --corpus CORPUS --trial TRIAL --traces TRACES \\
         --text-model GGUF --out OUT
 
-Fold 1 of the trial. Each reader has the same training_scenes and schedule (EPOCHS, no choice among them)
-and, where it has a trunk, the same width; only the scenes to fit are learned from, without those of
-nothing, and the residual path stands on models of the other parts of them, as in `streamtwl train`.
-Where embedding and read-out alone learn, with no residual path, they learn faster
-(trace_training.ALONE_RATE). The training seed is 1 where a row names no other. Judged by in-force F1 at
-two false starts a minute on the fold's scenes: of a patch as it was decided then, and two patches
-(0.96 s) later. The threshold is the scenes' own, for all alike.
+Fold 1 of the trial. All models are trained on the same scenes with the same schedule (EPOCHS, none
+is chosen) and, where they have a trunk, the same width. Only the scenes to fit are used, without
+background scenes, and the residual path is fitted on the other parts of them, as in `streamtwl
+train`. Where only embedding and read-out are trained, with no residual path, the learning rate is
+higher (trace_training.ALONE_RATE). The training seed is 1 where a row names no other. The figure is
+in-force F1 at two false starts a minute on the fold's scenes: of a patch as first decided, and two
+patches (0.96 s) later. The threshold is chosen on these scenes, for all models alike.
 
-A text model has a table of its own, of one epoch, in which all trunks are frozen: it is hundreds
-of times as slow as the small ones, and reads in bfloat16 here.
+A text model has a table of its own, after one epoch, in which all trunks are frozen: it is hundreds
+of times as slow as the small ones, and runs in bfloat16 here.
 
 OUT/ablation.json and .md hold the result; what is there is not run again.
 """
@@ -30,22 +30,22 @@ from typing import Any
 import numpy as np
 import timeline
 import torch
-from trial_scenes import TrialScenes, matched
 from live_trial import DATA, SEED, slug
 from other_trunks import InBfloat16, NoTrunk
+from trial_scenes import TrialScenes, matched
 
 from streamtwl.errors import StreamtwlError
 from streamtwl.ontology import categories
-from streamtwl.training import trunks, datasets, fitting, training_scenes, trace_training
+from streamtwl.training import datasets, fitting, trace_training, training_scenes, trunks
 from streamtwl.training import train as training
 from streamtwl.training.posteriors import Scorer
-from streamtwl.training.trace_model import TraceModel
 from streamtwl.training.targets import ClosedTargets
+from streamtwl.training.trace_model import TraceModel
 from streamtwl.training.train import Recipe
 
 FOLD = 1
 EPOCHS = 4
-SEEDS = (2, 3)  # besides SEED, for two of the readers
+SEEDS = (2, 3)  # besides SEED, for two of the models
 LATER = 2  # patches
 TRACES, TEXT, NONE = "traces", "text", "none"  # trunks beside tiny
 RESIDUAL_ALONE, FULL = "residual path alone (HMM, looking back)", "trunk, residual path: as shipped"
@@ -110,52 +110,56 @@ def main() -> None:
     add("--traces", type=Path, required=True, help="what streamtwl bench pretrain wrote")
     add("--text-model", type=Path, help="Gemma 3 270M or another: a directory or GGUF file")
     add("--only", nargs="+", type=int, help="variants by number, from 0 (all)")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    kept = asked.out / "ablation.json"
-    clips = datasets.load(asked.data / "esc10")
+    options.out.mkdir(parents=True, exist_ok=True)
+    kept = options.out / "ablation.json"
+    clips = datasets.load(options.data / "esc10")
     scorer = Scorer(threads=1)
-    given = training_scenes.prepare(clips, asked.corpus, FOLD, [SEED, FOLD], scorer, lambda *_: None)
-    fitted = torch.load(asked.trial / f"fold{FOLD}" / "models.pt", weights_only=False)
-    targets = ClosedTargets(given.labels, fitted[fitting.FILTER])
-    heard = TrialScenes(asked.trial, scorer, FOLD)
-    residual = targets.residual(given.fit)
+    prepared = training_scenes.prepare(
+        clips, options.corpus, FOLD, [SEED, FOLD], scorer, lambda *_: None
+    )
+    fitted = torch.load(options.trial / f"fold{FOLD}" / "models.pt", weights_only=False)
+    targets = ClosedTargets(prepared.labels, fitted[fitting.FILTER])
+    test_scenes = TrialScenes(options.trial, scorer, FOLD)
+    residual = targets.residual(prepared.fit)
     found: dict[str, dict] = json.loads(kept.read_text()) if kept.exists() else {}
     if RESIDUAL_ALONE not in found:
-        alone = trace_training.beliefs_of(residual, heard.streams()).numpy()
-        found[RESIDUAL_ALONE] = {"weights": 0, "minutes": 0.0, **judge(heard, alone)}
+        alone = trace_training.beliefs_of(residual, test_scenes.streams()).numpy()
+        found[RESIDUAL_ALONE] = {"weights": 0, "minutes": 0.0, **judge(test_scenes, alone)}
     data: dict[bool, trace_training.TraceExamples] = {}
     for number, (name, variant) in enumerate((VARIANTS | ONE_EPOCH).items()):
-        if name in found or (asked.only and number not in asked.only):
+        if name in found or (options.only and number not in options.only):
             continue
-        if variant.get("trunk") == TEXT and asked.text_model is None:
+        if variant.get("trunk") == TEXT and options.text_model is None:
             continue
         path = residual if variant.get("residual", True) else None
         if (path is not None) not in data:
             recipe = Recipe(residual=path is not None)
-            data[path is not None] = training.training_examples(targets, given.fit, recipe)
-        lesson = data[path is not None]
-        reader = build(given.labels, path, variant, str(asked.traces), str(asked.text_model))
-        state = asked.out / f"{slug(name.replace('/', '-').replace(';', ''))}.pt"
+            data[path is not None] = training.training_examples(targets, prepared.fit, recipe)
+        examples = data[path is not None]
+        model = build(prepared.labels, path, variant, str(options.traces), str(options.text_model))
+        state = options.out / f"{slug(name.replace('/', '-').replace(';', ''))}.pt"
         began = time.monotonic()
         seed, epochs = variant.get("seed", SEED), variant.get("epochs", EPOCHS)
-        trace_training.fit(reader, lesson, seed, epochs, state, lambda *_: None)
-        told = trace_training.predict(reader, targets.examples(heard.streams(), path), 16, SEED)
-        trained = sum(p.numel() for p in reader.parameters() if p.requires_grad)
+        trace_training.fit(model, examples, seed, epochs, state, lambda *_: None)
+        decided = trace_training.predict(
+            model, targets.examples(test_scenes.streams(), path), 16, SEED
+        )
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         minutes = (time.monotonic() - began) / 60
         found = json.loads(kept.read_text()) if kept.exists() else found  # others may run too
-        found[name] = {"weights": trained, "minutes": minutes, **judge(heard, told)}
+        found[name] = {"weights": trained, "minutes": minutes, **judge(test_scenes, decided)}
         kept.write_text(json.dumps(found) + "\n")
         print(name, found[name]["now"]["f1"], found[name]["later"]["f1"], flush=True)
-    (asked.out / "ablation.md").write_text(markdown(found, heard))
-    print(markdown(found, heard))
+    (options.out / "ablation.md").write_text(markdown(found, test_scenes))
+    print(markdown(found, test_scenes))
 
 
 def build(
     labels: Sequence[str], residual: Any, variant: dict[str, Any], traces: str, text: str
 ) -> TraceModel:
-    """Return a reader that nothing was taught yet."""
+    """Return an untrained model."""
     name, seed = variant.get("trunk", trunks.TINY), variant.get("seed", SEED)
     where = {TRACES: traces, TEXT: text}.get(name, name)
     trunk: Any = NoTrunk() if name == NONE else trunks.load(where, seed)
@@ -164,7 +168,7 @@ def build(
     if variant.get("frozen"):
         trunk.requires_grad_(False)
     if not variant.get("rows", True):
-        trunk.rows = None
+        trunk.initial_embedding = None
     torch.manual_seed(seed)
     return TraceModel(
         trunk,
@@ -178,22 +182,22 @@ def build(
     )
 
 
-def judge(heard: TrialScenes, told: np.ndarray) -> dict:
-    """Return figures of float32[n, T, 1 + B, L]: as decided then, and LATER patches after."""
-    later = np.concatenate((told[:, LATER:, LATER], told[:, -LATER:, 0]), axis=1)
+def judge(test_scenes: TrialScenes, decided: np.ndarray) -> dict:
+    """Return figures of float32[n, T, 1 + B, L]: as first decided, and LATER patches later."""
+    later = np.concatenate((decided[:, LATER:, LATER], decided[:, -LATER:, 0]), axis=1)
     figures = {}
-    for name, scores in (("now", told[:, :, 0]), ("later", later)):
-        at = matched(heard, np.ascontiguousarray(scores), heard.labels, 0.5)
+    for name, scores in (("now", decided[:, :, 0]), ("later", later)):
+        at = matched(test_scenes, np.ascontiguousarray(scores), test_scenes.labels, 0.5)
         figures[name] = {**at, "counts": at["counts"].tolist()}
     return figures
 
 
-def markdown(found: dict[str, dict], heard: TrialScenes) -> str:
+def markdown(found: dict[str, dict], test_scenes: TrialScenes) -> str:
     """Return the tables."""
     lines = [
-        "### What helps, taken apart: fold 1, in-force F1 at 2 false starts a minute, all SNRs",
+        "### Ablation: fold 1, in-force F1 at 2 false starts a minute, all SNRs",
         "",
-        *rows([RESIDUAL_ALONE, *VARIANTS], found, heard, FULL),
+        *rows([RESIDUAL_ALONE, *VARIANTS], found, test_scenes, FULL),
     ]
     pairs = [(with_seed(FULL, seed), with_seed(WITHOUT_TRUNK, seed)) for seed in (SEED, *SEEDS)]
     if all(name in found for pair in pairs for name in pair):
@@ -201,18 +205,23 @@ def markdown(found: dict[str, dict], heard: TrialScenes) -> str:
             np.concatenate([found[name]["now"]["counts"] for name in side])
             for side in zip(*pairs, strict=True)
         )
-        more = timeline.bootstrap_paired(ours, theirs, timeline.f1, heard.groups * len(pairs))
-        lines += ["", f"The trunk, over none, with {len(pairs)} training seeds: {interval(more)}."]
+        more = timeline.bootstrap_paired(ours, theirs, timeline.f1, test_scenes.groups * len(pairs))
+        lines += [
+            "",
+            f"With a trunk against without, {len(pairs)} training seeds: {interval(more)}.",
+        ]
     if FROZEN_TEXT in found:
         lines += ["", "### The same, alone with the soft trace, after one epoch", ""]
-        lines += rows(ONE_EPOCH, found, heard, FROZEN_TEXT)
+        lines += rows(ONE_EPOCH, found, test_scenes, FROZEN_TEXT)
     return "\n".join(lines) + "\n"
 
 
-def rows(names: Iterable[str], found: dict[str, dict], heard: TrialScenes, reference: str) -> list[str]:
+def rows(
+    names: Iterable[str], found: dict[str, dict], test_scenes: TrialScenes, reference: str
+) -> list[str]:
     """Return a table's lines."""
     lines = [
-        f'| reader | weights trained | F1 as decided | against "{reference}" | F1 two patches '
+        f'| model | weights trained | F1 as decided | against "{reference}" | F1 two patches '
         "later | minutes of training |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
@@ -222,7 +231,9 @@ def rows(names: Iterable[str], found: dict[str, dict], heard: TrialScenes, refer
         each, against = found[name], ""
         if name != reference and reference in found:
             ours, whole = (np.array(of["now"]["counts"]) for of in (each, found[reference]))
-            against = interval(timeline.bootstrap_paired(ours, whole, timeline.f1, heard.groups))
+            against = interval(
+                timeline.bootstrap_paired(ours, whole, timeline.f1, test_scenes.groups)
+            )
         cells = [f"{each[when]['f1']['mean']:.3f}" for when in ("now", "later")]
         lines.append(
             f"| {name} | {each['weights']:,} | {cells[0]} | {against} | {cells[1]} "

@@ -1,4 +1,4 @@
-"""Trunks to compare with: none at all, which any has to be better than, and a faster one."""
+"""Trunks to compare with: none at all, which every trunk has to beat, and a faster one."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ class NoTrunk(nn.Module):
     width, layers, heads, head_width = WIDTH, 0, 1, 1
     positions = trunks.TINY_POSITIONS
     words_std = trunks.WORDS_STD
-    rows = None
+    initial_embedding = None
 
     def forward(
         self, embeddings: Tensor, past: list[Tensor], mask: Tensor, positions: Tensor
@@ -33,8 +33,12 @@ class InBfloat16(nn.Module):
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()
-        self.body = trunk
-        self.width, self.layers, self.rows = trunk.width, trunk.layers, trunk.rows
+        self.trunk = trunk
+        self.width, self.layers, self.initial_embedding = (
+            trunk.width,
+            trunk.layers,
+            trunk.initial_embedding,
+        )
         self.positions, self.words_std = trunk.positions, trunk.words_std
 
     def forward(
@@ -42,9 +46,9 @@ class InBfloat16(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """Return what the trunk does."""
         with torch.autocast("cpu", torch.bfloat16):
-            hidden, new = self.body(embeddings, past, mask, positions)
+            hidden, new = self.trunk(embeddings, past, mask, positions)
         return hidden.float(), new
 
     def empty_cache(self, rows: int) -> list[Tensor]:
         """Return the trunk's empty cache."""
-        return self.body.empty_cache(rows)
+        return self.trunk.empty_cache(rows)

@@ -1,4 +1,4 @@
-"""What thinking has to beat on timelines. Frozen: a change here changes every table.
+"""The baselines on timelines, for reasoners to beat. Frozen: a change here changes every table.
 
 Each reads a stream patch by patch: a module with the contract of `streamtwl/training/steps.py`, on
 one linear model of a single patch, the GRU aside. Whatever is to be chosen is chosen on validation
@@ -128,7 +128,7 @@ def fit_timeline(
     progress: Callable[[str], None],
     names: Collection[str] = (TOP, AVERAGE, FILTER, LAGGED, SMOOTHER, GRU),
 ) -> dict[str, Chosen]:
-    """Return timeline baselines by their names; `progress` is told what is being fitted."""
+    """Return timeline baselines by name; `progress` is called with what is being fitted."""
     progress("patch model")
     penalty = fitting.choose_penalty(fit_on, choose_by)
     patch = fit_patch_model(fit_on, penalty)
@@ -171,7 +171,9 @@ def fit_timeline(
     return chosen
 
 
-def _choose_gru(fit_on: SceneArrays, choose_by: SceneArrays, both: SceneArrays, seed: int) -> Chosen:
+def _choose_gru(
+    fit_on: SceneArrays, choose_by: SceneArrays, both: SceneArrays, seed: int
+) -> Chosen:
     grus = [_fit_gru(fit_on, hidden, decay, seed, choose_by) for hidden, decay in GRUS]
     tried = [
         ({"hidden": hidden, "decay": decay, "epochs": epochs}, scores_of(gru, choose_by))

@@ -69,11 +69,11 @@ def column(*values):
 
 def test_in_force_by_hand():
     truth = by_hand(column(0, 1, 1, 1, 0, 0))
-    scores = column(0.1, 0.9, 0.9, 0.1, 0.1, 0.1)  # 2 of 3 that sound, 2 of 2 that are told
+    scores = column(0.1, 0.9, 0.9, 0.1, 0.1, 0.1)  # 2 of 3 that sound, 2 of 2 that are predicted
     assert in_force(scores, truth, 0.5, 0.5) == (pytest.approx(2 * 2 / (2 + 3)), 0)
 
 
-def test_who_tells_all_or_nothing():
+def test_all_or_nothing():
     truth = by_hand(column(0, 1, 1, 0))
     assert in_force(column(0.0, 1, 1, 0), truth, 0.5, 0.5) == (1, 0)
     assert in_force(column(0.0, 0, 0, 0), truth, 0.5, 0.5) == (0, 0)
@@ -117,7 +117,7 @@ def test_streams_and_labels_are_pooled_and_do_not_share_beliefs():
 def test_beliefs_are_those_of_the_products_events():
     rng = np.random.default_rng(3)
     scores = rng.random((1, 60, 2)).astype(np.float32)
-    nothing = by_hand(np.zeros((1, 60, 2)), hop_s=HOP_S)
+    background = by_hand(np.zeros((1, 60, 2)), hop_s=HOP_S)
     tracker = EventTracker(LABELS, EventSettings(on=0.7, off=0.35), WINDOW // 2)
     onsets = sum(
         phase == "onset"
@@ -125,19 +125,19 @@ def test_beliefs_are_those_of_the_products_events():
         for phase, _ in tracker.step(0, 15_600 + 7680 * t, scores[0, t], scores[0, t])
     )
     minutes = 60 * HOP_S / 60
-    assert in_force(scores, nothing, 0.7, 0.35)[1] == pytest.approx(onsets / minutes, rel=1e-5)
+    assert in_force(scores, background, 0.7, 0.35)[1] == pytest.approx(onsets / minutes, rel=1e-5)
 
 
 # Streams as arrays
 
 
-def score_scene(truth: list[Sound], seed: int = 0, noise: float = 0.05) -> ScoredScene:
+def stream(truth: list[Sound], seed: int = 0, noise: float = 0.05) -> ScoredScene:
     """Category 1 fires for a dog, 4 for a saw, while they sound at a window's end."""
     ends = positions(PATCHES, HOP_S, DURATION_S)
     made = ScoredScene(f"{seed}", DURATION_S, ends, np.zeros((0, 0)), truth)
-    heard = noise * np.random.default_rng(seed).random((PATCHES, CATEGORIES))
-    heard[:, [1, 4]] += 0.8 * made.sounding(LABELS)
-    return replace(made, posteriors=heard.astype(np.float32).clip(0, 1))
+    posteriors = noise * np.random.default_rng(seed).random((PATCHES, CATEGORIES))
+    posteriors[:, [1, 4]] += 0.8 * made.sounding(LABELS)
+    return replace(made, posteriors=posteriors.astype(np.float32).clip(0, 1))
 
 
 def test_arrays_by_hand():
@@ -174,7 +174,7 @@ def test_streams_are_cut_to_the_shortest():
 # Training and choosing
 
 
-def scenes(count: int, seed: int, noise: float = 0.05, told: list[str] = LABELS) -> SceneArrays:
+def scenes(count: int, seed: int, noise: float = 0.05, names: list[str] = LABELS) -> SceneArrays:
     """SceneArrays with three sounds each, of 2 to 4 s, now and then at once."""
     made = []
     for number in range(count):
@@ -185,7 +185,7 @@ def scenes(count: int, seed: int, noise: float = 0.05, told: list[str] = LABELS)
             for i, at in zip((0, 1, number % 2), onsets, strict=True)
         ]
         one = stream(sounds, seed=1000 * seed + number, noise=noise)
-        renamed = dict(zip(LABELS, told, strict=True))
+        renamed = dict(zip(LABELS, names, strict=True))
         made.append(replace(one, truth=[replace(s, label=renamed[s.label]) for s in sounds]))
     return arrays(made, LABELS)
 
@@ -305,7 +305,7 @@ def test_the_final_models_know_the_validation_streams_too():
 
 
 def test_the_validation_streams_decide(right):
-    wrong = fitted(scenes(6, 1), scenes(4, 2, told=LABELS[::-1]))
+    wrong = fitted(scenes(6, 1), scenes(4, 2, events=LABELS[::-1]))
     for name in NAMES:
         assert wrong[name].in_force_f1 < 0.5 < right[name].in_force_f1, name
     chosen = [[(one.setting, one.on, one.off) for one in each.values()] for each in (right, wrong)]
