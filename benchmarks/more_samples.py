@@ -209,7 +209,7 @@ def costs(out: Path, posteriors: np.ndarray) -> dict[str, float]:
 
 
 def thinking(test_scenes: TrialScenes) -> dict[str, dict]:
-    """Return what the shipped model of samples publishes, and CPU milliseconds a patch, by THINKING.
+    """Return the F1 of the shipped sampling reasoner, and CPU milliseconds a patch, by THINKING.
 
     Each stream on its own, as a listener with one source has it, and with all the time it wants.
     """

@@ -94,13 +94,13 @@ def read_messages(
         if isinstance(message, Label):
             decisions.append((at_s, message))
             continue
-        known, told_now = events.get(message.id), _received(message, at_s)
+        known, received_now = events.get(message.id), _received(message, at_s)
         if known is not None and message.phase == "offset":
-            told_now = replace(known, end_s=told_now.end_s, offset_received_s=at_s)
+            received_now = replace(known, end_s=received_now.end_s, offset_received_s=at_s)
         elif known is not None:
             withdrawn.append(replace(known, withdrawn_s=at_s))
-            told_now = replace(told_now, again=told_now.label == known.label)
-        events[message.id] = told_now
+            received_now = replace(received_now, again=received_now.label == known.label)
+        events[message.id] = received_now
     scores = np.zeros((len(decisions), len(labels)), np.float32)
     for row, (_, decision) in zip(scores, decisions, strict=True):
         for scored in decision.top:
