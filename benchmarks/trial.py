@@ -65,17 +65,17 @@ def record(
             tempfile.TemporaryFile("w+") as errors,  # a pipe that nobody reads would fill up
             subprocess.Popen(command, stderr=errors, text=True) as listener,
         ):
-            heard_at = time.monotonic()
+            last_at = time.monotonic()
             while listener.poll() is None or socket.poll(200):
                 if socket.poll(200):
                     message = decode(socket.recv_multipart()[-1])
                     messages.append(message)
-                    heard_at = time.monotonic()
+                    last_at = time.monotonic()
                     on_message(message)
                     if isinstance(message, Status) and message.state == "ended":
                         ended.add(message.source)
                         progress(len(ended), sources)
-                elif time.monotonic() > heard_at + PATIENCE_S:
+                elif time.monotonic() > last_at + PATIENCE_S:
                     listener.kill()
             if listener.returncode:
                 errors.seek(0)

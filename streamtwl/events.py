@@ -37,11 +37,11 @@ Change = tuple[Literal["onset", "offset", "revised"], Sounding]
 class EventTracker:
     """Hysteresis per stream and label; several events may be open at once.
 
-    A label's event begins when its score reaches `on`, unless the label yields to a kind of its own
-    then, and has been there for `min_duration_s`. It ends when the score falls below `off`; after
-    that the label rests for `cooldown_s`. A crossing is placed `behind` samples before the end of
-    the window in which it happened: the moment that a score is about; what is on in the first
-    window of a stretch without gaps began with the stretch.
+    A label's event begins when its score reaches `on`, unless the label then yields to a
+    descendant, and has stayed there for `min_duration_s`. It ends when the score falls below `off`;
+    after that the label rests for `cooldown_s`. A crossing is placed `behind` samples before the
+    end of the window in which it happened: the moment that a score is about; what is on in the
+    first window of a stretch without gaps began with the stretch.
     """
 
     def __init__(self, labels: Sequence[str], settings: EventSettings, behind: int = 0) -> None:
@@ -51,7 +51,7 @@ class EventTracker:
         self._on = np.full(len(labels), np.inf)
         for i, rule in self._rules.items():
             self._on[i] = rule.on
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, _StreamEvents] = {}
 
     def step(
         self,
@@ -65,9 +65,9 @@ class EventTracker:
         """Take a decision's float32[L] `scores` and `specific`; return the onsets and offsets.
 
         `stretch` is the position at which the window's gapless stretch begins; None: where the one
-        before broke off. `earlier` is not looked at: see `revisions.py`.
+        before broke off. `earlier` is ignored: see `revisions.py`.
         """
-        state = self._streams.setdefault(stream, _Stream())
+        state = self._streams.setdefault(stream, _StreamEvents())
         changes: list[Change] = []
         if not state.stretch.is_news(position):
             return []
@@ -88,7 +88,7 @@ class EventTracker:
         return changes
 
     def pause(self, stream: int, position: int) -> list[Change]:
-        """The sound broke off at `position`: end what is open. What follows does not join on."""
+        """End what is open: the sound broke off at `position`, and a gap follows."""
         state = self._streams.get(stream)
         return [] if state is None else self._end_all(state, position)
 
@@ -98,13 +98,13 @@ class EventTracker:
         self._streams.pop(stream, None)
         return changes
 
-    def _end_all(self, state: "_Stream", position: int) -> list[Change]:
+    def _end_all(self, state: "_StreamEvents", position: int) -> list[Change]:
         changes = [self._end(state, label, position) for label in sorted(state.open)]
         state.tracked.clear()
         state.stretch.end(position)
         return changes
 
-    def _advance(self, state: "_Stream", label: int, at: int, score: float) -> Change | None:
+    def _advance(self, state: "_StreamEvents", label: int, at: int, score: float) -> Change | None:
         event, rule = state.tracked[label], self._rules[label]
         if label in state.open:
             if score < rule.off:
@@ -114,13 +114,13 @@ class EventTracker:
             del state.tracked[label]
         else:
             event.add(score)
-            # Of the first window no more counts: nothing says that it lasted longer.
+            # Of the first window no more counts: nothing shows that it lasted longer.
             since = max(event.start, (state.stretch.first or 0) - self._behind)
             if at - since >= rule.min_duration_s * SAMPLE_RATE:
                 return _begin(state, label)
         return None
 
-    def _end(self, state: "_Stream", label: int, position: int) -> Change:
+    def _end(self, state: "_StreamEvents", label: int, position: int) -> Change:
         event = state.tracked.pop(label)
         state.open.discard(label)
         event.end = position
@@ -131,14 +131,14 @@ class EventTracker:
 
 @dataclass(slots=True)
 class Stretch:
-    """Sound without gaps, of which the first patch speaks from its start on."""
+    """Sound without gaps, of which the first patch covers everything from its start."""
 
     start: int = 0  # position
     first: int | None = None  # position of its first patch; None: there was none yet
     decided_to: int = 0  # position of the newest patch, or where the sound broke off
 
     def is_news(self, position: int) -> bool:
-        """Whether a patch speaks of anything that came after the sound broke off."""
+        """Whether a patch covers anything that came after the sound broke off."""
         return self.first is not None or position > self.decided_to
 
     def take(self, position: int, start: int | None) -> None:
@@ -154,17 +154,17 @@ class Stretch:
 
 
 @dataclass(slots=True)
-class _Stream:
+class _StreamEvents:
     """The events of one stream, by the index of their label."""
 
     stretch: Stretch = field(default_factory=Stretch)
     tracked: dict[int, Sounding] = field(default_factory=dict)  # pending or open
-    open: set[int] = field(default_factory=set)  # whose onset was told
+    open: set[int] = field(default_factory=set)  # whose onset was published
     rest_until: dict[int, int] = field(default_factory=dict)  # position
     count: int = 0
 
 
-def _begin(state: _Stream, label: int) -> Change:
+def _begin(state: _StreamEvents, label: int) -> Change:
     event = state.tracked[label]
     event.number, state.count = state.count, state.count + 1
     state.open.add(label)

@@ -117,7 +117,7 @@ def test_without_a_key_there_is_a_way_out(tmp_path):
 def test_that_nobody_is_allowed_yet_is_said(keys, caplog):
     (keys / "clients" / "client.key").unlink()
     ServerKeys.load(keys)
-    assert "nobody may subscribe yet" in caplog.text
+    assert "no one may subscribe yet" in caplog.text
 
 
 @pytest.mark.parametrize("option", ["--bind", "--replay-bind"])

@@ -44,7 +44,7 @@ class Stream:
         self.clipped_samples = 0  # at full scale or beyond
         self.capture_delay_ms: float | None = None  # sound card to resampler
         self.resampling_delay_ms = 0.0
-        self.heard_at = -math.inf  # monotonic, when the newest samples came
+        self.samples_at = -math.inf  # monotonic, when the newest samples came
         self.silent: str | None = None  # why a live source gives only one value
         self.error: AudioError | None = None
         self.ended = False
@@ -80,7 +80,7 @@ class Stream:
         except AudioError as error:
             _log.info("source '%s' ends: %s", self.source.name, error)
             self.error = error
-        self.heard_at = now if blocks else self.heard_at
+        self.samples_at = now if blocks else self.samples_at
         if self.source.state in ("stalled", "lost"):
             blocks += self._break_off()
         if self.error is not None or self.source.state == "ended":
@@ -96,8 +96,8 @@ class Stream:
             self._begin(chunk, joins_on)
         end = chunk.start + len(chunk.frames)
         self._expected = (chunk.opened_at, chunk.rate, end)
-        if chunk.heard_at is not None and self._clock is not None:
-            self._clock.report(end, chunk.heard_at)
+        if chunk.last_frame_at is not None and self._clock is not None:
+            self._clock.report(end, chunk.last_frame_at)
         assert self._resampler is not None
         samples = self._resampler.push(self._mono(chunk.frames, chunk.rate))
         return [*before, self._block(samples)]
@@ -105,7 +105,7 @@ class Stream:
     def _begin(self, chunk: Chunk, joins_on: bool) -> None:
         """Start anew after a gap: the resampler's memory would smear over it."""
         reopened = self._expected is None or self._expected[:2] != (chunk.opened_at, chunk.rate)
-        if reopened and chunk.heard_at is not None:
+        if reopened and chunk.last_frame_at is not None:
             self._jumps_before = self.wall_jumps()
             self._clock = CaptureClock(chunk.rate)
         self._resampler = Resampler(chunk.rate)
@@ -213,10 +213,10 @@ class Intake:
         while self.streams:
             self._wait(needs)
             now = time.monotonic()
-            given = [self._read(stream, now) for stream in self.streams]
-            for i in range(max(map(len, given), default=0)):
-                yield [blocks[i] for blocks in given if i < len(blocks)]
-            if not any(given):
+            ready = [self._read(stream, now) for stream in self.streams]
+            for i in range(max(map(len, ready), default=0)):
+                yield [blocks[i] for blocks in ready if i < len(blocks)]
+            if not any(ready):
                 yield []
             self._replace_ended()
 
@@ -265,4 +265,4 @@ def _window_due_at(stream: Stream, needs: Callable[[int], int]) -> float:
     """Return the monotonic seconds at which the stream's next window will be complete."""
     if not stream.source.clocked:
         return 0.0  # nobody knows
-    return stream.heard_at + needs(stream.number) / SAMPLE_RATE
+    return stream.samples_at + needs(stream.number) / SAMPLE_RATE

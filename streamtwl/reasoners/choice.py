@@ -26,8 +26,8 @@ def make(settings: Settings, backbones: Sequence[Backbone], sources: Sequence[st
     if named == Evidence.name:
         if tuple(backbones[0].categories) != categories():
             raise UsageError(
-                f"--reasoner {named}: it names AudioSet's categories, of which {backbones[0].name} "
-                "has others: choose a reasoner that reads it"
+                f"--reasoner {named}: it names AudioSet's categories, but {backbones[0].name} "
+                "has others: choose a reasoner trained on it"
             )
         behind = samples_in(backbones[0], backbones[0].lengths_s[0]) // 2
         return Evidence(_open_labels(settings), settings.reasoner.half_life_s, behind)
@@ -73,17 +73,17 @@ def _check(loaded: graph.Graph, settings: Settings, backbone: Backbone) -> None:
         _warn_of_trace(card.name, card.trace, settings.trace)
 
 
-def _warn_of_trace(name: str, read: TraceCard, asked: TraceSettings) -> None:
-    """Warn of what the reasoner was not trained on, or has no use for."""
+def _warn_of_trace(name: str, read: TraceCard, trace: TraceSettings) -> None:
+    """Warn about settings that the reasoner was not trained with, or does not use."""
     usual = TraceSettings()
-    if read.soft and (asked.samples, asked.traces) != (usual.samples, usual.traces):
+    if read.soft and (trace.samples, trace.traces) != (usual.samples, usual.traces):
         _log.warning("reasoner %s draws no samples: --samples and --traces change nothing", name)
-    elif not read.soft and not read.samples[0] <= asked.samples <= read.samples[1]:
+    elif not read.soft and not read.samples[0] <= trace.samples <= read.samples[1]:
         _log.warning("reasoner %s was trained at K = %d to %d", name, *read.samples)
-    if not read.soft and asked.temperature != read.temperature:
+    if not read.soft and trace.temperature != read.temperature:
         _log.warning("reasoner %s was trained at a temperature of %g", name, read.temperature)
 
 
 def _open_labels(settings: Settings) -> OpenLabels:
-    asked = settings.reasoner
-    return OpenLabels(vocabulary(settings.labels), asked.specific_ratio, asked.floor)
+    chosen = settings.reasoner
+    return OpenLabels(vocabulary(settings.labels), chosen.specific_ratio, chosen.floor)

@@ -11,7 +11,7 @@ class Evidence:
     """A recursive mean of posteriors with exponential forgetting.
 
     The weight of a patch halves every `half_life_s` seconds of stream time. Reads the posterior
-    itself, which is what many samples would come to.
+    itself, the expectation of many samples.
     """
 
     name, sha256 = "evidence", ""
@@ -34,14 +34,14 @@ class Evidence:
         return [self._step(p.window.stream, p.window.position, p.posterior) for p in patches]
 
     def forget(self, stream: int) -> None:
-        """Let go of a stream whose sound broke off."""
+        """Drop the state of a stream whose sound broke off."""
         self._pooled.pop(stream, None)
 
     def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
-        """Nothing here depends on them."""
+        """Do nothing: decisions do not depend on them."""
 
     def refine(self, deadline: float) -> None:
-        """Nothing to add: one look at the posterior is all there is to it."""
+        """Return None: there is nothing to refine."""
         return None
 
     def _step(self, stream: int, position: int, posterior: np.ndarray) -> Decision:

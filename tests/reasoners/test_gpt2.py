@@ -221,7 +221,7 @@ def test_what_is_kept_of_a_stream_stops_growing(sampled):
     for t in range(300):
         reasoner.read([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
         traces = reasoner._streams[0].traces
-        held = [row for trace in traces for row in (trace.reader, trace.successor) if row]
+        held = [row for trace in traces for row in (trace.current, trace.successor) if row]
         rows.append(len(held))
         lengths.append(max(row.age for row in held))
         assert {part.shape[1] for row in held for part in row.cache} == {reasoner.capacity * 5}
@@ -234,13 +234,13 @@ def test_traces_are_rebased_at_different_moments(sampled):
     reasoner = Gpt2(graph.load(sampled.file), settings, 0.48)
     posteriors, drawn = sounds(100, 0, traces=4)
     moments: dict[int, list[int]] = {m: [] for m in range(4)}
-    readers: list = [None] * 4
+    current_rows: list = [None] * 4
     for t in range(100):
         reasoner.read([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
         for m, trace in enumerate(reasoner._streams[0].traces):
-            if readers[m] is not None and trace.reader is not readers[m]:
+            if current_rows[m] is not None and trace.current is not current_rows[m]:
                 moments[m].append(t)
-            readers[m] = trace.reader
+            current_rows[m] = trace.current
     assert all(len(each) > 5 for each in moments.values())
     assert not set.intersection(*(set(each) for each in moments.values()))
 
@@ -297,7 +297,7 @@ def test_traces_that_missed_patches_read_them_when_they_are_needed(sampled, monk
             assert decision.traces == 8
     expected = []
     for m, trace in enumerate(reasoner._streams[0].traces):
-        age = trace.reader.age
+        age = trace.current.age
         if m >= 4:
             assert age == (half if len(missed) > half else after + 1)
         own = posteriors, drawn[:, m : m + 1]
@@ -306,7 +306,7 @@ def test_traces_that_missed_patches_read_them_when_they_are_needed(sampled, monk
     for t in range(after + 1, after + 1 + reasoner.capacity):  # they go on as if they knew it all
         reasoner.read([0], [15600 + HOP * t], drawn[t % 40, None], posteriors[t % 40, None])
         reasoner.refine(np.inf)
-        ages = [trace.reader.age for trace in reasoner._streams[0].traces]
+        ages = [trace.current.age for trace in reasoner._streams[0].traces]
         assert min(ages) >= min(half, t + 1)
 
 

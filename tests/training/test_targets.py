@@ -177,10 +177,10 @@ def test_a_row_without_its_category_is_refused_with_its_line(tmp_path, rows):
 def test_a_row_without_names_gives_none(tmp_path, row):
     (tmp_path / "names.csv").write_text(f"category,audioset\n{row}\ndog,Dog,more\n")
     assert names_of(["dog"], tmp_path / "names.csv") == {"dog": [DOG]}
-    with pytest.raises(UsageError, match="'kettle42' is none of AudioSet's names"):
+    with pytest.raises(UsageError, match="'kettle42' is not a name of AudioSet"):
         names_of(["kettle42"], tmp_path / "names.csv")
 
 
 def test_a_label_without_a_name_is_refused():
-    with pytest.raises(UsageError, match=r"'kettle42' is none of AudioSet's names.*--names"):
+    with pytest.raises(UsageError, match=r"'kettle42' is not a name of AudioSet.*--names"):
         names_of(["kettle42"], None)
