@@ -10,7 +10,7 @@ from rich.console import Console
 
 from streamtwl.messages import Event, Label, Patch, Scored
 from streamtwl.sinks.live_view import LiveView
-from tests import example_messages
+from tests import example_messages as examples
 
 
 @pytest.fixture
@@ -31,18 +31,18 @@ def shown(monkeypatch):
 
 def patch(position: int, **drawn: float) -> Patch:
     return replace(
-        example_messages.patch(0),
+        examples.patch(0),
         position=position,
         drawn=[Scored(*each) for each in drawn.items()],
     )
 
 
 def label(name: str, confidence: float, **thought: int) -> Label:
-    return replace(example_messages.label(0, name=name), confidence=confidence, top=[], **thought)
+    return replace(examples.label(0, name=name), confidence=confidence, top=[], **thought)
 
 
 def event(phase: str, end: int | None) -> Event:
-    return replace(example_messages.event(0), phase=phase, start=16_000, end=end, peak=0.75)
+    return replace(examples.event(0), phase=phase, start=16_000, end=end, peak=0.75)
 
 
 def test_the_trace_grows_newest_first(shown):
@@ -70,9 +70,7 @@ def test_second_thoughts_on_events_are_told(shown):
 
 @pytest.mark.parametrize("state", ["lost", "stalled", "silent"])
 def test_an_error_is_shown_as_it_is(state, shown):
-    status = replace(
-        example_messages.status(0), state=state, error="HDA [hw:0,0] and [/bold] are gone"
-    )
+    status = replace(examples.status(0), state=state, error="HDA [hw:0,0] and [/bold] are gone")
     assert f"{state}: HDA [hw:0,0] and [/bold] are gone" in shown(status)
 
 
