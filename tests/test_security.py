@@ -89,7 +89,7 @@ def test_an_existing_key_is_not_replaced(keys):
 
 @pytest.mark.parametrize("name", ["../server", "a/b", "", ".", "a b"])
 def test_a_name_that_leads_elsewhere_is_refused(name, tmp_path):
-    with pytest.raises(UsageError, match="it takes letters"):
+    with pytest.raises(UsageError, match="use letters"):
         make_keys(tmp_path, name)
 
 

@@ -42,7 +42,7 @@ def small(monkeypatch):
     torch.set_num_threads(threads)
 
 
-def test_it_foretells_recordings_it_has_not_read_and_is_a_body_with_rows(corpus, tmp_path):
+def test_it_predicts_unseen_recordings_and_is_a_trunk_with_an_initial_embedding(corpus, tmp_path):
     out, reported = tmp_path / "traces", {}
     nats = pretraining.pretrain(
         corpus, out, 2, 0, 0.48, lambda what, done, of: reported.update({what: (done, of)})

@@ -110,7 +110,7 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Made:
         vocab_size=8,
     )
     Gemma3TextModel(config).save_pretrained(folder)
-    return make(folder, soft=False, residual=False, body=str(folder))
+    return make(folder, soft=False, residual=False, trunk=str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -204,9 +204,8 @@ def test_scores_depend_on_earlier_patches(sampled):
     for past in (drawn, other[1]):
         for t in range(12):
             tokens = drawn if t == 11 else past
-            decision = reasoner.read([0], [15600 + HOP * t], tokens[t, None], posteriors[t, None])[
-                0
-            ]
+            at = [15600 + HOP * t]
+            decision = reasoner.read([0], at, tokens[t, None], posteriors[t, None])[0]
         decided.append(decision.scores)
         reasoner.forget(0)
     assert np.abs(decided[0] - decided[1]).max() > 1e-3

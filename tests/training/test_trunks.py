@@ -139,8 +139,8 @@ def test_a_gguf_file_needs_its_packages(tmp_path, monkeypatch):
     [
         ("no/such/place", "no such directory"),
         ("nothing.gguf", "no such file"),
-        ("{folder}", "no model"),
-        ("{folder}/cut.gguf", "no model, or damaged"),
+        ("{folder}", "not a model"),
+        ("{folder}/cut.gguf", "not a model, or damaged"),
     ],
 )
 def test_what_is_not_there_is_refused_in_one_line(trunk, said, tmp_path):
@@ -165,7 +165,7 @@ def test_a_model_that_cannot_go_on_from_a_cache_is_refused(name, tmp_path):
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 50}
     if name == "Bert":
         sizes |= {"num_attention_heads": 2, "intermediate_size": 32}
-    with pytest.raises(UsageError, match=f"a {name.lower()} does not go on"):
+    with pytest.raises(UsageError, match=f"a {name.lower()} does not continue"):
         trunks.load(saved(name, sizes, tmp_path), 0)
 
 
