@@ -305,7 +305,7 @@ def test_the_final_models_know_the_validation_streams_too():
 
 
 def test_the_validation_streams_decide(right):
-    wrong = fitted(scenes(6, 1), scenes(4, 2, events=LABELS[::-1]))
+    wrong = fitted(scenes(6, 1), scenes(4, 2, names=LABELS[::-1]))
     for name in NAMES:
         assert wrong[name].in_force_f1 < 0.5 < right[name].in_force_f1, name
     chosen = [[(one.setting, one.on, one.off) for one in each.values()] for each in (right, wrong)]
