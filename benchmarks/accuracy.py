@@ -1,15 +1,15 @@
-"""Does thinking pay? Reasoners of `checkpoints/` and of the trial, beside their baselines.
+"""Accuracy of the reasoners of `checkpoints/` and of the trial, beside their baselines.
 
     .venv/bin/python benchmarks/live_trial.py --corpus CORPUS --out TRIAL
     .venv/bin/python benchmarks/accuracy.py --trial TRIAL --out OUT
 
-Everything is read by the product's own reasoners, patch by patch, from the posteriors that its
-front end and model give. Clips: after 1, 2, 3, 5 and all patches of each ESC-10 clip, by reasoners
-of the trial that never heard its fold, against logistic regressions on the same patches. Scenes:
-the trial's fold 4, which no shipped checkpoint has heard: calibration, and the open vocabulary
+Everything goes through the product's own reasoners, patch by patch, from the posteriors of its
+front end and backbone. Clips: after 1, 2, 3, 5 and all patches of each ESC-10 clip, by reasoners
+of the trial not trained on its fold, against logistic regressions on the same patches. Scenes: the
+trial's fold 4, which no shipped checkpoint was trained on: calibration, and the open vocabulary
 through esc50_audioset.csv with the ontology rule. OUT/accuracy.json, accuracy.md and
-accuracy.png hold the result. Readers taught for it stay in TRIAL and are not taught again: after a
-change of how they are taught, delete TRIAL/open-*.
+accuracy.png hold the result. Models trained for it stay in TRIAL and are not trained again: after a
+change to their training, delete TRIAL/open-*.
 """
 
 import argparse
@@ -20,14 +20,20 @@ from typing import Any
 
 import torch
 from after_patches import LINEAR, OPEN, PATCHES, clips_after_patches, open_clips, plot
-from heard import Heard, expected_calibration_error, read, reasoner_of, settings
-from live_trial import DATA, READER, right_names
-from open_vocabulary import LEFT_OUT, NO_BODY, open_scenes, teach_bodiless, teach_without
+from live_trial import DATA, GPT2, right_names
+from open_vocabulary import (
+    LEFT_OUT,
+    NO_TRUNK,
+    open_scenes,
+    train_without_classes,
+    train_without_trunk,
+)
 from quick import add_option
+from trial_scenes import TrialScenes, expected_calibration_error, read, reasoner_of, settings
 
 from streamtwl.errors import StreamtwlError
 from streamtwl.training.posteriors import Scorer
-from streamtwl.training.reader import Reader
+from streamtwl.training.trace_model import TraceModel
 
 SHIPPED = {"esc10-gpt2": {}, "esc10-hmm": {}, "esc10-paper": {"samples": 16}}
 
@@ -44,72 +50,72 @@ def main() -> None:
     add(
         "--corpus",
         type=Path,
-        help="also teach an open reasoner without a body, and one without two classes (an hour)",
+        help="also train an open reasoner without a trunk, and one without two classes (an hour)",
     )
     add_option(parser)
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     scorer = Scorer()
     results: dict[str, Any] = {
-        "clips": clips_after_patches(asked.trial, asked.data, scorer),
-        "open_clips": open_clips(asked.data, scorer),
+        "clips": clips_after_patches(options.trial, options.data, scorer),
+        "open_clips": open_clips(options.data, scorer),
     }
-    heard = Heard(asked.trial, scorer)
-    results["calibration"] = calibration(heard)
-    right = right_names(asked.data)
-    readers: dict[str, str | Reader] = {OPEN: OPEN}
-    if asked.corpus is not None:
-        readers[NO_BODY] = teach_bodiless(asked.data, asked.corpus, asked.trial)
-    results["open_scenes"] = open_scenes(heard, right, readers)
-    if asked.corpus is not None:
-        file = teach_without(asked.data, asked.corpus, asked.trial)
+    test_scenes = TrialScenes(options.trial, scorer)
+    results["calibration"] = calibration(test_scenes)
+    right = right_names(options.data)
+    models: dict[str, str | TraceModel] = {OPEN: OPEN}
+    if options.corpus is not None:
+        models[NO_TRUNK] = train_without_trunk(options.data, options.corpus, options.trial)
+    results["open_scenes"] = open_scenes(test_scenes, right, models)
+    if options.corpus is not None:
+        file = train_without_classes(options.data, options.corpus, options.trial)
         some = {name: right[name] for name in LEFT_OUT}
-        results["left_out"] = open_scenes(heard, some, {"not taught these": str(file)})
-    (asked.out / "accuracy.json").write_text(json.dumps(results, indent=2) + "\n")
-    plot(results["clips"], asked.out / "accuracy.png")
+        results["left_out"] = open_scenes(test_scenes, some, {"not trained on these": str(file)})
+    (options.out / "accuracy.json").write_text(json.dumps(results, indent=2) + "\n")
+    plot(results["clips"], options.out / "accuracy.png")
     tables = markdown(results)
-    (asked.out / "accuracy.md").write_text(tables)
+    (options.out / "accuracy.md").write_text(tables)
     print(tables)
 
 
-def calibration(heard: Heard) -> dict[str, float]:
+def calibration(test_scenes: TrialScenes) -> dict[str, float]:
     """Return the expected calibration error of what ships, over all labels and patches.
 
     The outcome is the share of the next hop in which the label sounds.
     """
-    ahead = heard.streams().ahead
+    ahead = test_scenes.streams().ahead
     errors = {}
     for name, trace in SHIPPED.items():
-        asked = settings(name, **trace)
-        told, _ = read(reasoner_of(asked, len(heard.posteriors)), heard.posteriors)
-        errors[name] = expected_calibration_error(told[:, :, 0], ahead)
+        chosen = settings(name, **trace)
+        decided, _ = read(reasoner_of(chosen, len(test_scenes.posteriors)), test_scenes.posteriors)
+        errors[name] = expected_calibration_error(decided[:, :, 0], ahead)
     return errors
 
 
 def markdown(results: dict) -> str:
     """Return the tables."""
     lines = ["### Clips: accuracy after so many patches, the trial's folds", ""]
-    heard = [*map(str, PATCHES), "all"]
-    lines += [f"| method | {' | '.join(heard)} |", "|" + " --- |" * (len(heard) + 1)]
+    lengths = [*map(str, PATCHES), "all"]
+    lines += [f"| method | {' | '.join(lengths)} |", "|" + " --- |" * (len(lengths) + 1)]
     for name, rows in results["clips"].items():
-        cells = [_percent(rows[n]["accuracy"]) for n in heard]
+        cells = [_percent(rows[n]["accuracy"]) for n in lengths]
         lines.append(f"| {name} | {' | '.join(cells)} |")
         for other in LINEAR:
             if f"against {other}" in rows["1"]:
-                cells = [_percent(rows[n][f"against {other}"]["difference"], "+") for n in heard]
+                cells = [_percent(rows[n][f"against {other}"]["difference"], "+") for n in lengths]
                 lines.append(f"| {name} against {other} | {' | '.join(cells)} |")
     lines += ["", "### Clips of fold 4, open vocabulary through the map, top-1", ""]
     lines += ["| evidence | GPT-2 | difference |", "| --- | --- | --- |"]
     of = results["open_clips"]
     difference = _percent(of["difference"]["difference"], "+")
-    lines.append(f"| {_percent(of['evidence'])} | {_percent(of[READER])} | {difference} |")
+    lines.append(f"| {_percent(of['evidence'])} | {_percent(of[GPT2])} | {difference} |")
     lines += [""]
     lines += ["### Expected calibration error, scenes of fold 4", ""]
     lines += [f"- {name}: {error:.4f}" for name, error in results["calibration"].items()]
     for key, title in (
         ("open_scenes", "Open vocabulary, scenes of fold 4, through the map"),
-        ("left_out", "The same, two classes that were left out of the teaching"),
+        ("left_out", "The same, two classes that were left out of training"),
     ):
         if key not in results:
             continue
@@ -128,10 +134,10 @@ def markdown(results: dict) -> str:
                 f"| {_plain(each['at_two'])} | {more} | {each['calibration']:.4f} |"
             )
         for name, each in results[key].items():
-            if "more_by_the_body_at_two" in each:
-                by_body = [each[f"more_by_the_body_{at}"] for at in ("as_shipped", "at_two")]
-                both = "; ".join(_plain(one, "+") for one in by_body)
-                lines += ["", f"{name}, over the same without a body: {both}."]
+            if "more_by_the_trunk_at_two" in each:
+                by_trunk = [each[f"more_by_the_trunk_{at}"] for at in ("as_shipped", "at_two")]
+                both = "; ".join(_plain(one, "+") for one in by_trunk)
+                lines += ["", f"{name}, over the same without a trunk: {both}."]
     lines += [
         "",
         "Decisions as they first come, all labels at the thresholds named; at 2 a minute: at the "

@@ -49,12 +49,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs (default 0)")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     add_option(parser)
-    asked = parser.parse_args()
+    options = parser.parse_args()
 
     registry.pull(registry.find("yamnet"))
-    right = right_categories(asked.data)
-    clips = load(asked.data / "esc10", asked.fold)
-    pairs = choose(clips, np.random.default_rng(asked.seed))
+    right = right_categories(options.data)
+    clips = load(options.data / "esc10", options.fold)
+    pairs = choose(clips, np.random.default_rng(options.seed))
     table = Table(
         "reasoner",
         "labels",
@@ -71,7 +71,7 @@ def main() -> None:
     for labels, reasoner in itertools.product(("all", "everyday"), REASONERS):
         outcomes = [run(*pair, labels, reasoner, right) for pair in track(pairs, labels)]
         name = f"{reasoner}, {labels}"
-        figures[name] = found = summary(outcomes, sources, np.random.default_rng(asked.seed))
+        figures[name] = found = summary(outcomes, sources, np.random.default_rng(options.seed))
         shares[name] = np.array([share for _, share in outcomes])
         table.add_row(
             reasoner,
@@ -88,8 +88,8 @@ def main() -> None:
             f"{' minus '.join(REASONERS)}, {labels}: right labels {more.mean:+.3f} "
             f"({more.low:+.3f} to {more.high:+.3f})"
         )
-    if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def right_categories(data: Path) -> dict[str, set[str]]:

@@ -47,30 +47,30 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=5, help="process starts to time (default 5)")
     parser.add_argument("--device", default="default", help="the input (default: 'default')")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
-    asked, options = parser.parse_known_args()
-    if not asked.sound.is_file():
-        parser.error(f"there is no file {asked.sound}")
+    arguments, options = parser.parse_known_args()
+    if not arguments.sound.is_file():
+        parser.error(f"there is no file {arguments.sound}")
 
     player = subprocess.Popen(
         [
             "sh",
             "-c",
             'parec --latency-msec=20 >/dev/null & while paplay "$0"; do :; done',
-            asked.sound,
+            arguments.sound,
         ],
         start_new_session=True,
     )
     try:
         time.sleep(2)
-        command = [*LISTEN, "--device", asked.device, *options]
-        starts = [first_label_s([*command, "--quiet"]) for _ in range(asked.starts)]
-        figures = {"first_label_s": starts, **steady([*command, "--quiet"], asked.seconds)}
-        figures["live_view_cpu_percent"] = live_view_cpu(command, asked.seconds / 4)
+        command = [*LISTEN, "--device", arguments.device, *options]
+        starts = [first_label_s([*command, "--quiet"]) for _ in range(arguments.starts)]
+        figures = {"first_label_s": starts, **steady([*command, "--quiet"], arguments.seconds)}
+        figures["live_view_cpu_percent"] = live_view_cpu(command, arguments.seconds / 4)
     finally:
         os.killpg(player.pid, 15)
     show(figures)
-    if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def first_label_s(command: list[str]) -> float:

@@ -5,13 +5,13 @@
 
 For each fold of ESC-10 every baseline, and the GPT-2 with each training seed, is trained on scenes
 of the other folds and the corpus's training side, with all choices made on scenes of a validation
-split (`timeline_baselines.py`); 20 scenes of 2 minutes at 20, 10 and 5 dB, and an hour of nothing,
-from the fold and the corpus's test side, are played through the product by each of them. Every
-decision is charged the same lateness. The smoother, which sees the future, is the bound; it alone
-does not go through the product. DATED and the GPT-2's first decisions are also judged with their
-events dated back (`date`): second thoughts have to be worth more than that. The open vocabulary is
-played on the same scenes and judged through esc50_audioset.csv: what it tells of sounds that are
-none of the ten is not judged.
+split (`timeline_baselines.py`); 20 scenes of 2 minutes at 20, 10 and 5 dB, and an hour of
+background, from the fold and the corpus's test side, are played through the product by each of
+them. Every decision is charged the same lateness. The smoother, which sees the future, is the
+bound; it alone does not go through the product. DATED and the GPT-2's first decisions are also
+judged with their events dated back (`date`): revisions have to be worth more than that. The open
+vocabulary is played on the same scenes and judged through esc50_audioset.csv: its events of sounds
+that are none of the ten are not judged.
 
 TRIAL/results.json, tables.md and plot.png hold the result; what TRIAL holds already is not run
 again. About two hours on two cores; --fold and --scenes make it less.
@@ -49,10 +49,18 @@ from streamtwl.ontology import categories, everyday
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
 from streamtwl.stages import SAMPLE_RATE
-from streamtwl.training import datasets, fitting, lessons, reader, scenes, steps, streams
+from streamtwl.training import (
+    datasets,
+    fitting,
+    scenes,
+    scored_scenes,
+    steps,
+    trace_model,
+    training_scenes,
+)
 from streamtwl.training import train as training
 from streamtwl.training.posteriors import Scorer
-from streamtwl.training.tasks import Closed
+from streamtwl.training.targets import ClosedTargets
 from streamtwl.training.train import Recipe
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -69,14 +77,14 @@ BASELINES = (
         timeline_baselines.GRU,
     ),
 )
-READER = "GPT-2"
+GPT2 = "GPT-2"
 EPOCHS = 1 if QUICK else Recipe().epochs
 SEEDS = () if QUICK else (2, 3)
-READERS = {
-    READER: Recipe(seed=SEED, epochs=EPOCHS),
-    **{f"{READER}, training seed {seed}": Recipe(seed=seed, epochs=EPOCHS) for seed in SEEDS},
+GPT2_RECIPES = {
+    GPT2: Recipe(seed=SEED, epochs=EPOCHS),
+    **{f"{GPT2}, training seed {seed}": Recipe(seed=seed, epochs=EPOCHS) for seed in SEEDS},
 }
-LIVE = (*BASELINES, *READERS)
+LIVE = (*BASELINES, *GPT2_RECIPES)
 OPEN = {"open, evidence": ["--reasoner", "evidence", "--labels", "all"]}
 DATED = (
     timeline_baselines.AVERAGE,
@@ -84,12 +92,12 @@ DATED = (
     timeline_baselines.GRU,
     timeline_baselines.SMOOTHER,
 )
-FIRST = f"{READER}'s first decisions, by the filter's dates"
+FIRST_DECISIONS = f"{GPT2}'s first decisions, by the filter's dates"
 DATES_S = tuple(round(0.12 * i, 2) for i in range(9))  # beyond the middle of the window
 OFF_SHARE = 0.5  # of the shipped pipeline
-NOTHING = "nothing"
+BACKGROUND = "background"
 LATENCY_MS = 5.0  # charged to all: the median of one live source, by benchmarks/latency.py
-NOTHING_FOLDS = 2  # whose models hear it
+BACKGROUND_FOLDS = 2  # whose models are run on it
 
 
 def main() -> None:
@@ -108,22 +116,22 @@ def main() -> None:
     )
     add("--fold", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="test folds (all)")
     add("--scenes", type=int, default=20, help="a fold, each at every SNR (20)")
-    add("--minutes", type=float, default=60, help="of nothing (60)")
+    add("--minutes", type=float, default=60, help="of background (60)")
     add("--jobs", type=int, default=2, help="processes (2)")
     add_option(parser)
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    train = functools.partial(train_fold, asked.data, asked.corpus, asked.out)
-    read = functools.partial(train_reader, asked.data, asked.corpus, asked.out)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    train = functools.partial(train_fold, options.data, options.corpus, options.out)
+    read = functools.partial(train_trace_model, options.data, options.corpus, options.out)
     render = functools.partial(
-        make_scenes, asked.data, asked.corpus, asked.out, asked.scenes, asked.minutes
+        make_scenes, options.data, options.corpus, options.out, options.scenes, options.minutes
     )
-    judging = functools.partial(judge, asked.out, asked.data, asked.fold, asked.scenes)
-    with Progress() as progress, ProcessPoolExecutor(asked.jobs, SPAWN) as pool:
+    judging = functools.partial(judge, options.out, options.data, options.fold, options.scenes)
+    with Progress() as progress, ProcessPoolExecutor(options.jobs, SPAWN) as pool:
 
-        def run(what: str, work: Callable[..., Any], given: Sequence[Any]) -> list[Any]:
-            bar = progress.add_task(what, total=len(given))
-            running = [pool.submit(work, each) for each in given]
+        def run(what: str, work: Callable[..., Any], prepared: Sequence[Any]) -> list[Any]:
+            bar = progress.add_task(what, total=len(prepared))
+            running = [pool.submit(work, each) for each in prepared]
             try:
                 for done in as_completed(running):
                     done.result()  # the first failure ends it all
@@ -133,32 +141,38 @@ def main() -> None:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-        run("baselines", train, asked.fold)
-        run("readers", read, [(name, fold) for fold in asked.fold for name in READERS])
-        run("scenes", render, [0, *asked.fold])
-        run("playing", functools.partial(keep, asked.out, asked.scenes), plays(asked.fold))
+        run("baselines", train, options.fold)
+        run("GPT-2", read, [(name, fold) for fold in options.fold for name in GPT2_RECIPES])
+        run("scenes", render, [0, *options.fold])
+        run("playing", functools.partial(keep, options.out, options.scenes), plays(options.fold))
         judged = run("judging", judging, [*LIVE, timeline_baselines.SMOOTHER, *OPEN])
-        run("dating", functools.partial(date, asked.data, asked.corpus, asked.out), asked.fold)
-        dating = functools.partial(judge_dated, asked.out, asked.data, asked.fold, asked.scenes)
-        dated = run("judging dates", dating, [*DATED, READER])
-        matching = functools.partial(match, asked.out, asked.data, asked.fold, asked.scenes)
-        matched = run("matching", matching, READERS)
+        run(
+            "dating",
+            functools.partial(date, options.data, options.corpus, options.out),
+            options.fold,
+        )
+        dating = functools.partial(
+            judge_dated, options.out, options.data, options.fold, options.scenes
+        )
+        dated = run("judging dates", dating, [*DATED, GPT2])
+        matching = functools.partial(match, options.out, options.data, options.fold, options.scenes)
+        matched = run("matching", matching, GPT2_RECIPES)
     results: dict = {
         "methods": {},
         "bounds": [timeline_baselines.SMOOTHER],
-        "trainings": [*READERS],
+        "trainings": [*GPT2_RECIPES],
         "against": {},
-        "dated": dict(zip([*DATED, FIRST], dated, strict=True)),
-        "matched": dict(zip(READERS, matched, strict=True)),
+        "dated": dict(zip([*DATED, FIRST_DECISIONS], dated, strict=True)),
+        "matched": dict(zip(GPT2_RECIPES, matched, strict=True)),
     }
     for method, figures, against in judged:
         results["methods"][method] = figures
         if against is not None:
             results["against"][method] = against
-    (asked.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     tables = score.markdown(results, fitting.FILTER)
-    (asked.out / "tables.md").write_text(tables)
-    score.plot(results, str(asked.out / "plot.png"))
+    (options.out / "tables.md").write_text(tables)
+    score.plot(results, str(options.out / "plot.png"))
     print(tables)
 
 
@@ -171,13 +185,13 @@ def train_fold(data: Path, corpus: Path, out: Path, fold: int) -> None:
     torch.set_num_threads(1)
     clips = datasets.load(data / "esc10")
     scorer = Scorer(threads=1)
-    given = lessons.prepare(clips, corpus, fold, [SEED, fold], scorer, lambda *_: None)
-    chosen = timeline_baselines.fit_timeline(given.whole, given.choose, SEED, lambda _: None)
+    prepared = training_scenes.prepare(clips, corpus, fold, [SEED, fold], scorer, lambda *_: None)
+    chosen = timeline_baselines.fit_timeline(prepared.whole, prepared.choose, SEED, lambda _: None)
     seen = sorted({clip.fold for clip in clips} - {fold})
     common: dict[str, Any] = {
         "backbone": "yamnet",
         "hop_s": scorer.hop_s,
-        "labels": given.labels,
+        "labels": prepared.labels,
         "data": "esc10",
         "folds": seen,
         "command": COMMAND,
@@ -202,8 +216,8 @@ def train_fold(data: Path, corpus: Path, out: Path, fold: int) -> None:
     torch.save(chosen, folder / "models.pt")
 
 
-def train_reader(data: Path, corpus: Path, out: Path, what: tuple[str, int]) -> None:
-    """Train one of READERS for a test fold; write the reasoner's file."""
+def train_trace_model(data: Path, corpus: Path, out: Path, what: tuple[str, int]) -> None:
+    """Train one of GPT2_RECIPES for a test fold; write the reasoner's file."""
     name, fold = what
     folder = out / f"fold{fold}"
     file = folder / f"{slug(name)}.onnx"
@@ -211,11 +225,15 @@ def train_reader(data: Path, corpus: Path, out: Path, what: tuple[str, int]) -> 
         return
     torch.set_num_threads(1)
     clips = datasets.load(data / "esc10")
-    given = lessons.prepare(clips, corpus, fold, [SEED, fold], Scorer(threads=1), lambda *_: None)
+    prepared = training_scenes.prepare(
+        clips, corpus, fold, [SEED, fold], Scorer(threads=1), lambda *_: None
+    )
     fitted = torch.load(folder / "models.pt", weights_only=False)[fitting.FILTER]
-    recipe = READERS[name]
-    task = Closed(given.labels, fitted)
-    kept = training.train_reader(given, task, recipe, folder / slug(name), lambda *_: None)
+    recipe = GPT2_RECIPES[name]
+    targets = ClosedTargets(prepared.labels, fitted)
+    kept = training.train_trace_model(
+        prepared, targets, recipe, folder / slug(name), lambda *_: None
+    )
     common = {
         "name": slug(name),
         "backbone": "yamnet",
@@ -225,24 +243,26 @@ def train_reader(data: Path, corpus: Path, out: Path, what: tuple[str, int]) -> 
         "command": COMMAND,
         "version": streamtwl.__version__,
     }
-    reader.export(kept.reader, recipe.hop_s, training.reader_card(kept, task, recipe, common), file)
+    trace_model.export(
+        kept.model, recipe.hop_s, training.trace_model_card(kept, targets, recipe, common), file
+    )
 
 
 def make_scenes(data: Path, corpus: Path, out: Path, count: int, minutes: float, fold: int) -> None:
-    """Write a fold's scenes, or with fold 0 the hour of nothing, as tools/make_scene.py does."""
+    """Write a fold's scenes, or with fold 0 the hour of background, as tools/make_scene.py does."""
     folder = out / "scenes"
     folder.mkdir(exist_ok=True)
     packages = scenes.read_pieces(corpus)
     if not fold:
-        if not (folder / "nothing.flac").exists():
+        if not (folder / "background.flac").exists():
             rng = np.random.default_rng([SEED, 0])
-            nothing = scenes.make_nothing(rng, packages, 60 * minutes)
-            soundfile.write(folder / "nothing.flac", nothing, SAMPLE_RATE, subtype="PCM_16")
+            background = scenes.make_background_scene(rng, packages, 60 * minutes)
+            soundfile.write(folder / "background.flac", background, SAMPLE_RATE, subtype="PCM_16")
         return
     parts = scenes.read_parts([c for c in datasets.load(data / "esc10") if c.fold == fold])
     for number in range(count):
         rng = np.random.default_rng([SEED, fold, number])
-        plan = scenes.plan_scene(rng, parts, packages, streams.SCENE_S)
+        plan = scenes.plan_scene(rng, parts, packages, scored_scenes.SCENE_S)
         for snr_db in SNR_DB:
             stem = folder / scene_name(fold, number, snr_db)
             if stem.with_suffix(".csv").exists():
@@ -256,11 +276,11 @@ def make_scenes(data: Path, corpus: Path, out: Path, count: int, minutes: float,
 
 
 def plays(folds: Sequence[int]) -> list[tuple[str, int, int | None]]:
-    """Return what is to be played: method, fold, SNR or None for nothing."""
+    """Return what is to be played: method, fold, SNR or None for background."""
     scenes = [(method, fold, at) for method in (*LIVE, *OPEN) for fold in folds for at in SNR_DB]
     return [
         *scenes,
-        *((method, fold, None) for method in LIVE for fold in folds[:NOTHING_FOLDS]),
+        *((method, fold, None) for method in LIVE for fold in folds[:BACKGROUND_FOLDS]),
         *((method, folds[0], None) for method in OPEN),  # not trained: the same in every fold
     ]
 
@@ -268,9 +288,9 @@ def plays(folds: Sequence[int]) -> list[tuple[str, int, int | None]]:
 def play(out: Path, count: int, what: tuple[str, int, int | None]) -> list[AnyMessage]:
     """Play scenes by a method, unless that was done; return what the subscriber received."""
     method, fold, snr_db = what
-    played = NOTHING if snr_db is None else f"snr{snr_db}"
+    played = BACKGROUND if snr_db is None else f"snr{snr_db}"
     options = OPEN.get(method) or ["--reasoner", str(out / f"fold{fold}" / f"{slug(method)}.onnx")]
-    names = [NOTHING]
+    names = [BACKGROUND]
     if snr_db is not None:
         names = [scene_name(fold, number, snr_db) for number in range(count)]
     files = [out / "scenes" / f"{name}.flac" for name in names]
@@ -282,12 +302,12 @@ def judge(
     out: Path, data: Path, folds: Sequence[int], count: int, method: str
 ) -> tuple[str, dict, dict | None]:
     """Return (method, its figures, how it compares with the HMM filter)."""
-    hear = functools.partial(told_by, out, data, folds=folds, count=count)
-    played, nothing = hear(method)
+    scenes_of = functools.partial(received_by, out, data, folds=folds, count=count)
+    played, background = scenes_of(method)
     against = None
     if method in (*LIVE, timeline_baselines.SMOOTHER) and method != fitting.FILTER:
-        against = score.compare(played, hear(fitting.FILTER)[0])
-    return method, score.score(played, nothing), against
+        against = score.compare(played, scenes_of(fitting.FILTER)[0])
+    return method, score.score(played, background), against
 
 
 def date(data: Path, corpus: Path, out: Path, fold: int) -> None:
@@ -297,11 +317,11 @@ def date(data: Path, corpus: Path, out: Path, fold: int) -> None:
         return
     torch.set_num_threads(1)
     scorer = Scorer(threads=1)
-    _, to_choose, _ = streams.materials(datasets.load(data / "esc10"), corpus, fold, SEED)
-    made = streams.training_streams(
+    _, to_choose, _ = scored_scenes.materials(datasets.load(data / "esc10"), corpus, fold, SEED)
+    made = scored_scenes.make_training_scenes(
         to_choose,
-        streams.VALIDATION_SCENES,
-        [SEED, fold, lessons.PARTS],
+        scored_scenes.VALIDATION_SCENES,
+        [SEED, fold, training_scenes.PARTS],
         scorer,
         lambda *_: None,
     )
@@ -310,12 +330,13 @@ def date(data: Path, corpus: Path, out: Path, fold: int) -> None:
     dates = {}
     for method in DATED:
         one = chosen[method]
-        told = [
-            tell_offline(each, one, labels, method == timeline_baselines.SMOOTHER) for each in made
+        received = [
+            decide_offline(each, one, labels, method == timeline_baselines.SMOOTHER)
+            for each in made
         ]
 
-        def f1_of(by_s: float, told: list[Scene] = told) -> float:
-            dated = [timeline.dated_back(scene, by_s) for scene in told]
+        def f1_of(by_s: float, received: list[Scene] = received) -> float:
+            dated = [timeline.dated_back(scene, by_s) for scene in received]
             counts = [timeline.agreement(scene, score.DATED_LAG_S) for scene in dated]
             return float(timeline.f1(np.sum(counts, axis=0)))
 
@@ -326,45 +347,46 @@ def date(data: Path, corpus: Path, out: Path, fold: int) -> None:
 def judge_dated(
     out: Path, data: Path, folds: Sequence[int], count: int, method: str
 ) -> dict[str, Any]:
-    """Return a method's figures with its events dated back; of READER its first decisions."""
+    """Return a method's figures with its events dated back; of GPT2 its first decisions."""
     dates = [json.loads((out / f"fold{fold}" / "dates.json").read_text()) for fold in folds]
-    by_s = [each[fitting.FILTER if method == READER else method] for each in dates]
+    by_s = [each[fitting.FILTER if method == GPT2 else method] for each in dates]
     of_fold = dict(zip(folds, by_s, strict=True))
-    told = told_by(out, data, method, folds, count)[0]
-    if method == READER:
-        told = [replace(each, scene=first_thoughts(out, each)) for each in told]
+    received = received_by(out, data, method, folds, count)[0]
+    if method == GPT2:
+        received = [replace(each, scene=first_decisions(out, each)) for each in received]
     played = [
-        replace(each, scene=timeline.dated_back(each.scene, of_fold[each.fold])) for each in told
+        replace(each, scene=timeline.dated_back(each.scene, of_fold[each.fold]))
+        for each in received
     ]
     return {
         "by_s": by_s,
-        "by_snr": score.dated(played, told_by(out, data, READER, folds, count)[0]),
+        "by_snr": score.dated(played, received_by(out, data, GPT2, folds, count)[0]),
     }
 
 
-def first_thoughts(out: Path, played: Played) -> Scene:
-    """Return a scene as READER would tell it if it said nothing twice."""
-    file = out / f"fold{played.fold}" / f"{slug(READER)}.onnx"
+def first_decisions(out: Path, played: Played) -> Scene:
+    """Return a scene with the events of GPT2's first decisions, without revisions."""
+    file = out / f"fold{played.fold}" / f"{slug(GPT2)}.onnx"
     card = graph.read_card(graph.open_session(file, 1), file)
     return timeline.retrack(played.scene, card.on, card.off)
 
 
-def match(out: Path, data: Path, folds: Sequence[int], count: int, reader: str) -> dict[str, dict]:
-    """Return how a reader compares with baselines at matched false starts."""
-    ours = told_by(out, data, reader, folds, count)[0]
+def match(out: Path, data: Path, folds: Sequence[int], count: int, model: str) -> dict[str, dict]:
+    """Return how a model compares with baselines at matched false starts."""
+    ours = received_by(out, data, model, folds, count)[0]
     return {
-        method: score.matched(ours, told_by(out, data, method, folds, count)[0])
+        method: score.matched(ours, received_by(out, data, method, folds, count)[0])
         for method in (fitting.FILTER, timeline_baselines.GRU)
     }
 
 
-def told_by(
+def received_by(
     out: Path, data: Path, method: str, folds: Sequence[int], count: int
 ) -> tuple[list[Played], list[Played]]:
-    """Return (scenes, nothing) as a method tells of them."""
+    """Return (scenes, background) with the events of a method."""
     if method == timeline_baselines.SMOOTHER:
         return smooth(out, data, folds, count)
-    return tell(out, data, method, folds, count)
+    return played_live(out, data, method, folds, count)
 
 
 def keep(out: Path, count: int, what: tuple[str, int, int | None]) -> None:
@@ -372,12 +394,12 @@ def keep(out: Path, count: int, what: tuple[str, int, int | None]) -> None:
     play(out, count, what)
 
 
-def tell(
+def played_live(
     out: Path, data: Path, method: str, folds: Sequence[int], count: int
 ) -> tuple[list[Played], list[Played]]:
-    """Return (scenes, nothing) as a method's subscriber had them."""
+    """Return (scenes, background) with the events that a method's subscriber received."""
     labels = sorted(right_names(data))
-    played, nothing = [], []
+    played, background = [], []
     for _, fold, snr_db in (each for each in plays(folds) if each[0] == method):
         messages = trial.at_latency(play(out, count, (method, fold, snr_db)), LATENCY_MS)
         share = OFF_SHARE
@@ -390,46 +412,48 @@ def tell(
             share = card.off / card.on
         numbers: Sequence[int] = range(count) if snr_db is not None else [0]
         for number in numbers:
-            name = NOTHING if snr_db is None else scene_name(fold, number, snr_db)
+            name = BACKGROUND if snr_db is None else scene_name(fold, number, snr_db)
             truth, duration_s = read_truth(out / "scenes" / name)
             own = trial.of_source(messages, name)
             scene = timeline.read_messages(name, duration_s, truth, labels, own)
-            (nothing if snr_db is None else played).append(
+            (background if snr_db is None else played).append(
                 Played(fold, number, snr_db or 0, scene, share)
             )
-    return played, nothing
+    return played, background
 
 
 def smooth(
     out: Path, data: Path, folds: Sequence[int], count: int
 ) -> tuple[list[Played], list[Played]]:
-    """Return (scenes, nothing) as the smoother has them, every belief told at its moment."""
+    """Return (scenes, background) with the smoother's events, each received at its own moment."""
     scorer = Scorer()
-    played, nothing = [], []
+    played, background = [], []
     for fold in folds:
         chosen = torch.load(out / f"fold{fold}" / "models.pt", weights_only=False)
         one = chosen[timeline_baselines.SMOOTHER]
         labels = sorted(right_names(data))
         names: list[tuple[int, int | None]] = [(n, at) for n in range(count) for at in SNR_DB]
-        nothings: list[tuple[int, None]] = [(0, None)] if fold in folds[:NOTHING_FOLDS] else []
-        for number, snr_db in [*names, *nothings]:
-            name = NOTHING if snr_db is None else scene_name(fold, number, snr_db)
+        backgrounds: list[tuple[int, None]] = (
+            [(0, None)] if fold in folds[:BACKGROUND_FOLDS] else []
+        )
+        for number, snr_db in [*names, *backgrounds]:
+            name = BACKGROUND if snr_db is None else scene_name(fold, number, snr_db)
             truth, duration_s = read_truth(out / "scenes" / name)
             posteriors = scorer.score(out / "scenes" / f"{name}.flac").posteriors
-            ends = streams.positions(len(posteriors), scorer.hop_s, duration_s)
-            heard = streams.Stream(name, duration_s, ends, posteriors, truth)
-            scene = tell_offline(heard, one, labels, looks_ahead=True)
+            ends = scored_scenes.positions(len(posteriors), scorer.hop_s, duration_s)
+            scored = scored_scenes.ScoredScene(name, duration_s, ends, posteriors, truth)
+            scene = decide_offline(scored, one, labels, looks_ahead=True)
             one_played = Played(fold, number, snr_db or 0, scene, one.off / one.on)
-            (nothing if snr_db is None else played).append(one_played)
+            (background if snr_db is None else played).append(one_played)
     order = {at: i for i, at in enumerate(SNR_DB)}
     played.sort(key=lambda each: (each.fold, order[int(each.snr_db)], each.number))
-    return played, nothing
+    return played, background
 
 
-def tell_offline(
-    stream: streams.Stream, chosen: fitting.Chosen, labels: list[str], looks_ahead: bool
+def decide_offline(
+    stream: scored_scenes.ScoredScene, chosen: fitting.Chosen, labels: list[str], looks_ahead: bool
 ) -> Scene:
-    """Return what a method that does not go through the product tells of a stream."""
+    """Return a scene with the events of a method that does not go through the product."""
     elapsed_s = torch.from_numpy(steps.elapsed(stream.positions, SAMPLE_RATE))[None]
     posteriors = torch.from_numpy(stream.posteriors)[None]
     if looks_ahead:
@@ -441,7 +465,7 @@ def tell_offline(
         name=stream.name,
         duration_s=stream.duration_s,
         truth=stream.truth,
-        told=[],
+        events=[],
         positions=stream.positions,
         times_s=stream.positions / SAMPLE_RATE + LATENCY_MS / 1000,
         scores=scores,
@@ -488,7 +512,7 @@ def closed(message: AnyMessage, right: dict[str, frozenset[str]]) -> AnyMessage:
 def read_truth(stem: Path) -> tuple[list[Sound], float]:
     """Return (what sounds, seconds) of a scene."""
     duration_s = soundfile.info(stem.with_suffix(".flac")).duration
-    if stem.name == NOTHING:
+    if stem.name == BACKGROUND:
         return [], duration_s
     with stem.with_suffix(".csv").open(newline="") as file:
         return [

@@ -4,13 +4,13 @@
     .venv/bin/python benchmarks/microphone_trial.py --trial TRIAL
 
 Each scene is played into the microphone that tools/virtual_mic.sh makes while `streamtwl listen`
-hears it with the HMM filter of the scene's fold. It is played at 48 kHz, the microphone's own rate:
+runs it through the HMM filter of the scene's fold. It is played at 48 kHz, the microphone's rate:
 what PulseAudio resamples loses its highs. Where in the stream the scene began is found from the
 levels of the windows alone.
 
 Which score a scene gets depends on how the windows happen to fall on its sounds. So the same is
-done with files that begin with silence of other lengths: as much as the microphone heard, which is
-to give its score, and 24 lengths that are spread over a hop, whose scores' spread is the noise.
+done with files that begin with silence of other lengths: as much as the microphone recorded, which
+should give its score, and 24 lengths that are spread over a hop, whose scores' spread is the noise.
 Takes 8 minutes.
 """
 
@@ -38,7 +38,7 @@ from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import fitting
 
 VIRTUAL_MIC = Path(__file__).parents[1] / "tools" / "virtual_mic.sh"
-SETTLING_S = 3.0  # heard before the scene, and after it
+SETTLING_S = 3.0  # recorded before the scene, and after it
 STEP = SAMPLE_RATE // 100  # to which its beginning is found at first
 SCENES = 1 if QUICK else 3
 PHASES = 2 if QUICK else 24
@@ -57,18 +57,18 @@ def main() -> None:
     add("--data", type=Path, default=DATA, help="the data (../shared/data)")
     add("--fold", type=int, default=4, help="whose scenes (4)")
     add("--snr", type=float, default=10, help="dB (10)")
-    add("--reasoner", help="what hears them (the trial's HMM filter of the fold)")
+    add("--reasoner", help="reasoner to use (the trial's HMM filter of the fold)")
     add_option(parser)
-    asked = parser.parse_args()
-    filter_of_fold = asked.trial / f"fold{asked.fold}" / f"{slug(fitting.FILTER)}.onnx"
-    reasoner = asked.reasoner or str(filter_of_fold)
-    folder = asked.trial / "microphone"
+    options = parser.parse_args()
+    filter_of_fold = options.trial / f"fold{options.fold}" / f"{slug(fitting.FILTER)}.onnx"
+    reasoner = options.reasoner or str(filter_of_fold)
+    folder = options.trial / "microphone"
     os.environ.update(start_microphone(folder))
     try:
         scenes = [
             measure(
-                asked.trial / "scenes" / scene_name(asked.fold, number, asked.snr),
-                sorted(right_names(asked.data)),
+                options.trial / "scenes" / scene_name(options.fold, number, options.snr),
+                sorted(right_names(options.data)),
                 reasoner,
                 folder,
             )
@@ -76,7 +76,7 @@ def main() -> None:
         ]
     finally:
         subprocess.run([VIRTUAL_MIC, "stop"], check=True)
-    (asked.trial / "microphone.json").write_text(json.dumps(scenes, indent=2) + "\n")
+    (options.trial / "microphone.json").write_text(json.dumps(scenes, indent=2) + "\n")
     print(table(scenes))
     print(f"\nLoad of the machine in the last 15 minutes: {os.getloadavg()[2]:.1f}")
 
@@ -113,20 +113,20 @@ def measure(stem: Path, labels: list[str], reasoner: str, folder: Path) -> dict:
     truth, duration_s = read_truth(stem)
     sound = soundfile.read(stem.with_suffix(".flac"), dtype="float32")[0]
 
-    def told(messages: Sequence[AnyMessage], source: str, began: int) -> Scene:
+    def received(messages: Sequence[AnyMessage], source: str, began: int) -> Scene:
         own = shifted(trial.of_source(messages, source), began, duration_s)
         return timeline.read_messages(stem.name, duration_s, truth, labels, own)
 
-    messages = hear(sound, reasoner, folder)
+    messages = listen(sound, reasoner, folder)
     trial.refuse_gaps(messages)
     began = beginning([m for m in messages if isinstance(m, Patch)], sound)
-    live = told(messages, MIC, began)
+    live = received(messages, MIC, began)
 
     first = round(SETTLING_S * SAMPLE_RATE)
     leads = {MIC: began}
     leads |= {f"phase{n:02}": first + n * HOP // PHASES for n in range(PHASES)}
     of_files = play_delayed(sound, leads, reasoner, folder)
-    filed = {name: told(of_files, name, lead) for name, lead in leads.items()}
+    filed = {name: received(of_files, name, lead) for name, lead in leads.items()}
     same_phase = filed.pop(MIC)
     last = [m for m in messages if isinstance(m, Status)][-1]
     return {
@@ -142,8 +142,8 @@ def measure(stem: Path, labels: list[str], reasoner: str, folder: Path) -> dict:
     }
 
 
-def hear(sound: np.ndarray, reasoner: str, folder: Path) -> list[AnyMessage]:
-    """Return what is told while a sound of float32[n] at 16 kHz is played into the microphone."""
+def listen(sound: np.ndarray, reasoner: str, folder: Path) -> list[AnyMessage]:
+    """Return the messages published while float32[n] at 16 kHz is played into the microphone."""
     played = folder / "played.wav"
     soundfile.write(played, soxr.resample(sound, SAMPLE_RATE, MIC_RATE, "VHQ"), MIC_RATE)
     players: list[subprocess.Popen] = []
@@ -163,7 +163,7 @@ def hear(sound: np.ndarray, reasoner: str, folder: Path) -> list[AnyMessage]:
 def play_delayed(
     sound: np.ndarray, leads: dict[str, int], reasoner: str, folder: Path
 ) -> list[AnyMessage]:
-    """Return what is told of files, named so, in which a sound begins after so many samples."""
+    """Return what is published for files in which a sound begins after `leads` samples."""
     files = [folder / f"{name}.flac" for name in leads]
     for file, lead in zip(files, leads.values(), strict=True):
         silence = np.zeros(lead, np.float32)

@@ -5,20 +5,20 @@
     .venv/bin/python benchmarks/more_samples.py --corpus CORPUS --trial TRIAL --traces TRACES \\
         --out OUT
 
-As the paper has it: a frozen body, here one that has read traces, of which embedding and read-out
+As the paper has it: a frozen trunk, here one that has read traces, of which embedding and read-out
 learn the labels of ESC-10 without fold 4, for EPOCHS; no residual path. Some training seeds, each
-read with DRAWS seeds of sampling, and beside it readers of the soft trace, which is what many
+read with DRAWS seeds of sampling, and beside it models of the soft trace, which is what many
 samples come to. A curve that rises with K towards that line is sampling noise that shrinks. All
 read the same HORIZON.
 
 Judged by in-force F1 on fold 4's scenes at SNR, with the threshold at which there are two false
 starts a minute in them, for each reading alike. Draws share no trace but at M = 16, where each is
 all of twenty but its own four, so that the spread over draws is understated there. CPU is that of
-the product's own reasoner with the readers of training seed 1, one stream, every trace read; it is
+the product's own reasoner with the models of training seed 1, one stream, every trace read; it is
 measured last, with nothing beside it. Thinking as long as the decision is open is compared with
 thinking always, by checkpoints/esc10-paper at its own thresholds.
 
-OUT/more_samples.json, .md and .png hold the result; readers that OUT holds are not trained again,
+OUT/more_samples.json, .md and .png hold the result; models that OUT holds are not trained again,
 nor judged. About an hour on two cores.
 """
 
@@ -34,21 +34,21 @@ from typing import Any
 import numpy as np
 import timeline
 import torch
-from heard import FOLD, Heard, matched, read, reasoner_of, settings
 from live_trial import DATA, SEED, SPAWN
 from matplotlib.figure import Figure
 from quick import QUICK, add_option
 from rich.progress import Progress
+from trial_scenes import FOLD, TrialScenes, matched, read, reasoner_of, settings
 
 import streamtwl
 from streamtwl.config import TraceSettings
 from streamtwl.errors import StreamtwlError
 from streamtwl.reasoners.gpt2 import Gpt2
-from streamtwl.training import datasets, fitting, lessons, reader, reading
+from streamtwl.training import datasets, fitting, trace_model, trace_training, training_scenes
 from streamtwl.training import train as training
 from streamtwl.training.posteriors import Scorer
-from streamtwl.training.reader import Reader
-from streamtwl.training.tasks import Closed
+from streamtwl.training.targets import ClosedTargets
+from streamtwl.training.trace_model import TraceModel
 from streamtwl.training.train import Recipe
 
 DRAWS = 5
@@ -75,69 +75,75 @@ def main() -> None:
     add("--corpus", type=Path, required=True, help="made by tools/corpus.sh")
     add("--trial", type=Path, required=True, help="what live_trial.py wrote")
     add("--traces", type=Path, required=True, help="what streamtwl bench pretrain wrote")
-    add("--out", type=Path, required=True, help="folder for readers and results")
+    add("--out", type=Path, required=True, help="folder for models and results")
     add("--data", type=Path, default=DATA, help="the data (../shared/data)")
     add("--trainings", type=int, default=3, help="training seeds, from 1 on (3)")
     add("--jobs", type=int, default=2, help="processes (2)")
     add_option(parser)
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    each = [(kind, seed) for kind in (SAMPLED, SOFT) for seed in range(1, 1 + asked.trainings)]
-    with Progress() as progress, ProcessPoolExecutor(asked.jobs, SPAWN) as pool:
-        bar = progress.add_task("readers", total=len(each))
-        for done in as_completed([pool.submit(judged, asked, *one) for one in each]):
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    each = [(kind, seed) for kind in (SAMPLED, SOFT) for seed in range(1, 1 + options.trainings)]
+    with Progress() as progress, ProcessPoolExecutor(options.jobs, SPAWN) as pool:
+        bar = progress.add_task("models", total=len(each))
+        for done in as_completed([pool.submit(judged, options, *one) for one in each]):
             done.result()
             progress.advance(bar)
     found: dict[str, Any] = {SOFT: [], SAMPLED: []}
     for kind, seed in each:
-        found[kind].append(judged(asked, kind, seed))
-    heard = Heard(asked.trial, Scorer(threads=1), FOLD, (SNR_DB,))
-    found["cpu_ms"] = costs(asked.out, heard.posteriors[:1])
-    found["thinking"] = thinking(heard)
-    (asked.out / "more_samples.json").write_text(json.dumps(found) + "\n")
-    (asked.out / "more_samples.md").write_text(markdown(found))
-    plot(found, asked.out / "more_samples.png")
+        found[kind].append(judged(options, kind, seed))
+    test_scenes = TrialScenes(options.trial, Scorer(threads=1), FOLD, (SNR_DB,))
+    found["cpu_ms"] = costs(options.out, test_scenes.posteriors[:1])
+    found["thinking"] = thinking(test_scenes)
+    (options.out / "more_samples.json").write_text(json.dumps(found) + "\n")
+    (options.out / "more_samples.md").write_text(markdown(found))
+    plot(found, options.out / "more_samples.png")
     print(markdown(found))
 
 
-def judged(asked: argparse.Namespace, kind: str, seed: int) -> Any:
-    """Return a reader's F1 by K, draw and M, or the soft one's; trained and judged but once."""
-    stem = asked.out / f"{kind}-{seed}"
+def judged(options: argparse.Namespace, kind: str, seed: int) -> Any:
+    """Return a model's F1 by K, draw and M, or the soft one's; trained and judged but once."""
+    stem = options.out / f"{kind}-{seed}"
     kept = stem.with_suffix(".json")
     if kept.exists():
         return json.loads(kept.read_text())
     torch.set_num_threads(1)
     scorer = Scorer(threads=1)
-    clips = datasets.load(asked.data / "esc10")
-    given = lessons.prepare(clips, asked.corpus, FOLD, [SEED, FOLD], scorer, lambda *_: None)
-    fitted = torch.load(asked.trial / f"fold{FOLD}" / "models.pt", weights_only=False)
-    task = Closed(given.labels, fitted[fitting.FILTER])
+    clips = datasets.load(options.data / "esc10")
+    prepared = training_scenes.prepare(
+        clips, options.corpus, FOLD, [SEED, FOLD], scorer, lambda *_: None
+    )
+    fitted = torch.load(options.trial / f"fold{FOLD}" / "models.pt", weights_only=False)
+    targets = ClosedTargets(prepared.labels, fitted[fitting.FILTER])
     recipe = Recipe(
-        body=str(asked.traces),
+        trunk=str(options.traces),
         trained="embedding",
         soft=kind == SOFT,
         residual=False,
         epochs=EPOCHS,
         seed=seed,
     )
-    made = trained(given, task, recipe, stem)
-    heard = Heard(asked.trial, scorer, FOLD, (SNR_DB,))
-    data = task.readings(heard.streams(), None)
+    made = trained(prepared, targets, recipe, stem)
+    test_scenes = TrialScenes(options.trial, scorer, FOLD, (SNR_DB,))
+    data = targets.examples(test_scenes.streams(), None)
     f1: Any
     if made.soft:
-        f1 = f1_of(heard, next(reading.read_traces(made, data, 0, 0, 1, HORIZON)))
+        f1 = f1_of(test_scenes, next(trace_training.predict_traces(made, data, 0, 0, 1, HORIZON)))
     else:
-        f1 = [more_traces(heard, made, data, samples) for samples in SAMPLES]
+        f1 = [more_traces(test_scenes, made, data, samples) for samples in SAMPLES]
     kept.write_text(json.dumps(f1) + "\n")
     return f1
 
 
-def trained(given: lessons.Lessons, task: Closed, recipe: Recipe, stem: Path) -> Reader:
-    """Return a reader of all scenes but the test fold's, and write its file."""
-    parts = [*given.parts, given.choose]
-    made = training.build(task, parts, recipe)
-    lesson = training.lesson_readings(task, parts, recipe)
-    reading.fit(made, lesson, recipe.seed, EPOCHS, stem.with_suffix(".pt"), lambda *_: None)
+def trained(
+    prepared: training_scenes.TrainingScenes, targets: ClosedTargets, recipe: Recipe, stem: Path
+) -> TraceModel:
+    """Return a model of all scenes but the test fold's, and write its file."""
+    parts = [*prepared.parts, prepared.choose]
+    made = training.build(targets, parts, recipe)
+    examples = training.training_examples(targets, parts, recipe)
+    trace_training.fit(
+        made, examples, recipe.seed, EPOCHS, stem.with_suffix(".pt"), lambda *_: None
+    )
     common = {
         "name": stem.name,
         "backbone": "yamnet",
@@ -148,25 +154,30 @@ def trained(given: lessons.Lessons, task: Closed, recipe: Recipe, stem: Path) ->
         "version": streamtwl.__version__,
     }
     unjudged = training.Trained(made, 0.5, 0.25, 0.0, 0.0, EPOCHS)  # thresholds: the scenes' own
-    card = training.reader_card(unjudged, task, recipe, common)
-    reader.export(made, recipe.hop_s, card, stem.with_suffix(".onnx"))
+    card = training.trace_model_card(unjudged, targets, recipe, common)
+    trace_model.export(made, recipe.hop_s, card, stem.with_suffix(".onnx"))
     return made
 
 
 def more_traces(
-    heard: Heard, made: Reader, data: reading.Readings, samples: int
+    test_scenes: TrialScenes, made: TraceModel, data: trace_training.TraceExamples, samples: int
 ) -> list[list[float]]:
     """Return the F1 by the mean of M traces, for each draw and each M of TRACES."""
     most = max(TRACES)
     fewer = most // (DRAWS - 1)
-    told = torch.stack(
+    decided = torch.stack(
         [
             each[:, :, :1]
-            for each in reading.read_traces(made, data, samples, SEED, most + fewer, HORIZON)
+            for each in trace_training.predict_traces(
+                made, data, samples, SEED, most + fewer, HORIZON
+            )
         ]
     )
     return [
-        [f1_of(heard, told[chosen].mean(dim=0)) for chosen in chosen_traces(draw, fewer, len(told))]
+        [
+            f1_of(test_scenes, decided[chosen].mean(dim=0))
+            for chosen in chosen_traces(draw, fewer, len(decided))
+        ]
         for draw in range(DRAWS)
     ]
 
@@ -177,10 +188,10 @@ def chosen_traces(draw: int, fewer: int, of: int) -> list[list[int]]:
     return [own[:1], own, [m for m in range(of) if m not in own]]
 
 
-def f1_of(heard: Heard, told: torch.Tensor) -> float:
+def f1_of(test_scenes: TrialScenes, decided: torch.Tensor) -> float:
     """Return the in-force F1 of float32[n, T, 1 + B, L] at two false starts a minute."""
-    now = np.ascontiguousarray(told[:, :, 0].numpy())
-    return matched(heard, now, heard.labels, 0.5)["f1"]["mean"]
+    now = np.ascontiguousarray(decided[:, :, 0].numpy())
+    return matched(test_scenes, now, test_scenes.labels, 0.5)["f1"]["mean"]
 
 
 def costs(out: Path, posteriors: np.ndarray) -> dict[str, float]:
@@ -188,36 +199,38 @@ def costs(out: Path, posteriors: np.ndarray) -> dict[str, float]:
     found = {}
     for samples, traces in [(0, 1), *itertools.product(SAMPLES, TRACES)]:
         file = out / f"{SAMPLED if samples else SOFT}-1.onnx"
-        asked = settings(
+        chosen = settings(
             str(file),
             samples=samples or TraceSettings().samples,
             traces=traces,
             horizon_s=HORIZON * 0.48,
         )
-        _, cpu_ms = read(reasoner_of(asked, len(posteriors)), posteriors)
+        _, cpu_ms = read(reasoner_of(chosen, len(posteriors)), posteriors)
         found[f"{samples}x{traces}" if samples else SOFT] = cpu_ms
     return found
 
 
-def thinking(heard: Heard) -> dict[str, dict]:
-    """Return what the shipped reader of samples tells, and CPU milliseconds a patch, by THINKING.
+def thinking(test_scenes: TrialScenes) -> dict[str, dict]:
+    """Return the F1 of the shipped sampling reasoner, and CPU milliseconds a patch, by THINKING.
 
     Each stream on its own, as a listener with one source has it, and with all the time it wants.
     """
     found = {}
     for name, trace in THINKING.items():
-        asked = settings(PAPER, samples=max(SAMPLES), **trace)
-        reasoner = reasoner_of(asked)
+        chosen = settings(PAPER, samples=max(SAMPLES), **trace)
+        reasoner = reasoner_of(chosen)
         assert isinstance(reasoner, Gpt2)
         each = []
-        for one in heard.posteriors:
+        for one in test_scenes.posteriors:
             each.append(read(reasoner, one[None]))
             reasoner.forget(0)
-        told = np.concatenate([scores for scores, _ in each])[:, :, 0]
-        scenes = heard.scenes(told, heard.labels, reasoner.card.on, reasoner.card.off)
+        decided = np.concatenate([scores for scores, _ in each])[:, :, 0]
+        scenes = test_scenes.scenes(
+            decided, test_scenes.labels, reasoner.card.on, reasoner.card.off
+        )
         counts = np.array([timeline.agreement(scene) for scene in scenes])
         found[name] = {
-            "f1": asdict(timeline.bootstrap(counts, timeline.f1, heard.groups)),
+            "f1": asdict(timeline.bootstrap(counts, timeline.f1, test_scenes.groups)),
             "cpu_ms": float(np.mean([cpu_ms for _, cpu_ms in each])),
         }
     return found

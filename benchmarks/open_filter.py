@@ -28,7 +28,7 @@ from timeline import Scene, Sound
 from streamtwl.errors import StreamtwlError
 from streamtwl.ontology import vocabulary
 from streamtwl.stages import SAMPLE_RATE
-from streamtwl.training import datasets, streams
+from streamtwl.training import datasets, scored_scenes
 from streamtwl.training.posteriors import Scorer
 
 HALF_LIVES_S = (0.2, 0.3, 0.5, 0.7)
@@ -54,35 +54,35 @@ def main() -> None:
     parser.add_argument("--fold", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="(all)")
     parser.add_argument("--scenes", type=int, default=20, help="a fold and SNR, as played (20)")
     add_option(parser)
-    asked = parser.parse_args()
-    right = right_names(asked.data)
-    clips = datasets.load(asked.data / "esc10")
+    options = parser.parse_args()
+    right = right_names(options.data)
+    clips = datasets.load(options.data / "esc10")
     scorer = Scorer()
-    told: dict[str, list[Scene]] = {POOLING: [], FILTER: []}
+    received: dict[str, list[Scene]] = {POOLING: [], FILTER: []}
     groups, chosen = [], []
-    for fold in track(asked.fold, "folds"):
-        fit, _, _ = streams.materials(clips, asked.corpus, fold)
-        training = streams.training_streams(
+    for fold in track(options.fold, "folds"):
+        fit, _, _ = scored_scenes.materials(clips, options.corpus, fold)
+        training = scored_scenes.make_training_scenes(
             fit, CHOOSE_BY, [SEED, fold, 0], scorer, lambda *_: None
         )
         test = []
-        for number, snr_db in itertools.product(range(asked.scenes), SNR_DB):
+        for number, snr_db in itertools.product(range(options.scenes), SNR_DB):
             name = scene_name(fold, number, snr_db)
-            truth, duration_s = read_truth(asked.trial / "scenes" / name)
-            scored = scorer.score(asked.trial / "scenes" / f"{name}.flac")
-            ends = streams.positions(len(scored.posteriors), scorer.hop_s, duration_s)
-            test.append(streams.Stream(name, duration_s, ends, scored.posteriors, truth))
+            truth, duration_s = read_truth(options.trial / "scenes" / name)
+            scored = scorer.score(options.trial / "scenes" / f"{name}.flac")
+            ends = scored_scenes.positions(len(scored.posteriors), scorer.hop_s, duration_s)
+            test.append(scored_scenes.ScoredScene(name, duration_s, ends, scored.posteriors, truth))
             groups.append((fold, number))
         for method, settings in ((POOLING, pools()), (FILTER, filters())):
             setting, on = choose(training, right, list(settings))
             chosen.append({"fold": fold, "method": method, **setting, "on": on})
-            told[method] += [heard(each, right, setting, on) for each in test]
+            received[method] += [scene_of(each, right, setting, on) for each in test]
     counts = {
         method: np.array([timeline.agreement(scene) for scene in scenes])
-        for method, scenes in told.items()
+        for method, scenes in received.items()
     }
     result: dict = {"chosen": chosen}
-    for method, scenes in told.items():
+    for method, scenes in received.items():
         minutes = sum(scene.duration_s for scene in scenes) / 60
         f1 = timeline.bootstrap(counts[method], timeline.f1, groups)
         starts = sum(map(timeline.false_starts, scenes)) / minutes
@@ -96,7 +96,7 @@ def main() -> None:
     print(f"{FILTER} minus {POOLING}: {more.mean:+.3f} ({more.low:+.3f} to {more.high:+.3f})")
     for each in chosen:
         print(each)
-    (asked.trial / "open_filter.json").write_text(json.dumps(result, indent=2) + "\n")
+    (options.trial / "open_filter.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 def pools() -> Iterator[dict[str, float]]:
@@ -112,7 +112,7 @@ def filters() -> Iterator[dict[str, float]]:
 
 
 def choose(
-    training: list[streams.Stream],
+    training: list[scored_scenes.ScoredScene],
     right: dict[str, frozenset[str]],
     settings: list[dict[str, float]],
 ) -> tuple[dict[str, float], float]:
@@ -120,7 +120,7 @@ def choose(
     minutes = sum(each.duration_s for each in training) / 60
     best: tuple[bool, float, dict[str, float], float] = (False, -1e9, {}, 0.0)
     for setting in settings:
-        quiet = [heard(each, right, setting, 2.0) for each in training]
+        quiet = [scene_of(each, right, setting, 2.0) for each in training]
         for on in ONS:
             scenes = [timeline.retrack(scene, on, OFF_SHARE * on) for scene in quiet]
             starts = sum(map(timeline.false_starts, scenes)) / minutes
@@ -134,13 +134,13 @@ def choose(
     return best[2], best[3]
 
 
-def heard(
-    stream: streams.Stream,
+def scene_of(
+    stream: scored_scenes.ScoredScene,
     right: dict[str, frozenset[str]],
     setting: dict[str, float],
     on: float,
 ) -> Scene:
-    """Return what would be told of a stream; with a threshold over 1, its scores alone."""
+    """Return what would be received of a stream; with a threshold over 1, its scores alone."""
     names, labels = vocabulary("all"), sorted(right)
     columns = [[names.labels.index(n) for n in right[c] if n in names.labels] for c in labels]
     smoothed = pooled if "half_life_s" in setting else filtered
@@ -155,7 +155,7 @@ def heard(
         name=stream.name,
         duration_s=stream.duration_s,
         truth=truth,
-        told=[],
+        events=[],
         positions=stream.positions,
         times_s=stream.positions / SAMPLE_RATE,
         scores=scores,
@@ -180,10 +180,10 @@ def filtered(
 ) -> Iterator[np.ndarray]:
     """Yield float32[C] after each patch: the probability that each category sounds."""
     belief = np.full(posteriors.shape[1], prior, np.float32)
-    heard_odds = exponent * (log_odds(posteriors) - log_odds(np.float32(prior)))
-    for odds, elapsed_s in zip(heard_odds, np.diff(ends, prepend=0) / SAMPLE_RATE, strict=True):
-        foretold = prior + np.float32(np.exp(-elapsed_s / duration_s)) * (belief - prior)
-        belief = 1 / (1 + np.exp(-(log_odds(foretold) + odds)))
+    weighted_odds = exponent * (log_odds(posteriors) - log_odds(np.float32(prior)))
+    for odds, elapsed_s in zip(weighted_odds, np.diff(ends, prepend=0) / SAMPLE_RATE, strict=True):
+        predicted = prior + np.float32(np.exp(-elapsed_s / duration_s)) * (belief - prior)
+        belief = 1 / (1 + np.exp(-(log_odds(predicted) + odds)))
         yield belief
 
 

@@ -6,14 +6,14 @@ The processes that a script spawns have its arguments too, and do as little.
 import argparse
 import sys
 
-from streamtwl.training import streams
+from streamtwl.training import scored_scenes
 
 QUICK = "--quick" in sys.argv
 
 if QUICK:
-    streams.SCENE_S = 40.0
-    streams.TRAINING_SCENES = streams.VALIDATION_SCENES = 4
-    streams.NOTHING_SCENES = 1
+    scored_scenes.SCENE_S = 40.0
+    scored_scenes.TRAINING_SCENES = scored_scenes.VALIDATION_SCENES = 4
+    scored_scenes.BACKGROUND_SCENES = 1
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:

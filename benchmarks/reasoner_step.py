@@ -7,7 +7,7 @@
 A step is one patch of one stream: M traces of K samples, read as `listen` reads them on one thread,
 all M before the decision. Rows begin anew every half context (15 patches at K = 16), so the 200
 patches of a run hold a dozen re-bases. `--body` takes what `bench train --body` takes, builds a
-reader over it whose embedding and read-out are random, and exports it: the time is that of a
+model over it whose embedding and read-out are random, and exports it: the time is that of a
 trained one. The patches are noise, which costs what sound does. Steps follow each other without a
 pause; CPU time is that of the process, so that a step kept waiting by other programs shows as wall
 time above it, and the load average stands beside. `--hours` plays so many hours of hops of 0.48 s
@@ -40,7 +40,7 @@ from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.stages import SAMPLE_RATE
 
 HOP_S = 0.48
-LABELS, LAGS = 10, 4  # of a reader that is built here
+LABELS, LAGS = 10, 4  # of a model that is built here
 WARM_UP = 5  # steps
 BUDGET_MS = 240.0  # half a hop
 RESULTS = Path(__file__).parent / "results" / "reasoner_step.json"
@@ -52,56 +52,58 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, nargs="*", help="reasoners' files")
-    parser.add_argument("--body", action="append", default=[], help="a body to build; repeat it")
+    parser.add_argument("--body", action="append", default=[], help="a trunk to build; repeat it")
     parser.add_argument("--samples", type=int, nargs="+", default=[16], help="K (default 16)")
     parser.add_argument("--traces", type=int, nargs="+", default=[1], help="M (default 1)")
     parser.add_argument("--patches", type=int, default=200, help="a run (default 200)")
     parser.add_argument("--runs", type=int, default=3, help="of each setting (default 3)")
     parser.add_argument("--hours", type=int, help="of hops to play, instead of those runs")
     parser.add_argument("--json", type=Path, default=RESULTS, help=f"(default {RESULTS.name})")
-    asked = parser.parse_args()
-    if not asked.file and not asked.body:
+    options = parser.parse_args()
+    if not options.file and not options.body:
         parser.error("nothing to measure: name a reasoner's file, or a --body")
 
     console = Console()
-    figures = json.loads(asked.json.read_text()) if asked.json.exists() else {}
+    figures = json.loads(options.json.read_text()) if options.json.exists() else {}
     with tempfile.TemporaryDirectory() as scratch:
-        built = [Path(scratch) / f"{i}.onnx" for i in range(len(asked.body))]
-        for body, file in zip(asked.body, built, strict=True):
-            building = multiprocessing.get_context("spawn").Process(target=build, args=(body, file))
+        built = [Path(scratch) / f"{i}.onnx" for i in range(len(options.body))]
+        for trunk, file in zip(options.body, built, strict=True):
+            building = multiprocessing.get_context("spawn").Process(
+                target=build, args=(trunk, file)
+            )
             building.start()  # apart, so that torch is not in the memory that is measured
             building.join()
             if building.exitcode:
                 raise SystemExit(building.exitcode)
-        named = [(file.stem, file) for file in asked.file]
-        named += [(Path(body).stem, file) for body, file in zip(asked.body, built, strict=True)]
+        named = [(file.stem, file) for file in options.file]
+        named += [(Path(trunk).stem, file) for trunk, file in zip(options.body, built, strict=True)]
         for name, file in named:
-            for samples in asked.samples:
-                for traces in asked.traces:
-                    if asked.hours:
-                        found = day(file, samples, traces, asked.hours)
+            for samples in options.samples:
+                for traces in options.traces:
+                    if options.hours:
+                        found = day(file, samples, traces, options.hours)
                         table = hourly(found, f"{name}, K = {samples}, M = {traces}")
                     else:
-                        patches = asked.patches
-                        runs = [run(file, samples, traces, patches) for _ in range(asked.runs)]
+                        patches = options.patches
+                        runs = [run(file, samples, traces, patches) for _ in range(options.runs)]
                         found = {"runs": runs}
                         table = stepwise(runs, f"{name}, K = {samples}, M = {traces}")
-                    kind = "hours" if asked.hours else "steps"
+                    kind = "hours" if options.hours else "steps"
                     figures[f"{name} {kind} K={samples} M={traces}"] = found | machine()
                     console.print(table)
-    asked.json.write_text(json.dumps(figures, indent=1) + "\n")
-    console.print(f"written to {asked.json}")
+    options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    console.print(f"written to {options.json}")
 
 
-def build(body: str, file: Path) -> None:
-    """Write the file of a reader that was taught nothing."""
+def build(trunk: str, file: Path) -> None:
+    """Write the file of an untrained model."""
     import torch
 
     from streamtwl.reasoners.card import Card, TraceCard
-    from streamtwl.training import bodies, reader
+    from streamtwl.training import trace_model, trunks
 
     try:
-        made = reader.Reader(bodies.load(body, 0), len(categories()), LABELS, LAGS)
+        made = trace_model.TraceModel(trunks.load(trunk, 0), len(categories()), LABELS, LAGS)
     except UsageError as error:
         raise SystemExit(str(error)) from None
     torch.nn.init.normal_(made.read.weight, std=0.02)
@@ -119,7 +121,7 @@ def build(body: str, file: Path) -> None:
         command="benchmarks/reasoner_step.py",
         version="0",
         trace=TraceCard(
-            body=Path(body).name,
+            body=Path(trunk).name,
             trained="embedding",
             soft=False,
             samples=(1, 16),
@@ -128,7 +130,7 @@ def build(body: str, file: Path) -> None:
             residual="",
         ),
     )
-    reader.export(made.eval(), HOP_S, card, file)
+    trace_model.export(made.eval(), HOP_S, card, file)
 
 
 def steps(reasoner: Gpt2, samples: int, traces: int, patches: int) -> Iterator[tuple[float, float]]:

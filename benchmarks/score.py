@@ -18,7 +18,7 @@ STARTS_PER_MINUTE = 2.0  # at which methods are compared
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """One scene as one method told it."""
+    """One scene with the events of one method."""
 
     fold: int
     number: int
@@ -35,35 +35,34 @@ class Swept:
     f1: float  # in force
     starts_per_minute: float
     recall: float
-    nothing_per_hour: float  # events where there is nothing
+    false_events_per_hour: float  # events where there is nothing
 
 
-def score(played: Sequence[Played], nothing: Sequence[Played]) -> dict:
+def score(played: Sequence[Played], background: Sequence[Played]) -> dict:
     """Return every figure of one method: by SNR, and over its thresholds."""
     levels = sorted({each.snr_db for each in played}, reverse=True)
-    hours = sum(each.scene.duration_s for each in nothing) / 3600
+    hours = sum(each.scene.duration_s for each in background) / 3600
     return {
         "by_snr": {
             f"{level:g}": _at(level, [p for p in played if p.snr_db == level]) for level in levels
         },
-        "nothing_per_hour": sum(timeline.told(each.scene) for each in nothing) / hours,
-        "swept": [asdict(each) for each in sweep(played, nothing)],
+        "false_events_per_hour": sum(timeline.count_events(each.scene) for each in background)
+        / hours,
+        "swept": [asdict(each) for each in sweep(played, background)],
     }
 
 
-def dated(played: Sequence[Played], reader: Sequence[Played]) -> dict:
-    """Return a method's F1 at DATED_LAG_S, by SNR, and how a reader compares with it there."""
+def dated(played: Sequence[Played], gpt2: Sequence[Played]) -> dict:
+    """Return a method's F1 at DATED_LAG_S, by SNR, and how a gpt2 compares with it there."""
     result = {}
     for level in sorted({each.snr_db for each in played}, reverse=True):
-        ours, theirs = (
-            [each for each in side if each.snr_db == level] for side in (played, reader)
-        )
+        ours, theirs = ([each for each in side if each.snr_db == level] for side in (played, gpt2))
         assert [each.scene.name for each in ours] == [each.scene.name for each in theirs]
         groups = [(each.fold, each.number) for each in ours]
         a, b = (_agreements(side, DATED_LAG_S) for side in (theirs, ours))
         result[f"{level:g}"] = {
             "f1": asdict(timeline.bootstrap(b, timeline.f1, groups)),
-            "reader": asdict(timeline.bootstrap_paired(a, b, timeline.f1, groups)),
+            "gpt2": asdict(timeline.bootstrap_paired(a, b, timeline.f1, groups)),
         }
     return result
 
@@ -89,9 +88,9 @@ def matched(a: Sequence[Played], b: Sequence[Played]) -> dict:
 
 
 def at_threshold(played: Sequence[Played]) -> list[Played]:
-    """Return scenes told again with the lowest of FINE_ONS with few enough starts, or none.
+    """Return scenes tracked again with the lowest of FINE_ONS with few enough starts, or none.
 
-    From the highest down to the first with too many: telling everything all the time has few, too.
+    From the highest down to the first with too many: one event that never ends has few, too.
     """
     minutes = sum(each.scene.duration_s for each in played) / 60
     chosen: list[Played] = []
@@ -130,10 +129,10 @@ def compare(a: Sequence[Played], b: Sequence[Played]) -> dict:
     return result
 
 
-def sweep(played: Sequence[Played], nothing: Sequence[Played]) -> list[Swept]:
-    """Return a method at every threshold, told again from the scores that were sent."""
+def sweep(played: Sequence[Played], background: Sequence[Played]) -> list[Swept]:
+    """Return a method at every threshold, tracked again from the scores that were sent."""
     minutes = sum(each.scene.duration_s for each in played) / 60
-    hours = sum(each.scene.duration_s for each in nothing) / 3600
+    hours = sum(each.scene.duration_s for each in background) / 3600
     sounds = sum(len(each.scene.truth) for each in played)
     swept = []
     for on in ONS:
@@ -145,7 +144,7 @@ def sweep(played: Sequence[Played], nothing: Sequence[Played]) -> list[Swept]:
                 float(timeline.f1(counts)),
                 sum(map(timeline.false_starts, scenes)) / minutes,
                 sum(map(timeline.found, scenes)) / sounds,
-                sum(len(_retracked(each, on).told) for each in nothing) / hours,
+                sum(len(_retracked(each, on).events) for each in background) / hours,
             )
         )
     return swept
@@ -154,7 +153,7 @@ def sweep(played: Sequence[Played], nothing: Sequence[Played]) -> list[Swept]:
 def at_starts(swept: Sequence[dict], starts_per_minute: float = STARTS_PER_MINUTE) -> float | None:
     """Return the in-force F1 at so many false starts a minute, interpolated between thresholds.
 
-    None where no threshold tells so many, or every one tells more.
+    None where no threshold leads to so many, or every one leads to more.
     """
     before: dict | None = None
     for each in sorted(swept, key=lambda each: each["on"], reverse=True):
@@ -167,10 +166,10 @@ def at_starts(swept: Sequence[dict], starts_per_minute: float = STARTS_PER_MINUT
     return None
 
 
-def nothing_at_recall(swept: Sequence[dict], recall: float = RECALL) -> float | None:
-    """Return events an hour of nothing at the highest threshold with that recall, if there is."""
+def false_events_at_recall(swept: Sequence[dict], recall: float = RECALL) -> float | None:
+    """Return events per hour of background at the highest threshold with that recall, if any."""
     enough = [each for each in swept if each["recall"] >= recall]
-    return max(enough, key=lambda each: each["on"])["nothing_per_hour"] if enough else None
+    return max(enough, key=lambda each: each["on"])["false_events_per_hour"] if enough else None
 
 
 def markdown(results: dict, reference: str) -> str:
@@ -184,13 +183,13 @@ def markdown(results: dict, reference: str) -> str:
             *_lag_table(results),
             *_dated_table(results),
             *_standard_table(results),
-            *_nothing_table(results),
+            *_background_table(results),
         ]
     )
 
 
 def plot(results: dict, path: str) -> None:
-    """Draw in-force F1 over false events in an hour of nothing, a line a method."""
+    """Draw in-force F1 over false events in an hour of background, a line a method."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -200,10 +199,10 @@ def plot(results: dict, path: str) -> None:
     for method, figures in results["methods"].items():
         swept = figures["swept"]
         dashed = "--" if method in results["bounds"] else "-"
-        for axis, over in zip(axes, ("nothing_per_hour", "starts_per_minute"), strict=True):
+        for axis, over in zip(axes, ("false_events_per_hour", "starts_per_minute"), strict=True):
             x, y = [each[over] for each in swept], [each["f1"] for each in swept]
             axis.plot(x, y, dashed, marker=".", label=method)
-    axes[0].set(xlabel="events told in an hour of nothing", ylabel="in-force F1", xscale="symlog")
+    axes[0].set(xlabel="events in an hour of background", ylabel="in-force F1", xscale="symlog")
     axes[1].set(xlabel="false starts a minute, in the scenes", xlim=(0, 12))
     for axis in axes:
         axis.grid(alpha=0.3)
@@ -286,8 +285,8 @@ def _trainings_table(results: dict, reference: str) -> list[str]:
             title = f"{level} dB, lag {lag} s, against {reference}"
             rows[title] = [results["against"][name][level]["f1"][lag]["mean"] for name in names]
     rows["F1 at 2/min"] = [at_starts(results["methods"][name]["swept"]) for name in names]
-    rows["events in the hour of nothing"] = [
-        results["methods"][name]["nothing_per_hour"] for name in names
+    rows["events in the hour of background"] = [
+        results["methods"][name]["false_events_per_hour"] for name in names
     ]
     lines = [
         f"### {len(names)} trainings of {names[0]}, that differ in their seeds",
@@ -307,7 +306,7 @@ def _trainings_table(results: dict, reference: str) -> list[str]:
 
 
 def _matched_table(results: dict) -> list[str]:
-    """Return how the readers compare with each baseline where both have as many false starts."""
+    """Return how GPT-2 compares with each baseline at equally many false starts."""
     found = results.get("matched", {})
     if not found:
         return []
@@ -317,21 +316,21 @@ def _matched_table(results: dict) -> list[str]:
         "",
         "Paired, each at its own threshold, chosen on these scenes.",
         "",
-        "| reader | against | "
+        "| model | against | "
         + " | ".join(f"{name} dB" if name != "all" else name for name in columns)
         + " |",
         "|" + " --- |" * (len(columns) + 2),
     ]
-    for reader, against in found.items():
+    for model, against in found.items():
         for method, each in against.items():
             said = [_interval(each[name], "+") if each else "not reached" for name in columns]
             cells = " | ".join(said)
-            lines.append(f"| {reader} | {method} | {cells} |")
+            lines.append(f"| {model} | {method} | {cells} |")
     return [*lines, ""]
 
 
 def _dated_table(results: dict) -> list[str]:
-    """Return what is left of second thoughts where methods that have none date events back."""
+    """Return what is left of the gain of revisions where methods without them date events back."""
     found = results.get("dated", {})
     if not found:
         return []
@@ -339,8 +338,8 @@ def _dated_table(results: dict) -> list[str]:
     lines = [
         f"### At lag {DATED_LAG_S:g} s, events dated back by what is best on validation scenes",
         "",
-        "A method that says nothing twice may still say that a sound began earlier. F1, and what "
-        f"{results['trainings'][0]} (its own dates) has more.",
+        "A method without revisions may still date a sound's beginning earlier. F1, and how much "
+        f"higher that of {results['trainings'][0]} (its own dates) is.",
         "",
         "| method | dated back by, each fold | "
         + " | ".join(f"{level} dB | {results['trainings'][0]} more" for level in levels)
@@ -354,7 +353,7 @@ def _dated_table(results: dict) -> list[str]:
             for level in levels
             for cell in (
                 _interval(each["by_snr"][level]["f1"]),
-                _interval(each["by_snr"][level]["reader"], "+"),
+                _interval(each["by_snr"][level]["model"], "+"),
             )
         ]
         lines.append(f"| {method} | {by_s} s | " + " | ".join(cells) + " |")
@@ -422,19 +421,19 @@ def _standard_table(results: dict) -> list[str]:
     return [*lines, ""]
 
 
-def _nothing_table(results: dict) -> list[str]:
+def _background_table(results: dict) -> list[str]:
     lines = [
-        f"### In the hour of nothing: events told an hour, and at {100 * RECALL:.0f} % recall",
+        f"### In the hour of background: events an hour, and at {100 * RECALL:.0f} % recall",
         "",
         "| method | as set | at 90 % recall | highest recall |",
         "| --- | --- | --- | --- |",
     ]
     for method, figures in results["methods"].items():
-        at_recall = nothing_at_recall(figures["swept"])
+        at_recall = false_events_at_recall(figures["swept"])
         said = "not reached" if at_recall is None else f"{at_recall:.0f}"
         most = max(each["recall"] for each in figures["swept"])
         lines.append(
-            f"| {method} | {figures['nothing_per_hour']:.1f} | {said} | {100 * most:.0f} % |"
+            f"| {method} | {figures['false_events_per_hour']:.1f} | {said} | {100 * most:.0f} % |"
         )
     return [*lines, ""]
 

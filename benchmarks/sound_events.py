@@ -1,6 +1,6 @@
 """The field's standard metrics of sound event detection, by the libraries that define them.
 
-They judge the final account, or the scores, as if all had been told at once; when it was told is
+They judge the final account, or the scores, as if all had come at once; when it was published is
 `timeline`'s matter. Sounds of one label that overlap or touch count as one, as no detector with
 one output for each label can tell them apart.
 """
@@ -19,7 +19,7 @@ SEGMENT_S = 1.0
 COLLAR_S = 0.5
 COLLAR_SHARE = 0.5  # of the sound's length, for the offset
 
-# DCASE 2021 to 2023, task 4. Scenario 1 asks for exact times, 2 for no confusion between labels.
+# DCASE 2021 to 2023, targets 4. Scenario 1 asks for exact times, 2 for no confusion between labels.
 SCENARIOS: dict[str, dict[str, float]] = {
     "psds1": {"dtc_threshold": 0.7, "gtc_threshold": 0.7},
     "psds2": {"dtc_threshold": 0.1, "gtc_threshold": 0.1, "cttc_threshold": 0.3, "alpha_ct": 0.5},
@@ -33,9 +33,9 @@ def sed_eval_metrics(scenes: Sequence[Scene]) -> dict[str, float]:
 
     Segments last 1 s. An event is right if its onset lies within 0.5 s of a sound's, and its offset
     within 0.5 s or half the sound's length, whichever is more. `micro` pools all labels, those that
-    never sound included; `macro` is the mean over labels that do sound, 0 for one never told. Told
-    events are cut at the scene's end; those withdrawn, or not of the scenes' labels, are left out.
-    Raises ValueError where the scenes' labels differ or nothing sounds.
+    never sound included; `macro` is the mean over labels that do sound, 0 for one that is never
+    published. Published events are cut at the scene's end; those withdrawn, or not of the scenes'
+    labels, are left out. Raises ValueError where the scenes' labels differ or nothing sounds.
     """
     labels = _labels(scenes)
     _sounding(scenes, labels)
@@ -43,12 +43,12 @@ def sed_eval_metrics(scenes: Sequence[Scene]) -> dict[str, float]:
     events = sed_eval.sound_event.EventBasedMetrics(
         labels, t_collar=COLLAR_S, percentage_of_length=COLLAR_SHARE
     )
-    # A label never told has no precision: without this it would be left out of the macro F1.
+    # A label never published has no precision: without this it would be left out of the macro F1.
     segments.empty_system_output_handling = events.empty_system_output_handling = "zero_score"
     for scene in scenes:
-        truth, told = _event_list(_truth(scene, labels)), _event_list(_told(scene, labels))
-        segments.evaluate(truth, told, evaluated_length_seconds=scene.duration_s)
-        events.evaluate(truth, told)
+        truth, published = _event_list(_truth(scene, labels)), _event_list(_received(scene, labels))
+        segments.evaluate(truth, published, evaluated_length_seconds=scene.duration_s)
+        events.evaluate(truth, published)
     by_segment, by_event = segments.results_overall_metrics(), events.results_overall_metrics()
     segment_means = segments.results_class_wise_average_metrics()
     event_means = events.results_class_wise_average_metrics()
@@ -112,10 +112,10 @@ def _labels(scenes: Sequence[Scene]) -> list[str]:
 
 def _sounding(scenes: Sequence[Scene], labels: list[str]) -> list[str]:
     """Return the labels that sound in any of the scenes."""
-    heard = {label for scene in scenes for label, _, _ in _truth(scene, labels)}
-    if not heard:
+    sounding = {label for scene in scenes for label, _, _ in _truth(scene, labels)}
+    if not sounding:
         raise ValueError("no sound of the labels in any scene: there is nothing to score")
-    return [label for label in labels if label in heard]
+    return [label for label in labels if label in sounding]
 
 
 def _truth(scene: Scene, labels: list[str]) -> list[tuple[str, float, float]]:
@@ -128,13 +128,13 @@ def _truth(scene: Scene, labels: list[str]) -> list[tuple[str, float, float]]:
     ]
 
 
-def _told(scene: Scene, labels: list[str]) -> list[tuple[str, float, float]]:
+def _received(scene: Scene, labels: list[str]) -> list[tuple[str, float, float]]:
     return [
-        (told.label, told.start_s, min(told.end_s, scene.duration_s))
-        for told in scene.told
-        if told.label in labels
-        and told.withdrawn_s == float("inf")
-        and told.start_s < scene.duration_s
+        (event.label, event.start_s, min(event.end_s, scene.duration_s))
+        for event in scene.events
+        if event.label in labels
+        and event.withdrawn_s == float("inf")
+        and event.start_s < scene.duration_s
     ]
 
 

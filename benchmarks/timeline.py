@@ -1,6 +1,6 @@
 """What a subscriber believed while a scene played, and how that compares with the truth.
 
-Belief is a set of labels for each moment, and it depends on when one asks. At lag d, label l is
+Belief is a set of labels for each moment, and it depends on when it is read. At lag d, label l is
 believed of moment t if an event of l is known by t + d which began by t, is not known to have
 ended by t, and has not been taken back. That is one span for each event; lag 0 is "in force".
 All times are seconds of stream time.
@@ -19,7 +19,7 @@ from streamtwl.config import EventSettings
 from streamtwl.events import EventTracker
 from streamtwl.messages import Event, Label
 from streamtwl.stages import SAMPLE_RATE
-from streamtwl.training.streams import Sound
+from streamtwl.training.scored_scenes import Sound
 
 WINDOW_S = WINDOW / SAMPLE_RATE
 
@@ -29,14 +29,14 @@ Metric = Callable[[np.ndarray], np.ndarray]  # float64[..., m] summed statistics
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReceivedEvent:
     """One event as a subscriber came to know it."""
 
     label: str
     start_s: float  # where the program says it began
-    end_s: float  # where the program says it ended; inf while not told
-    onset_told_s: float  # when the onset message came
-    offset_told_s: float  # when the offset message came; inf: never
+    end_s: float  # where the program says it ended; inf while it has not said so
+    onset_received_s: float  # when the onset message came
+    offset_received_s: float  # when the offset message came; inf: never
     withdrawn_s: float = (
         inf  # when it was taken back: from then on it is believed never to have been
     )
@@ -45,12 +45,12 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A scene that was played, what sounded in it, and what was told of it."""
+    """A scene that was played, what sounded in it, and the events received for it."""
 
     name: str
     duration_s: float
     truth: list[Sound]
-    told: list[Told]
+    events: list[ReceivedEvent]
     positions: np.ndarray  # int64[n] 16 kHz samples that each decision speaks up to
     times_s: np.ndarray  # float64[n] when each decision came
     scores: np.ndarray  # float32[n, L] of `labels` at each decision; 0 for one that was not sent
@@ -75,18 +75,18 @@ def read_messages(
     labels: list[str],
     messages: Iterable[Label | Event],
 ) -> Scene:
-    """Return the scene that one source's messages, in the order they came, tell of.
+    """Return the scene with the events of one source's messages, in the order they came.
 
     A message came at its position plus the latency of the newest label message on that position; no
     such message, as may be at the end of a stream, is no latency. A revision takes the event back
-    and tells another one. An event whose onset message is missing was told when its next one came.
+    and adds another one. An event without an onset message counts from its next message on.
     Events are kept whatever their label; scores only of `labels`.
     """
     column = {label: i for i, label in enumerate(labels)}
     latency_s: dict[int, float] = {}  # by position
     decisions: list[tuple[float, Label]] = []
-    withdrawn: list[Told] = []
-    told: dict[str, Told] = {}  # by event: what is known of it now
+    withdrawn: list[ReceivedEvent] = []
+    events: dict[str, ReceivedEvent] = {}  # by event: what is known of it now
     for message in messages:
         if isinstance(message, Label):
             latency_s[message.position] = message.latency_ms / 1000
@@ -94,13 +94,13 @@ def read_messages(
         if isinstance(message, Label):
             decisions.append((at_s, message))
             continue
-        known, told_now = told.get(message.id), _told(message, at_s)
+        known, received_now = events.get(message.id), _received(message, at_s)
         if known is not None and message.phase == "offset":
-            told_now = replace(known, end_s=told_now.end_s, offset_told_s=at_s)
+            received_now = replace(known, end_s=received_now.end_s, offset_received_s=at_s)
         elif known is not None:
             withdrawn.append(replace(known, withdrawn_s=at_s))
-            told_now = replace(told_now, again=told_now.label == known.label)
-        told[message.id] = told_now
+            received_now = replace(received_now, again=received_now.label == known.label)
+        events[message.id] = received_now
     scores = np.zeros((len(decisions), len(labels)), np.float32)
     for row, (_, decision) in zip(scores, decisions, strict=True):
         for scored in decision.top:
@@ -110,7 +110,9 @@ def read_messages(
         name=name,
         duration_s=duration_s,
         truth=truth,
-        told=sorted([*withdrawn, *told.values()], key=lambda one: (one.onset_told_s, one.start_s)),
+        events=sorted(
+            [*withdrawn, *events.values()], key=lambda one: (one.onset_received_s, one.start_s)
+        ),
         positions=np.array([decision.position for _, decision in decisions], np.int64),
         times_s=np.array([at_s for at_s, _ in decisions], np.float64),
         scores=scores,
@@ -120,7 +122,7 @@ def read_messages(
 
 
 def retrack(scene: Scene, on: float, off: float) -> Scene:
-    """Return the scene as it would have been told with other thresholds, from its scores."""
+    """Return the scene with the events of other thresholds, from its scores."""
     tracker = EventTracker(scene.labels, EventSettings(on=on, off=off), WINDOW // 2)
     end = round(scene.duration_s * SAMPLE_RATE)
     steps = [
@@ -129,29 +131,29 @@ def retrack(scene: Scene, on: float, off: float) -> Scene:
     ]
     decided_at_end = len(scene.positions) and scene.positions[-1] == end
     closed_s = float(scene.times_s[-1]) if decided_at_end else end / SAMPLE_RATE
-    told: dict[int, Told] = {}
+    events: dict[int, ReceivedEvent] = {}
     for at_s, changes in [*steps, (closed_s, tracker.close(0, end))]:
         for phase, event in changes:
             if phase == "onset":
                 start_s = event.start / SAMPLE_RATE
-                told[event.number] = Told(event.label, start_s, inf, at_s, inf)
+                events[event.number] = ReceivedEvent(event.label, start_s, inf, at_s, inf)
             elif event.end is not None:
-                known, end_s = told[event.number], event.end / SAMPLE_RATE
-                told[event.number] = replace(known, end_s=end_s, offset_told_s=at_s)
-    return replace(scene, told=list(told.values()))
+                known, end_s = events[event.number], event.end / SAMPLE_RATE
+                events[event.number] = replace(known, end_s=end_s, offset_received_s=at_s)
+    return replace(scene, events=list(events.values()))
 
 
 def dated_back(scene: Scene, by_s: float) -> Scene:
     """Return the scene with every event said to have begun and ended so much earlier.
 
-    When it was told stays, so what is in force stays. What a sound's beginning is dated to is a
-    choice that costs nothing: second thoughts have to be worth more.
+    The times of the messages stay, so what is in force stays. Dating a sound's beginning earlier
+    costs nothing: revisions have to be worth more.
     """
-    told = [
+    events = [
         replace(one, start_s=max(0.0, one.start_s - by_s), end_s=max(0.0, one.end_s - by_s))
-        for one in scene.told
+        for one in scene.events
     ]
-    return replace(scene, told=told)
+    return replace(scene, events=events)
 
 
 def agreement(scene: Scene, lag_s: float = 0.0) -> Counts:
@@ -172,7 +174,8 @@ def agreement_of_label(scene: Scene) -> Counts:
 
 
 def f1(counts: Counts | np.ndarray) -> np.ndarray:
-    """Return float64[...] F1 of float64[..., 3 or more] counts; NaN: nothing true, nothing told."""
+    """Return float64[...] F1 of float64[..., 3 or more] counts; NaN if nothing is true or
+    believed."""
     true_positive, false_positive, false_negative = np.moveaxis(np.asarray(counts)[..., :3], -1, 0)
     with np.errstate(invalid="ignore"):
         return 2 * true_positive / (2 * true_positive + false_positive + false_negative)
@@ -216,37 +219,37 @@ def offset_delays(scene: Scene) -> list[float]:
 
 
 def false_starts(scene: Scene, tolerance_s: float = WINDOW_S) -> int:
-    """Count onsets told, also by revisions to another label, of labels that did not sound.
+    """Count onsets, also by revisions to another label, of labels that did not sound.
 
     A label did if it sounds at any moment from `tolerance_s` before the message, or from where the
     event is said to begin, to the message.
     """
     return sum(
         not any(
-            sound.label == told.label
-            and sound.onset_s <= told.onset_told_s
-            and sound.offset_s >= min(told.start_s, told.onset_told_s - tolerance_s)
+            sound.label == event.label
+            and sound.onset_s <= event.onset_received_s
+            and sound.offset_s >= min(event.start_s, event.onset_received_s - tolerance_s)
             for sound in scene.truth
         )
-        for told in scene.told
-        if not told.again
+        for event in scene.events
+        if not event.again
     )
 
 
-def told(scene: Scene) -> int:
-    """Count events told, each once however often it was revised."""
-    return sum(not told.again for told in scene.told)
+def count_events(scene: Scene) -> int:
+    """Count events, each once however often it was revised."""
+    return sum(not event.again for event in scene.events)
 
 
 def found(scene: Scene) -> int:
     """Count sounds that an event of their label, not withdrawn, overlaps in the final account."""
     return sum(
         any(
-            told.label == sound.label
-            and told.withdrawn_s == inf
-            and told.start_s < sound.offset_s
-            and told.end_s > sound.onset_s
-            for told in scene.told
+            event.label == sound.label
+            and event.withdrawn_s == inf
+            and event.start_s < sound.offset_s
+            and event.end_s > sound.onset_s
+            for event in scene.events
         )
         for sound in scene.truth
     )
@@ -286,15 +289,15 @@ def merged(spans: Iterable[Span]) -> list[Span]:
     return union
 
 
-def _told(event: Event, at_s: float) -> Told:
-    """Return what one message alone tells of an event."""
+def _received(event: Event, at_s: float) -> ReceivedEvent:
+    """Return an event as one message alone gives it."""
     ended = event.end is not None
-    return Told(
+    return ReceivedEvent(
         label=event.label,
         start_s=event.start / SAMPLE_RATE,
         end_s=inf if event.end is None else event.end / SAMPLE_RATE,
-        onset_told_s=at_s,
-        offset_told_s=at_s if ended else inf,
+        onset_received_s=at_s,
+        offset_received_s=at_s if ended else inf,
     )
 
 
@@ -306,11 +309,11 @@ def _believed(scene: Scene, lag_s: float) -> list[Labelled]:
     """Return the moments of which each event is believed; the span may be empty."""
     return [
         (
-            told.label,
-            max(told.start_s, told.onset_told_s - lag_s),
-            min(max(told.end_s, told.offset_told_s - lag_s), told.withdrawn_s - lag_s),
+            event.label,
+            max(event.start_s, event.onset_received_s - lag_s),
+            min(max(event.end_s, event.offset_received_s - lag_s), event.withdrawn_s - lag_s),
         )
-        for told in scene.told
+        for event in scene.events
     ]
 
 
@@ -327,13 +330,13 @@ def _compare(truth: list[Labelled], believed: list[Labelled], duration_s: float)
     held = np.zeros((2, len(row), len(cuts) - 1), bool)  # true, believed; label; between two cuts
     for i, (first, stop) in enumerate(np.searchsorted(cuts, edges).tolist()):
         held[int(i >= len(truth)), row[spans[i][0]], first:stop] = True
-    true, told = held
+    true, believed = held
     seconds = np.diff(cuts)
     return Counts(
-        true_positive_s=float((true & told).sum(axis=0) @ seconds),
-        false_positive_s=float((told & ~true).sum(axis=0) @ seconds),
-        false_negative_s=float((true & ~told).sum(axis=0) @ seconds),
-        right_s=float((true == told).all(axis=0) @ seconds),
+        true_positive_s=float((true & believed).sum(axis=0) @ seconds),
+        false_positive_s=float((believed & ~true).sum(axis=0) @ seconds),
+        false_negative_s=float((true & ~believed).sum(axis=0) @ seconds),
+        right_s=float((true == believed).all(axis=0) @ seconds),
         total_s=float(duration_s),
     )
 

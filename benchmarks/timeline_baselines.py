@@ -1,4 +1,4 @@
-"""What thinking has to beat on timelines. Frozen: a change here changes every table.
+"""The baselines on timelines, for reasoners to beat. Frozen: a change here changes every table.
 
 Each reads a stream patch by patch: a module with the contract of `streamtwl/training/steps.py`, on
 one linear model of a single patch, the GRU aside. Whatever is to be chosen is chosen on validation
@@ -19,7 +19,7 @@ from streamtwl.training.fitting import (
     FILTERS,
     LAGS,
     Chosen,
-    Streams,
+    SceneArrays,
     fit_patch_model,
     joined,
     pick_best,
@@ -123,13 +123,13 @@ def smooth(filter: steps.Filter, posteriors: Tensor, elapsed_s: Tensor) -> np.nd
 
 
 def fit_timeline(
-    fit_on: Streams,
-    choose_by: Streams,
+    fit_on: SceneArrays,
+    choose_by: SceneArrays,
     seed: int,
     progress: Callable[[str], None],
     names: Collection[str] = (TOP, AVERAGE, FILTER, LAGGED, SMOOTHER, GRU),
 ) -> dict[str, Chosen]:
-    """Return timeline baselines by their names; `progress` is told what is being fitted."""
+    """Return timeline baselines by name; `progress` is called with what is being fitted."""
     progress("patch model")
     penalty = fitting.choose_penalty(fit_on, choose_by)
     patch = fit_patch_model(fit_on, penalty)
@@ -172,7 +172,9 @@ def fit_timeline(
     return chosen
 
 
-def _choose_gru(fit_on: Streams, choose_by: Streams, both: Streams, seed: int) -> Chosen:
+def _choose_gru(
+    fit_on: SceneArrays, choose_by: SceneArrays, both: SceneArrays, seed: int
+) -> Chosen:
     grus = [_fit_gru(fit_on, hidden, decay, seed, choose_by) for hidden, decay in GRUS]
     tried = [
         ({"hidden": hidden, "decay": decay, "epochs": epochs}, scores_of(gru, choose_by))
@@ -186,11 +188,11 @@ def _choose_gru(fit_on: Streams, choose_by: Streams, both: Streams, seed: int) -
 
 
 def _fit_gru(
-    streams: Streams,
+    streams: SceneArrays,
     hidden: float,
     decay: float,
     seed: int,
-    choose_by: Streams | None = None,
+    choose_by: SceneArrays | None = None,
     epochs: int = EPOCHS,
 ) -> tuple[Gru, int]:
     """Return (a GRU, its epochs): the best of them on `choose_by`, or after all of them."""

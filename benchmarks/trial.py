@@ -20,18 +20,19 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def play(
-    files: Sequence[Path], options: Sequence[str], kept: Path, told: Callable[[int, int], None]
+    files: Sequence[Path], options: Sequence[str], kept: Path, progress: Callable[[int, int], None]
 ) -> list[AnyMessage]:
     """Return the label, event and status messages that a subscriber had of these recordings.
 
-    They run as fast as they go, side by side, each a source named after its file. `told` is called
-    with the recordings that have ended and how many there are. Messages are kept in the file `kept`
-    and read from it the next time. Raises SinkError where the listener fails or a message is lost.
+    They run as fast as they go, side by side, each a source named after its file. `progress` is
+    called with the recordings that have ended and how many there are. Messages are kept in the file
+    `kept` and read from it the next time. Raises SinkError where the listener fails or a message is
+    lost.
     """
     if kept.exists():
         return msgspec.msgpack.decode(kept.read_bytes(), type=list[AnyMessage])
     sources = [argument for file in files for argument in ("--file", str(file))]
-    messages = record([*sources, "--fast", *options], len(files), told)
+    messages = record([*sources, "--fast", *options], len(files), progress)
     refuse_gaps(messages)
     messages = [message for message in messages if not isinstance(message, Patch)]
     partial = kept.with_suffix(".partial")
@@ -43,12 +44,12 @@ def play(
 def record(
     options: Sequence[str],
     sources: int,
-    told: Callable[[int, int], None],
-    heard: Callable[[AnyMessage], None] = lambda _: None,
+    progress: Callable[[int, int], None],
+    on_message: Callable[[AnyMessage], None] = lambda _: None,
 ) -> list[AnyMessage]:
     """Run `streamtwl listen` with these options to its end; return what a subscriber received.
 
-    `heard` is called with each message as it comes.
+    `on_message` is called with each message as it comes.
     """
     bind = f"tcp://127.0.0.1:{_free_port()}"
     messages: list[AnyMessage] = []
@@ -61,24 +62,24 @@ def record(
         socket.connect(bind)
         command = [*LISTEN, "--quiet", "--no-journal", "--bind", bind, *options]
         with (
-            tempfile.TemporaryFile("w+") as said,  # a pipe that nobody reads would fill up
-            subprocess.Popen(command, stderr=said, text=True) as listener,
+            tempfile.TemporaryFile("w+") as errors,  # a pipe that nobody reads would fill up
+            subprocess.Popen(command, stderr=errors, text=True) as listener,
         ):
-            heard_at = time.monotonic()
+            last_at = time.monotonic()
             while listener.poll() is None or socket.poll(200):
                 if socket.poll(200):
                     message = decode(socket.recv_multipart()[-1])
                     messages.append(message)
-                    heard_at = time.monotonic()
-                    heard(message)
+                    last_at = time.monotonic()
+                    on_message(message)
                     if isinstance(message, Status) and message.state == "ended":
                         ended.add(message.source)
-                        told(len(ended), sources)
-                elif time.monotonic() > heard_at + PATIENCE_S:
+                        progress(len(ended), sources)
+                elif time.monotonic() > last_at + PATIENCE_S:
                     listener.kill()
             if listener.returncode:
-                said.seek(0)
-                raise SinkError(f"streamtwl listen failed: {said.read().strip()}")
+                errors.seek(0)
+                raise SinkError(f"streamtwl listen failed: {errors.read().strip()}")
     return messages
 
 
@@ -117,7 +118,7 @@ def at_latency(messages: Sequence[AnyMessage], latency_ms: float) -> list[AnyMes
     """Return the messages as if every decision had come that late.
 
     Recordings that run as fast as they go, twenty at once, are as late as the machine is busy; that
-    says nothing of the method.
+    says nothing about the method.
     """
     return [
         msgspec.structs.replace(message, latency_ms=latency_ms)

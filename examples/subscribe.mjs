@@ -9,7 +9,7 @@ const next = new Map()
 for await (const [topic, payload] of socket) {
   const { kind, source, session, seq, phase, label, confidence } = decode(payload)
   const expected = next.get(session + topic) ?? seq
-  if (seq < expected) continue // sent again, for a newcomer
+  if (seq < expected) continue // sent again, for a new subscriber
   if (seq > expected) console.error(`${seq - expected} of ${topic} were missed`)
   next.set(session + topic, seq + 1)
   console.log(seq, kind, source, label ?? "-", phase ?? confidence.toFixed(2))

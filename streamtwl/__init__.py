@@ -1,4 +1,4 @@
-"""streamtwl listens to live sound, names what it hears, and keeps thinking while it listens."""
+"""streamtwl listens to live sound, names what it recognises, and revises as it listens."""
 
 import importlib
 import os
@@ -44,7 +44,7 @@ __version__ = "0.1.0"
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # A program with a microphone sends nothing anywhere, whatever the environment says. Read when
-# onnxruntime and huggingface_hub are imported: whoever imported them before has them sending.
+# onnxruntime and huggingface_hub are imported: it has no effect if they were imported before.
 onnxruntime_sends = "onnxruntime" in sys.modules and os.environ.get(
     "ORT_DISABLE_TELEMETRY", "0"
 ) in ("", "0")

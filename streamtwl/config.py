@@ -45,8 +45,8 @@ class TraceSettings(_Section):
     temperature: Annotated[float, Meta(gt=0, le=1000)] = 1.0  # tau
     horizon_s: PositiveSeconds = 30.0
     seed: Seed = 0
-    think: Think = "anytime"  # off: one trace; fixed: M before a decision; anytime: a few, then on
-    budget: Share = 0.5  # of the hop, for thinking on
+    think: Think = "anytime"  # off: one trace; fixed: M, then decide; anytime: refine
+    budget: Share = 0.5  # of the hop, for refinement
 
 
 class ReasonerSettings(_Section):
@@ -62,7 +62,7 @@ class ReasonerSettings(_Section):
     scale: Annotated[float, Meta(gt=0, le=100)] = 1.0  # the confidence is the sigmoid of the joint
     shift: Annotated[float, Meta(ge=-100, le=100)] = 0.0  # logit times `scale` plus `shift`
     specific_ratio: Share = 0.2  # a parent yields to a kind of it that scores this share of its own
-    floor: Share = 0.1  # under this confidence the label is null
+    floor: Share = 0.1  # below this confidence the label is null
 
 
 class LabelEventSettings(_Section):
@@ -83,14 +83,14 @@ class LabelEventSettings(_Section):
 
 
 class AudioSetSettings(_Section):
-    """[events.audioset]: more of [events], but not for a reasoner with labels of its own."""
+    """[events.audioset]: added to [events], but not for a reasoner with labels of its own."""
 
     exclude: list[str] = []
     label: dict[str, Any] = {}
 
 
 class EventSettings(_Section):
-    """[events]: the same for all labels, unless [events.label."NAME"] says otherwise."""
+    """[events]: the same for all labels, except where [events.label."NAME"] sets another value."""
 
     # None: a trained reasoner's own, if it has labels of its own, else as in LabelEventSettings
     on: Share | None = None
@@ -99,7 +99,7 @@ class EventSettings(_Section):
     cooldown_s: Seconds = 0.0
     include: list[str] = []  # only these labels; * and ? as in file names; empty: all
     exclude: list[str] = []
-    # By name or pattern; of those that fit, later ones count more, those in `audioset` least.
+    # By name or pattern; of those that match, later ones override, those in `audioset` come first.
     label: dict[str, Any] = {}
     audioset: AudioSetSettings = msgspec.field(default_factory=AudioSetSettings)
 
@@ -110,7 +110,7 @@ class EventSettings(_Section):
 
     def rule(self, label: str) -> LabelEventSettings:
         """Return when events of `label` begin and end."""
-        asked, places = self._shared(), []
+        merged, places = self._shared(), []
         for section, rules in (("audioset.label", self.audioset.label), ("label", self.label)):
             for pattern, own in rules.items():
                 if not isinstance(own, dict):
@@ -118,10 +118,10 @@ class EventSettings(_Section):
                         f'{section}."{pattern}": it takes a table, as {{ on = 0.3, off = 0.1 }}'
                     )
                 if fnmatch(label.lower(), pattern.lower()):
-                    asked |= own
+                    merged |= own
                     places.append(f'{section}."{pattern}"')
         try:
-            return msgspec.convert(asked, LabelEventSettings)
+            return msgspec.convert(merged, LabelEventSettings)
         except msgspec.ValidationError as error:
             problem = _explain(str(error), LabelEventSettings)
             raise ValueError(f"{' with '.join(places)}: {problem}") from None
@@ -137,13 +137,13 @@ class PublishSettings(_Section):
 
     bind: str = "tcp://127.0.0.1:5577"
     encoding: Literal["msgpack", "json"] = "msgpack"
-    replay: str = "tcp://127.0.0.1:5578"  # where journalled messages are given again; "": nowhere
+    replay: str = "tcp://127.0.0.1:5578"  # where journalled messages can be replayed; "": nowhere
     curve: bool = False  # encrypted, for holders of allowed keys only
     keys: str = ""  # the folder of keys; "": keys in the user's config folder
 
 
 class JournalSettings(_Section):
-    """[journal]: what was told, kept in SQLite."""
+    """[journal]: what was published, kept in SQLite."""
 
     enabled: bool = True
     path: str = ""  # "": journal.sqlite in the user's state folder, or in $STREAMTWL_STATE
@@ -154,11 +154,9 @@ class JournalSettings(_Section):
 class Settings(_Section):
     """A pipeline."""
 
-    base: str = ""  # a pipeline that ships: this one is what it says, changed
-    fallback: str = (
-        ""  # a pipeline that ships: for machines without the weights that this one needs
-    )
-    labels: str = "all"  # everyday, all, or names set off by commas
+    base: str = ""  # a pipeline that ships, of which this one is a change
+    fallback: str = ""  # one that ships: for machines without the weights that this one needs
+    labels: str = "all"  # everyday, all, or names separated by commas
     hop_s: Annotated[float, Meta(ge=0.01, le=0.96)] = 0.48
     windows: Annotated[list[Window], Meta(min_length=1, max_length=16)] = msgspec.field(
         default_factory=lambda: ["yamnet:0.96"]
@@ -186,7 +184,7 @@ def backbones(settings: Settings) -> list[str]:
 
 
 def load(path: Path) -> Settings:
-    """Read a pipeline file; raises ConfigError that names the file, the key and what it takes."""
+    """Read a pipeline file; raises ConfigError that names the file, the key and valid values."""
     try:
         return msgspec.convert(_read(path), Settings)
     except msgspec.ValidationError as error:

@@ -1,4 +1,4 @@
-"""Results that an earlier run left: which are whole, so that a batch can go on after them."""
+"""Results of an earlier run: which are complete, so that a batch can continue after them."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ LABEL, ERROR = COLUMNS.index("label"), COLUMNS.index("error")
 
 
 class _Result(msgspec.Struct):
-    """As much of a JSON result as is needed here."""
+    """The fields of a JSON result that are needed here."""
 
     file: str
     events: list[msgspec.Raw]
@@ -53,7 +53,7 @@ def keep_whole(output: Path, form: str, dated: bool) -> set[str]:
         return set()
     output = output.resolve()
     if not output.is_file():
-        raise UsageError(f"--resume: {output} is no file that can be read again")
+        raise UsageError(f"--resume: {output} is not a file that can be read again")
     part = output.with_name(f"{output.name}.part")
     kept: set[str] = set()
     try:
@@ -101,7 +101,7 @@ def _json_results(old: BinaryIO, output: Path, dated: bool) -> Iterator[tuple[st
 
 
 def _csv_results(old: BinaryIO, output: Path, dated: bool) -> Iterator[tuple[str, bytes]]:
-    """Yield each file's rows. Some of the last one's may be lost: with events it is left out."""
+    """Yield each file's rows, without the last file if it has events: some may be missing."""
     try:
         rows = _whole_rows(old, output, columns(dated))
         last: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""ZeroMQ endpoints: which are none, which only this machine reaches, and from elsewhere."""
+"""ZeroMQ endpoints: whether they are valid, local to this machine, or open to the network."""
 
 import errno
 import ipaddress
@@ -12,7 +12,7 @@ from streamtwl.errors import UsageError
 
 
 def check_port(endpoint: str) -> None:
-    """Raise ZMQError for a port that is none, which ZeroMQ itself would take modulo 65536."""
+    """Raise ZMQError for an invalid port, which ZeroMQ itself would take modulo 65536."""
     port = endpoint.rpartition(":")[2]
     wrong = not re.fullmatch("[0-9]+|[*]", port) or (port != "*" and int(port) > 65535)
     if endpoint.startswith("tcp://") and wrong:
@@ -20,10 +20,10 @@ def check_port(endpoint: str) -> None:
 
 
 def allow_ipv6(socket: zmq.Socket, endpoint: str) -> None:
-    """Have a socket speak IPv6 where its endpoint is such an address, before it binds or connects.
+    """Turn on IPv6 for a socket, before it binds or connects, where its endpoint needs it.
 
-    Or a name that has no other. Not elsewhere: then `*` would be IPv6's wildcard, and a name an
-    IPv6 address if it has one.
+    That is an IPv6 address, or a name that has no other. Elsewhere it stays off: otherwise `*`
+    would be IPv6's wildcard, and a name would resolve to IPv6 if it can.
     """
     host = _host(endpoint)
     if endpoint.startswith("tcp://") and _speaks_ipv6(host):
@@ -31,16 +31,16 @@ def allow_ipv6(socket: zmq.Socket, endpoint: str) -> None:
 
 
 def check_bind(endpoint: str, option: str, allowed: bool) -> None:
-    """Raise UsageError for an endpoint that others than this machine reach, unless allowed."""
+    """Raise UsageError for an endpoint that other machines can reach, unless allowed."""
     if not allowed and not is_local(endpoint):
         raise UsageError(
             f"{option} {endpoint} is open to the network, unencrypted, for anyone: use --curve "
-            "(`streamtwl keys new` makes keys), or say --insecure"
+            "(`streamtwl keys new` makes keys), or --insecure"
         )
 
 
 def is_local(endpoint: str) -> bool:
-    """Whether only this machine reaches an endpoint; what is no endpoint ZeroMQ itself refuses."""
+    """Whether only this machine reaches an endpoint; ZeroMQ itself refuses what is not one."""
     transport, separator, _ = endpoint.partition("://")
     host = _host(endpoint)
     if not separator or not host or transport in ("ipc", "inproc"):
@@ -72,11 +72,11 @@ def _is_ipv6(host: str) -> bool:
 
 def _speaks_ipv6(host: str) -> bool:
     """Return whether a host is an IPv6 address, or a name that has no other."""
-    if host in ("*", "") or host in psutil.net_if_addrs():  # no name server is asked about those
+    if host in ("*", "") or host in psutil.net_if_addrs():  # these need no name server
         return False
     try:
         return _is_ipv6(host) or {found[0] for found in getaddrinfo(host, None)} == {AF_INET6}
-    except (OSError, UnicodeError):  # a name that nobody knows (yet)
+    except (OSError, UnicodeError):  # a name that does not resolve (yet)
         return False
 
 
@@ -86,10 +86,10 @@ def _is_loopback(address: str) -> bool:
 
 
 def reachable(endpoint: str, connect: str) -> str:
-    """Return the endpoint a publisher names, as seen from where one connects to it.
+    """Return an endpoint that a publisher names, as seen by a subscriber.
 
-    `*`, 0.0.0.0 and [::], and what is loopback to the publisher, are on the host of `connect`.
-    Where that is this machine, one in IPv4 and the other in IPv6, the endpoint is as it is named.
+    `*`, 0.0.0.0 and [::], and loopback addresses of the publisher, become the host of `connect`.
+    Where that is this machine, one in IPv4 and the other in IPv6, the endpoint stays as it is.
     """
     transport, _, address = endpoint.partition("://")
     host, _, port = address.rpartition(":")

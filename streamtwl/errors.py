@@ -8,11 +8,11 @@ StreamtwlError               anything below; the command line prints it in one l
 │   └── UnreachableError     a server that does not answer: worth another try
 ├── ModelError               weights that are absent, damaged, or do not fit
 │   └── NoAnswerError        a host that did not answer in time
-├── MessageError             what came over the wire is no message of this schema's
+├── MessageError             what was received is not a message of this schema
 │   └── UnknownKind          a kind of message that a newer version has: skip it
 └── SinkError                a port in use, a file that cannot be written
     └── JournalError         the journal cannot be opened, read or written
-        └── DamagedJournal   it is no whole database any more
+        └── DamagedJournal   it is damaged
 
 A message says what was wrong, with the value, and what to do next.
 """
@@ -39,7 +39,7 @@ class AudioError(StreamtwlError):
 
 
 class DeviceError(AudioError):
-    """A live source that is not there.
+    """A live source that is not available.
 
     A microphone that is absent, busy or gone, PortAudio itself missing, or a network address whose
     server refuses it.
@@ -47,7 +47,7 @@ class DeviceError(AudioError):
 
 
 class UnreachableError(AudioError):
-    """A server that does not answer, or broke off: another try may succeed."""
+    """A server that does not answer, or broke the connection: another try may succeed."""
 
 
 class ModelError(StreamtwlError):
@@ -59,11 +59,11 @@ class NoAnswerError(ModelError):
 
 
 class MessageError(StreamtwlError):
-    """A payload that is no message, or one of another major version of the schema."""
+    """A payload that is not a message, or one of another major version of the schema."""
 
 
 class UnknownKind(MessageError):
-    """A kind of message that came with a newer version: to be skipped."""
+    """A kind of message that a newer version added: skip it."""
 
 
 class SinkError(StreamtwlError):
@@ -75,4 +75,4 @@ class JournalError(SinkError):
 
 
 class DamagedJournal(JournalError):
-    """A journal that is no whole database any more."""
+    """A journal that is damaged."""

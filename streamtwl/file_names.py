@@ -4,8 +4,8 @@
 def readable(text: str) -> str:
     r"""Return a name, or a message with one in it, as valid Unicode.
 
-    Bytes that are not UTF-8 become escapes such as \xff. Names stay apart and can be
-    found again: the shell's printf '%b' takes the same escapes.
+    Bytes that are not UTF-8 become escapes such as \xff. Names stay distinct and can be
+    converted back: the shell's printf '%b' takes the same escapes.
     """
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 

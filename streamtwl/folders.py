@@ -35,7 +35,8 @@ def expand(path: str | Path) -> Path:
 
 
 def _folder(variable: str, users_own: Callable[[str], str]) -> Path:
-    """Return the folder that a variable names, else the user's own, whether it exists or not."""
+    """Return the folder that a variable names, else the user's default, even if it does not
+    exist."""
     if named := os.environ.get(variable):
         return expand(named)
     try:

@@ -1,4 +1,4 @@
-"""What was heard: the journal, filtered, as lines or counts. Reads also while a listener writes."""
+"""The journal, filtered, as lines or counts. Can be read while a listener writes."""
 
 import contextlib
 import re
@@ -30,13 +30,13 @@ from streamtwl.stages import SAMPLE_RATE
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 FOREVER = float(2**53)
-LONGEST_EVENT_S = 604_800.0  # that is still found by its beginning, where it has no end
-LATEST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()  # that a date can be of, in any zone
-TIMES = "30m, 2h, 7d (so long ago), 14:30 (today), 2026-11-24 or '2026-11-24 14:30'"
+LONGEST_EVENT_S = 604_800.0  # events without an end that began earlier are not found
+LATEST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()  # that a date can have, in any zone
+TIMES = "30m, 2h, 7d (that long ago), 14:30 (today), 2026-11-24 or '2026-11-24 14:30'"
 
 _LABELS = "SELECT DISTINCT label FROM messages WHERE label IS NOT NULL"
 _TOPICS = "SELECT topic FROM streams"
-PIECE = 50  # messages of a damaged journal that are tried at once
+PIECE = 50  # messages of a damaged journal that are read at once
 
 _MESSAGES = """
 SELECT messages.id, payload FROM messages JOIN streams ON streams.id = stream
@@ -73,10 +73,10 @@ class Count(msgspec.Struct):
     seconds: float = 0.0
 
 
-def asked(
+def query(
     kind: str, source: str, labels: Sequence[str], since: str | None, until: str | None
 ) -> Wanted:
-    """Return what the options ask for; raises UsageError that names the one that is wrong."""
+    """Return the query that options make; raises UsageError that names the one that is wrong."""
     if source and not SOURCE_NAME.fullmatch(source):
         raise UsageError(f"--source '{source}': it takes a-z, 0-9, _ and -")
     now = time.time()
@@ -90,10 +90,10 @@ def asked(
 
 
 def moment(said: str, option: str, now: float) -> float:
-    """Return the Unix seconds of a time as people say it; raises UsageError that names `option`.
+    """Return the Unix seconds of a time as people write it; raises UsageError that names `option`.
 
-    Without an offset it is local. One that comes twice, or not at all, where the clocks are changed
-    is the earlier that it may be for --since and the later for --until.
+    Without an offset it is local. A time that occurs twice, or not at all, when the clocks change
+    is the earlier of the two for --since and the later for --until.
     """
     if ago := re.fullmatch(r"(\d+(?:\.\d+)?) ?([smhdw])", said.strip()):
         return now - float(ago[1]) * UNITS_S[ago[2]]
@@ -126,7 +126,8 @@ def messages(path: Path, wanted: Wanted) -> Iterator[AnyMessage]:
 
 
 def _payloads(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]:
-    """Yield what is wanted; where there is damage, piece by piece around it, and raise it then."""
+    """Yield the payloads of a query; around damage, piece by piece, and raise its error at the
+    end."""
     chosen = (f"{wanted.kind}/{wanted.source}/", wanted.since, wanted.until)
     first = 0
     try:
@@ -149,18 +150,18 @@ def _payloads(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]
 
 
 def events(path: Path, wanted: Wanted) -> Iterator[Event]:
-    """Yield the newest word on each event that sounded in the time wanted, by their onsets.
+    """Yield the newest message on each event that sounded in the time wanted, by onset.
 
-    One that was retracted is none. One without an end speaks up to what its listener said last.
-    Those in recordings and pipes are stamped with the publication of their onset.
-    Raises JournalError; of a damaged journal after what can still be read.
+    Retracted events are left out. One without an end lasts up to its listener's last message. Those
+    in recordings and pipes are dated by the publication of their onset.
+    Raises JournalError; for a damaged journal, after what can still be read.
     """
     newest: dict[str, Event] = {}
     oldest: dict[str, Event] = {}
     since = max(0.0, wanted.since - LONGEST_EVENT_S)
     damage = None
     try:
-        # its end, its label, or that it was nothing, may come later
+        # its end, its label, or its retraction may come later
         for message in messages(path, replace(wanted, since=since, until=FOREVER, labels=())):
             if isinstance(message, Event):
                 known = newest.setdefault(message.id, message)
@@ -183,7 +184,7 @@ def events(path: Path, wanted: Wanted) -> Iterator[Event]:
 
 
 def _up_to_now(path: Path, event: Event) -> Event:
-    """Return an event that has no end as of the newest message on its source in its session."""
+    """Return an event without an end, up to the newest message on its source in its session."""
     if event.end is not None:
         return event
     with contextlib.closing(journal_file.reader(path)) as connection:
@@ -202,7 +203,7 @@ def _up_to_now(path: Path, event: Event) -> Event:
 
 
 def why_nothing(path: Path, wanted: Wanted) -> str:
-    """Return which label or source that is asked for is in no journal of this kind, "" for none."""
+    """Return which label or source of a query cannot be in this journal, "" if all can."""
     with contextlib.closing(journal_file.reader(path)) as connection:
         try:
             labels = [name for (name,) in connection.execute(_LABELS)]
@@ -233,7 +234,7 @@ def counts(path: Path, wanted: Wanted, period: str) -> list[Count]:
 
 
 def lines(path: Path, wanted: Wanted, period: str | None, as_json: bool) -> Iterator[str]:
-    """Yield what is to be printed: counts, messages as JSON, or words for people."""
+    """Yield the lines to print: counts, messages as JSON, or plain text."""
     if period:
         for count in counts(path, wanted, period):
             yield msgspec.json.encode(count).decode() if as_json else _count_line(count)

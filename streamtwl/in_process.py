@@ -1,4 +1,4 @@
-"""Listening and classifying inside a program of one's own: nothing is published, nothing kept."""
+"""Listening and classifying inside your own program: nothing is published or stored."""
 
 import contextlib
 import logging
@@ -38,9 +38,9 @@ def listen(
 
     `addresses` are as on the command line: "mic:", "mic:USB", "street.flac", "rtsp://...", none for
     the default microphone; `labels`, `reasoner` and `pipeline` as its options. Files play at the
-    pace of real time unless `fast`. A program that is too slow for live sound loses messages, of
-    which `status` counts how many (`dropped_messages`); of recordings nothing is lost. Ends with
-    the sound; close the iterator to end it before. Raises AudioError where a source fails,
+    pace of real time unless `fast`. A program that is too slow for live sound loses messages, which
+    `status` counts (`dropped_messages`); recordings lose none. Ends with the sound; close the
+    iterator to end it earlier. Raises AudioError where a source fails,
     UsageError, ConfigError, ModelError.
     """
     settings = _settings(pipeline, labels, reasoner)
@@ -69,7 +69,7 @@ def classify(
     reasoner: str | None = None,
     pipeline: str = config.DEFAULT_PIPELINE,
 ) -> Labelled:
-    """Return what a recording is of: its label, the five likeliest, its events with their times.
+    """Return what sounds in a recording: its label, the five most likely, its events with times.
 
     Raises AudioError where it cannot be decoded, UsageError, ConfigError, ModelError.
     """
@@ -94,7 +94,7 @@ class _Taken(Sink):
 
     def __init__(self, kinds: Sequence[str], lossless: bool) -> None:
         self.waiting: queue.Queue[AnyMessage] = queue.Queue(QUEUE)
-        self.over = False  # nobody takes any more
+        self.over = False  # the program has stopped iterating
         self._kinds, self._lossless = kinds, lossless
         self._dropped = 0
 

@@ -1,4 +1,4 @@
-"""Which labels and events somebody wants, by their names."""
+"""Selects labels and events by name."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,19 +12,19 @@ NAMES = "see `streamtwl labels`"  # where they are
 
 
 class LabelFilter:
-    """Takes labels and events whose name fits one of several patterns; other kinds always.
+    """Takes labels and events whose name matches one of several patterns; other kinds always.
 
-    An event that was taken is taken to its end, also where it is revised to be another label's:
-    who heard it begin has to hear that it was not.
+    An event that was taken is taken to its end, even if it is revised to another label: a receiver
+    of its onset has to receive the correction.
     """
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
-        """`patterns` take * and ? and any case; none: everything fits."""
+        """`patterns` may contain * and ?, in any case; none: everything matches."""
         self._patterns = [pattern.lower() for pattern in patterns]
         self._taken: deque[str] = deque(maxlen=REMEMBERED)  # ids of events
 
     def takes(self, message: AnyMessage) -> bool:
-        """Return whether a message is wanted; to be asked in the order of `seq`."""
+        """Return whether a message is wanted; call it in the order of `seq`."""
         if not self._patterns or not isinstance(message, Label | Event):
             return True
         name = (message.label or "").lower()
@@ -40,9 +40,9 @@ class LabelFilter:
 def unknown_names(
     names: Iterable[str], known: Iterable[str], what: str = "sound", hint: str = NAMES
 ) -> Iterator[str]:
-    """Yield what is wrong with each name or pattern (* and ?) that nothing known has.
+    """Yield a message for each name or pattern (* and ?) that matches nothing in `known`.
 
-    `what` they are names of; `hint` is what to say where nothing is spelled alike.
+    `what` is the kind of thing they name; `hint` is added where no name is similar.
     """
     known = list(known)
     for name in names:
@@ -51,8 +51,8 @@ def unknown_names(
 
 
 def no_such(name: str, known: Iterable[str], what: str = "sound", hint: str = NAMES) -> str:
-    """Return that no `what` is called `name`, with what is known and spelled alike, or `hint`."""
+    """Return the message that no `what` is called `name`, with similar names, or `hint`."""
     spelled = {each.lower(): each for each in known}
     near = [spelled[each] for each in get_close_matches(name.lower(), spelled, n=3, cutoff=0.5)]
-    hint = f"near it: {', '.join(near)}" if near else hint
+    hint = f"did you mean: {', '.join(near)}" if near else hint
     return f"no {what} is called '{name}' ({hint})"

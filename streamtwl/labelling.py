@@ -1,4 +1,4 @@
-"""Recordings labelled as fast as the machine can: one result a file, whatever happens to it."""
+"""Recordings labelled as fast as the machine can: one result per file, whatever happens to it."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ TOP = 5
 
 
 class BatchRecording(Recording):
-    """A recording of which every failure is an AudioError: it ends this file, not the batch."""
+    """A recording whose every failure is an AudioError: it ends this file, not the batch."""
 
     def __init__(self, file: Path, channel: int | None = None) -> None:
         super().__init__(file.name, file, channel=channel)
@@ -51,7 +51,7 @@ class BatchRecording(Recording):
 
 
 class _File:
-    """What is gathered of one file while it runs."""
+    """What is collected for one file while it runs."""
 
     def __init__(self, stream: Stream, n_labels: int) -> None:
         assert isinstance(stream.source, Recording)
@@ -60,7 +60,7 @@ class _File:
         self.total = np.zeros(n_labels)
         self.decisions = 0
         self.named = False
-        self.events: dict[int, Sounding] = {}  # by number, as last told
+        self.events: dict[int, Sounding] = {}  # by number, as last published
 
 
 def label_files(
@@ -74,8 +74,8 @@ def label_files(
     """Yield (index, result) of each file as it ends; the pipeline's streams are the files.
 
     `channel` is the one to use, from 1; None: the mix of all.
-    `watch` is called many times a second with the files that are open; where it returns False,
-    that is the end. `stop_requested` is looked at while a pipe keeps us waiting.
+    `watch` is called many times a second with the files that are open; the batch ends when it
+    returns False. `stop_requested` is polled while waiting for a pipe.
     """
 
     def recordings() -> Iterator[BatchRecording]:
@@ -144,7 +144,7 @@ def _result(file: Path, gathered: _File, labels: list[str]) -> Labelled:
 
 
 def _date(result: Labelled, clock: WallClock, file: Path) -> None:
-    """Put the wall clock's times beside the seconds; None where nobody knows them."""
+    """Add wall-clock times to the seconds; None where they are unknown."""
     start = clock.start(file, result.duration_s)
 
     def time_at(seconds: float) -> str | None:

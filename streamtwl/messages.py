@@ -1,10 +1,10 @@
-"""The wire schema: what subscribers get, one struct a message; `streamtwl schema` prints it.
+"""The wire schema: what subscribers get, one struct per message; `streamtwl schema` prints it.
 
 Frames: topic, payload. Topic `<kind>/<source>/`. Payload MessagePack by default, JSON by option;
 tagged by `kind`. Positions are 16 kHz samples from the stream's start. No NaN, no infinity.
 
-SCHEMA is `major.minor`. A new minor version only adds kinds, and fields that have a default, so who
-knows 1.1 reads 1.2 and 1.0 as well; whatever else changes is a new major version, which older
+SCHEMA is `major.minor`. A new minor version only adds kinds, and fields that have a default, so a
+reader of 1.1 also reads 1.2 and 1.0; any other change makes a new major version, which older
 readers refuse. `tests/schema/` keeps a snapshot of every version.
 """
 
@@ -29,7 +29,7 @@ Journalled = Annotated[
 ]
 Replay = Annotated[
     str | None,
-    Meta(description="ZeroMQ endpoint that gives messages again (a ROUTER); null: there is none."),
+    Meta(description="ZeroMQ endpoint that replays messages (a ROUTER); null: there is none."),
 ]
 
 
@@ -46,12 +46,12 @@ Top = Annotated[list[Scored], Meta(description="The five strongest, strongest fi
 class Message(msgspec.Struct, kw_only=True, tag_field="kind", tag=str.lower):
     """What every message carries."""
 
-    source: Annotated[str, Meta(pattern="^[a-z0-9_-]+$", description="Which sound this is about.")]
+    source: Annotated[str, Meta(pattern="^[a-z0-9_-]+$", description="Name of the source.")]
     session: Annotated[str, Meta(description="One run of the publisher.")]
     seq: Annotated[Count, Meta(description="From 0, gapless per session and topic.")]
     position: Annotated[
         Count,
-        Meta(description="What it speaks up to: 16 kHz samples from the stream's start."),
+        Meta(description="End of the sound it covers: 16 kHz samples from the stream's start."),
     ]
     captured_at: Annotated[
         float | None, Meta(description="Unix seconds of `position`; null for files and pipes.")
@@ -66,16 +66,16 @@ class Message(msgspec.Struct, kw_only=True, tag_field="kind", tag=str.lower):
 
 
 class Hello(Message):
-    """Who publishes: at start, every minute, and to whoever subscribes."""
+    """Who publishes: at start, every minute, and to each new subscriber."""
 
     labels: Annotated[list[str], Meta(description="All that `label` can be.")]
-    settings: Annotated[dict[str, Any], Meta(description="The pipeline, as its TOML has it.")]
+    settings: Annotated[dict[str, Any], Meta(description="The pipeline, as in its TOML file.")]
     models: Annotated[dict[str, str], Meta(description="Name: SHA-256 of the file.")]
     replay: Replay = None
 
 
 class Patch(Message):
-    """What the backbone made of one window: every hop."""
+    """The backbone's scores for one window: every hop."""
 
     top: Top
     level_dbfs: Annotated[Dbfs, Meta(description="RMS of the newest hop, dB full scale.")]
@@ -93,23 +93,23 @@ class Label(Message):
     """The decision in force: every hop, and each refinement of it."""
 
     label: Annotated[
-        str | None, Meta(description="Null: nothing that the vocabulary has a name for.")
+        str | None, Meta(description="Null: no sound that the vocabulary has a name for.")
     ]
     confidence: Annotated[Share, Meta(description="In [0, 1].")]
     top: Top
     reasoner: Annotated[str, Meta(description="What decided.")]
-    samples: Annotated[Count, Meta(description="Drawn samples that went into it, of all traces.")]
-    traces: Annotated[Count, Meta(description="Traces that went into it.")]
+    samples: Annotated[Count, Meta(description="Drawn samples used for it, over all traces.")]
+    traces: Annotated[Count, Meta(description="Traces used for it.")]
     refinement: Annotated[Count, Meta(description="0: the first decision on a patch.")]
     latency_ms: Annotated[
         float,
-        Meta(description="From the window's last sample at the resampler's output to this message"),
+        Meta(description="From the window's last sample at the resampler's output to publication."),
     ]
     journalled: Journalled = False
 
 
 class Event(Message):
-    """A label began, ended, or was thought over."""
+    """A sound began, ended, or was revised."""
 
     id: Annotated[str, Meta(description="The same for all messages on one event.")]
     phase: Annotated[Literal["onset", "offset", "revised"], Meta(description="Of the event.")]
@@ -122,25 +122,25 @@ class Event(Message):
     retracted: Annotated[
         bool,
         Meta(
-            description="There was no such event after all: `end` is `start`, by which readers of "
-            "1.1 know it. Every other event has a length."
+            description="There was no such event after all; `end` is then `start`, which is how "
+            "readers of 1.1 recognise it. Every other event has a length."
         ),
     ] = False
 
     @property
     def void(self) -> bool:
-        """Whether it is no event: retracted, or, before 1.2, of no length."""
+        """Whether it is not an event: retracted, or, before 1.2, of zero length."""
         return self.retracted or (self.end is not None and self.end <= self.start)
 
 
 class Status(Message):
-    """How the listening goes: every second, for each source."""
+    """The state of a source and of the program: every second, for each source."""
 
     state: Annotated[
-        str,  # no Literal: an older reader has to take a state that came later
+        str,  # not a Literal: an older reader has to accept states that were added later
         Meta(
-            description="opening, listening, silent (only zeros), stalled (it is there and gives "
-            "nothing), lost, ended."
+            description="opening, listening, silent (only zeros), stalled (connected, but sends "
+            "no sound), lost, ended."
         ),
     ]
     level_dbfs: Annotated[Dbfs, Meta(description="RMS of the last hop, dB full scale.")]
@@ -159,11 +159,11 @@ class Status(Message):
     ]
     queued: Annotated[Count, Meta(description="Messages waiting for the publisher.")]
     dropped_messages: Annotated[
-        Count, Meta(description="The publisher's queue had no room: nobody got them.")
+        Count, Meta(description="Messages sent to no one, as the publisher's queue was full.")
     ]
     stalled_subscribers: Annotated[
         Count,
-        Meta(description="Times that one had no room; `seq` tells it how much it lost."),
+        Meta(description="Times that one's queue was full; gaps in `seq` show what it lost."),
     ]
     real_time_factor: Annotated[
         float, Meta(ge=0, description="Seconds of work per second of sound; over 1: too slow.")
@@ -179,7 +179,7 @@ class Status(Message):
     ]
     error: Annotated[
         str | None,
-        Meta(description="Why the source is silent, stalled, lost or ended; null: it is well."),
+        Meta(description="Why the source is silent, stalled, lost or ended; null: all is well."),
     ] = None
     replay: Replay = None
     journalled: Journalled = False
@@ -198,7 +198,7 @@ KINDS: dict[str, type[Message]] = {
 
 
 class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """One frame to the replay socket: the messages of a topic in a session, again."""
+    """One frame to the replay socket, to get the messages of a topic in a session again."""
 
     session: Annotated[str, Meta(max_length=64, description="Whose `seq` it is.")]
     topic: Annotated[str, Meta(max_length=256, description="label/, event/ or status/<source>/")]
@@ -212,16 +212,18 @@ class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ReplayHeader(msgspec.Struct, kw_only=True):
-    """First frame of the answer, in the request's encoding; a frame a message follows, by seq.
+    """First frame of the answer, in the request's encoding; then one frame per message, by seq.
 
-    What the journal does not hold (never journalled, or grown too old) is left out: `seq` shows it.
+    What the journal does not hold (never journalled, or too old) is left out: `seq` shows it.
     """
 
-    session: Annotated[str, Meta(description="As asked.")] = ""
-    topic: Annotated[str, Meta(description="As asked.")] = ""
-    from_: Annotated[Count, Meta(description="As asked.")] = msgspec.field(name="from", default=0)
+    session: Annotated[str, Meta(description="As requested.")] = ""
+    topic: Annotated[str, Meta(description="As requested.")] = ""
+    from_: Annotated[Count, Meta(description="As requested.")] = msgspec.field(
+        name="from", default=0
+    )
     next: Annotated[
-        int | None, Meta(description="The seq to ask from for the next page; null: no more.")
+        int | None, Meta(description="The seq at which the next page begins; null: no more.")
     ] = None
     count: Annotated[Count, Meta(description="Frames that follow.")] = 0
     newest: Annotated[
@@ -238,7 +240,7 @@ _json_decoder = msgspec.json.Decoder(AnyMessage)
 
 
 class _Outline(msgspec.Struct):
-    """As much of a message as tells why it cannot be read."""
+    """The fields of a message that explain why it cannot be read."""
 
     kind: str
     schema: str = SCHEMA
@@ -265,7 +267,7 @@ def decode(payload: bytes) -> AnyMessage:
     """Return the message in a payload of either encoding.
 
     Raises UnknownKind for a kind that a newer version has (skip it), MessageError for a newer major
-    version and for what is no message.
+    version and for anything else that is not a message.
     """
     as_json = payload[:1] == b"{"
     try:
@@ -274,7 +276,7 @@ def decode(payload: bytes) -> AnyMessage:
         try:
             outline = (_json_outline if as_json else _msgpack_outline).decode(payload)
         except _UNREADABLE:
-            raise MessageError(f"this is no message of streamtwl: {error}") from None
+            raise MessageError(f"this is not a message of streamtwl: {error}") from None
         _check_major(outline.schema)
         if outline.kind not in KINDS:
             raise UnknownKind(
@@ -302,16 +304,16 @@ def json_schema() -> dict[str, Any]:
 def _check_major(schema: str) -> None:
     if schema != SCHEMA and schema.partition(".")[0] != MAJOR:
         raise MessageError(
-            f"the publisher speaks schema {schema}, this program {SCHEMA}: "
-            "bring both to the same major version of streamtwl"
+            f"the publisher uses schema {schema}, this program {SCHEMA}: "
+            "install the same major version of streamtwl on both sides"
         )
 
 
 def _check_finite(value: object, where: str) -> None:
-    """JSON has no word for NaN and infinity."""
+    """Raise ValueError for NaN and infinity, which JSON does not have."""
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{where} is {value}, which has no place on the wire")
+            raise ValueError(f"{where} is {value}, which cannot be published")
     elif isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
             _check_finite(getattr(value, name), f"{where}.{name}")

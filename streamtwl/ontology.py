@@ -1,4 +1,4 @@
-"""Sounds and what they are kinds of: AudioSet's categories, and vocabularies made from them.
+"""AudioSet's categories, their hierarchy, and vocabularies made from them.
 
 Where several categories of one family score, the most specific is named: a parent yields to a
 descendant whose score is at least `ratio` times its own. Without that rule "Animal" beats "Dog".
@@ -111,13 +111,13 @@ def descendants() -> tuple[frozenset[int], ...]:
 
 @cache
 def everyday() -> dict[str, tuple[str, ...]]:
-    """Return about 70 sounds that people ask for, each with the categories it rolls up."""
+    """Return about 70 sounds of everyday life, each with the categories it rolls up."""
     listed = tomllib.loads((_FOLDER / "everyday.toml").read_text())["sounds"]
     return {label: tuple(names) for label, names in listed.items()}
 
 
 def vocabulary(labels: str, names: Sequence[str] | None = None) -> Vocabulary:
-    """Return the vocabulary that `labels` names: "everyday", "all", or names set off by commas.
+    """Return the vocabulary that `labels` names: "everyday", "all", or names separated by commas.
 
     A name is one of the everyday sounds or of the backbone's categories `names` (default:
     YAMNet's), which then takes its kinds in. Raises UsageError for a name that is neither.

@@ -47,7 +47,7 @@ BACKBONES: dict[str, BackboneFactory] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one patch, or the end of some sound, led to."""
+    """The result of one patch, or of the end of a stretch of sound."""
 
     stream: int
     position: int
@@ -55,7 +55,7 @@ class Outcome:
     patch: Patch | None  # None where sound broke off
     decision: Decision | None
     changes: list[Change]
-    final: bool = True  # False: the patch is being thought about, another decision comes
+    final: bool = True  # False: the decision is being refined, another one follows
     last: bool = False  # the stream is over
 
 
@@ -70,7 +70,7 @@ class Pipeline:
         reasoner: Reasoner,
         paced: bool,
     ) -> None:
-        """Where the sound is `paced`, thinking on ends before the next window is due."""
+        """Where the sound is `paced`, refinement ends before the next window is due."""
         self.settings = settings
         self.windower = Windower(settings.hop_s, backbones, kinds)
         self.bank = Bank(backbones, kinds)
@@ -84,9 +84,9 @@ class Pipeline:
         self._takers.append(take)
 
     def push(self, blocks: list[Block]) -> None:
-        """Take blocks, at most one a stream, and run all that follows from them.
+        """Take blocks, at most one per stream, and run all stages on them.
 
-        Raises what a stage, or one that takes the outcomes, raises.
+        Raises what a stage or a subscriber to the outcomes raises.
         """
         for cut in self.windower.push(blocks):
             outcomes = [self._end(cut)] if isinstance(cut, End) else self._think(cut)
@@ -95,14 +95,15 @@ class Pipeline:
                     take(outcome)
 
     def pause(self, stream: int, position: int) -> Outcome:
-        """End what is open in a stream whose source does not answer; only while nothing is pushed.
+        """End what is open in a stream whose source does not answer; not during `push`.
 
-        What it gives once it answers joins on, as in a file, but its events begin anew.
+        Sound that comes once it answers continues without a gap, as in a file, but its events
+        begin anew.
         """
         return Outcome(stream, position, None, None, None, self.events.pause(stream, position))
 
     def _think(self, windows: list[Window]) -> Iterator[Outcome]:
-        """Decide, and decide again while that may change something and there is time."""
+        """Decide, and refine the decision while that may change something and there is time."""
         patches = self.bank.score(windows)
         deadline = min(window.ready_at for window in windows) + self._budget_s
         reasoner = self.reasoner
@@ -123,7 +124,7 @@ class Pipeline:
         return Outcome(at.stream, at.position, at.captured_at, patch, decision, changes, final)
 
     def _end(self, end: End) -> Outcome:
-        """End what is open; the reasoner begins anew, as what follows does not join on."""
+        """End what is open; the reasoner begins anew, as a gap follows."""
         over = self.events.close if end.last else self.events.pause
         changes = over(end.stream, end.position)
         self.reasoner.forget(end.stream)
@@ -133,14 +134,14 @@ class Pipeline:
 
 
 def tracker(reasoner: Reasoner, settings: EventSettings) -> EventTracker:
-    """Return what makes events of a reasoner's decisions."""
-    # Without second thoughts nothing is revised: what begins with the last window has a length.
+    """Return the tracker that makes events of a reasoner's decisions."""
+    # Without revisions, an event that begins with the last window still needs a length.
     behind = max(reasoner.behind, 0 if reasoner.lags else 1)
     return EventTracker(reasoner.labels, settings, behind, reasoner.lags)
 
 
 def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pipeline:
-    """Make the stages that the settings ask for; the model's file has to be there.
+    """Make the stages that the settings name; the model's file has to exist.
 
     `sources` names the streams, by number. Raises ConfigError or UsageError where the settings name
     a label or a stage that does not exist.
@@ -192,8 +193,8 @@ def hearing(settings: Settings) -> tuple[list[Backbone], list[WindowKind]]:
 
 def _events(settings: Settings, reasoner: Reasoner) -> dict[str, Any]:
     """Return the changes that make the event settings fit the reasoner; what the user set wins."""
-    asked = settings.events
+    events = settings.events
     changes: dict[str, Any] = {} if reasoner.open else {"events.audioset": {}}
-    changes["events.on"] = reasoner.on if asked.on is None else asked.on
-    changes["events.off"] = reasoner.off if asked.off is None else asked.off
+    changes["events.on"] = reasoner.on if events.on is None else events.on
+    changes["events.off"] = reasoner.off if events.off is None else events.off
     return changes

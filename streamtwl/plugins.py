@@ -5,7 +5,7 @@ A package names a factory (see the end of `stages.py`) in its metadata, as
     [project.entry-points."streamtwl.backbones"]
     birds = "my_package:make_backbone"
 
-and the name is then as good as one of streamtwl's own. The groups are `streamtwl.sources`, where
+and the name can then be used like one of streamtwl's own. The groups are `streamtwl.sources`, where
 the name is the scheme of an address, `streamtwl.backbones`, `streamtwl.reasoners` and
 `streamtwl.sinks`.
 """

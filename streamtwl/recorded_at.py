@@ -33,11 +33,11 @@ DATE_TIME = re.compile(
 
 
 class WallClock:
-    """Dates the beginnings of recordings.
+    """Finds when recordings began.
 
     `source` is name, or mtime: the date at which the recorder closed the file, which is the end of
-    the recording. `zone` is that of dates, and of names without one: an IANA name, UTC, or an
-    offset such as +01:00; by default the computer's. Raises UsageError for another.
+    the recording. `zone` is the time zone of dates, and of names without one: an IANA name, UTC, or
+    an offset such as +01:00; by default the computer's. Raises UsageError for anything else.
     """
 
     def __init__(self, source: str, zone: str | None = None) -> None:
@@ -47,7 +47,7 @@ class WallClock:
     def start(self, file: Path, duration_s: float) -> datetime | None:
         """Return when a file's first sample was recorded, at a fixed offset; None: it is unknown.
 
-        The offset is that of its first moment, wherever daylight saving time begins or ends.
+        The offset is that of its first moment, even if daylight saving time begins or ends in it.
         """
         if self.source == "name":
             began = self._by_name(file.name)

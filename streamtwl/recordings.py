@@ -1,4 +1,4 @@
-"""Which files a batch is made of: those named, and the recordings in the folders named."""
+"""The files of a batch: those named, and the recordings in the folders named."""
 
 import os
 import stat
@@ -27,10 +27,10 @@ class Found(NamedTuple):
 
 
 def find(arguments: Iterable[Path]) -> tuple[list[Found], Counter[str]]:
-    """Return the files that arguments come to, each once, and what was passed over in folders.
+    """Return the files that arguments name, each once, and what was skipped in folders.
 
     A folder is searched with its subfolders, in the order of their names, for names that end like
-    a recording's. One that cannot be listed stands for itself, so that its result says so.
+    a recording's. One that cannot be listed is returned itself, so that its result says so.
     """
     paths = [STDIN if path == Path("-") else path for path in arguments]
     folders = {path for path in paths if _is_folder(path)}

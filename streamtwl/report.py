@@ -38,7 +38,7 @@ class Reporter:
         reasoner: str,
         journalled: bool,
     ) -> None:
-        """`journalled`: a journal is there, as labels, events and states then say."""
+        """`journalled`: whether there is a journal; labels, events and states then say so."""
         self._journalled = journalled
         self.session = uuid.uuid4().hex[:16]
         self.hops = [0] * len(sources)
@@ -49,20 +49,20 @@ class Reporter:
         self._last_seq: dict[str, int] = {}
         self._level_dbfs = [SILENCE_DBFS] * len(sources)
         self._ended = [False] * len(sources)
-        self._heard: list[tuple[int, float | None]] = [(0, None)] * len(sources)
+        self._newest: list[tuple[int, float | None]] = [(0, None)] * len(sources)
 
     def outcome(self, outcome: Outcome, due_s: float | None) -> list[AnyMessage]:
-        """Return what is to be told of an outcome.
+        """Return the messages to publish for an outcome.
 
-        `due_s` is how long after a window the next one is due, None where nothing is in real time;
-        a first decision that comes later is a late hop.
+        `due_s` is how long after a window the next one is due, None where no source is in real
+        time; a first decision that comes later is a late hop.
         """
         messages: list[AnyMessage] = []
         captured_at = outcome.captured_at
         if outcome.patch is not None and outcome.decision is not None:
             window = outcome.patch.window
             latency_s = time.monotonic() - window.ready_at
-            # Late is counted from the capture where that is known: `ready_at` is when we read.
+            # Lateness counts from the capture where that is known: `ready_at` is when it was read.
             age_s = latency_s if captured_at is None else time.time() - captured_at
             self._level_dbfs[outcome.stream] = window.level_dbfs
             decision = outcome.decision
@@ -97,7 +97,7 @@ class Reporter:
                 )
             )
         self._ended[outcome.stream] = outcome.last
-        self._heard[outcome.stream] = (outcome.position, captured_at)
+        self._newest[outcome.stream] = (outcome.position, captured_at)
         for phase, event in outcome.changes:
             messages.append(
                 self._seal(
@@ -120,11 +120,11 @@ class Reporter:
     def hello(
         self, stream: int, settings: dict, models: dict[str, str], replay: str | None
     ) -> Hello:
-        """Return who publishes, for one source."""
+        """Return a source's hello: its labels, settings and models."""
         return self._seal(
             Hello,
             stream,
-            *self._heard[stream],
+            *self._newest[stream],
             labels=self._labels,
             settings=settings,
             models=models,
@@ -132,17 +132,17 @@ class Reporter:
         )
 
     def status(self, stream: Stream, stuck: str | None = None, **figures: Any) -> Status:
-        """Return how a stream goes; `figures` are those that only the session knows.
+        """Return a stream's status; `figures` are those that only the session knows.
 
-        `stuck` is why nothing goes on at all, if so.
+        `stuck` is why the worker makes no progress, None if it does.
         """
         source, number = stream.source, stream.number
-        over = source.state == "ended" and self._ended[number]  # and its tail has been told
+        over = source.state == "ended" and self._ended[number]  # and its tail has been published
         state = "listening" if source.state == "ended" and not over else stream.state
         status = self._seal(
             Status,
             number,
-            *self._heard[number],
+            *self._newest[number],
             state="stalled" if stuck else state,
             level_dbfs=self._level_dbfs[number],
             dropped_samples=stream.dropped_samples,
@@ -164,9 +164,9 @@ class Reporter:
         return status
 
     def _trace(self, posterior: np.ndarray, decision: Decision) -> list[Scored]:
-        """Return the categories drawn most often for a patch, of all traces.
+        """Return the categories drawn most often for a patch, over all traces.
 
-        A soft trace is what many samples come to: the posterior's own shares.
+        For a soft trace, the expectation of many samples: the posterior's own shares.
         """
         if not decision.traces:
             return []

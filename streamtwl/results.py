@@ -1,6 +1,6 @@
-"""What a batch writes: a result a file, as JSON lines, CSV or Audacity's label tracks.
+"""What a batch writes: one result per file, as JSON lines, CSV or Audacity's label tracks.
 
-A result is written when its file has ended, and is whole from then on.
+A result is written when its file has ended, and is complete from then on.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class Span(msgspec.Struct):
     end_s: float
     peak: float
     mean: float
-    start_time: str | UnsetType | None = UNSET  # ISO 8601, of the wall clock, where asked for
+    start_time: str | UnsetType | None = UNSET  # ISO 8601, of the wall clock, with --clock
     end_time: str | UnsetType | None = UNSET
 
 
@@ -48,11 +48,11 @@ class Labelled(msgspec.Struct):
     bad_samples: int = 0  # NaN, infinite or absurd, taken as zero
     skipped_packets: int = 0  # damaged
     error: str | None = None
-    start_time: str | UnsetType | None = UNSET  # None: asked for, and unknown
+    start_time: str | UnsetType | None = UNSET  # None: unknown
 
 
 def form_of(output: Path | None, folder: Path | None) -> str:
-    """Return the format that the name of an output file, or a folder, asks for."""
+    """Return the format that follows from the name of an output file, or from a folder."""
     if folder is not None:
         return "audacity"
     if output is None:
@@ -64,11 +64,11 @@ def form_of(output: Path | None, folder: Path | None) -> str:
 
 
 class Writer:
-    """Writes results as they come: to one file, to a file each, or to standard output.
+    """Writes results as they come: to one file, to one file each, or to standard output.
 
-    With `resume`, files keep a whole result of an earlier run; `missing` numbers those without.
+    With `resume`, complete results of an earlier run are kept; `missing` are the files without one.
     `dated`: results have wall-clock times. Raises SinkError where results cannot be written,
-    UsageError where there is something else.
+    UsageError where the output exists and is something else.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Writer:
                 self._replace(self._tracks[number], self._header + text)
 
     def _replace(self, track: Path, text: str) -> None:
-        """Write a track that is whole or not there, whenever the program is killed."""
+        """Write a track that is complete or absent, whenever the program is killed."""
         assert self._folder is not None
         track.parent.mkdir(parents=True, exist_ok=True)
         part = self._folder / f".streamtwl-{os.getpid()}.part"
@@ -146,7 +146,7 @@ class Writer:
     def _whole_tracks(self, files: Sequence[Found], dated: bool) -> list[int]:
         """Return which files have a result file of an earlier run.
 
-        A label track does not say whose it is: where two files share a stem, neither has one.
+        A label track does not name its recording: where two files share a stem, neither has one.
         """
         if self._form == "audacity":
             stems = Counter(file.place.with_suffix("") for file in files)
@@ -170,15 +170,15 @@ class Writer:
 
 
 def _spare(targets: Iterable[Path], files: Iterable[Found], option: str) -> None:
-    """Raise UsageError where a result would take the place of a recording."""
+    """Raise UsageError where a result would overwrite a recording."""
     recordings = {os.path.realpath(file.path) for file in files}
     for target in targets:
         if os.path.realpath(target) in recordings:
-            raise UsageError(f"{option}: {target} is one of the recordings: name another place")
+            raise UsageError(f"{option}: {target} is one of the recordings: choose another path")
 
 
 def _tracks(places: Iterable[Path], folder: Path, suffix: str) -> list[Path]:
-    """Return a path in `folder` a file, named after it; numbered where a name is taken."""
+    """Return a path in `folder` for each file, named after it; numbered where a name is taken."""
     tracks: dict[Path, None] = {}
     candidates: dict[tuple[Path, str], Iterator[Path]] = {}
     for place in places:
@@ -202,7 +202,7 @@ def _jsonl(result: Labelled) -> str:
 
 
 def _csv(result: Labelled) -> str:
-    """Return a row an event, and one for a file without."""
+    """Return a row per event, and one for a file without events."""
     rows: list[tuple] = []
     for event in result.events:
         dates = () if event.start_time is UNSET else (event.start_time, event.end_time)
@@ -214,7 +214,7 @@ def _csv(result: Labelled) -> str:
 
 
 def _audacity(result: Labelled) -> str:
-    """Return Audacity's label track: start, end and label, set off by tabs."""
+    """Return Audacity's label track: start, end and label, separated by tabs."""
     spans = ((f"{e.start_s:.6f}", f"{e.end_s:.6f}", e.label) for e in result.events)
     return earlier.csv_text(spans, "\t")
 

@@ -1,11 +1,11 @@
-"""Who may listen in: this machine; beyond it, holders of CURVE keys.
+"""Who may subscribe: this machine; beyond it, holders of CURVE keys.
 
     keys/server.key_secret, server.key      the publisher's
     keys/clients/*.key                      public keys of those who may subscribe
     keys/NAME.key_secret, NAME.key          a subscriber's own
 
-Files are pyzmq's certificates. A `.key` is public: it is what is handed over. CURVE encrypts, and
-proves to each side who the other is (https://rfc.zeromq.org/spec/26/).
+Files are pyzmq's certificates. A `.key` is public and can be given to others. CURVE encrypts, and
+authenticates each side to the other (https://rfc.zeromq.org/spec/26/).
 """
 
 import logging
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-SERVER, CLIENT = "server", "client"  # names of keys, unless one chooses
+SERVER, CLIENT = "server", "client"  # default names of keys
 CLIENTS = "clients"  # the folder with the keys of those who may subscribe
-DOMAIN = b"streamtwl"  # of the guard; without one ZeroMQ lets everybody in who has no guard to ask
+DOMAIN = b"streamtwl"  # of the guard; without a domain ZeroMQ accepts all where no guard runs
 Z85_CHARACTERS = 40  # of a key, as text
-TELL_S = 60.0  # from one line about a refused key to the next
-TOLD = 100  # refused keys remembered for that
+LOG_EVERY_S = 60.0  # from one line about a refused key to the next
+LOGGED_KEYS = 100  # refused keys remembered for that
 
 
 def keys_folder() -> Path:
@@ -54,22 +54,23 @@ class ServerKeys:
         public, secret = _secret_pair(folder / f"{SERVER}.key_secret", "streamtwl keys new")
         clients = folder / CLIENTS
         if not any(clients.glob("*.key")):
-            _log.warning("nobody may subscribe yet: put public keys (*.key) into %s", clients)
+            _log.warning("no one may subscribe yet: put public keys (*.key) into %s", clients)
         return cls(public, secret, clients)
 
     def apply(self, one: zmq.Socket) -> None:
-        """Have a socket, not bound yet, take CURVE connections only, none where no guard is."""
+        """Make a socket, before it is bound, accept CURVE connections only, none without a
+        guard."""
         one.curve_server = True
         one.zap_domain = DOMAIN
         one.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         one.curve_publickey, one.curve_secretkey = self.public, self.secret
 
     def guard(self, context: zmq.Context) -> "ThreadAuthenticator":
-        """Start what checks the keys of a context's clients, to be stopped before its end."""
+        """Start checking the keys of a context's clients; stop it before the context ends."""
         from zmq.auth.thread import ThreadAuthenticator
 
         class Guard(ThreadAuthenticator):
-            """Tells its provider of keys also where a client is."""
+            """Also passes a client's address to the checker of keys."""
 
             async def handle_zap_message(self, msg: list[bytes]) -> None:
                 checker.address = msg[3].decode(errors="replace") if len(msg) > 3 else "?"
@@ -92,7 +93,7 @@ class ClientKeys:
 
     @classmethod
     def load(cls, server_key: str | Path, key: str | Path | None = None) -> "ClientKeys":
-        """Read them: `server_key` is a file or the key itself, `key` one's own secret file.
+        """Read them: `server_key` is a file or the key itself, `key` your own secret file.
 
         Raises UsageError.
         """
@@ -104,36 +105,36 @@ class ClientKeys:
                    public, secret)  # fmt: skip
 
     def apply(self, one: zmq.Socket) -> None:
-        """Have a socket, not connected yet, speak CURVE to that publisher only."""
+        """Make a socket, before it is connected, use CURVE with that publisher only."""
         try:
             one.curve_serverkey = self.server
             one.curve_publickey, one.curve_secretkey = self.public, self.secret
         except zmq.ZMQError:
             raise UsageError(
-                f"the server key '{self.server.decode(errors='replace')}' is none: it takes the "
+                f"'{self.server.decode(errors='replace')}' is not a server key: give the "
                 "publisher's server.key, or the 40 characters in it"
             ) from None
 
 
 class _Checker:
-    """Looks a client's key up in the folder, which may change while we listen."""
+    """Looks up a client's key in the folder, which may change at any time."""
 
     def __init__(self, clients: Path) -> None:
-        self.address = "?"  # of whoever is being checked
+        self.address = "?"  # of the client that is being checked
         self._clients = clients
-        self._told: OrderedDict[bytes, float] = OrderedDict()  # refused key: monotonic seconds
+        self._logged_at: OrderedDict[bytes, float] = OrderedDict()  # refused key: monotonic seconds
 
     def callback(self, _domain: str, key: bytes) -> bool:
         """Return whether the owner of a public key (Z85) may subscribe."""
         allowed = key in self._allowed()
         now = time.monotonic()
-        if not allowed and now >= self._told.get(key, 0.0) + TELL_S:
+        if not allowed and now >= self._logged_at.get(key, 0.0) + LOG_EVERY_S:
             _log.warning(
                 "refused %s: its key %s is not in %s", self.address, key.decode(), self._clients
             )
-            self._told[key] = now
-            if len(self._told) > TOLD:
-                self._told.popitem(last=False)
+            self._logged_at[key] = now
+            if len(self._logged_at) > LOGGED_KEYS:
+                self._logged_at.popitem(last=False)
         return allowed
 
     def _allowed(self) -> set[bytes]:
@@ -157,7 +158,7 @@ def make_keys(folder: Path, name: str) -> Path:
         raise UsageError("this build of ZeroMQ has no CURVE: install pyzmq from its wheel")
     public, secret = folder / f"{name}.key", folder / f"{name}.key_secret"
     if not re.fullmatch(r"[\w-][\w.-]*", name):
-        raise UsageError(f"the name '{name}': it takes letters, digits, -, _ and .")
+        raise UsageError(f"the name '{name}': use letters, digits, -, _ and .")
     if public.exists() or secret.exists():
         raise UsageError(f"there is a key '{name}' in {folder} already: choose another name")
     mask = os.umask(0o077)

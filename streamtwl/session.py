@@ -1,4 +1,4 @@
-"""One run: a worker thread that reads, thinks and tells, until the sound or the user ends it."""
+"""One run: a worker thread that reads, decides and publishes until the end."""
 
 import logging
 import math
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 STATUS_S = 1.0
 HELLO_S = 60.0
-MEMORY_S = 10.0  # it takes a walk through all processes
+MEMORY_S = 10.0  # measuring it goes through all processes
 STUCK_S = 5.0  # without a sign of life from the worker
 
 
@@ -38,11 +38,11 @@ UNKNOWN: dict[str, Any] = {  # figures of `Status` that no sink knows
 
 
 class Session:
-    """Joins the sources, the pipeline and the sinks, and says what goes on in between.
+    """Joins the sources, the pipeline and the sinks, and reports its own state.
 
     `patches`, `outcomes` (decisions, changes of events) and `messages` are ReactiveX Observables:
-    filter, buffer, join them. They emit on the worker's thread, so what subscribes
-    must not block in real time, and what it raises ends the session. All complete with it.
+    filter, buffer, join them. They emit on the worker's thread, so a subscriber must not block in
+    real time, and an exception in it ends the session. All complete when the session ends.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Session:
         sinks: Sequence[Sink],
         duration_s: float | None = None,
     ) -> None:
-        """Take an intake that has started, all of its sources, what to run, and where it goes."""
+        """Take an intake that has started, all of its sources, the settings and the sinks."""
         names = [source.name for source in sources]
         self._intake = intake
         self._streams = list(intake.streams)
@@ -80,7 +80,7 @@ class Session:
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._worker = threading.Thread(target=self._run, name="worker", daemon=True)
-        self._telling = threading.Lock()  # the reporter, the publisher's queue and the sink
+        self._reporting = threading.Lock()  # the reporter, the publisher's queue and the sink
         self._working = threading.Lock()  # the pipeline
         self._alive_at = math.inf  # monotonic, of the worker's last sign of life
         self._watched_at = 0.0
@@ -97,21 +97,21 @@ class Session:
         self._worker.start()
 
     def stop(self) -> None:
-        """Ask for the end: what was heard so far is still worked through and told."""
+        """Request the end: sound received so far is still processed and published."""
         self._stop.set()
         self._intake.wake()
 
     def running(self) -> bool:
-        """Whether the worker is still at it."""
+        """Whether the worker is still running."""
         return self._worker.is_alive()
 
     def watch(self) -> None:
-        """Tell in the worker's place when it is stuck: in a file that does not answer, say."""
+        """Report in the worker's place when it is stuck, in a file that does not answer, say."""
         now = time.monotonic()
         if now > self._watched_at + STUCK_S / 2:  # the process was held up, not the worker
             self._alive_at = now
         self._watched_at = now
-        if now < self._alive_at + STUCK_S or not self._telling.acquire(blocking=False):
+        if now < self._alive_at + STUCK_S or not self._reporting.acquire(blocking=False):
             return
         try:
             reading = self._intake.reading
@@ -126,7 +126,7 @@ class Session:
                     self._working.release()
             self._report(now)
         finally:
-            self._telling.release()
+            self._reporting.release()
 
     def _pause(self) -> None:
         """End what is open: no source is listened to while one of them does not answer."""
@@ -137,7 +137,7 @@ class Session:
                     self._send(message)
 
     def close(self) -> None:
-        """Wait for the worker; raises what went wrong in it or, after all is told, in a source."""
+        """Wait for the worker; raises its error or, once all is published, that of a source."""
         self.stop()
         self._worker.join()
         if self._failure is not None:
@@ -148,30 +148,30 @@ class Session:
 
     def _run(self) -> None:
         try:
-            self._pipeline.subscribe(self._tell)
-            self._go_on()
+            self._pipeline.subscribe(self._emit)
+            self._check_in()
             for blocks in self._intake.ticks(self._pipeline.windower.needs):
                 began = time.monotonic()
                 with self._working:
                     self._pipeline.push(blocks)
                 self._account(blocks, time.monotonic() - began)
-                self._heed()
-                self._go_on()
-            with self._telling:
+                self._stop_if_due()
+                self._check_in()
+            with self._reporting:
                 self._report(math.inf)
             for subject in (self.patches, self.outcomes, self.messages):
                 subject.on_completed()
         except BaseException as error:  # handed to the main thread by `close`
             self._failure = error
 
-    def _go_on(self) -> None:
-        """Give a sign of life, and say how it goes."""
-        with self._telling:
+    def _check_in(self) -> None:
+        """Note that the worker is alive, and report."""
+        with self._reporting:
             self._alive_at, self._stuck = time.monotonic(), None
             self._report(self._alive_at)
 
-    def _tell(self, outcome: Outcome) -> None:
-        with self._telling:
+    def _emit(self, outcome: Outcome) -> None:
+        with self._reporting:
             self._alive_at = time.monotonic()
             if outcome.patch is not None and not getattr(outcome.decision, "refinement", 0):
                 self.patches.on_next(outcome.patch)
@@ -188,18 +188,18 @@ class Session:
         self._work_s += work_s
         self._sound_s += max((len(block.samples) for block in blocks), default=0) / SAMPLE_RATE
 
-    def _heed(self) -> None:
-        """Stop when asked to, when the time is up, or when a microphone was never there."""
+    def _stop_if_due(self) -> None:
+        """Stop on request, when the time is up, or when a microphone was never there."""
         if self._intake.stopping:
             return
         absent = any(isinstance(stream.error, DeviceError) for stream in self._streams)
-        heard = min((stream.position for stream in self._streams if not stream.ended), default=0)
-        over = self._last_position is not None and heard >= self._last_position
+        position = min((stream.position for stream in self._streams if not stream.ended), default=0)
+        over = self._last_position is not None and position >= self._last_position
         if absent or over or self._stop.is_set():
             self._intake.stop()
 
     def _report(self, now: float) -> None:
-        """Say hello and how it goes, where that is due."""
+        """Publish hello and status, where they are due."""
         if self._hello_at + HELLO_S <= now < math.inf:
             self._hello_at = now
             settings = msgspec.to_builtins(self._settings)
@@ -227,7 +227,7 @@ class Session:
                 )
 
     def _figures(self) -> dict[str, Any]:
-        """Return what the sinks know of how they go."""
+        """Return the sinks' own figures."""
         figures = dict(UNKNOWN)
         for sink in self._sinks:
             figures |= sink.figures()

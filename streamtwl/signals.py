@@ -1,4 +1,4 @@
-"""Signals that ask for the end."""
+"""Signals that request the end."""
 
 import contextlib
 import signal
@@ -7,24 +7,24 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], int]]:
-    """Give a function that returns which of SIGINT, SIGTERM and SIGHUP asked for the end, or 0.
+    """Yield a function that returns which of SIGINT, SIGTERM and SIGHUP was received, or 0.
 
     A second SIGINT ends the program at once.
     """
-    asked = 0
+    received = 0
 
-    def ask(number: int, _frame: object) -> None:
-        nonlocal asked
-        if asked and number == signal.SIGINT:
+    def receive(number: int, _frame: object) -> None:
+        nonlocal received
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked = number
+        received = number
 
-    asking = [signal.SIGINT, signal.SIGTERM]
+    watched = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else `nohup` wants it ignored
-        asking.append(signal.SIGHUP)
-    before = {number: signal.signal(number, ask) for number in asking}
+        watched.append(signal.SIGHUP)
+    before = {number: signal.signal(number, receive) for number in watched}
     try:
-        yield lambda: asked
+        yield lambda: received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -18,7 +18,7 @@ class Sounding:
     end: int | None = None  # position; None while it lasts
     peak: float = 0.0
     mean: float = 0.0
-    retracted: bool = False  # there was no such event after all; `end` is `start` then
+    retracted: bool = False  # there was no such event; `end` is then `start`
     patches: int = field(default=0, repr=False)
 
     def add(self, score: float) -> None:
@@ -33,7 +33,7 @@ Change = tuple[Literal["onset", "offset", "revised"], Sounding]
 
 @dataclass(slots=True)
 class Stretch:
-    """Sound without gaps, of which the first patch speaks from its start on."""
+    """Sound without gaps, of which the first patch covers everything from its start."""
 
     start: int = 0  # position
     first: int | None = None  # where its first patch is; None: there was none yet
@@ -41,7 +41,7 @@ class Stretch:
     decided_to: int = 0  # position of the newest patch's end, or where the sound broke off
 
     def is_news(self, position: int) -> bool:
-        """Whether a patch speaks of anything that came after the sound broke off."""
+        """Whether a patch covers anything that came after the sound broke off."""
         return self.first is not None or position > self.decided_to
 
     def take(self, position: int, start: int | None, behind: int) -> int:

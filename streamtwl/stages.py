@@ -1,4 +1,4 @@
-"""The stages that sound passes, and the messages between them. Whoever adds a stage reads this.
+"""The stages that sound passes, and the messages between them. Read this before you add a stage.
 
     Source -> blocks -> Windower -> windows -> Backbone -> patches -> Reasoner -> decisions
            -> tracker -> changes of events -> Reporter -> messages (`messages.py`) -> Sink
@@ -8,7 +8,7 @@ apart, and learns what it must know from that message or from what the other sta
 here, never from its constants. One worker thread runs all of them.
 
 Sources, backbones, reasoners and sinks are open: a package adds one through an entry point of the
-group that `plugins.py` names, without a line changed in streamtwl.
+group that `plugins.py` names, without any change to streamtwl.
 """
 
 from abc import ABC, abstractmethod
@@ -36,7 +36,7 @@ class Chunk:
     rate: int  # Hz
     start: int  # of frames[0], counted in frames from the opening of the source
     opened_at: int = 0  # the stream's position (16 kHz samples) at that opening
-    heard_at: float | None = None  # monotonic seconds of the last frame; None where nobody knows
+    last_frame_at: float | None = None  # monotonic seconds of the last frame; None if unknown
 
 
 State = Literal["opening", "listening", "silent", "stalled", "lost", "ended"]
@@ -48,18 +48,18 @@ class Source(ABC):
     The worker calls `read` whenever a fileno is readable, or it is due.
     """
 
-    live = False  # it has no end of its own, and only zeros mean that something is switched off
+    live = False  # it has no end of its own, and nothing but zeros means that it is switched off
 
     def __init__(self, name: str, paced: bool, clocked: bool, channel: int | None = None) -> None:
         self.name = name
         self.channel = channel  # the one to use, from 1; None: the mix of all
-        self.paced = paced  # whoever is slow loses sound or comes late, nobody waits for him
-        self.clocked = clocked  # a second of sound takes a second to come, so waits are foreseen
+        self.paced = paced  # it does not wait for a slow reader, who loses sound or falls behind
+        self.clocked = clocked  # a second of sound takes a second to arrive: waits can be planned
         self.state: State = "opening"
         self.error: str | None = None  # why it is stalled, lost or ended, in one line
         self.overflows = 0  # inside the driver, before anything was counted
         self.reopened = 0
-        self.stop_requested: Callable[[], int] = lambda: 0  # looked at while the source keeps us
+        self.stop_requested: Callable[[], int] = lambda: 0  # polled while the source blocks
 
     @abstractmethod
     def start(self) -> None:
@@ -71,7 +71,7 @@ class Source(ABC):
 
     @abstractmethod
     def due_in(self, now: float) -> float:
-        """Return the seconds from `now` (monotonic) until `read` is due without being readable."""
+        """Return the seconds from `now` (monotonic) until `read` is due without a ready fileno."""
 
     @abstractmethod
     def read(self, now: float) -> Chunk | None:
@@ -79,10 +79,10 @@ class Source(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Take nothing new; `read` goes on to give what had come until `state` is ended."""
+        """Take no new sound; `read` still returns what had arrived until `state` is ended."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
         self.state = "ended"
 
 
@@ -94,9 +94,9 @@ class Block:
     position: int  # of samples[0]
     samples: np.ndarray  # float32[n] in [-1, 1]
     captured_at: float | None  # wall-clock seconds just after the last sample; None for files
-    ready_at: float  # monotonic seconds at which the resampler gave the last sample
+    ready_at: float  # monotonic seconds at which the resampler returned the last sample
     last: bool = False  # the stream ends with this block
-    breaks_off: bool = False  # what comes next, if anything, does not join on
+    breaks_off: bool = False  # there is a gap before whatever comes next
 
 
 # --- windows ---
@@ -118,19 +118,19 @@ class Window:
     stream: int
     position: int  # 16 kHz samples from the stream's start to the window's end
     start: int  # position at which the sound without gaps began that the window is in
-    first: bool  # it is the first one of that sound: it speaks of all of it so far
+    first: bool  # it is the first one of that sound: it covers all of it so far
     features: tuple[np.ndarray, ...]  # a backbone each: the newest float32[frames, bands], as many
     # as its longest window takes and there are since `start`
     level_dbfs: float  # RMS of the newest hop, of the whole window where it is the first
     captured_at: float | None  # wall-clock seconds at `position`; None for files
-    ready_at: float  # monotonic seconds at which the resampler gave the window's last sample
+    ready_at: float  # monotonic seconds at which the resampler returned its last sample
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The sound of a stream broke off at `position`: what follows, if anything, does not join on.
+    """The sound of a stream broke off at `position`: there is a gap before whatever follows.
 
-    The one place where a gap is decided is where windows are cut; this is how the others learn it.
+    Gaps are decided in one place, where windows are cut; this message passes them on.
     """
 
     stream: int
@@ -177,7 +177,7 @@ class Backbone(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a backbone made of one window."""
+    """A backbone's output for one window."""
 
     window: str  # the name of its kind, as mn04:3
     length_s: float  # less than its kind's where there is not so much sound yet
@@ -187,7 +187,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """What all windows of all backbones gave at one hop."""
+    """The scores of all windows of all backbones at one hop."""
 
     window: Window
     scores: tuple[Score, ...]  # one a kind of window, in the pipeline's order
@@ -206,14 +206,14 @@ class Decision:
     """The label in force after a patch, and how sure the reasoner is of each label."""
 
     label: str | None  # None: nothing that the vocabulary has a name for
-    confidence: float  # of `label`; of the likeliest where it is None; in [0, 1]
-    scores: np.ndarray  # float32[L] in [0, 1], one a label of the vocabulary
-    specific: np.ndarray  # float32[L], the same with 0 for labels that yield to a kind of theirs
+    confidence: float  # of `label`; of the most likely one where it is None; in [0, 1]
+    scores: np.ndarray  # float32[L] in [0, 1], one per label of the vocabulary
+    specific: np.ndarray  # float32[L], the same with 0 for labels that yield to a descendant
     samples: int = 0  # drawn samples that went into it, over all traces
     traces: int = 0
     refinement: int = 0  # 0 is the first decision on a patch
     earlier: np.ndarray | None = None  # float32[B, 2, L]: scores and specific of the B patches
-    # before, newest first, as they look by now
+    # before, newest first, as revised by now
     drawn: np.ndarray | None = None  # int[n] categories that were drawn for the patch, if any
 
 
@@ -224,10 +224,10 @@ class Reasoner(Protocol):
     sha256: str  # of its file; "" where it has none
     labels: list[str]  # L, in the order of a decision's scores
     open: bool  # the labels are AudioSet's categories, or roll-ups of them
-    on: float  # an event of a label begins at this score, where the user says nothing else ...
+    on: float  # an event of a label begins at this score, unless the user sets another ...
     off: float  # ... and ends below this one
-    lags: int  # B, the patches before the newest that a decision speaks of again
-    behind: int  # samples from the moment that a score is about to the end of its window
+    lags: int  # B, the patches before the newest that a decision revises
+    behind: int  # samples from the moment that a score refers to, to the end of its window
 
     @property
     def settled(self) -> bool:
@@ -236,19 +236,19 @@ class Reasoner(Protocol):
 
     @property
     def refining_s(self) -> float:
-        """Seconds that a refinement would take, as lately measured."""
+        """Seconds that a refinement would take, as measured recently."""
         ...
 
     def step(self, patches: list[Patch]) -> list[Decision]:
-        """Take a new patch of each of S streams, at most one a stream; decide on each."""
+        """Take a new patch of each of S streams, at most one per stream; decide on each."""
         ...
 
     def refine(self, deadline: float) -> list[Decision] | None:
-        """Think on until `deadline` (monotonic seconds); None when there is nothing to add."""
+        """Refine the decisions until `deadline` (monotonic seconds); None if there is no more."""
         ...
 
     def forget(self, stream: int) -> None:
-        """The stream's sound broke off, or ended: what follows does not join on."""
+        """Drop a stream's state: its sound ended, or there is a gap before whatever follows."""
         ...
 
     def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
@@ -266,14 +266,14 @@ class Sink(ABC):
 
     @abstractmethod
     def emit(self, message: "AnyMessage") -> None:
-        """Take a message, and leave it as it is; must not block in real time."""
+        """Take a message without changing it; must not block in real time."""
 
     def figures(self) -> dict[str, Any]:
-        """Return fields of `Status` and `Hello` that this sink knows, as `queued`."""
+        """Return the fields of `Status` and `Hello` that this sink knows, such as `queued`."""
         return {}
 
     def close(self) -> None:  # noqa: B027
-        """Pass on what was taken, and let go of everything."""
+        """Pass on what is still held, and release everything."""
 
 
 # --- what an entry point is, by group ---

@@ -567,7 +567,7 @@ def test_history_says_what_is_misspelled(cli, siren, tmp_path):
     cli("listen", "--file", siren, "--fast", "--quiet", *BIND, env=state)
     ended = cli("history", "--label", "Sirene", env=state)
     assert (ended.returncode, ended.stdout) == (0, "")
-    assert "no sound is called 'Sirene' (near it: Siren" in ended.stderr
+    assert "no sound is called 'Sirene' (did you mean: Siren" in ended.stderr
     assert_one_line(ended)
 
 

@@ -11,7 +11,7 @@ from streamtwl.audio import demo
 from streamtwl.errors import DamagedJournal, UsageError
 from streamtwl.messages import Event, Label, decode, encode
 from streamtwl.sinks.journal import Entry, Journal
-from tests import told
+from tests import example_messages as examples
 
 NOON = datetime.fromisoformat("2026-11-23T12:00+01:00").timestamp()
 HOUR_S = 3600.0
@@ -290,10 +290,12 @@ def test_what_is_misspelled_is_said_where_nothing_is_found(path):
     def why(**wanted) -> str:
         return history.why_nothing(path, history.Wanted(**wanted))
 
-    assert why(labels=["Dorbell"]).startswith("no sound is called 'Dorbell' (near it: Doorbell")
+    assert why(labels=["Dorbell"]).startswith(
+        "no sound is called 'Dorbell' (did you mean: Doorbell"
+    )
     assert "Bird" in why(labels=["Brid"])  # a name of AudioSet's, not in this journal
     assert why(labels=["Cat", "b?rd*"]) == ""  # there is such a sound, and none in the journal
-    assert why(source="kichen") == "no source is called 'kichen' (near it: kitchen)"
+    assert why(source="kichen") == "no source is called 'kichen' (did you mean: kitchen)"
     assert why(source="x") == "no source is called 'x' (it has attic, kitchen)"
     assert why(labels=["Brid"], source="kichen").count("is called") == 2
 
@@ -383,7 +385,7 @@ def test_the_newest_word_is_that_of_the_highest_seq(path):
 @pytest.mark.parametrize("kind", ["label", "status"])
 def test_an_event_without_an_end_lasts_to_what_its_listener_said_last(path, kind):
     onset, _ = event(6, "Cat", 28 * HOUR_S, 2.0)
-    last = label(9, "Cat") if kind == "label" else told.status(9)
+    last = label(9, "Cat") if kind == "label" else examples.status(9)
     after_s = {"position": onset.start + 16_000 * 90, "captured_at": onset.captured_at + 89.5}
     last = msgspec.structs.replace(last, source="kitchen", session="s", **after_s)
     journalled(path, onset, last, msgspec.structs.replace(last, session="t", position=10**9))
@@ -397,7 +399,7 @@ def test_an_event_without_an_end_lasts_to_what_its_listener_said_last(path, kind
 def test_an_event_that_began_before_the_time_wanted_and_has_no_end_is_there(path):
     onset, _ = event(6, "Cat", 28 * HOUR_S, 2.0)
     now = msgspec.structs.replace(
-        told.status(9), source="kitchen", session="s",
+        examples.status(9), source="kitchen", session="s",
         position=onset.start + 16_000 * 7200, captured_at=onset.captured_at - 0.5 + 7200,
     )  # fmt: skip
     journalled(path, onset, now)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from streamtwl.sinks.publisher import Publisher
-from tests.told import event, label
+from tests.example_messages import event, label
 
 PROGRAM = Path(__file__).parents[1] / "examples" / "subscribe.mjs"
 PACKAGES = ("zeromq@6", "@msgpack/msgpack@3")

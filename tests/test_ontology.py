@@ -227,5 +227,5 @@ def test_the_vocabularies_are_shipped_with_the_package():
 
 def test_names_and_patterns_of_events_are_checked_whatever_their_case():
     ontology.check_names(["bark", "Inside, *", "smoke alarm"], "here")
-    with pytest.raises(UsageError, match=r"here: no sound is called 'Brak' \(near it: Bark"):
+    with pytest.raises(UsageError, match=r"here: no sound is called 'Brak' \(did you mean: Bark"):
         ontology.check_names(["Brak"], "here")

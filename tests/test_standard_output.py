@@ -11,7 +11,7 @@ import pytest
 
 from streamtwl.sinks.publisher import Publisher
 from tests.conftest import COMMAND, PATIENCE_S
-from tests.told import event
+from tests.example_messages import event
 
 BIND = ("--bind", "tcp://127.0.0.1:*", "--replay-bind", "tcp://127.0.0.1:*")
 LISTEN = ("listen", "--demo", "--fast", *BIND)

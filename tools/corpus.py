@@ -6,9 +6,9 @@ A piece is 16 kHz mono FLAC of 0.5 to 30 s in FOLDER/<split>/<package>/; a file 
 minute, a package at most 1.5 hours. Target-free: nothing that ESC-10's ten classes name may sound.
 A file whose name speaks of one is left out, and so is a piece of which YAMNet gives a category
 that is right for one of the classes more than 0.3 in any window. Only the noises stay whatever
-YAMNet hears: nothing sounds in them, and to take brown noise for an ocean is a mistake that must
+YAMNet finds: nothing sounds in them, and to mistake brown noise for an ocean is an error that must
 count. FOLDER/.made holds a record of each finished package, with every piece's source (and, for a
-noise, what YAMNet heard), by which it is not made again.
+noise, what YAMNet found), so that it is not made again.
 """
 
 import argparse
@@ -71,7 +71,7 @@ class TargetFilter:
         registry.pull(model := registry.find("yamnet"))
         self._yamnet = YamNet(registry.session(model, threads=1))
 
-    def heard(self, samples: np.ndarray) -> str | None:
+    def found(self, samples: np.ndarray) -> str | None:
         """Return the category that scores highest, and too high, in float32[n] at 16 kHz."""
         block = Block(0, 0, samples, None, 0.0, last=True)
         cut = Windower(HOP_S, [self._yamnet]).push([block])
@@ -200,16 +200,16 @@ def _write_pieces(
         return [], ["unreadable"]
     kept, lost = [], []
     for start_s, piece, useless in cut(samples):
-        heard = None if useless else target_filter.heard(piece)
-        if useless or (heard and isinstance(sound, Path)):
-            lost.append(useless or heard)
+        found = None if useless else target_filter.found(piece)
+        if useless or (found and isinstance(sound, Path)):
+            lost.append(useless or found)
             continue
         path_hash = hashlib.sha256(source.encode()).hexdigest()[:8]  # stems repeat over folders
         name = f"{Path(source).stem[:60]}-{path_hash}-{start_s:02.0f}.flac"
         soundfile.write(home / name, piece, SAMPLE_RATE, subtype="PCM_16")
         place = {"file": f"{home.parent.name}/{home.name}/{name}", "source": source}
         seconds = len(piece) / SAMPLE_RATE
-        kept.append(place | {"start_s": start_s, "seconds": seconds, "heard": heard or ""})
+        kept.append(place | {"start_s": start_s, "seconds": seconds, "heard": found or ""})
     return kept, lost
 
 
@@ -275,19 +275,19 @@ def main() -> None:
     parser.add_argument("step", choices=("cut", "noise", "licences"))
     parser.add_argument("folder", type=Path, help="the corpus")
     parser.add_argument("package", nargs="*", help="to cut: SPLIT PACKAGE VERSION UNPACKED_FOLDER")
-    asked = parser.parse_args()
-    if asked.step == "licences":
-        return write_licences(asked.folder)
+    options = parser.parse_args()
+    if options.step == "licences":
+        return write_licences(options.folder)
     target_filter = TargetFilter()
-    if asked.step == "noise":
+    if options.step == "noise":
         for split in NOISES:
-            home = asked.folder / split / "noise"
-            add(home, noises(asked.folder, split), target_filter, "1", "made by tools/corpus.py")
+            home = options.folder / split / "noise"
+            add(home, noises(options.folder, split), target_filter, "1", "made by tools/corpus.py")
         return None
-    split, package, version, unpacked = asked.package
+    split, package, version, unpacked = options.package
     text = Path(unpacked, "usr/share/doc", package, "copyright").read_text(errors="replace")
     licence = "; ".join(licences(text)) or "see the package"
-    home = asked.folder / split / package
+    home = options.folder / split / package
     add(home, recordings(Path(unpacked)), target_filter, version, licence)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the corpus of sound in which nothing of ESC-10's ten classes is heard: recordings that Debian
+# Build the corpus of sound in which nothing of ESC-10's ten classes occurs: recordings that Debian
 # packages carry, espeak-ng's voices and synthetic noises, 16 kHz mono FLAC in pieces of up to 30 s.
 #
 #   tools/corpus.sh [FOLDER]     default: ${STREAMTWL_CACHE:-~/.cache/streamtwl}/corpus
@@ -11,7 +11,7 @@
 #
 # Takes about 15 minutes, 4.5 GB of downloads and at most 2 GB of scratch in $TMPDIR. Stopped, it goes
 # on where it was: a finished package is not made again. Packages are fetched with `apt-get download`
-# and unpacked, not installed. What corpus.py drops, and why, is told in its --help.
+# and unpacked, not installed. What corpus.py drops, and why, is in its --help.
 set -euo pipefail
 
 tools=$(cd "$(dirname "$0")" && pwd)

@@ -49,7 +49,7 @@ def make_sources(options: SourceOptions) -> list[Source]:
     if options.fast and any(scheme not in ("file", "demo") for scheme, _ in addresses):
         raise UsageError("--fast is for files and the demo: other sound comes when it comes")
     if sum((scheme, rest) in STANDARD_INPUT for scheme, rest in addresses) > 1:
-        raise UsageError("there is one standard input: name it once")
+        raise UsageError("there is only one standard input: name it once")
     names = _names(options.names, [_default_name(*address) for address in addresses])
     return [
         plugins.load("sources", scheme, SCHEMES)(name, rest, options)
@@ -75,7 +75,7 @@ def split(address: str) -> tuple[str, str]:
 
 
 def channel_number(said: str) -> int | None:
-    """Return the number, from 1, of a channel: mix (None), left, right or a number; UsageError."""
+    """Return a channel's number, from 1, or None for mix; raises UsageError."""
     number = {"mix": 0, "left": 1, "right": 2}.get(said)
     if number is None and said.isascii() and said.isdigit():
         number = int(said) or None
@@ -139,13 +139,13 @@ def _default_name(scheme: str, rest: str) -> str:
     if rest.startswith("//"):
         try:
             return _slug(urlsplit(rest).hostname or "") or scheme
-        except ValueError:  # whoever makes the source says so
+        except ValueError:  # reported when the source is made
             return scheme
     return _slug(scheme)
 
 
 def _names(given: list[str], kinds: list[str]) -> list[str]:
-    """Return a name a source: those given, then its kind, numbered where it comes again."""
+    """Return a name for each source: those given, then its kind, numbered where it repeats."""
     if len(given) > len(kinds):
         raise UsageError(f"{len(given)} times --name for {len(kinds)} source(s)")
     for name in given:
@@ -161,7 +161,7 @@ def _names(given: list[str], kinds: list[str]) -> list[str]:
 
 
 def source_name(file: Path) -> str:
-    """Return what a recording is called where nobody says; its samples are keyed by it."""
+    """Return a recording's default name; its samples are keyed by it."""
     return _slug(file.stem) or "file"
 
 

@@ -1,4 +1,4 @@
-"""The process that a microphone lives in: `python -m streamtwl.audio.capture`.
+"""The capture process of a microphone: `python -m streamtwl.audio.capture`.
 
 PortAudio lists the devices once, and re-initialising it stops every stream. So each microphone has
 a process of its own: a device that wedges or disappears is dropped with its process and opened
@@ -26,7 +26,7 @@ from streamtwl.audio.ring import RingBuffer
 HEADER = struct.Struct("<qqqdd")
 RING_S = 10.0
 BLOCK_S = 0.04
-BUFFER_S = 0.12  # of the driver: what the callback may be late by
+BUFFER_S = 0.12  # of the driver: how late the callback may be
 SETTLING_S = 2.0  # ALSA's first ages are too large by up to half a second
 BACKBONE_RATE = 16_000
 RATES = (48_000, 44_100, 96_000, 192_000, 32_000, 22_050, 16_000, 8_000)

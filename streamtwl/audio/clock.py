@@ -5,7 +5,7 @@ import time
 
 _log = logging.getLogger(__name__)
 
-LATER_GAIN = 0.005  # of how much later than foretold a report came, into the offset
+LATER_GAIN = 0.005  # of how much later than predicted a report came, into the offset
 RESYNC_S = 1.0  # a larger error is a jump, not lateness
 RATE_SPAN_S = 60.0  # between two readings of the rate
 RATE_GAIN = 0.3  # of a new reading, into the rate estimate
@@ -18,7 +18,7 @@ class CaptureClock:
 
     Reports of (frames so far, monotonic seconds) come late by some milliseconds, in bursts, but
     never early. So the clock follows their lower edge: at once when one comes earlier than
-    foretold, slowly when later. The sound card's rate is read every minute against the monotonic
+    predicted, slowly when later. The sound card's rate is read every minute against the monotonic
     clock. The offset between the monotonic and the wall clock is read again every minute too; a
     jump over a second is counted in `wall_jumps` and logged.
     """
@@ -33,7 +33,7 @@ class CaptureClock:
         self.wall_jumps = 0
 
     def report(self, frames: int, monotonic_s: float) -> None:
-        """Take that `frames` frames had been captured at `monotonic_s`."""
+        """Take a report that `frames` frames had been captured at `monotonic_s`."""
         late_s = monotonic_s - self.monotonic_at(frames)
         if self._at is None or abs(late_s) > RESYNC_S:
             self._frames, self._at = self._anchor = (frames, monotonic_s)

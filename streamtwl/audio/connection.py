@@ -19,7 +19,7 @@ from streamtwl.audio.resample import check_rate
 from streamtwl.errors import AudioError, UnreachableError
 
 BUFFER_S = 30.0  # a live list gives three segments at once
-SILENT_S = 5.0  # after a player would have nothing left to play
+SILENT_S = 5.0  # after a player would have run out of sound
 DRIFT = 1e-3  # share by which the server's clock may be off
 JOIN_S = 0.2
 
@@ -114,13 +114,13 @@ class Connection:
         return self.dry_at + SILENT_S
 
     def stop(self) -> None:
-        """Receive no more; what is held stays."""
+        """Receive no more; what is held remains."""
         with self._changed:
             self._closed = True
             self._changed.notify()
 
     def close(self) -> None:
-        """Let go. A thread that waits for its server ends by itself, within its time-outs."""
+        """Release it. A thread that waits for its server ends by itself, within its time-outs."""
         self.stop()
         self._thread.join(JOIN_S)
         with self._changed:
@@ -180,7 +180,7 @@ class Connection:
         self.first_at = now if self.first_at is None else self.first_at
 
     def _put(self, piece: Piece) -> bool:
-        """Add a piece; return False where nobody wants more."""
+        """Add a piece; return False if no more is wanted."""
         with self._changed:
             if not self.endless:
                 self._changed.wait_for(lambda: self._closed or self._held_s < BUFFER_S)

@@ -18,7 +18,7 @@ from streamtwl.audio.pcm import to_float
 from streamtwl.errors import AudioError
 
 BUFFER_BYTES = 1 << 16
-DAMAGED_IN_A_ROW = 1000  # packets without one sound between them: nothing more to come
+DAMAGED_IN_A_ROW = 1000  # packets that all fail to decode: no more sound will come
 JITTER_S = 0.04  # of time stamps; where one is later by more, sound is missing
 STAMPED = ("ogg", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "asf", "flv", "mpegts")
 GAP_S = 60.0  # the longest that a time stamp is believed where damage reaches it, or broadcasts
@@ -72,7 +72,7 @@ class Decoder:
         return given
 
     def close(self) -> None:
-        """Let go of the decoder; the file stays open."""
+        """Release the decoder; the file stays open."""
         self._sound.close()
 
     def _decode(self, joined: Iterator[_Opened]) -> Generator[tuple[int, np.ndarray], None, None]:
@@ -107,7 +107,7 @@ class Decoder:
                 packets = container.demux(stream)  # one that has raised is over
 
     def _no_sound(self) -> str:
-        """Say why there is none."""
+        """Return the error that explains why there is none."""
         if not self.skipped_packets:
             return "holds no sound"
         if not self._seekable:
@@ -126,7 +126,7 @@ class Decoder:
 
 
 class _Timeline:
-    """Where a track's sound is to be, by its time stamps, where the kind of file has them."""
+    """Where a track's sound belongs, by its time stamps, if its kind of file has them."""
 
     def __init__(self, container: Any) -> None:
         kind, start = container.format.name, container.start_time
@@ -179,7 +179,7 @@ def _open_part(part: Part, name: str) -> InputContainer:
 
 
 def _of_a_picture(container: Any) -> bool:
-    """Whether the length is that of the picture, which may go on without sound."""
+    """Whether the length is that of the picture, which may continue without sound."""
     pictures = [
         stream
         for stream in container.streams.video

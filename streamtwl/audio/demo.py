@@ -1,8 +1,8 @@
 """The built-in demo: twenty seconds of synthesised sounds, made here with numpy, no recording.
 
 Every sound is a short recipe of sines, noise and decays. Its numbers, and its place in the scene,
-were searched until YAMNet gave the sound its name, so the scene shows that the pipeline works; it
-says nothing about how well real sound is named.
+were searched until YAMNet named the sound correctly, so the scene shows that the pipeline works; it
+does not show how well real sound is named.
 """
 
 import wave
@@ -18,7 +18,7 @@ from streamtwl.stages import SAMPLE_RATE
 SCENE_S = 20.0
 SEED = 20
 FADE_IN_S = 0.02  # against a click
-FADE_OUT_S = 0.1  # a sound that breaks off is heard as another one
+FADE_OUT_S = 0.1  # a sound that breaks off is recognised as another one
 ROOM_TONE_DBFS = -60.0  # RMS
 
 # (frequency over the strike note, amplitude): a bell's hum, prime, tierce, quint, nominal, ...

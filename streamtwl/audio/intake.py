@@ -1,4 +1,4 @@
-"""Where the sources meet: whatever they give becomes blocks of 16 kHz mono, read by one worker."""
+"""Where the sources meet: their sound becomes blocks of 16 kHz mono, read by one worker."""
 
 import logging
 import math
@@ -44,7 +44,7 @@ class Stream:
         self.clipped_samples = 0  # at full scale or beyond
         self.capture_delay_ms: float | None = None  # sound card to resampler
         self.resampling_delay_ms = 0.0
-        self.heard_at = -math.inf  # monotonic, when the newest samples came
+        self.samples_at = -math.inf  # monotonic, when the newest samples came
         self.silent: str | None = None  # why a live source gives only one value
         self.error: AudioError | None = None
         self.ended = False
@@ -64,12 +64,12 @@ class Stream:
 
     @property
     def state(self) -> State:
-        """The source's, or `silent` while it gives only zeros, or another value."""
+        """The source's state, or `silent` while it gives only zeros, or one other value."""
         listening = self.source.state == "listening"
         return "silent" if listening and self.silent is not None else self.source.state
 
     def read(self, now: float) -> list[Block]:
-        """Return what the source gives now; the last block of a stream is marked so."""
+        """Return the source's new blocks; the last block of a stream is marked as such."""
         blocks = []
         slept_s, self._slept_s = self._slept_s, machine_slept_s()
         if self.source.paced and self._slept_s - slept_s > SLEEP_S:
@@ -80,7 +80,7 @@ class Stream:
         except AudioError as error:
             _log.info("source '%s' ends: %s", self.source.name, error)
             self.error = error
-        self.heard_at = now if blocks else self.heard_at
+        self.samples_at = now if blocks else self.samples_at
         if self.source.state in ("stalled", "lost"):
             blocks += self._break_off()
         if self.error is not None or self.source.state == "ended":
@@ -96,8 +96,8 @@ class Stream:
             self._begin(chunk, joins_on)
         end = chunk.start + len(chunk.frames)
         self._expected = (chunk.opened_at, chunk.rate, end)
-        if chunk.heard_at is not None and self._clock is not None:
-            self._clock.report(end, chunk.heard_at)
+        if chunk.last_frame_at is not None and self._clock is not None:
+            self._clock.report(end, chunk.last_frame_at)
         assert self._resampler is not None
         samples = self._resampler.push(self._mono(chunk.frames, chunk.rate))
         return [*before, self._block(samples)]
@@ -105,7 +105,7 @@ class Stream:
     def _begin(self, chunk: Chunk, joins_on: bool) -> None:
         """Start anew after a gap: the resampler's memory would smear over it."""
         reopened = self._expected is None or self._expected[:2] != (chunk.opened_at, chunk.rate)
-        if reopened and chunk.heard_at is not None:
+        if reopened and chunk.last_frame_at is not None:
             self._jumps_before = self.wall_jumps()
             self._clock = CaptureClock(chunk.rate)
         self._resampler = Resampler(chunk.rate)
@@ -129,7 +129,7 @@ class Stream:
         return Block(self.number, start, samples, captured_at, ready_at, last, breaks_off)
 
     def _break_off(self) -> list[Block]:
-        """Return the end of what the source gave so far; what it gives next does not join on."""
+        """Return the end of the source's sound so far; a gap follows."""
         return [] if self._resampler is None else [self._block(self._flush(), breaks_off=True)]
 
     def _flush(self) -> np.ndarray:
@@ -161,7 +161,7 @@ class Stream:
             )
 
     def _watch_still(self, frames: np.ndarray, rate: int) -> None:
-        """Note a live source that gives nothing but one value, mostly zero, and its coming back."""
+        """Note when a live source gives only one value, mostly zero, and when sound returns."""
         channels = frames.shape[1]
         before = self._last if self._last.shape[1] == channels else np.zeros((1, channels), "f4")
         moved = np.flatnonzero((frames != np.concatenate([before, frames[:-1]])).any(axis=1))
@@ -181,7 +181,7 @@ class Stream:
 class Intake:
     """Reads the sources in turn, at most `width` of them open at once.
 
-    Sound that no window is waiting for yet is left where it is.
+    Sound is left unread until a window needs it.
     """
 
     def __init__(self, sources: Iterable[Source], width: int | None = None) -> None:
@@ -193,7 +193,7 @@ class Intake:
         self._woken = threading.Event()
 
     def start(self) -> None:
-        """Open as many sources as go at once. A source that fails to open ends its stream."""
+        """Open as many sources as fit at once. A source that fails to open ends its stream."""
         while self._width is None or len(self.streams) < self._width:
             following = next(self._waiting, None)
             if following is None:
@@ -206,22 +206,22 @@ class Intake:
             self.streams.append(stream)
 
     def ticks(self, needs: Callable[[int], int] = lambda _stream: 0) -> Iterator[list[Block]]:
-        """Yield blocks, at most one a stream, or [] when nothing came; until all have ended.
+        """Yield blocks, at most one per stream, or [] when nothing came; until all have ended.
 
-        `needs` says how many samples the next window of a stream, by its number, is short of.
+        `needs` returns how many samples a stream, by its number, still needs for its next window.
         """
         while self.streams:
             self._wait(needs)
             now = time.monotonic()
-            given = [self._read(stream, now) for stream in self.streams]
-            for i in range(max(map(len, given), default=0)):
-                yield [blocks[i] for blocks in given if i < len(blocks)]
-            if not any(given):
+            ready = [self._read(stream, now) for stream in self.streams]
+            for i in range(max(map(len, ready), default=0)):
+                yield [blocks[i] for blocks in ready if i < len(blocks)]
+            if not any(ready):
                 yield []
             self._replace_ended()
 
     def stop(self) -> None:
-        """Hear nothing new; `ticks` goes on until everything that was heard has been given."""
+        """Take no new sound; `ticks` continues until all received sound has been yielded."""
         self.stopping = True
         self._waiting = enumerate(())
         for stream in self.streams:
@@ -264,5 +264,5 @@ class Intake:
 def _window_due_at(stream: Stream, needs: Callable[[int], int]) -> float:
     """Return the monotonic seconds at which the stream's next window will be complete."""
     if not stream.source.clocked:
-        return 0.0  # nobody knows
-    return stream.heard_at + needs(stream.number) / SAMPLE_RATE
+        return 0.0  # unknown
+    return stream.samples_at + needs(stream.number) / SAMPLE_RATE

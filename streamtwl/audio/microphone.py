@@ -61,7 +61,8 @@ class Microphone(Source):
         self._opening: dict | None = None  # what the child said: rate, channels, device
         self._received = bytearray()
         self._opened_at: int | None = None  # stream position at which this opening began
-        self._last: tuple[int, float] | None = None  # position last heard, when it came (monotonic)
+        # Position last received, when it came (monotonic)
+        self._last: tuple[int, float] | None = None
         # When frame 0 came (monotonic), by each of the newest chunks. The stream's clock is no help
         # over a gap: ALSA's ages, which it takes off, are not to be believed of an opening's first.
         self._began: deque[float] = deque(maxlen=REOPENING_CHUNKS)
@@ -179,7 +180,7 @@ class Microphone(Source):
             self._wanted = self._opening["device"]  # indices change when devices come and go
         frame_bytes = 4 * self._opening["channels"]
         rate = self._opening["rate"]
-        payload, start, end, heard_at, overflows, taken = bytearray(), 0, 0, 0.0, 0, 0
+        payload, start, end, last_frame_at, overflows, taken = bytearray(), 0, 0, 0.0, 0, 0
         while len(self._received) >= taken + capture.HEADER.size:
             position, count, lost, came_at, age_s = capture.HEADER.unpack_from(
                 self._received, taken
@@ -191,7 +192,7 @@ class Microphone(Source):
                 break
             start, end = (start if payload else position), position + count
             self._newest = (end, came_at)
-            heard_at = came_at - age_s
+            last_frame_at = came_at - age_s
             payload += self._received[taken + capture.HEADER.size : taken + size]
             taken, overflows = taken + size, lost
             self._began.append(came_at - end / rate)
@@ -210,7 +211,7 @@ class Microphone(Source):
                 self.reopened += 1
         came_at = min(self._began) + end / rate
         self._last = (self._opened_at + round(end * SAMPLE_RATE / rate), came_at)
-        return Chunk(frames, rate, start, self._opened_at, heard_at)
+        return Chunk(frames, rate, start, self._opened_at, last_frame_at)
 
     def _lose(self, now: float, over: bool) -> None:
         """The device is gone: give up if it never worked, else come back later."""

@@ -47,11 +47,11 @@ class NetworkStream(Source):
         self._stopping = False
 
     def start(self) -> None:
-        """Begin to connect; whether that works shows in `read`."""
+        """Begin to connect; `read` reports whether that worked."""
         self._connect()
 
     def filenos(self) -> list[int]:
-        """What wakes the worker; nothing where only time matters."""
+        """File descriptors that wake the worker; none where only time matters."""
         connection = self._connection
         if connection is None or connection.endless is False or self._settling(time.monotonic()):
             return []
@@ -95,7 +95,7 @@ class NetworkStream(Source):
         return None
 
     def stop(self) -> None:
-        """Receive no more; what was received is still given, of a recording what was played."""
+        """Receive no more; return what was received, of a recording only what was played."""
         self._stopping = True
         if self._connection is None:
             self.state, self.error = "ended", None
@@ -103,7 +103,7 @@ class NetworkStream(Source):
             self._connection.stop()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Release the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -115,7 +115,7 @@ class NetworkStream(Source):
         self._opened_at = None
 
     def _settling(self, now: float) -> bool:
-        """Whether what came first may still turn out to be from before: servers send bursts."""
+        """Whether the first sound may still turn out to be older: servers send bursts."""
         connection = self._connection
         if self._stopping or connection is None or not connection.endless or connection.over:
             return False

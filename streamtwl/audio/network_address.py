@@ -12,9 +12,9 @@ SAFE = "/%:@!$&'()*+,;=~?-._"  # in a path and a query
 
 @dataclass(frozen=True)
 class Address:
-    """An address whose user, password, path and query are shown nowhere: cameras have keys there.
+    """An address whose user, password, path and query are never shown: cameras have keys there.
 
-    Raises UsageError where it cannot be one.
+    Raises UsageError for an invalid one.
     """
 
     text: str = field(repr=False)

@@ -38,11 +38,11 @@ PACE = 1.5  # times faster or slower than real time that say something is wrong
 class Pipe(Source):
     """Interleaved samples from a pipe, little-endian: u8, s16le, s24le, s32le or f32le.
 
-    A WAV header at the start counts more than the rate, channels and encoding given. A pipe that is
-    not read in time holds its writer back, so nothing is lost here. One that gives nothing for 5 s
-    is `stalled`; what it gives after that does not join on. One whose sound comes far from real
-    time is noted in the log: its settings may be wrong. Raises AudioError for sound that is
-    encoded, or at its end if that cuts a frame in two.
+    A WAV header at the start overrides the rate, channels and encoding given. A pipe that is not
+    read in time holds its writer back, so nothing is lost here. One that sends nothing for 5 s is
+    `stalled`; sound after that begins after a gap. One whose sound is far from real time is noted
+    in the log: its settings may be wrong. Raises AudioError for sound that is encoded, or at its
+    end if that cuts a frame in two.
     """
 
     live = True
@@ -78,7 +78,7 @@ class Pipe(Source):
         return [self._pipe.fileno()]
 
     def due_in(self, now: float) -> float:
-        """A pipe is readable, or there is nothing to do."""
+        """0 while it is being stopped, else infinity: only a readable pipe matters."""
         return 0.0 if self._stopping else float("inf")
 
     def read(self, now: float) -> Chunk | None:

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 PACED_CHUNK_S = 0.02
 FAST_CHUNK_S = 0.48
-PROMISE_S, PROMISE_SHARE = 0.1, 0.01  # that a header may be wrong by, without a word
+PROMISE_S, PROMISE_SHARE = 0.1, 0.01  # that a header may be wrong by without a warning
 PIPES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")
 STDIN = Path("/dev/stdin")  # which the name - stands for
 
@@ -28,8 +28,8 @@ STDIN = Path("/dev/stdin")  # which the name - stands for
 class Recording(Source):
     """A sound file or a film's sound, at the pace of real time or as fast as it is decoded.
 
-    `file` is a path, "-" for standard input, or an open binary file. What its header promises and
-    does not hold is logged in one line, as are damaged packets. Raises AudioError where it is
+    `file` is a path, "-" for standard input, or an open binary file. Sound that its header promises
+    but that is missing is logged in one line, as are damaged packets. Raises AudioError where it is
     missing, empty or not audio.
     """
 
@@ -130,7 +130,7 @@ class Recording(Source):
         return self._past_s + self._given / (self._format[0] or SAMPLE_RATE)
 
     def _fill(self, wanted_s: float) -> None:
-        """Decode until so much is held, or something comes that does not follow at once."""
+        """Decode until so much is held, or until a gap or a change of format."""
         assert self._decoder is not None
         if not self._held and self._ahead is not None:
             self._begin(*self._ahead)
@@ -158,7 +158,7 @@ class Recording(Source):
                 held_s = len(frames) / self._decoder.rate
 
     def _begin(self, missing: int, frames: np.ndarray) -> None:
-        """Hold frames that do not follow at once on those before: some are missing, or others."""
+        """Hold frames that follow a gap or a change of format."""
         assert self._decoder is not None
         rate, channels = self._decoder.rate, frames.shape[1]
         if (rate, channels) != self._format:
@@ -179,7 +179,7 @@ class Recording(Source):
         return taken
 
     def _report(self) -> None:
-        """Say in one line what was not as the file said it was."""
+        """Log in one line what differs from the file's header."""
         assert self._decoder is not None
         promised_s, decoded_s = self._decoder.promised_s, self._decoded_s + self._missing_s
         problems = []
@@ -198,7 +198,7 @@ class Recording(Source):
 
 
 def _open(path: Path) -> BinaryIO:
-    """Open a file or a pipe for reading; raises AudioError that says what it is instead."""
+    """Open a file or a pipe for reading; raises AudioError if it is anything else."""
     path = STDIN if path == Path("-") else path
     try:
         mode = path.stat().st_mode
@@ -222,7 +222,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def is_pipe(path: Path) -> bool:
-    """Whether a name is standard input's or that of a shell's <(command)."""
+    """Whether a path is standard input or a shell's <(command)."""
     return str(path).startswith(PIPES)
 
 

@@ -28,11 +28,11 @@ PROBE_US = "1000000"  # of sound at most, before decoding begins; FFmpeg would t
 RTSP_PROTOCOLS = "rtsp,rtsps,rtp,tcp,tls"
 # FFmpeg's own client is not below; and what a list may name is checked here, not by its ending
 LIST_OPTIONS = {"http_persistent": "0", "extension_picky": "0"}
-LATER = (408, 425, 429)  # of HTTP's 4xx, those that say: try again
+LATER = (408, 425, 429)  # the HTTP 4xx codes that mean: try again
 
 
 def open_remote(address: Address) -> tuple[InputContainer, bool]:
-    """Open an address; return its container, and whether it is live: nobody knows its length.
+    """Open an address; return its container, and whether it is live, of unknown length.
 
     Raises UnreachableError where another try may succeed, AudioError where the server has said no:
     no such host or path, wrong password, a certificate that is not trusted, no audio.
@@ -148,12 +148,13 @@ def _reason(error: Exception) -> str:
 
 
 class _Client:
-    """Fetches http(s) for FFmpeg, with the address's user and password where its host asks."""
+    """Fetches http(s) for FFmpeg, with the address's user and password if its host requires
+    them."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._hosts: set[str] = set()  # the address's, and that it redirects to
-        self.endless = True  # nobody knows the length of what the address itself gives
+        self.endless = True  # the address's own content has no known length
         passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
         parts = address.parts
         if parts.username is not None:
@@ -192,7 +193,7 @@ class _Client:
 
 
 class _Body:
-    """What a server answers, as a file that gives what is there."""
+    """A server's response as a file whose `read` returns what has arrived."""
 
     def __init__(self, response: Any) -> None:
         self._response = response

@@ -12,7 +12,7 @@ class RingBuffer:
     def __init__(self, capacity: int, frame_bytes: int) -> None:
         self.capacity = capacity  # frames
         self.frame_bytes = frame_bytes
-        self.dropped = 0  # frames lost because nobody read them in time
+        self.dropped = 0  # frames lost because they were not read in time
         self._memory = memoryview(bytearray(capacity * frame_bytes))
         self._reserved = 0  # frames that the producer has begun to write
         self._written = 0  # frames that are whole

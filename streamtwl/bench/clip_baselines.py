@@ -1,8 +1,8 @@
-"""What thinking has to beat on clips. Frozen: a change here changes every table.
+"""The baselines on clips, for reasoners to beat. Frozen: a change here changes every table.
 
-Each baseline turns a clip's patches into one feature vector; a logistic regression does the rest.
-What is to be chosen is chosen on a source-grouped validation split of the training folds; then both
-are trained on.
+Each baseline turns a clip's patches into one feature vector for a logistic regression. Settings are
+chosen on a source-grouped validation split of the training folds; the final model is then trained
+on both.
 """
 
 from collections.abc import Callable, Sequence
@@ -110,7 +110,7 @@ def fit(
 
 
 def majority_vote(model: Pipeline, baseline: Baseline, scored: Scored, seed: int) -> str:
-    """Return the class that most of a clip's single patches are given; the first of equals."""
+    """Return the class predicted for most of a clip's single patches; the first in a tie."""
     patches = [
         Scored(scored.posteriors[i : i + 1], scored.embeddings[i : i + 1])
         for i in range(len(scored.posteriors))

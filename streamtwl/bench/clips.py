@@ -23,7 +23,7 @@ from streamtwl.training.posteriors import (
     white_noise_between,
 )
 
-PREFIXES = (1, 2, 3, 5, 9)  # patches heard
+PREFIXES = (1, 2, 3, 5, 9)  # patches
 WHOLE = "whole clip"
 NOISY = {
     f"{snr} dB": Augmentation(f"white noise {snr} dB", white_noise(snr)) for snr in (20, 10, 0)
@@ -42,7 +42,7 @@ SEEDS = (0, 1, 2, 3, 4)  # of the draws
 STAGES = ("scoring clips", "folds")
 Progress = Callable[[str, int, int], None]  # (what, done, of)
 Scores = dict[Augmentation | None, dict[Path, Scored]]  # None: the clip as it is
-Right = dict[str, dict[str, dict[str, float]]]  # method, heard, clip: share of right answers
+Right = dict[str, dict[str, dict[str, float]]]  # method, condition, clip: share of right answers
 
 
 def evaluate(
@@ -56,9 +56,9 @@ def evaluate(
 ) -> dict:
     """Run every baseline on every fold; write results.json, table.md and the plots into `out`.
 
-    A fold that `out` holds already, of the same files, is not run again. `limit` takes so many
-    clips of each class and fold, for a quick look. Without `noise`, neither test nor training clips
-    are heard in noise. Returns what results.json holds.
+    A fold that `out` already holds, of the same files, is not run again. `limit` is the number of
+    clips to use of each class and fold, for a quick look. Without `noise`, no noise is added to
+    test or training clips. Returns the content of results.json.
     """
     clips = _limited(datasets.load(folder), limit)
     wanted = sorted(set(folds) or {clip.fold for clip in clips})
@@ -67,7 +67,7 @@ def evaluate(
         raise UsageError(f"no fold {sorted(unknown)[0]} in {folder}")
     out.mkdir(parents=True, exist_ok=True)
     scored = _score(clips, wanted, Scorer(hop_s=hop_s), noise, progress)
-    asked = _digest(
+    key = _digest(
         clips,
         [(found.st_size, found.st_mtime_ns) for found in (clip.path.stat() for clip in clips)],
         hop_s,
@@ -76,15 +76,15 @@ def evaluate(
     )
     by_clip: dict[str, Right] = {}  # by the kind of training
     for done, fold in enumerate(wanted, 1):
-        kept = out / f"fold-{fold}-{asked}.json"
+        kept = out / f"fold-{fold}-{key}.json"
         if not kept.exists():
             partial = kept.with_suffix(".partial")
             partial.write_text(json.dumps(run_fold(clips, scored, fold, noise)))
             partial.rename(kept)
         for trained, methods in json.loads(kept.read_text()).items():
             of_training = by_clip.setdefault(trained, {})
-            for method, heard in methods.items():
-                for name, right in heard.items():
+            for method, conditions in methods.items():
+                for name, right in conditions.items():
                     of_training.setdefault(method, {}).setdefault(name, {}).update(right)
         progress(STAGES[1], done, len(wanted))
     source = {str(clip.path): clip.source for clip in clips}
@@ -105,11 +105,11 @@ def run_fold(
     """Return, for each kind of training, each test clip's share of right answers."""
     training, test = datasets.split(clips, fold)
     whole = [scored[None][clip.path] for clip in test]
-    heard = {WHOLE: whole} | {str(n): prefixes(whole, n) for n in PREFIXES}
+    conditions = {WHOLE: whole} | {str(n): prefixes(whole, n) for n in PREFIXES}
     kinds: dict[str, tuple[Augmentation | None, ...]] = {CLEAN: (None,)}
     if noise:
         kinds[WITH_NOISE] = (None, *COPIES)
-        heard |= {
+        conditions |= {
             name: [scored[change][clip.path] for clip in test] for name, change in NOISY.items()
         }
     return {
@@ -117,7 +117,7 @@ def run_fold(
             training * len(copies),
             [scored[copy][clip.path] for copy in copies for clip in training],
             test,
-            heard,
+            conditions,
             fold,
         )
         for kind, copies in kinds.items()
@@ -127,9 +127,9 @@ def run_fold(
 def summarise(by_clip: Right, source: dict[str, str]) -> dict:
     """Return accuracy and its interval, and the comparison with the reference, of each method."""
     methods: dict[str, dict[str, dict]] = {}
-    for method, heard in by_clip.items():
+    for method, conditions in by_clip.items():
         rows = methods[method] = {}
-        for name, right in heard.items():
+        for name, right in conditions.items():
             paths = sorted(right)
             values = np.array([right[path] for path in paths])
             sources = [source[path] for path in paths]
@@ -152,12 +152,12 @@ def markdown(results: dict) -> str:
 
 
 def _table(methods: dict) -> str:
-    heard = [WHOLE, *map(str, PREFIXES)]
+    conditions = [WHOLE, *map(str, PREFIXES)]
     lines = [
         f"| method | {WHOLE} | against {REFERENCE}: difference, only it, only ref. | "
-        + " | ".join(f"{n} patches" for n in heard[1:])
+        + " | ".join(f"{n} patches" for n in conditions[1:])
         + " |",
-        "|" + " --- |" * (len(heard) + 2),
+        "|" + " --- |" * (len(conditions) + 2),
     ]
     for method, rows in methods.items():
         accuracy = rows[WHOLE]["accuracy"]
@@ -170,32 +170,32 @@ def _table(methods: dict) -> str:
             )
         else:
             cells.append("")
-        cells += [_percent(rows[n]["accuracy"]) if n in rows else "" for n in heard[1:]]
+        cells += [_percent(rows[n]["accuracy"]) if n in rows else "" for n in conditions[1:]]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _noise_table(trained: dict) -> str:
-    heard = {"clean": WHOLE} | {name: name for name in NOISY}
-    columns = [(kind, name) for kind in (CLEAN, WITH_NOISE) for name in heard]
+    conditions = {"clean": WHOLE} | {name: name for name in NOISY}
+    columns = [(kind, name) for kind in (CLEAN, WITH_NOISE) for name in conditions]
     titles = [f"trained {kind}: {name}" for kind, name in columns]
     lines = [f"| method | {' | '.join(titles)} |", "|" + " --- |" * (len(columns) + 1)]
     for method in trained[CLEAN]:
-        cells = [trained[kind][method][heard[name]]["accuracy"] for kind, name in columns]
+        cells = [trained[kind][method][conditions[name]]["accuracy"] for kind, name in columns]
         cells = [f"{_percent(each)} ({_bounds(each)})" for each in cells]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def plot(results: dict, path: Path) -> None:
-    """Draw accuracy over the patches heard, trained on clean clips."""
+    """Draw accuracy over the number of patches, trained on clean clips."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     for method, rows in results["trained"][CLEAN].items():
         if all(str(n) in rows for n in PREFIXES):
             means = [100 * rows[str(n)]["accuracy"]["mean"] for n in PREFIXES]
             axes.plot(PREFIXES, means, marker="o", label=method)
-    axes.set(xlabel="patches heard", ylabel="accuracy, %", xticks=PREFIXES)
+    axes.set(xlabel="patches", ylabel="accuracy, %", xticks=PREFIXES)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
@@ -205,16 +205,18 @@ def plot(results: dict, path: Path) -> None:
 def plot_noise(results: dict, path: Path) -> None:
     """Draw accuracy over the SNR of whole clips, for both kinds of training."""
     pyplot = _pyplot()
-    heard = {"clean": WHOLE} | {name: name for name in NOISY}
+    conditions = {"clean": WHOLE} | {name: name for name in NOISY}
     shades = pyplot.get_cmap("Oranges")(np.linspace(0.35, 0.95, len(COUNTS)))
     colours = dict(zip(COUNTS.values(), shades, strict=True))
     colours |= {REFERENCE: "black", LOG_OF_MEAN: "tab:blue", EMBEDDING: "tab:green"}
     figure, both = pyplot.subplots(1, 2, figsize=(11, 5), sharey=True, layout="constrained")
     for axes, (kind, methods) in zip(both, results["trained"].items(), strict=True):
         for method in SHOWN:
-            means = [100 * methods[method][name]["accuracy"]["mean"] for name in heard.values()]
+            means = [
+                100 * methods[method][name]["accuracy"]["mean"] for name in conditions.values()
+            ]
             axes.plot(
-                list(heard),
+                list(conditions),
                 means,
                 "--" if method in COUNTS.values() else "-",
                 marker="o",
@@ -288,21 +290,21 @@ def _run_training(
     training: Sequence[Clip],
     scored: Sequence[Scored],
     test: Sequence[Clip],
-    heard: dict[str, list[Scored]],
+    conditions: dict[str, list[Scored]],
     seed: int,
 ) -> Right:
-    """Train every baseline on `scored`, a row for each of `training`; test it on all `heard`."""
+    """Train every baseline on `scored`, a row for each of `training`; test in all `conditions`."""
     results: Right = {}
     for baseline in BASELINES:
         model, _ = clip_baselines.fit(baseline, training, scored, seed)
         results[baseline.name] = {
-            name: _right(model, baseline, test, part) for name, part in heard.items()
+            name: _right(model, baseline, test, part) for name, part in conditions.items()
         }
         if baseline.name == REFERENCE:
             results[VOTE] = {
-                name: _votes_right(model, baseline, test, heard[name])
+                name: _votes_right(model, baseline, test, conditions[name])
                 for name in (WHOLE, *NOISY)
-                if name in heard
+                if name in conditions
             }
     return results
 
@@ -331,8 +333,8 @@ def _votes_right(
     return {str(c.path): float(v == c.label) for c, v in zip(clips, votes, strict=True)}
 
 
-def _digest(*asked: object) -> str:
-    return hashlib.sha256(repr(asked).encode()).hexdigest()[:12]
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
 def _limited(clips: list[Clip], limit: int | None) -> list[Clip]:

@@ -1,4 +1,4 @@
-"""`streamtwl bench ...`: what research needs and a user does not, a short function a command."""
+"""`streamtwl bench ...`: commands for research, a short function for each."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -34,13 +34,13 @@ def pretrain(
     corpus: Annotated[
         Path | None,
         typer.Option(
-            help="Sound that nobody labelled: FOLDER/train/ANY/*.flac, as tools/corpus.sh makes "
-            "it. (default: corpus in the cache folder)",
+            help="Unlabelled sound: FOLDER/train/ANY/*.flac, as tools/corpus.sh makes it. "
+            "(default: corpus in the cache folder)",
             show_default=False,
         ),
     ] = None,
     epochs: Annotated[
-        int, typer.Option(help="Each reads about 3.5 times as much as there is.", min=1)
+        int, typer.Option(help="Each goes through the corpus about 3.5 times.", min=1)
     ] = 8,
     seed: Annotated[int, typer.Option(help="Of the order and the weights.", min=0)] = 0,
     hop: PatchHop = 0.48,
@@ -48,8 +48,9 @@ def pretrain(
 ) -> None:
     """Train the small GPT-2 to predict traces of unlabelled sound.
 
-    What it makes has learned how sounds go on and change. `bench train --body FOLDER --train
-    embedding` then teaches it your labels without changing it. Stopped, the same command goes on.
+    The result has learned how sounds go on and change. `bench train --body FOLDER --train
+    embedding` then trains a reasoner for your labels on top of it, without changing it. The same
+    command resumes a training that was stopped.
     """
     with product.extra("pretrain"):
         from streamtwl.bench import pretraining
@@ -58,9 +59,9 @@ def pretrain(
         nats = pretraining.pretrain(corpus, out, epochs, seed, hop, advance)
     more = "" if hop == Settings().hop_s else f" --hop {hop:g}"
     print(
-        f"{out}: {nats['trained']:.2f} nats a token of recordings it has not read (untrained: "
-        f"{nats['fresh']:.2f})\nTeach it your sounds: streamtwl bench train FOLDER --body {out} "
-        f"--train embedding --trace sampled{more}"
+        f"{out}: {nats['trained']:.2f} nats per token on recordings left out of training "
+        f"(untrained: {nats['fresh']:.2f})\nTrain it on your sounds: streamtwl bench train FOLDER "
+        f"--body {out} --train embedding --trace sampled{more}"
     )
 
 
@@ -68,54 +69,54 @@ def pretrain(
 def train(
     data: Data,
     out: Annotated[
-        Path, typer.Option("-o", "--output", help="The reasoner's file; its name is its name.")
+        Path, typer.Option("-o", "--output", help="The reasoner's file, which gives it its name.")
     ] = Path("reasoner.onnx"),
     corpus: Corpus = None,
     leave_out: LeaveOut = None,
-    body: Annotated[
+    trunk: Annotated[
         str,
         typer.Option(
-            help="The language model that reads: tiny (a small GPT-2 of our own), a folder of "
+            "--body",
+            help="The language model (trunk): tiny (a small GPT-2 of our own), a folder of "
             "`bench pretrain`, a Hugging Face directory or id of a causal model, or a .gguf file; "
-            "none: the HMM filter alone."
+            "none: the HMM filter alone.",
         ),
     ] = "tiny",
     train: Annotated[
         Weights,
-        typer.Option(help="What learns: all, or the embedding and read-out, the body frozen."),
+        typer.Option(help="What is trained: all, or only embedding and read-out, trunk frozen."),
     ] = Weights.all,
     trace: Annotated[
         Trace,
-        typer.Option(
-            help="What is read: samples of each posterior, or soft: what many samples come to."
-        ),
+        typer.Option(help="The trunk's input: sampled posteriors, or soft: their expectation."),
     ] = Trace.soft,
     residual: Annotated[
         bool,
         typer.Option(
-            help="Stand on a filter (an HMM; with --open the pooled posteriors), or read the trace "
+            help="Correct a filter (an HMM; with --open the pooled posteriors), or use the trace "
             "alone."
         ),
     ] = True,
     rows: Annotated[
         Rows,
         typer.Option(
-            help="Where the new embedding starts: own, from the body's own words for each category "
-            "where it has words; or at random."
+            help="The new embedding's initial value: own, from the trunk's words for each category "
+            "if it has any; or random."
         ),
     ] = Rows.own,
     open: Annotated[
         bool,
         typer.Option(
             "--open",
-            help="Teach the open vocabulary: YAMNet itself is the teacher, your labels correct it.",
+            help="Train on the open vocabulary: YAMNet is the teacher, your labels correct it.",
         ),
     ] = False,
     names: Annotated[
         Path | None,
         typer.Option(
             help="For --open: a table (CSV, columns category and audioset, names set off by |) of "
-            "what your labels are called. (default: as AudioSet or `streamtwl labels` does)",
+            "what your labels are called. (default: your labels are names of AudioSet or of "
+            "`streamtwl labels`)",
             show_default=False,
         ),
     ] = None,
@@ -126,11 +127,11 @@ def train(
 ) -> None:
     """Train a reasoner as `streamtwl train` does, with every switch.
 
-    The paper's recipe, samples read by a frozen model: `bench pretrain -o traces`, then
+    The paper's recipe, a frozen model that reads samples: `bench pretrain -o traces`, then
     `bench train DATA --body traces --train embedding --trace sampled --no-residual`.
     """
     recipe = {
-        "body": body,
+        "trunk": trunk,
         "trained": train.value,
         "soft": trace == Trace.soft,
         "residual": residual,
@@ -157,7 +158,7 @@ def evaluate(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(help="So many clips of each class and fold, for a quick look.", min=2),
+        typer.Option(help="Use only this many clips of each class and fold.", min=2),
     ] = None,
     hop: PatchHop = 0.48,
     noise: Annotated[
@@ -165,15 +166,15 @@ def evaluate(
         typer.Option(
             "--noise/--no-noise",
             help="Also test in white noise of 20, 10 and 0 dB SNR, and also train with noisy copies"
-            " of the clips. Costs six model passes a clip instead of one, kept for the next run,"
-            " and about four times the training.",
+            " of the clips. Takes six model passes per clip instead of one (they are cached) and"
+            " about four times the training.",
         ),
     ] = True,
     offline: Offline = False,
 ) -> None:
     """Measure the baselines on labelled clips, fold by fold.
 
-    Resumes where it was ended: what the output folder holds already is not run again.
+    The same command resumes where it was stopped: results in the output folder are not recomputed.
     """
     with product.extra("evaluate"):
         from streamtwl.bench import clips

@@ -35,10 +35,10 @@ _header = msgspec.msgpack.Decoder(ReplayHeader)
 
 
 class Link:
-    """Opens the sockets and closes them; nothing here waits."""
+    """Opens and closes the sockets; nothing here blocks."""
 
     def __init__(self, connect: str, topics: Iterable[str], keys: ClientKeys | None) -> None:
-        """Raises UsageError where `connect` is no endpoint."""
+        """Raises UsageError where `connect` is not an endpoint."""
         self._connect, self._keys = connect, keys
         self._event = 0  # the latest of the connection
         self._replay: str | None = None
@@ -66,12 +66,12 @@ class Link:
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
-        """Those to be waited for."""
+        """The sockets to wait for."""
         asking = [self._asking] if self._asking is not None else []
         return [self._live, self._watch, *asking]
 
     def take(self) -> AnyMessage | None:
-        """Return the next live message that can be read, if one is there."""
+        """Return the next live message that can be read, None if there is none."""
         while True:
             try:
                 payload = self._live.recv_multipart(zmq.NOBLOCK)[-1]
@@ -81,7 +81,7 @@ class Link:
                 return message
 
     def name_replay(self, endpoint: str | None) -> None:
-        """Ask there from now on."""
+        """Send requests there from now on."""
         if endpoint == self._replay:
             return
         self._replay = endpoint
@@ -98,10 +98,10 @@ class Link:
                 allow_ipv6(self._asking, seen_from_here)
                 self._asking.connect(seen_from_here)
             except zmq.ZMQError as error:
-                _log.warning("cannot ask '%s' for what is missed: %s", endpoint, error)
+                _log.warning("cannot request missed messages from '%s': %s", endpoint, error)
 
     def ask(self, request: ReplayRequest) -> None:
-        """Send a request; where there is no room for it, it is as if lost."""
+        """Send a request; if the socket is full, it counts as lost."""
         if self._asking is not None:
             try:
                 self._asking.send(msgspec.msgpack.encode(request), zmq.NOBLOCK)
@@ -109,7 +109,7 @@ class Link:
                 _log.debug("no room for a request")
 
     def answers(self) -> Iterator[tuple[ReplayHeader, list[AnyMessage]]]:
-        """Yield the answers that are there, without those messages that cannot be read."""
+        """Yield the answers that have come, without messages that cannot be read."""
         while self._asking is not None:
             try:
                 first, *payloads = self._asking.recv_multipart(zmq.NOBLOCK)
@@ -122,11 +122,11 @@ class Link:
             yield header, [m for payload in payloads if (m := self._read(payload)) is not None]
 
     def why_silent(self) -> str:
-        """Return what may be the reason why nothing comes, and what to look at."""
+        """Return a possible reason why no message comes, and what to check."""
         while self._watch.poll(0):
             self._event = recv_monitor_message(self._watch)["event"]
         if self._event == 0:
-            return f"nobody listens at {self._connect}: does `streamtwl listen` run there?"
+            return f"no publisher at {self._connect}: is `streamtwl listen` running there?"
         if self._event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return f"connected to {self._connect}, which publishes nothing: is it a streamtwl?"
         if self._event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:

@@ -1,19 +1,19 @@
-"""What a subscriber has, what it lacks and what to ask for: the client without its sockets.
+"""What a subscriber has, what it lacks and what to request: the client without its sockets.
 
     live messages, answers -> Sequencer -> messages in order, requests
 
 A *stream* is one topic of one session. Its messages leave in the order of `seq`, each once: what
-comes after a gap is held until the gap is filled or given up. Streams do not wait for each other,
-but for their own topic's stream of the session before.
+comes after a gap is held until the gap is filled or given up. A stream waits for no other stream
+but that of its own topic in the session before.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
-from streamtwl.client.stream import REPLAYED, Stream, can_be_replayed, source_of
+from streamtwl.client.stream import REPLAYED, TopicStream, can_be_replayed, source_of
 from streamtwl.messages import AnyMessage, Hello, ReplayHeader, ReplayRequest, Status
 
-HELD = 10_000  # messages behind gaps, of all streams; beyond it they are asked for again
+HELD = 10_000  # messages behind gaps, of all streams; beyond it they are requested again
 STREAMS = 1000  # remembered
 SESSIONS = 16  # remembered of a source
 TIMEOUT_S = 3.0  # for an answer
@@ -25,35 +25,36 @@ class Source:
     """What is known of a source's sessions."""
 
     def __init__(self) -> None:
-        self.heard: deque[str] = deque(maxlen=SESSIONS)  # sessions that live messages were of
+        self.live_sessions: deque[str] = deque(maxlen=SESSIONS)  # that sent live messages
         self.whole: deque[str] = deque(maxlen=SESSIONS)  # those whose new topics begin at 0
 
 
 class Sequencer:
-    """Takes live messages and answers; `ready` has what leaves, `request` says what to ask for.
+    """Takes live messages and answers; `ready` has those to deliver, `request` says what to
+    request.
 
-    A stream begins at the first message heard of it, at 0 where the source was followed before, or
-    behind a position of `resume`: {(session, topic): the last seq one has had, -1 for none}.
-    Times are monotonic seconds, given by the caller.
+    A stream begins at its first message received, at 0 where the source was followed before, or
+    after a position of `resume`: {(session, topic): the last seq delivered, -1 for none}.
+    Times are monotonic seconds, passed in by the caller.
     """
 
     def __init__(
         self, wanted: Callable[[str], bool], resume: Mapping[tuple[str, str], int] | None = None
     ) -> None:
-        """`wanted` says of a topic whether it is followed; others only tell of sessions."""
+        """`wanted` says whether a topic is followed; the others only show which sessions exist."""
         self.ready: deque[AnyMessage] = deque()
-        self.lost: Counter[str] = Counter()  # kind: messages that nobody can give us
+        self.lost: Counter[str] = Counter()  # kind: messages that cannot be recovered
         self.recovered = 0  # messages that came by replay
         self.opened = 0  # streams, ever: a new one is to be remembered before its first message
         self.askable: bool | None = None  # whether there is a replay socket; None: not known yet
         self._wanted = wanted
-        self._streams: dict[tuple[str, str], Stream] = {}
+        self._streams: dict[tuple[str, str], TopicStream] = {}
         self._sources: dict[str, Source] = {}
-        self._lacking: dict[tuple[str, str], Stream] = {}  # in the order in which to ask
+        self._lacking: dict[tuple[str, str], TopicStream] = {}  # in the order of requests
         self._held = 0
-        self._asked: Stream | None = None  # its `request` is under way
-        self._deadline = 0.0  # of the answer; before it of knowing whom to ask
-        self._not_before = 0.0  # when to ask again
+        self._asked: TopicStream | None = None  # its `request` is under way
+        self._deadline = 0.0  # for the answer, or for a replay endpoint to request from
+        self._not_before = 0.0  # of the next request
         self._tries = 0
         for (session, topic), seq in (resume or {}).items():
             if wanted(topic):
@@ -63,7 +64,7 @@ class Sequencer:
     def take(self, message: AnyMessage, now: float) -> None:
         """Take a live message."""
         source = self._source(message.source)
-        if message.session not in source.heard:
+        if message.session not in source.live_sessions:
             self._begin(source, message)
         if isinstance(message, Hello | Status):
             self.askable = message.replay is not None
@@ -81,7 +82,7 @@ class Sequencer:
             self._deadline = now + TIMEOUT_S
 
     def request(self, now: float) -> ReplayRequest | None:
-        """Return what to ask for now, if anything; one request is under way at a time."""
+        """Return the next request, if any; one is under way at a time."""
         if self._asked is not None:
             if now < self._deadline:
                 return None
@@ -101,7 +102,7 @@ class Sequencer:
         return request
 
     def answer(self, header: ReplayHeader, messages: Sequence[AnyMessage], now: float) -> None:
-        """Take an answer; one to a question that is not open any more is passed over."""
+        """Take an answer; it is ignored if its request is no longer open."""
         stream = self._asked
         if stream is None or (request := stream.request) is None:
             return
@@ -130,7 +131,7 @@ class Sequencer:
         self._settle(stream)
 
     def due(self, now: float) -> float | None:
-        """Return when `request` has something to do, whatever arrives; None: nothing is open."""
+        """Return when `request` has something to do, whatever arrives; None: never."""
         if self._asked is not None or (self._lacking and self.askable is None):
             return self._deadline
         return max(now, self._not_before) if self._lacking else None
@@ -159,9 +160,9 @@ class Sequencer:
         return source
 
     def _begin(self, source: Source, message: AnyMessage) -> None:
-        """Notice a session: those before it are over, and it is followed from its start."""
+        """Begin a session: those before it are over, and it is followed from its start."""
         name, session = message.source, message.session
-        source.heard.append(session)
+        source.live_sessions.append(session)
         followed = [s for s in self._streams.values() if source_of(s.topic) == name]
         for old in {s.session for s in followed if not s.over} - {session}:
             for topic in (f"{kind}/{name}/" for kind in REPLAYED):
@@ -178,14 +179,14 @@ class Sequencer:
         if followed:
             _note(source.whole, session)
 
-    def _stream(self, source: Source, session: str, topic: str, begin: int) -> Stream:
+    def _stream(self, source: Source, session: str, topic: str, begin: int) -> TopicStream:
         stream = self._streams.get((session, topic))
         if stream is None:
             stream = self._open(session, topic, 0 if session in source.whole else begin)
         return stream
 
-    def _open(self, session: str, topic: str, begin: int) -> Stream:
-        stream = Stream(session, topic, begin)
+    def _open(self, session: str, topic: str, begin: int) -> TopicStream:
+        stream = TopicStream(session, topic, begin)
         self._queue_up(stream)
         self._streams[stream.key] = stream
         self.opened += 1
@@ -194,23 +195,23 @@ class Sequencer:
             self._forget(oldest or next(iter(self._streams.values())))
         return stream
 
-    def _queue_up(self, stream: Stream) -> None:
-        """Put a stream behind those of its topic that are over and have not left whole."""
+    def _queue_up(self, stream: TopicStream) -> None:
+        """Put a stream behind those of its topic that are over but not fully delivered."""
         for other in self._streams.values():
             if other is stream:
                 break
             if other.topic == stream.topic and other.over and not other.done:
                 stream.before = other
 
-    def _forget(self, stream: Stream) -> None:
+    def _forget(self, stream: TopicStream) -> None:
         self._give_up(stream, None)
         if self._asked is stream:
             self._asked = None
         self._lacking.pop(stream.key, None)
         del self._streams[stream.key]
 
-    def _place(self, stream: Stream, message: AnyMessage) -> None:
-        """Let a live message leave, or hold it, or drop it where it was seen."""
+    def _place(self, stream: TopicStream, message: AnyMessage) -> None:
+        """Deliver a live message, or hold it, or drop it if it was seen."""
         if message.seq < stream.next or message.seq in stream.held:
             return
         stream.newest = max(stream.newest, message.seq)
@@ -223,27 +224,27 @@ class Sequencer:
             self._held += 1
         self._settle(stream)
 
-    def _release(self, stream: Stream, message: AnyMessage) -> None:
+    def _release(self, stream: TopicStream, message: AnyMessage) -> None:
         if stream.held.pop(message.seq, None) is not None:
             self._held -= 1
         self.ready.append(message)
         stream.next = message.seq + 1
 
-    def _pass_to(self, stream: Stream, seq: int) -> None:
-        """Let all before `seq` leave: what is not held is lost."""
+    def _pass_to(self, stream: TopicStream, seq: int) -> None:
+        """Deliver all before `seq`: what is not held is lost."""
         if seq > stream.next:
             for each in sorted(held for held in stream.held if held < seq):
                 self._lose(stream, each)
                 self._release(stream, stream.held[each])
             self._lose(stream, seq)
 
-    def _lose(self, stream: Stream, seq: int) -> None:
+    def _lose(self, stream: TopicStream, seq: int) -> None:
         if seq > stream.next:
             self.lost[stream.topic.partition("/")[0]] += seq - stream.next
             stream.next = seq
 
-    def _settle(self, stream: Stream) -> None:
-        """Let leave what is next, and note whether there is something to ask for."""
+    def _settle(self, stream: TopicStream) -> None:
+        """Deliver what is next, and note whether something has to be requested."""
         if stream.before is None:
             if not can_be_replayed(stream.topic):
                 self._pass_to(stream, stream.newest + 1)
@@ -254,8 +255,8 @@ class Sequencer:
         else:
             self._lacking.pop(stream.key, None)
 
-    def _give_up(self, stream: Stream, to: int | None) -> None:
-        """Go on behind `to`, or behind all that is known of, without what is missing."""
+    def _give_up(self, stream: TopicStream, to: int | None) -> None:
+        """Continue after `to`, or after all that is known, without what is missing."""
         self._pass_to(stream, 1 + (stream.newest if to is None else to))
         if to is None and stream.over:
             stream.done = True
@@ -266,7 +267,8 @@ class Sequencer:
         self._settle(stream)
 
     def _failed(self, now: float, pause_s: float) -> None:
-        """Ask again; after several failures on end go on without, and try less for the next."""
+        """Request again; after several failures in a row continue without, and try less next
+        time."""
         stream, self._asked = self._asked, None
         assert stream is not None
         assert stream.request is not None

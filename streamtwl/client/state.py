@@ -1,4 +1,4 @@
-"""Where a subscriber was, in a file: it goes on from there when it is started again."""
+"""A subscriber's position, in a file: it continues from there when it is started again."""
 
 import os
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from streamtwl.errors import UsageError
 
 
 class Position(msgspec.Struct, forbid_unknown_fields=True):
-    """The last message had of a topic in a session; -1: none yet."""
+    """The last message delivered of a topic in a session; -1: none yet."""
 
     session: str
     topic: str
@@ -26,7 +26,9 @@ def load(path: Path) -> dict[tuple[str, str], int]:
     except OSError as error:
         raise UsageError(f"cannot read the state {path}: {error.strerror}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise UsageError(f"{path} is no subscriber's state: name another, or delete it") from None
+        raise UsageError(
+            f"{path} is not a subscriber's state: choose another, or delete it"
+        ) from None
     return {(each.session, each.topic): each.seq for each in positions}
 
 

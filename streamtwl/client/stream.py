@@ -2,23 +2,23 @@
 
 from streamtwl.messages import AnyMessage, ReplayRequest
 
-REPLAYED = ("label", "event", "status")  # kinds that can be asked for again
+REPLAYED = ("label", "event", "status")  # kinds that can be replayed
 
 
-class Stream:
-    """What has left, what is held, and what is known to be."""
+class TopicStream:
+    """What was delivered, what is held, and what is known to exist."""
 
     def __init__(self, session: str, topic: str, begin: int) -> None:
         self.session, self.topic = session, topic
-        self.next = begin  # the seq to leave next
+        self.next = begin  # the seq to deliver next
         self.newest = begin - 1  # the newest seq that there is, as far as we know
         self.had = begin  # all before this the user has had
         self.held: dict[int, AnyMessage] = {}
         self.request: ReplayRequest | None = None  # not answered: it is repeated as it was, so
         # that a late answer is not taken for one to a question that goes further
-        self.over = False  # a newer session has begun: ask for all that the journal has
+        self.over = False  # a newer session has begun: request all that the journal has
         self.done = False  # and that has been answered
-        self.before: Stream | None = None  # the same topic's, whose end comes first
+        self.before: TopicStream | None = None  # the same topic's, whose end comes first
 
     @property
     def key(self) -> tuple[str, str]:
@@ -27,7 +27,7 @@ class Stream:
 
     @property
     def lacks(self) -> bool:
-        """Whether there is something to ask for now."""
+        """Whether there is something to request now."""
         if self.before is not None or self.done:
             return False
         return self.over or (self.next <= self.newest and self.next not in self.held)

@@ -42,20 +42,20 @@ def subscribe(
 ) -> "Subscription":
     """Subscribe to a listening streamtwl; iterate over what is returned, with `for` or `async for`.
 
-    `kinds` (hello, patch, label, event, status), `sources` and `labels` say what is wanted, all of
-    it where they are empty. `labels` takes * and ? and any case; it filters labels and events only,
-    and an event that once fitted comes to its end, also where it is revised to another label. A
-    label or source that the publisher does not have is logged as a warning.
+    `kinds` (hello, patch, label, event, status), `sources` and `labels` select messages; empty
+    means all. `labels` may contain * and ?, in any case; it filters labels and events only, and an
+    event that once matched is followed to its end, even if it is revised to another label. A label
+    or source that the publisher does not have is logged as a warning.
 
-    `state` names a file that remembers what was had, so that a program goes on there when it is
-    started again; with `resume` it remembers by itself: `positions` of before, or
-    {(session, topic): the last seq it had}. A message counts as had when the next one is asked for.
-    The file is written once a second: what came after that comes again.
+    `state` names a file that keeps the position, so that a program continues there when it is
+    started again; a program that keeps it itself passes `resume`: earlier `positions`, or
+    {(session, topic): the last seq received}. A message counts as received when the next one is
+    requested. The file is written once a second: messages after that come again.
 
-    `server_key` is the publisher's public key for CURVE, a file or its 40 characters; `key` one's
+    `server_key` is the publisher's public key for CURVE, a file or its 40 characters; `key` your
     own secret file (default: client.key_secret in the user's folder of keys).
 
-    Raises UsageError for what cannot be meant.
+    Raises UsageError for wrong arguments.
     """
     keys = ClientKeys.load(server_key, key) if server_key else None
     return Subscription(connect, kinds, sources, labels, resume, state, keys)
@@ -64,10 +64,10 @@ def subscribe(
 class Subscription:
     """Messages (`streamtwl.messages`) of a publisher: those of a topic in the order of `seq`.
 
-    What is missed is asked for again and comes in its place, before what came after it. What
-    cannot be had is counted in `lost`, by kind, and logged; patches are never asked for. It
-    outlives the publisher: when that is started again, the end of its old session comes first and
-    then the new one from its start. Not for several threads at once.
+    Missed messages are requested again and come in their place, before those after them. What
+    cannot be recovered is counted in `lost`, by kind, and logged; patches are never requested. It
+    outlives the publisher: when that is restarted, the end of its old session comes first and then
+    the new one from its start. Not thread-safe.
     """
 
     def __init__(
@@ -100,12 +100,12 @@ class Subscription:
         self._saved_streams = 0
         self._sequencer = Sequencer(self._follows, resume)
         suffixes = [f"{source}/" for source in sources] or [""]
-        kinds = sorted((self._kinds | {"status"}) - {"hello"})  # a status tells of the others
+        kinds = sorted((self._kinds | {"status"}) - {"hello"})  # it has `last_seq` of all
         topics = [f"{kind}/{suffix}" for kind in kinds for suffix in suffixes]
         self._link = Link(connect, ["hello/", *topics], keys)  # any source's: see `_meet`
         self._at_hand: AnyMessage | None = None  # the user has it and may not be done with it
-        self._lost_told = 0
-        self._silent_told = ""
+        self._lost_logged = 0
+        self._silent_logged = ""
         now = time.monotonic()
         self._silent_at = now + SILENT_S
         self._save_at = now + SAVE_S
@@ -113,7 +113,7 @@ class Subscription:
 
     @property
     def lost(self) -> Counter[str]:
-        """Messages that could not be had, by kind: `lost.total()` is all of them."""
+        """Messages that could not be recovered, by kind: `lost.total()` is all of them."""
         return self._sequencer.lost
 
     @property
@@ -123,7 +123,7 @@ class Subscription:
 
     @property
     def positions(self) -> dict[tuple[str, str], int]:
-        """(session, topic): seq of the last message had, -1 for none yet: for `resume`."""
+        """(session, topic): seq of the last message received, -1 for none yet: for `resume`."""
         return self._sequencer.positions()
 
     def receive(self, timeout_s: float | None = None) -> AnyMessage | None:
@@ -185,7 +185,7 @@ class Subscription:
             self._at_hand = None
 
     def _next(self) -> AnyMessage | None:
-        """Return the next message that is wanted, None where none is there or found in a while."""
+        """Return the next message that is wanted, None if there is none now."""
         began = time.monotonic()
         if began >= self._save_at:
             self._keep(began)
@@ -207,7 +207,7 @@ class Subscription:
                 return None
             if (live := self._link.take()) is not None:
                 if not self._sources or live.source in self._sources:
-                    self._silent_at, self._silent_told = now + SILENT_S, ""
+                    self._silent_at, self._silent_logged = now + SILENT_S, ""
                 if isinstance(live, Hello | Status):
                     self._link.name_replay(live.replay)
                 if isinstance(live, Hello):
@@ -220,7 +220,7 @@ class Subscription:
                 return None
 
     def _tend(self, now: float) -> None:
-        """Take answers, and ask."""
+        """Take answers, and send requests."""
         self._tend_at = now + TEND_S
         for header, messages in self._link.answers():
             if header.error is not None:
@@ -234,13 +234,13 @@ class Subscription:
         """Write the state, and say what was lost."""
         self._save_at = now + SAVE_S
         self._save()
-        if self.lost.total() > self._lost_told:
-            self._lost_told = self.lost.total()
+        if self.lost.total() > self._lost_logged:
+            self._lost_logged = self.lost.total()
             kinds = ", ".join(f"{count} of {kind}" for kind, count in self.lost.items())
             _log.warning("messages lost so far: %s", kinds)
 
     def _meet(self, hello: Hello) -> None:
-        """Warn, once a session, of what we want and nobody has."""
+        """Warn, once per session, of labels and sources that the publisher does not have."""
         if hello.source not in self._published:
             self._published.append(hello.source)
         if hello.session not in self._met:
@@ -258,9 +258,9 @@ class Subscription:
                 why = (
                     "; ".join(unknown_names(self._sources, self._published, "source", some)) or why
                 )
-            if why != self._silent_told:
-                _log.warning("nothing has come for %g s: %s", SILENT_S, why)
-                self._silent_told = why
+            if why != self._silent_logged:
+                _log.warning("no message for %g s: %s", SILENT_S, why)
+                self._silent_logged = why
 
     def _due(self, now: float) -> float:
         """Return when to tend again, whatever comes."""

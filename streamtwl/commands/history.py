@@ -65,7 +65,7 @@ def history(
     from streamtwl.sinks.journal_file import default_path
     from streamtwl.sinks.standard_output import print_line
 
-    wanted = history.asked(kind.value, source, label or [], since, until)
+    wanted = history.query(kind.value, source, label or [], since, until)
     period = "hour" if hourly else "day" if daily else None
     if period and kind != Journalled.event:
         raise UsageError("--hourly and --daily count events: leave --kind out")

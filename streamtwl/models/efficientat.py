@@ -6,7 +6,7 @@ of MobileNetV3-Large (A. Howard et al., 2019, table 1) with channels times a wid
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -220,7 +220,7 @@ class _Graph:
         weight, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
         self._op("Gemm", self._constant(weight), self._constant(bias), transB=1)
 
-    def _op(self, kind: str, *more: str, output: str = "", **attributes: object) -> None:
+    def _op(self, kind: str, *more: str, output: str = "", **attributes: Any) -> None:
         """Add a node on the newest tensor, which its output becomes."""
         output = output or f"x{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, [self._x, *more], [output], **attributes))

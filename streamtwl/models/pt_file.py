@@ -43,8 +43,18 @@ def read(file: Path) -> dict[str, np.ndarray]:
 
 
 # What unpickling raises where the bytes are not what `torch.save` writes.
-_MALFORMED = (EOFError, KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError)
-_MALFORMED += (NotImplementedError, RecursionError, MemoryError)
+_MALFORMED = (
+    EOFError,
+    KeyError,
+    IndexError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    NotImplementedError,
+    RecursionError,
+    MemoryError,
+)
 
 
 def _read(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What a reasoner's file says of itself, in the ONNX metadata under CARD."""
+"""The description of a reasoner in its own file, in the ONNX metadata under CARD."""
 
 from typing import Literal
 
@@ -17,11 +17,11 @@ class TraceCard(Struct, kw_only=True):
     samples: tuple[int, int]  # K, from and to; 0, 0 where the trace is soft
     temperature: float
     context: int  # tokens, at most
-    residual: str  # what reads the posterior beside it; empty: nothing does
+    residual: str  # what reads the posterior beside it; empty: there is none
 
 
 class Card(Struct, kw_only=True):
-    """Where a trained reasoner comes from, and what it takes."""
+    """Where a trained reasoner comes from, and what it needs."""
 
     name: str  # [a-z0-9_-]+
     about: str
@@ -37,7 +37,7 @@ class Card(Struct, kw_only=True):
     version: str  # of streamtwl
     trace: TraceCard | None = None  # of a gpt2
     open: bool = False  # the labels are the backbone's categories, for a vocabulary to name
-    validation: dict[str, float] = {}  # how it did on the validation split it was chosen by
+    validation: dict[str, float] = {}  # its figures on the validation split that it was chosen on
 
 
 def decode(text: str) -> Card:

@@ -47,12 +47,12 @@ def make(
     """Make the reasoner. One from a file has to fit the rest; raises UsageError where not."""
     named = settings.reasoner.file or Evidence.name
     if named == Evidence.name:
-        asked = settings.reasoner
+        chosen = settings.reasoner
         names = _joint(backbones)
-        fusion = Fusion(kinds, backbones, names, asked.prior, asked.weights)
+        fusion = Fusion(kinds, backbones, names, chosen.prior, chosen.weights)
         behind = samples_in(backbones[0], kinds[0].length_s) // 2
         is_open = set(names) <= set(categories())
-        return Evidence(_open_labels(settings, names), fusion, asked, behind, is_open)
+        return Evidence(_open_labels(settings, names), fusion, chosen, behind, is_open)
     if loaded is None:
         return plugins.load("reasoners", named, {})(settings, backbones, sources)
     reasoner: Reasoner
@@ -101,17 +101,17 @@ def _check(loaded: graph.Graph, settings: Settings, backbone: Backbone) -> None:
         _warn_of_trace(card.name, card.trace, settings.trace)
 
 
-def _warn_of_trace(name: str, read: TraceCard, asked: TraceSettings) -> None:
-    """Warn of what the reasoner was not trained on, or has no use for."""
+def _warn_of_trace(name: str, read: TraceCard, trace: TraceSettings) -> None:
+    """Warn about settings that the reasoner was not trained with, or does not use."""
     usual = TraceSettings()
-    if read.soft and (asked.samples, asked.traces) != (usual.samples, usual.traces):
+    if read.soft and (trace.samples, trace.traces) != (usual.samples, usual.traces):
         _log.warning("reasoner %s draws no samples: --samples and --traces change nothing", name)
-    elif not read.soft and not read.samples[0] <= asked.samples <= read.samples[1]:
+    elif not read.soft and not read.samples[0] <= trace.samples <= read.samples[1]:
         _log.warning("reasoner %s was trained at K = %d to %d", name, *read.samples)
-    if not read.soft and asked.temperature != read.temperature:
+    if not read.soft and trace.temperature != read.temperature:
         _log.warning("reasoner %s was trained at a temperature of %g", name, read.temperature)
 
 
 def _open_labels(settings: Settings, names: Sequence[str] | None = None) -> OpenLabels:
-    asked = settings.reasoner
-    return OpenLabels(vocabulary(settings.labels, names), asked.specific_ratio, asked.floor)
+    chosen = settings.reasoner
+    return OpenLabels(vocabulary(settings.labels, names), chosen.specific_ratio, chosen.floor)

@@ -43,14 +43,14 @@ class Evidence:
         return [decide(self._naming, self._score(patch)) for patch in patches]
 
     def forget(self, stream: int) -> None:
-        """Let go of a stream whose sound broke off."""
+        """Drop the state of a stream whose sound broke off."""
         self._smoothed.pop(stream, None)
 
     def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
-        """Nothing here depends on them."""
+        """Do nothing: decisions do not depend on them."""
 
     def refine(self, deadline: float) -> None:
-        """Nothing to add: one look at a patch is all there is to it."""
+        """Return None: there is nothing to refine."""
         return None
 
     def _score(self, patch: Patch) -> np.ndarray:

@@ -15,10 +15,8 @@ import numpy as np
 from streamtwl.errors import ConfigError, UsageError
 from streamtwl.stages import Backbone, Score, WindowKind
 
-LOWEST, HIGHEST = (
-    np.float32(1e-5),
-    np.float32(1 - 1e-5),
-)  # what is nearer to 0 or 1 is rounding: a logit of 11.5
+# What is nearer to 0 or 1 is rounding: a logit of 11.5
+LOWEST, HIGHEST = np.float32(1e-5), np.float32(1 - 1e-5)
 
 
 class Fusion:
@@ -69,7 +67,7 @@ class Fusion:
         logits = logit(np.stack(list(scores.values())))
         total = weights.sum(axis=0)
         joined = (weights * logits).sum(axis=0) / np.maximum(total, 1e-9)
-        return np.where(total > 0, joined, logit(np.float32(0)))
+        return np.where(total > 0, joined, logit(np.zeros(1, np.float32)))
 
 
 def logit(probability: np.ndarray) -> np.ndarray:

@@ -11,12 +11,12 @@ read before:
         -> scores float32[R, 1 + B, L] in [0, 1]: of this patch, and of the B before it by now
            new_state float32[R, D], present.0.key, present.0.value, ...: float32[R, H, T, E]
 
-A row is full after `capacity` patches. A re-base without a pause: when a row has half its life
-before it, a second one begins beside it and reads the same patches; when the first is full, the
-second has read its newest half, and takes over. So the prefix is read patch by patch while it
-comes, and no step is longer than two rows a trace. Lives of different traces end at different
-moments. A trace that missed patches, because the others were sure, reads them when it is needed; if
-they are too many, it is re-based on the newest half. Where sound broke off every trace begins anew.
+A row is full after `capacity` patches. The context slides without a pause: halfway through a row's
+life a second one begins beside it and reads the same patches; when the first is full, the second
+has read its newest half, and takes over. So the prefix is read patch by patch as it comes, and no
+step takes more than two rows per trace. Rows of different traces are full at different moments. A
+trace that missed patches, because the others were sure, reads them when it is needed; if there are
+too many, it begins again from the newest half. Where sound broke off every trace begins anew.
 """
 
 import itertools
@@ -56,15 +56,15 @@ class _Row:
 
 @dataclass(slots=True)
 class _Trace:
-    """A trace and who reads it: one that decides, and from half its life on a second one."""
+    """A trace's rows: the current one decides; halfway through its life a successor begins."""
 
-    reader: _Row
+    current: _Row
     successor: _Row | None = None
     missed: int = 0  # patches before the newest that it has not read yet
 
 
 @dataclass(slots=True)
-class _Heard:
+class _Input:
     """One patch of one stream, as every trace reads it."""
 
     tokens: np.ndarray  # int64[M, T, 2]
@@ -74,28 +74,28 @@ class _Heard:
 
 
 @dataclass(slots=True)
-class _Stream:
+class _StreamTraces:
     state: np.ndarray  # float32[D], the residual path's
     traces: list[_Trace]
-    recent: deque[_Heard]  # half a life of patches
+    recent: deque[_Input]  # half a life of patches
     position: int | None = None
 
 
 @dataclass(slots=True)
-class _Thought:
-    """The patch that is being thought about, of S streams: the newest of their recent ones."""
+class _Step:
+    """The newest patch of each of S streams, while its decision is being refined."""
 
-    streams: list[_Stream]
+    streams: list[_StreamTraces]
     drawn: list[np.ndarray] | None  # S x int[M, K]: the categories that were drawn for it
     scores: list[list[np.ndarray]] = field(default_factory=list)  # S x traces: float32[1 + B, L]
-    thought: int = 0  # traces that have advanced
+    advanced: int = 0  # traces that have advanced
     refinement: int = 0
 
 
 class Gpt2:
     """Steps the graph of a reasoner's file: M traces a stream, a cache a trace."""
 
-    behind = 0  # it was taught what sounds at the end of a window
+    behind = 0  # it was trained on what sounds at the end of a window
 
     def __init__(
         self,
@@ -107,8 +107,8 @@ class Gpt2:
     ) -> None:
         """Take a reasoner's file; raises UsageError where its graph or its trace does not fit.
 
-        `open_labels` names what a file scores that speaks of AudioSet's categories. `sources` names
-        the streams, by number; the names key their samples.
+        `open_labels` names the scores of a file whose labels are AudioSet's categories. `sources`
+        names the streams, by number; the names key their samples.
         """
         self._takes_off = OFF in loaded.shapes
         graph.check(loaded, [*INPUTS, OFF] if self._takes_off else INPUTS, OUTPUTS)
@@ -150,8 +150,8 @@ class Gpt2:
         self._past = cache_names(PAST, self._layers)
         self._outputs = [*OUTPUTS, *cache_names(PRESENT, self._layers)]
         self.thresholds(np.full(len(self.labels), self.on), np.full(len(self.labels), self.off))
-        self._streams: dict[int, _Stream] = {}
-        self._patch: _Thought | None = None
+        self._streams: dict[int, _StreamTraces] = {}
+        self._patch: _Step | None = None
         self._read_s = 0.0  # that a read takes, as lately measured
 
     def step(self, patches: list[Patch]) -> list[Decision]:
@@ -184,10 +184,10 @@ class Gpt2:
             before, stream.position = stream.position, position
             elapsed_s = ENDLESS_S if before is None else (position - before) / SAMPLE_RATE
             since = np.array([elapsed_s], np.float32)
-            stream.recent.append(_Heard(tokens[i], posteriors[i], stream.state, since))
+            stream.recent.append(_Input(tokens[i], posteriors[i], stream.state, since))
             known.append(stream)
         drawn = list(samples[..., 0]) if self._samples else None
-        self._patch = _Thought(known, drawn, [[] for _ in known])
+        self._patch = _Step(known, drawn, [[] for _ in known])
         return self._advance(self._patch)
 
     def refine(self, deadline: float) -> list[Decision] | None:
@@ -211,31 +211,31 @@ class Gpt2:
 
     @property
     def settled(self) -> bool:
-        """Whether all traces have read the newest patches, or what they say is plain."""
+        """Whether all traces have read the newest patches, or the decision is clear."""
         patch = self._patch
-        return patch is None or patch.thought >= self._traces or self._plain(patch)
+        return patch is None or patch.advanced >= self._traces or self._is_clear(patch)
 
     def forget(self, stream: int) -> None:
-        """Let go of a stream whose sound broke off."""
+        """Drop the state of a stream whose sound broke off."""
         self._streams.pop(stream, None)
         self._sampler.forget(stream)
 
     def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
         """Take float32[L] where an event of each label begins, and where it ends.
 
-        Scores near `on` are thought over; a graph that takes `off` lets no event end by itself that
-        the evidence would let go on.
+        Scores near `on` are refined; a graph that takes `off` lets no event end by itself that the
+        evidence would let go on.
         """
         self._begins = on
         self._ends = self._naming.of_scores(off).astype(np.float32)
 
-    def _stream(self, number: int) -> _Stream:
+    def _stream(self, number: int) -> _StreamTraces:
         """Return a stream, its traces at their beginning where it is new."""
         stream = self._streams.get(number)
         if stream is None:
             state = np.zeros(self._state_size, np.float32)
             traces = [_Trace(self._row(self._life(m))) for m in range(self._traces)]
-            stream = _Stream(state, traces, deque(maxlen=self.capacity // 2))
+            stream = _StreamTraces(state, traces, deque(maxlen=self.capacity // 2))
             self._streams[number] = stream
         return stream
 
@@ -249,18 +249,18 @@ class Gpt2:
         return _Row(cache, full_at)
 
     def _retire(self) -> None:
-        """Count what traces missed; one that missed all that is kept will begin anew."""
+        """Count the patches that traces missed; one that missed more than are kept begins anew."""
         patch = self._patch
         if patch is None:
             return
         for stream in patch.streams:
-            for m, trace in enumerate(stream.traces[patch.thought :], patch.thought):
+            for m, trace in enumerate(stream.traces[patch.advanced :], patch.advanced):
                 trace.missed += 1
                 most = min(len(stream.recent), self.capacity // 2 - 1)  # kept beside the next one
                 if trace.missed > most:
                     trace.missed = most
-                    if trace.reader.age:
-                        trace.reader, trace.successor = self._row(self._life(m)), None
+                    if trace.current.age:
+                        trace.current, trace.successor = self._row(self._life(m)), None
 
     def _tokens(self, samples: np.ndarray, posteriors: np.ndarray) -> np.ndarray:
         """Return int64[S, M, T, 2]: the samples, and the boundary with the total score's bin."""
@@ -270,12 +270,12 @@ class Gpt2:
         drawn = samples[:, : self._traces, : self._samples]
         return np.concatenate((drawn, boundary), axis=2).astype(np.int64)
 
-    def _next(self, patch: _Thought) -> range:
+    def _next(self, patch: _Step) -> range:
         """Return the traces of the group that is next."""
         last = self._traces - 1
-        return range(min(patch.thought, last), min(patch.thought + self._group, self._traces))
+        return range(min(patch.advanced, last), min(patch.advanced + self._group, self._traces))
 
-    def _advance(self, patch: _Thought) -> list[Decision]:
+    def _advance(self, patch: _Step) -> list[Decision]:
         """Let one group of traces read the patch; decide by all that have."""
         group = self._next(patch)
         for stream in patch.streams:
@@ -288,23 +288,23 @@ class Gpt2:
         for s, m, row, scores, state in read:
             stream = patch.streams[s]
             stream.state = state
-            if row is stream.traces[m].reader:
+            if row is stream.traces[m].current:
                 patch.scores[s].append(scores)
-        patch.thought = group.stop
+        patch.advanced = group.stop
         return [self._decide(patch, s) for s in range(len(patch.streams))]
 
     def _renew(self, trace: _Trace) -> None:
-        """Begin a successor, or let it take over, where it is time."""
-        reader, half = trace.reader, self.capacity // 2
-        if reader.age >= reader.full_at:
+        """Begin a successor, or let it take over, when due."""
+        current, half = trace.current, self.capacity // 2
+        if current.age >= current.full_at:
             assert trace.successor is not None  # it began half a life ago
-            reader = trace.reader = trace.successor
+            current = trace.current = trace.successor
             trace.successor = None
-        if trace.successor is None and reader.age >= reader.full_at - half:
+        if trace.successor is None and current.age >= current.full_at - half:
             trace.successor = self._row(self.capacity)
 
     def _read(
-        self, streams: list[_Stream], traces: Iterable[int], heard: list[_Heard]
+        self, streams: list[_StreamTraces], traces: Iterable[int], inputs: list[_Input]
     ) -> list[tuple[int, int, _Row, np.ndarray, np.ndarray]]:
         """Let traces of S streams read a patch each, in one call.
 
@@ -315,14 +315,14 @@ class Gpt2:
         for (s, stream), m in itertools.product(enumerate(streams), traces):
             trace = stream.traces[m]
             self._renew(trace)
-            rows += [(s, m, row) for row in (trace.reader, trace.successor) if row is not None]
+            rows += [(s, m, row) for row in (trace.current, trace.successor) if row is not None]
         n_tokens = self._samples + 1
-        of_rows = [heard[s] for s, _, _ in rows]
+        of_rows = [inputs[s] for s, _, _ in rows]
         lengths = np.array([row.age * n_tokens for _, _, row in rows])
         n_past = int(lengths.max())
         present = np.arange(n_past) < lengths[:, None]
-        given = {
-            "tokens": np.stack([heard[s].tokens[m] for s, m, _ in rows]),
+        feeds = {
+            "tokens": np.stack([inputs[s].tokens[m] for s, m, _ in rows]),
             "posterior": np.stack([each.posterior for each in of_rows]),
             "state": np.stack([each.state for each in of_rows]),
             "elapsed_s": np.stack([each.elapsed_s for each in of_rows]),
@@ -330,10 +330,10 @@ class Gpt2:
             "position_ids": lengths[:, None] + np.arange(n_tokens),
         }
         for i, name in enumerate(self._past):
-            given[name] = np.stack([row.cache[i][:, :n_past] for _, _, row in rows])
+            feeds[name] = np.stack([row.cache[i][:, :n_past] for _, _, row in rows])
         if self._takes_off:
-            given[OFF] = self._ends
-        scores, states, *new = self._session.run(self._outputs, given)
+            feeds[OFF] = self._ends
+        scores, states, *new = self._session.run(self._outputs, feeds)
         for i, (_, _, row) in enumerate(rows):
             for cached, added in zip(row.cache, new, strict=True):
                 cached[:, row.age * n_tokens : (row.age + 1) * n_tokens] = added[i]
@@ -341,18 +341,18 @@ class Gpt2:
         self._read_s = max(FORGET * self._read_s, time.monotonic() - began)
         return [(*row, scores[i], states[i]) for i, row in enumerate(rows)]
 
-    def _decide(self, patch: _Thought, s: int) -> Decision:
+    def _decide(self, patch: _Step, s: int) -> Decision:
         scores = np.mean(patch.scores[s], axis=0)
-        readers = [t.reader for t in patch.streams[s].traces[: patch.thought]]
+        rows = [t.current for t in patch.streams[s].traces[: patch.advanced]]
         return replace(
             decide(self._naming, scores[0], scores[1:]),
-            samples=self._samples * sum(row.age for row in readers),
+            samples=self._samples * sum(row.age for row in rows),
             drawn=None if patch.drawn is None else patch.drawn[s].ravel(),
             traces=len(patch.scores[s]),
             refinement=patch.refinement,
         )
 
-    def _plain(self, patch: _Thought) -> bool:
+    def _is_clear(self, patch: _Step) -> bool:
         """Whether no label is likely to be named, or to begin, whatever the other traces say."""
         named = np.full(len(self.labels), self._naming.threshold)
         for scores in patch.scores:

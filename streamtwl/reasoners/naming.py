@@ -10,7 +10,7 @@ from streamtwl.stages import Decision
 
 
 class Naming(Protocol):
-    """What a reasoner's scores are called."""
+    """Turns a reasoner's scores into labels."""
 
     @property
     def labels(self) -> list[str]:
@@ -19,7 +19,7 @@ class Naming(Protocol):
 
     @property
     def threshold(self) -> float:
-        """The confidence from which on a label is in force."""
+        """The confidence at which a label comes into force."""
         ...
 
     def label(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

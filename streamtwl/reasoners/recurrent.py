@@ -5,7 +5,7 @@
 
 Scores may be float32[S, 1 + B, L]: of this patch, and of the B patches before it by now.
 A stream's first step has a state of zeros and an endless `elapsed_s`; after a gap in the stream it
-is longer than a hop, and it is up to the graph to forget.
+is longer than a hop, and the graph itself has to forget.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ class Recurrent:
 
     settled = True  # one look at a patch is all there is to it
     refining_s = 0.0
-    behind = 0  # it was taught what sounds at the end of a window
+    behind = 0  # it was trained on what sounds at the end of a window
 
     def __init__(self, loaded: Graph) -> None:
         """Take a reasoner's file; raises UsageError where its graph is another's."""
@@ -60,14 +60,14 @@ class Recurrent:
         return [self._decide(row) for row in scores]
 
     def forget(self, stream: int) -> None:
-        """Let go of a stream whose sound broke off."""
+        """Drop the state of a stream whose sound broke off."""
         self._past.pop(stream, None)
 
     def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
-        """Nothing here depends on them."""
+        """Do nothing: decisions do not depend on them."""
 
     def refine(self, deadline: float) -> None:
-        """Nothing to add: a step is all there is to it."""
+        """Return None: there is nothing to refine."""
         return None
 
     def _decide(self, given: np.ndarray) -> Decision:

@@ -1,4 +1,4 @@
-"""Samples of posteriors, for the reasoners that read samples; nothing draws where nobody reads.
+"""Samples of posteriors, drawn only for reasoners that read samples.
 
 A sample is (category, confidence bin). Bins are powers of two, so that one octave of score is one
 bin: bin 0 is below 2^-12, bin i is [2^(i-13), 2^(i-12)), bin 15 is 4 and above. A category's score

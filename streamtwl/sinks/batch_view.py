@@ -20,7 +20,7 @@ LONG_S = 300.0  # a file of more sound than this gets a bar of its own
 
 
 class BatchView:
-    """Shows on standard error, where that is a terminal, how far the files are.
+    """Shows the progress of the files on standard error, if that is a terminal.
 
     Results that are printed on the same terminal are printed above the bars.
     """
@@ -91,7 +91,7 @@ class BatchView:
             self._progress.start()
 
     def _share(self, stream: Stream) -> float:
-        """Return how much of a file is done, 0 to 1, or 0 where nobody knows; show a long one's."""
+        """Return the share of a file that is done, 0 if unknown; show that of a long file."""
         done_s = stream.position / SAMPLE_RATE
         assert isinstance(stream.source, Recording)
         total_s = max(stream.source.duration_s, done_s) if stream.source.duration_s else 0.0

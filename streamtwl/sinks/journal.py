@@ -1,8 +1,8 @@
-"""The journal: what was told, in SQLite, committed before it is sent. Labels, never audio.
+"""The journal: published messages in SQLite, committed before they are sent. Never audio.
 
-A thread of its own writes, so that a slow disk costs the publisher 20 ms and no more. Write-ahead
-logging lets others read meanwhile (`reader`), and a killed process leaves nothing to be repaired.
-What is damaged all the same is set aside, and a new journal begins.
+A thread of its own writes, so that a slow disk delays the publisher by 20 ms at most. Write-ahead
+logging lets others read meanwhile (`reader`), and a killed process leaves nothing to repair. A
+journal that is damaged anyway is set aside, and a new one begins.
 """
 
 import contextlib
@@ -68,19 +68,19 @@ class Entry(NamedTuple):
 class Journal:
     """Writes entries, and deletes what is older than `max_age_days` or beyond `max_mb`.
 
-    Events are the last to go for size. A disk that is full or stuck, or a folder that may not be
-    written, is no error: `commit` says that it did not work, `problem` says why, and it is tried
-    again with what comes next. A journal that is damaged is renamed (`name-damaged-DATE.sqlite`)
-    and a new one begins, where that may be done; it is looked for at the opening, once a day, and
-    whatever else comes upon it reports it by `suspect`. Several listeners may share a journal.
+    When it is too large, events are deleted last. A full or stuck disk, or a folder that cannot be
+    written, is not an error: `commit` returns False, `problem` says why, and the next commit is
+    another try. A journal that is damaged is renamed (`name-damaged-DATE.sqlite`)
+    and a new one begins, if that is permitted. Damage is looked for on opening and once a day;
+    other readers report it with `suspect`. Several listeners may share a journal.
     Raises JournalError where `path` cannot be one: a folder, another program's database, a newer
     version's.
 
-    An entry's age is what the wall clock has gone since, without its leaps: where it goes more than
-    a day (a tenth of `max_age_days` if that is less) ahead of or behind the monotonic clock, or at
-    the opening of the newest entry, it was set, and the entries of before have aged by what was
-    lived through only. So a listener that was off for longer than that does not age its journal
-    either; a suspended machine does, up to a day at a time.
+    An entry's age is the time of the wall clock since then, without its leaps. A leap is a
+    difference of more than a day (or a tenth of `max_age_days`, if that is less) between the wall
+    clock and the monotonic clock or, on opening, the newest entry; it does not age the entries
+    before it. So a listener that was off for longer than that does not age its journal either; a
+    suspended machine does, up to a day at a time.
     """
 
     def __init__(self, path: Path, max_age_days: float = 30.0, max_mb: float = 500.0) -> None:
@@ -140,11 +140,11 @@ class Journal:
         return False
 
     def suspect(self) -> None:
-        """Have the whole file checked soon: somebody found it damaged."""
+        """Have the whole file checked soon: a reader found it damaged."""
         self._check_at = 0.0
 
     def close(self) -> None:
-        """Write what waits, up to 5 s, and end."""
+        """Write what is queued, for up to 5 s, and end."""
         self._over.set()
         with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=CLOSING_S)
@@ -179,7 +179,7 @@ class Journal:
                 self._connection.close()
 
     def _past_damage(self, step: Callable[[], object]) -> None:
-        """Take a step; where it comes upon damage, again in a new journal."""
+        """Take a step; if it finds damage, repeat it in a new journal."""
         try:
             step()
         except sqlite3.Error as error:
@@ -217,7 +217,7 @@ class Journal:
             )
 
     def _tend(self) -> None:
-        """Delete a little of what is too much."""
+        """Delete some of the entries that are too old or too many."""
         now = time.monotonic()
         if now < self._tend_at:
             return
@@ -277,7 +277,7 @@ class Journal:
             self._over.wait(CHECKPOINT_S)
 
     def _check(self, inode: int | None) -> None:
-        """Look whether the file is whole; the writer begins anew where it is not."""
+        """Check whether the file is damaged; if so, the writer begins a new one."""
         self._check_at = time.monotonic() + CHECK_S
         try:
             with contextlib.closing(journal_file.connect(self.path, "ro")) as connection:

@@ -1,4 +1,4 @@
-"""The journal's file: an SQLite database of a layout of our own, written by one, read by many."""
+"""The journal's file: an SQLite database with its own layout, one writer and many readers."""
 
 import contextlib
 import itertools
@@ -30,7 +30,7 @@ CREATE INDEX by_time ON messages (at);
 CREATE INDEX by_worth ON messages (lasting);
 """
 # Messages before `message` were written before the wall clock leapt ahead by `ahead` seconds that
-# nobody lived through (see Journal). Older versions pass it over, so it changes no layout.
+# did not pass (see Journal). Older versions ignore this table, so it does not change the layout.
 _LEAPS = "CREATE TABLE IF NOT EXISTS leaps (message INTEGER PRIMARY KEY, ahead REAL)"
 _OURS = {"streams", "messages", "by_seq", "by_time", "by_worth", "leaps"}
 _FEW = 2  # of these names another program's database may have too
@@ -88,7 +88,7 @@ def reader(path: Path) -> sqlite3.Connection:
         with contextlib.ExitStack() as unless_good:
             connection = unless_good.enter_context(contextlib.closing(connect(path, "ro")))
             if not _layout(connection, path):
-                raise JournalError(f"{path} is no journal of streamtwl: it is empty")
+                raise JournalError(f"{path} is not a journal of streamtwl: it is empty")
             unless_good.pop_all()
     except sqlite3.Error as error:
         raise unreadable(path, error) from None
@@ -96,9 +96,9 @@ def reader(path: Path) -> sqlite3.Connection:
 
 
 def damaged(error: Exception) -> bool:
-    """Return whether an error means that the file is no whole database.
+    """Return whether an error means that the database is damaged.
 
-    SQLITE_ERROR too: we always ask the same, so it names what is not there any more.
+    SQLITE_ERROR too: queries never change, so it means that a table or column has gone.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extension
     broken = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
@@ -156,7 +156,7 @@ def _corrupt(what: str) -> sqlite3.Error:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit what is done in the block, or nothing of it; raises sqlite3.Error."""
+    """Commit the block as a whole or not at all; raises sqlite3.Error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -12,7 +12,7 @@ from streamtwl.stages import SAMPLE_RATE
 _log = logging.getLogger(__name__)
 
 QUEUE = 10_000  # messages that a slow reader of standard output may lag behind
-PATIENCE_S = 0.1  # how long the worker waits for one before it looks whether he has gone
+PATIENCE_S = 0.1  # how long the worker waits for one before it checks whether that has gone
 
 
 class Nothing:
@@ -31,7 +31,7 @@ class Nothing:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Nothing to tidy up."""
+        """Nothing to clean up."""
 
 
 class Lines:
@@ -45,7 +45,7 @@ class Lines:
 
     def __init__(self, as_json: bool, lossless: bool) -> None:
         self.dropped = 0
-        self.gone = False  # whoever read standard output
+        self.gone = False  # the reader of standard output
         self._as_json = as_json
         self._lossless = lossless
         self._waiting: queue.Queue[AnyMessage] = queue.Queue(QUEUE)
@@ -81,7 +81,7 @@ class Lines:
 
 
 class Plain:
-    """What is news in the messages, in words, behind what `stamp` makes of their time."""
+    """What is new in each message, as text, after its time as written by `stamp`."""
 
     def __init__(self, stamp: Callable[[AnyMessage], str] | None = None) -> None:
         self._stamp = stamp or when
@@ -89,7 +89,7 @@ class Plain:
         self._states: dict[str, tuple] = {}
 
     def line(self, message: AnyMessage) -> str | None:
-        """Return a line for a message that tells something new, else None."""
+        """Return a line for a message with something new in it, else None."""
         news = None
         if isinstance(message, Label) and self._labels.get(message.source, "") != message.label:
             self._labels[message.source] = message.label
@@ -98,7 +98,7 @@ class Plain:
             lasted_s = ((message.end or 0) - message.start) / SAMPLE_RATE
             ended = f", {lasted_s:.1f} s, peak {message.peak:.2f}" if message.end else ""
             if message.void:
-                ended = ": it was nothing"
+                ended = ": retracted"
             news = f"[{message.phase}] {message.label}{ended}"
         elif isinstance(message, Status):
             lost = {"samples": message.dropped_samples, "windows": message.dropped_windows}
@@ -118,7 +118,7 @@ class Plain:
 
 
 def when(message: AnyMessage) -> str:
-    """Return the time of day a message speaks of; for files the time from their start."""
+    """Return a message's time of day; for files the time from their start."""
     if message.captured_at is not None:
         return datetime.fromtimestamp(message.captured_at).strftime("%H:%M:%S.%f")[:-4]
     return in_recording(message.position)

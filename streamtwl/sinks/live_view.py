@@ -1,4 +1,4 @@
-"""The live view: what is heard right now, redrawn in place."""
+"""The live view: what sounds right now, redrawn in place."""
 
 import logging
 from collections import deque
@@ -118,7 +118,7 @@ def _panel(source: str, shown: _Shown, rows: int) -> Panel:
     table.add_row("now", _decision(shown))
     if shown.label is not None and shown.label.traces:
         table.add_row("trace", _trace(shown))
-        table.add_row("thought", _thought(shown))
+        table.add_row("decided", _decided(shown))
     table.add_row("YAMNet", _strongest(shown.patch, rows))
     table.add_row("sounding", _sounding(shown))
     table.add_row("before", _over(shown, rows))
@@ -139,7 +139,7 @@ def _decision(shown: _Shown) -> Text:
         return Text("")
     held_s = (label.position - shown.since) / SAMPLE_RATE
     if label.label is None:
-        return Text(f"nothing it has a name for, for {held_s:.0f} s", style="dim")
+        return Text(f"no sound with a name, for {held_s:.0f} s", style="dim")
     return Text.assemble(
         (label.label, "bold cyan"), f"  {label.confidence:.2f}  for {held_s:.0f} s"
     )
@@ -154,20 +154,20 @@ def _trace(shown: _Shown) -> Text:
     return Text("\n".join(patches[:TRACE]), style="dim", overflow="ellipsis", no_wrap=True)
 
 
-def _thought(shown: _Shown) -> Text:
-    """What thinking on made of the first decision, and how much of it there was."""
+def _decided(shown: _Shown) -> Text:
+    """The first decision and what refinement changed, from how many samples and traces."""
     first, label = shown.first, shown.label
     if first is None or label is None:
         return Text("")
     traces = f"{label.traces} trace{'s' if label.traces > 1 else ''}"
     read = f"{label.samples:,} samples in {traces}" if label.samples else "the soft trace"
     if not label.refinement:
-        return Text(f"{_said(label)} at once, from {read}")
-    again = f"{label.refinement} more look{'s' if label.refinement > 1 else ''}"
-    return Text(f"{_said(first)} → {_said(label)} after {again}, {read}")
+        return Text(f"{_named(label)} at once, from {read}")
+    again = f"{label.refinement} refinement{'s' if label.refinement > 1 else ''}"
+    return Text(f"{_named(first)} → {_named(label)} after {again}, {read}")
 
 
-def _said(label: Label) -> str:
+def _named(label: Label) -> str:
     return f"{label.label or 'nothing'} {label.confidence:.2f}"
 
 
@@ -192,14 +192,14 @@ def _sounding(shown: _Shown) -> Text:
 
 
 def _over(shown: _Shown, rows: int) -> Text:
-    lines = [f"{when(event)}  {_told(event)}" for event in list(shown.over)[: -rows - 1 : -1]]
+    lines = [f"{when(event)}  {_event(event)}" for event in list(shown.over)[: -rows - 1 : -1]]
     return Text("\n".join(lines) or "-", style="dim" if not lines else "")
 
 
-def _told(event: Event) -> str:
+def _event(event: Event) -> str:
     if event.void:
-        return f"{event.label}: on second thoughts, no"
-    revised = ", on second thoughts" if event.phase == "revised" else ""
+        return f"{event.label}: retracted"
+    revised = ", revised" if event.phase == "revised" else ""
     lasted_s = ((event.end or 0) - event.start) / SAMPLE_RATE
     return f"{event.label}, {lasted_s:.1f} s, peak {event.peak:.2f}{revised}"
 

@@ -39,19 +39,19 @@ NO_ENDPOINT = (
 class Publisher(Sink):
     """Publishes on an XPUB socket.
 
-    In real time nothing waits for a subscriber: what the queue has no room for is dropped and
-    counted; a subscriber that has no room loses messages until it reads again, which ZeroMQ tells
-    us of once, so `stalls` counts how often that began, and the jump in `seq` tells the subscriber
-    how much it lost. With `lossless` (recordings as fast as they go) the sender is held back
-    instead, up to 5 s. A new subscriber is sent the newest hello and label of the topics it asked
-    for (again, as others see it: drop what was seen by session, topic and seq).
+    In real time no subscriber is waited for: what the queue has no room for is dropped and counted;
+    a subscriber whose own queue is full loses messages until it reads again. ZeroMQ reports that
+    once, so `stalls` counts how often it began, and the jump in `seq` shows the subscriber how much
+    it lost. With `lossless` (recordings as fast as they go) the sender is held back instead, up to
+    5 s. A new subscriber is sent the newest hello and label of its topics; the others see them
+    again, and drop what they have seen by session, topic and seq.
 
-    With a journal, labels, events and states are committed before they are published, all that is
-    queued at once; where that fails or takes over 20 ms (`lossless`: 5 s) they go out all the same,
-    `journalled` false. `replay_bind` is where a ReplayServer gives them again ("": nowhere). With
-    `security` only those subscribe, and ask, whose keys are allowed. Raises SinkError where an
-    endpoint cannot be bound, UsageError where it is none, or open to the network without keys and
-    `insecure`.
+    With a journal, labels, events and states are committed before they are published, all that are
+    queued in one batch; if that fails or takes over 20 ms (`lossless`: 5 s) they are published
+    anyway, with `journalled` false. `replay_bind` is the endpoint of a ReplayServer ("": none).
+    With `security` only holders of allowed keys may subscribe and request. Raises SinkError where
+    an endpoint cannot be bound, UsageError where it is invalid, or open to the network without keys
+    and `insecure`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Publisher(Sink):
         self._socket.setsockopt(zmq.MAXMSGSIZE, SUBSCRIPTION_BYTES)  # of what strangers send
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self.endpoint = self._bind(self._socket, bind, "--bind")
-        self.replay: str | None = None  # the endpoint that gives messages again
+        self.replay: str | None = None  # the endpoint that replays messages
         self._replay_server: ReplayServer | None = None
         if journal is not None and replay_bind:
             router = self._context.socket(zmq.ROUTER)
@@ -139,7 +139,7 @@ class Publisher(Sink):
         self._context.term()
 
     def _bind(self, socket: zmq.Socket, bind: str, option: str) -> str:
-        """Bind a socket and return its endpoint; where that fails nothing stays open."""
+        """Bind a socket and return its endpoint; if that fails, leave nothing open."""
         try:
             check_port(bind)
             check_bind(bind, option, self._security is not None or self._insecure)
@@ -199,7 +199,7 @@ class Publisher(Sink):
         return batch, False
 
     def _forward(self, batch: list[tuple[AnyMessage, bytes]]) -> None:
-        """Commit a batch, and publish it whatever came of that."""
+        """Commit a batch, and publish it whether or not that worked."""
         entries = [_entry(*each) for each in batch if isinstance(each[0], JOURNALLED)]
         patience_s = LOSSLESS_PATIENCE_S if self._lossless else COMMIT_S
         failed = (
@@ -217,7 +217,7 @@ class Publisher(Sink):
             self._taken += 1
 
     def _greet(self, subscription: bytes) -> None:
-        """Send the newest hello and label to whoever has just subscribed to them."""
+        """Send the newest hello and label to a subscriber that has just subscribed to them."""
         if subscription[:1] != b"\x01":
             return
         for topic, payload in self._newest.items():
@@ -260,6 +260,6 @@ def _explained(bind: str, option: str, error: zmq.ZMQError) -> StreamtwlError:
         )
     if error.errno in NO_ENDPOINT:
         return UsageError(
-            f"cannot bind '{bind}' ({error.strerror}): {option} takes one as tcp://127.0.0.1:5577"
+            f"cannot bind '{bind}' ({error.strerror}): {option} takes one such as tcp://127.0.0.1:5577"
         )
     return SinkError(f"cannot bind {bind}: {error.strerror}")

@@ -1,7 +1,7 @@
-"""Replay: a ROUTER socket that gives journalled messages again, page by page.
+"""Replay: a ROUTER socket that sends journalled messages again, page by page.
 
-Whoever asks is a stranger: what he sends is checked, what he is sent is bounded, and nothing that
-he does delays the publisher, whose thread and database connection are others.
+Clients are not trusted: requests are checked, answers are bounded, and nothing that a client does
+delays the publisher, which has its own thread and database connection.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ _request_from_json = msgspec.json.Decoder(ReplayRequest)
 class ReplayServer:
     """Answers requests on a bound ROUTER socket, which it owns from now on, from a journal.
 
-    `on_damage` is called where that is found damaged; requests are refused meanwhile.
+    `on_damage` is called if the journal is found damaged; requests are refused meanwhile.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ReplayServer:
 
     @staticmethod
     def limit(socket: zmq.Socket) -> None:
-        """Bound what strangers can make a socket hold; to be called before it is bound."""
+        """Limit how much clients can make a socket hold; call it before the socket is bound."""
         socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES)
         socket.setsockopt(zmq.RCVHWM, PAGES_WAITING)
         socket.setsockopt(zmq.SNDHWM, PAGES_WAITING)
@@ -103,7 +103,7 @@ class ReplayServer:
         try:
             if not self._rate.allows(who, time.monotonic()):
                 limit = f"{REQUESTS_PER_S:g} a second"
-                raise _Refused(f"too many requests: at most {limit}, wait and ask again")
+                raise _Refused(f"too many requests: at most {limit}, wait and try again")
             request = _request(frames)
             header = ReplayHeader(session=request.session, topic=request.topic, from_=request.from_)
             page = [_in(encoding, payload) for payload in self._page(request, header)]
@@ -136,20 +136,20 @@ class ReplayServer:
                 self._warned = str(error)
                 _log.warning("replay cannot read the journal: %s", error)
             header.next = None
-            raise _Refused("the journal cannot be read now: ask again later") from None
+            raise _Refused("the journal cannot be read now: try again later") from None
         header.count = len(page)
         return page
 
 
 class RateLimit:
-    """A token bucket a client, for the `most` clients seen last."""
+    """A token bucket per client, for the `most` clients seen last."""
 
     def __init__(self, per_s: float, burst: float, most: int) -> None:
         self._per_s, self._burst, self._most = per_s, burst, most
         self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()  # tokens, when
 
     def allows(self, client: bytes, now: float) -> bool:
-        """Whether a client may ask now (monotonic seconds); takes a token if so."""
+        """Whether a client may send a request now (monotonic seconds); takes a token if so."""
         tokens, at = self._buckets.pop(client, (self._burst, now))
         tokens = min(self._burst, tokens + self._per_s * (now - at))
         allowed = tokens >= 1.0
@@ -163,11 +163,11 @@ class RateLimit:
 
 
 class _Refused(Exception):
-    """Why a request gets no page, in words for whoever asked."""
+    """Why a request gets no page; the text is sent to the client."""
 
 
 def _who(frame: zmq.Frame) -> bytes:
-    """Return whose a frame is: a CURVE key, and where there is none, a connection."""
+    """Return which client sent a frame: its CURVE key or, without one, its connection."""
     try:
         return str(frame["User-Id"]).encode()
     except zmq.ZMQError:
@@ -190,9 +190,9 @@ def _request(frames: list[bytes]) -> ReplayRequest:
 
 
 def _in(encoding: Encoding, payload: bytes) -> bytes:
-    """Return a payload in the encoding that was asked for, whatever fields it has.
+    """Return a payload in the requested encoding, whatever fields it has.
 
-    One that is damaged is given as it is: whoever asked passes it over.
+    A damaged one is returned as it is: the client skips it.
     """
     stored: Encoding = "json" if payload[:1] == b"{" else "msgpack"
     if stored == encoding:

@@ -1,4 +1,4 @@
-"""The thread that shows: standard output may block, and nothing else is to block with it."""
+"""The thread of the display: standard output may block, and must block nothing else."""
 
 import contextlib
 import logging
@@ -20,9 +20,9 @@ GRACE_S = 2.0  # for what is still to be shown at the end
 
 
 class View(Protocol):
-    """What is shown: `take` on the worker's thread, the rest on the screen's."""
+    """A display: `take` runs on the worker's thread, the rest on the screen's."""
 
-    gone: bool  # nobody looks any more: `take` must not wait
+    gone: bool  # no one watches any more: `take` must not wait
     every_s: float  # between two calls of `show`
 
     def take(self, message: AnyMessage) -> None:
@@ -43,7 +43,7 @@ class View(Protocol):
 
 
 class Screen(Sink):
-    """Shows messages in a view until it is closed, or nobody looks any more."""
+    """Shows messages in a view until it is closed, or no one watches any more."""
 
     def __init__(self, view: View) -> None:
         self.view = view
@@ -57,7 +57,7 @@ class Screen(Sink):
         self.view.take(message)
 
     def close(self) -> None:
-        """Show the rest. Where that does not end, whoever reads us is stuck: end without it."""
+        """Show the rest. If that does not end, our reader is stuck: end without it."""
         self._over.set()
         self._thread.join(GRACE_S)
         if self._thread.is_alive():
@@ -67,7 +67,7 @@ class Screen(Sink):
                 _log.warning("standard output is not read: the last messages were not shown")
 
     def _interrupt(self) -> None:
-        """End a write that is under way, so that Python begins it again (PEP 475), into nothing.
+        """Interrupt a write under way, so that Python retries it (PEP 475), then to /dev/null.
 
         The interpreter cannot end while another thread is in a write: it wants the buffer's lock.
         """

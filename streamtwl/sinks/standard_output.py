@@ -14,9 +14,9 @@ STDIN, STDOUT, STDERR = range(3)
 
 
 def take_over() -> None:
-    """Have what is written to standard output raise SinkError where that fails.
+    """Raise SinkError where writing to standard output fails.
 
-    A reader who goes away while we write stays a BrokenPipeError: he has had enough. Closed
+    A reader that goes away while we write remains a BrokenPipeError, as it wants no more. Closed
     descriptors are opened again, so that no file or socket gets their numbers.
     """
     has_reader = _is_open(STDOUT) and not _hung_up(STDOUT)
@@ -52,12 +52,12 @@ def print_line(line: str) -> bool:
 
 
 def silence_stdout() -> None:
-    """Send what is still to be printed nowhere: its reader has gone."""
+    """Discard what is still to be printed: its reader has gone."""
     _redirect_stdout(os.O_WRONLY)
 
 
 def flush_stdout() -> None:
-    """Write what is buffered, and where that fails nothing more; raises SinkError, BrokenPipe."""
+    """Write what is buffered; if that fails, write no more. Raises SinkError, BrokenPipeError."""
     try:
         sys.stdout.flush()
     except (BrokenPipeError, SinkError):
@@ -73,7 +73,7 @@ class _Stdout(io.FileIO):
             raise
         except OSError as error:
             closed = error.errno == errno.EBADF
-            problem = "it is closed, or nobody reads it" if closed else error.strerror
+            problem = "it is closed, or has no reader" if closed else error.strerror
             raise SinkError(f"cannot write to standard output: {problem}") from None
 
 

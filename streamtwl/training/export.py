@@ -14,7 +14,7 @@ from streamtwl.reasoners.card import Card
 
 def write(
     module: torch.nn.Module,
-    given: dict[str, Any],
+    example_inputs: dict[str, Any],
     dynamic: dict[str, Any],
     inputs: list[str],
     outputs: list[str],
@@ -23,7 +23,7 @@ def write(
 ) -> None:
     """Write a module's graph with its card in the metadata; `path` is whole, or not there.
 
-    `given` are tensors, or lists of tensors, to trace it with, by the names of its parameters;
+    `example_inputs` are tensors, or lists of tensors, to trace it with, by parameter name;
     `dynamic` names the dimensions of each that may vary; `inputs` and `outputs` are the graph's.
     """
     module.eval()
@@ -32,7 +32,7 @@ def write(
         warnings.simplefilter("ignore")  # of torch's own exporter, about itself
         program = torch.onnx.export(
             module,
-            kwargs=given,
+            kwargs=example_inputs,
             input_names=inputs,
             output_names=outputs,
             dynamic_shapes=dynamic,

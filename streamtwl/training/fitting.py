@@ -1,6 +1,6 @@
-"""An HMM filter fitted on labelled streams, and thresholds: those with the best timeline.
+"""An HMM filter fitted on labelled streams, and the thresholds that give the best timeline.
 
-Whatever is to be chosen is chosen on streams kept apart; then both are trained on.
+Settings are chosen on a validation split; the final model is then trained on both.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ import torch
 from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import steps
-from streamtwl.training.streams import Stream
+from streamtwl.training.scored_scenes import ScoredScene
 
 FILTER = "HMM filter"
 LAGS = 4  # patches that a filter looks back: two seconds at the default hop
@@ -21,7 +21,7 @@ FALSE_STARTS_PER_MINUTE = 2.0  # thresholds are the best of those with no more o
 # What validation streams choose from
 ONS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 OFF_SHARES = (1.0, 0.7, 0.5, 0.3)  # of the threshold for on
-PENALTIES = (3e-4, 1e-3, 3e-3)  # on squared weights of the patch model
+PENALTIES = (3e-4, 1e-3, 3e-3)  # on the squared weights of the patch model
 DURATIONS_S = (0.15, 0.25, 0.5, 1.0, 2.0, 4.0)
 EXPONENTS = (0.35, 0.5, 0.7, 1.0)
 FILTERS: list[dict[str, float]] = [
@@ -32,7 +32,7 @@ FILTERS: list[dict[str, float]] = [
 
 
 @dataclass(frozen=True, slots=True)
-class Streams:
+class SceneArrays:
     """Streams of one length as arrays: n streams, T patches."""
 
     posteriors: torch.Tensor  # float32[n, T, C]
@@ -55,7 +55,7 @@ class Chosen:
     false_starts_per_minute: float
 
 
-def arrays(streams: Sequence[Stream], labels: Sequence[str]) -> Streams:
+def arrays(streams: Sequence[ScoredScene], labels: Sequence[str]) -> SceneArrays:
     """Return streams of one length as arrays."""
     n_patches = min(len(stream.positions) for stream in streams)
     shape = (len(streams), n_patches, len(labels))
@@ -73,7 +73,7 @@ def arrays(streams: Sequence[Stream], labels: Sequence[str]) -> Streams:
             ahead[n, :, i] += overlap.clip(min=0) / np.maximum(until - at, 1e-9)
     elapsed_s = [steps.elapsed(stream.positions[:n_patches], SAMPLE_RATE) for stream in streams]
     cleaner = [each.cleaner[:n_patches] for each in streams if each.cleaner is not None]
-    return Streams(
+    return SceneArrays(
         torch.from_numpy(np.stack([stream.posteriors[:n_patches] for stream in streams])),
         torch.from_numpy(np.stack(elapsed_s)),
         sounding,
@@ -83,16 +83,18 @@ def arrays(streams: Sequence[Stream], labels: Sequence[str]) -> Streams:
     )
 
 
-def in_force(scores: np.ndarray, streams: Streams, on: float, off: float) -> tuple[float, float]:
+def in_force(
+    scores: np.ndarray, streams: SceneArrays, on: float, off: float
+) -> tuple[float, float]:
     """Return (in-force F1, false starts a minute) of float[n, T, L] scores, counted by the hop."""
-    hit = told = starts = 0.0
+    hit = predicted = starts = 0.0
     for t, (before, believed) in enumerate(_hysteresis(scores, on, off)):
         starts += np.count_nonzero(believed & ~before & ~streams.recently[:, t])
         hit += streams.ahead[:, t][believed].sum()
-        told += np.count_nonzero(believed)
+        predicted += np.count_nonzero(believed)
     hop_s = float(streams.elapsed_s[:, 1:].mean())
     minutes = scores.shape[0] * scores.shape[1] * hop_s / 60
-    return float(2 * hit / max(told + streams.ahead.sum(), 1e-9)), float(starts / minutes)
+    return float(2 * hit / max(predicted + streams.ahead.sum(), 1e-9)), float(starts / minutes)
 
 
 def onsets(scores: np.ndarray, on: float, off: float) -> int:
@@ -113,7 +115,7 @@ def _hysteresis(
         yield before, believed
 
 
-def fit_filter(fit_on: Streams, choose_by: Streams) -> Chosen:
+def fit_filter(fit_on: SceneArrays, choose_by: SceneArrays) -> Chosen:
     """Return an HMM filter over a linear model of single patches, and its thresholds."""
     penalty = choose_penalty(fit_on, choose_by)
     patch = fit_patch_model(fit_on, penalty)
@@ -124,13 +126,13 @@ def fit_filter(fit_on: Streams, choose_by: Streams) -> Chosen:
     return Chosen(step, **thresholds, setting={"penalty": penalty, **setting})
 
 
-def choose_penalty(fit_on: Streams, choose_by: Streams) -> float:
-    """Return which of PENALTIES makes the patch model that fits `choose_by` best."""
+def choose_penalty(fit_on: SceneArrays, choose_by: SceneArrays) -> float:
+    """Return the one of PENALTIES whose patch model fits `choose_by` best."""
     return min(PENALTIES, key=lambda each: _loss(fit_patch_model(fit_on, each), choose_by))
 
 
-def fit_patch_model(streams: Streams, penalty: float) -> steps.PatchModel:
-    """Return the softmax regression of single patches; where two labels sound, each is half."""
+def fit_patch_model(streams: SceneArrays, penalty: float) -> steps.PatchModel:
+    """Return the softmax regression on single patches; where two labels sound, each counts half."""
     posteriors = streams.posteriors.flatten(0, 1)
     sounding = torch.from_numpy(streams.sounding).flatten(0, 1).float()
     none = (sounding.sum(dim=1, keepdim=True) == 0).float()
@@ -158,12 +160,12 @@ def fit_patch_model(streams: Streams, penalty: float) -> steps.PatchModel:
 
 
 @torch.no_grad()
-def scores_of(step: steps.Step, streams: Streams) -> np.ndarray:
+def scores_of(step: steps.Step, streams: SceneArrays) -> np.ndarray:
     """Return float32[n, T, L] scores of a model on streams, in [0, 1]."""
     return steps.run(step.eval(), streams.posteriors, streams.elapsed_s).numpy()
 
 
-def _loss(patch: steps.PatchModel, streams: Streams) -> float:
+def _loss(patch: steps.PatchModel, streams: SceneArrays) -> float:
     """Return the mean negative log-probability of what sounds at each patch."""
     sounding = torch.from_numpy(streams.sounding).float()
     none = (sounding.sum(dim=2, keepdim=True) == 0).float()
@@ -174,13 +176,13 @@ def _loss(patch: steps.PatchModel, streams: Streams) -> float:
 
 def pick_best(
     tried: Sequence[tuple[dict[str, float], np.ndarray]],
-    streams: Streams,
+    streams: SceneArrays,
     quiet: Callable[[float, float], bool] = lambda on, off: True,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return (setting, thresholds and figures): the best F1 with few enough false starts.
 
-    Of those thresholds, on and off, that are also `quiet`, if there are any. Where none has few
-    enough false starts, the fewest of the quiet ones.
+    Among thresholds, on and off, that are also `quiet`, if there are any. Where none has few enough
+    false starts, the one with the fewest of those that are quiet.
     """
 
     def figures() -> Iterator[tuple[tuple[bool, bool, float], dict[str, float], dict[str, float]]]:
@@ -202,10 +204,10 @@ def pick_best(
     return setting, thresholds
 
 
-def joined(parts: Sequence[Streams]) -> Streams:
+def joined(parts: Sequence[SceneArrays]) -> SceneArrays:
     """Return streams of several parts as one, cut to the shortest."""
     n_patches = min(part.sounding.shape[1] for part in parts)
-    return Streams(
+    return SceneArrays(
         torch.cat([part.posteriors[:, :n_patches] for part in parts]),
         torch.cat([part.elapsed_s[:, :n_patches] for part in parts]),
         np.concatenate([part.sounding[:, :n_patches] for part in parts]),

@@ -1,6 +1,6 @@
 """Scenes whose timeline is known: a data set's clips at random moments over a background.
 
-A scene is planned once and made at each SNR: scenes of one number differ in nothing else. A clip is
+A scene is planned once and made at each SNR: scenes of one number differ only in SNR. A clip is
 cut where it is silent (below -70 dBFS) for over 0.5 s; each part is an event of its own. A third of
 the events overlap another. The background is 10 to 30 s of one package of the corpus after the
 other (see `tools/corpus.sh`), all at one level.
@@ -35,9 +35,9 @@ GROUPS = (2, 1, 1, 1, 1)  # events that sound together: two of six overlap
 SPREAD_DB = 3.0
 LEVEL_DBFS = (-32.0, -20.0)  # RMS of a scene's events
 RUN_S = (10.0, 30.0)
-CREST = 10.0  # a piece's level is lowered until its peak is at most this times the RMS asked for
+CREST = 10.0  # a piece's level is lowered until its peak is at most this times the requested RMS
 FADE = round(0.01 * SAMPLE_RATE)
-NOTHING_DBFS = (-53.0, -18.0)
+BACKGROUND_DBFS = (-53.0, -18.0)
 FLOOR_DBFS = -75.0
 
 
@@ -78,7 +78,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is drawn by lot of a scene; `make_scene` makes it at an SNR."""
+    """Everything about a scene that is drawn at random; `make_scene` makes it at an SNR."""
 
     length: int
     background: tuple[Stretch, ...]
@@ -122,7 +122,7 @@ def read_pieces(corpus: Path, split: str = "test") -> list[list[Path]]:
 def cropped(rng: Generator, parts: Sequence[Part]) -> list[Part]:
     """Return the parts, half of them cut to a stretch of themselves, at least 0.4 s.
 
-    A data set's clips are all of one length, sounds are not: who trains on clips as they are learns
+    A data set's clips are all of one length, sounds are not: a model trained on whole clips learns
     when they end.
     """
     return [_crop(rng, part) if rng.random() < 0.5 else part for part in parts]
@@ -201,16 +201,16 @@ def make_scene(plan: Plan, snr_db: float) -> tuple[np.ndarray, list[dict]]:
     return pcm_16(scene), timeline
 
 
-def make_nothing(rng: Generator, packages: list[list[Path]], seconds: float) -> np.ndarray:
+def make_background_scene(rng: Generator, packages: list[list[Path]], seconds: float) -> np.ndarray:
     """Return int16[n] at 16 kHz of the corpus at levels that vary, over a floor of white noise."""
     length = round(seconds * SAMPLE_RATE)
-    scene = make_background(plan_background(rng, packages, length, NOTHING_DBFS), length)
+    scene = make_background(plan_background(rng, packages, length, BACKGROUND_DBFS), length)
     scene += 10 ** (FLOOR_DBFS / 20) * rng.standard_normal(length)
     return pcm_16(scene)
 
 
 def make_background(stretches: Sequence[Stretch], length: int) -> np.ndarray:
-    """Return float64[length]: each stretch at its level, 0 dB being an RMS of 1."""
+    """Return float64[length]: each stretch at its level; 0 dB is an RMS of 1."""
     made = np.zeros(length)
     for stretch in stretches:
         samples = faded(read(stretch.file)[: stretch.length])[: length - stretch.onset]
@@ -227,7 +227,7 @@ def faded(samples: np.ndarray) -> np.ndarray:
 
 
 def pcm_16(scene: np.ndarray) -> np.ndarray:
-    """Return int16[n]; what would clip is made softer as a whole, which changes no SNR."""
+    """Return int16[n]; a scene that would clip is scaled down as a whole, which keeps its SNR."""
     peak = max(float(np.abs(scene).max(initial=0)), 1.0)
     return np.rint(scene * (32767 / peak)).astype(np.int16)
 

@@ -1,4 +1,4 @@
-"""How weights are trained: epochs of batches, and a state from which a stopped training goes on."""
+"""The training loop: epochs of batches, and a state from which a stopped training resumes."""
 
 import math
 from collections.abc import Callable
@@ -12,33 +12,33 @@ DECAY, WARM_UP = 3e-4, 50  # weight decay a step
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """How long and how fast: a cosine schedule of `of_epochs`, of which `epochs` are run."""
+class Schedule:
+    """A cosine schedule of `of_epochs`, of which `epochs` are run."""
 
     epochs: int
     of_epochs: int
-    an_epoch: int  # of what a batch counts
+    per_epoch: int  # patches or tokens: in the unit in which a batch is counted
     rate: float  # the highest learning rate
 
 
 def run(
     model: nn.Module,
     next_loss: Callable[[torch.Generator], tuple[Tensor, int]],
-    course: Course,
+    plan: Schedule,
     seed: int,
     state: Path,
     progress: Callable[[int, int], None],
     each_epoch: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Train a model; what `state` holds of the same training is gone on with.
+    """Train a model; resumes from `state` if it holds an unfinished run of this training.
 
-    `next_loss` returns a batch's loss and how much was seen. `each_epoch` is called after each
-    epoch, again for one that was not kept before a stop. What is frozen is not kept in `state`.
+    `next_loss` returns a batch's loss and its size. `each_epoch` is called after each epoch, and
+    again for an epoch that was not saved before a stop. Frozen weights are not saved in `state`.
     """
     generator = torch.Generator().manual_seed(seed)
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
     weights = [*trained.values()]
-    optimiser = torch.optim.AdamW(weights, lr=course.rate, weight_decay=DECAY / course.rate)
+    optimiser = torch.optim.AdamW(weights, lr=plan.rate, weight_decay=DECAY / plan.rate)
     done = step = 0
     if state.exists():
         kept = torch.load(state, weights_only=False)
@@ -47,14 +47,14 @@ def run(
         generator.set_state(kept["generator"])
         torch.set_rng_state(kept["dropout"])
         done, step = kept["epochs"], kept["step"]
-    for epoch in range(done, course.epochs):
+    for epoch in range(done, plan.epochs):
         model.train()
         seen = 0
-        while seen < course.an_epoch:
-            passed = (epoch + seen / course.an_epoch) / course.of_epochs
+        while seen < plan.per_epoch:
+            passed = (epoch + seen / plan.per_epoch) / plan.of_epochs
             warm = min(1.0, (step + 1) / WARM_UP)
             for group in optimiser.param_groups:
-                group["lr"] = course.rate * warm * 0.5 * (1 + math.cos(math.pi * passed))
+                group["lr"] = plan.rate * warm * 0.5 * (1 + math.cos(math.pi * passed))
             loss, more = next_loss(generator)
             optimiser.zero_grad()
             loss.backward()
@@ -62,8 +62,8 @@ def run(
             optimiser.step()
             step += 1
             seen += more
-            of_all = epoch * course.an_epoch + min(seen, course.an_epoch)
-            progress(of_all, course.epochs * course.an_epoch)
+            of_all = epoch * plan.per_epoch + min(seen, plan.per_epoch)
+            progress(of_all, plan.epochs * plan.per_epoch)
         partial = state.with_suffix(".partial")
         torch.save(
             {

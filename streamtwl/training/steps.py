@@ -1,7 +1,7 @@
-"""Models that read a stream of posteriors step by step, and how they become a reasoner's file.
+"""Models that take a stream of posteriors step by step, and their export to a reasoner's file.
 
-Each is a torch module that keeps the contract of `reasoners/recurrent.py`: (posterior, state,
-elapsed_s) to (scores, new state).
+Each is a torch module with the interface of `reasoners/recurrent.py`: (posterior, state, elapsed_s)
+to (scores, new state).
 """
 
 from pathlib import Path
@@ -55,7 +55,7 @@ class Filter(nn.Module):
     """The forward filter of a hidden Markov model whose states are the labels and "none".
 
     The state is drawn anew from the prior at the rate 1 / duration_s, else it stays: its transition
-    over t seconds is exp(-t / duration_s) I + (1 - exp(-t / duration_s)) 1 prior^T. A patch speaks
+    over t seconds is exp(-t / duration_s) I + (1 - exp(-t / duration_s)) 1 prior^T. A patch counts
     with the weight (p(label | patch) / prior) ** exponent: windows overlap and share their noise,
     so each is less than one independent observation. Rabiner, A tutorial on hidden Markov models,
     Proc. IEEE 77 (1989), equations 19-20, with scaled likelihoods for the emissions.
@@ -70,8 +70,8 @@ class Filter(nn.Module):
 
     def forward(self, posterior: Tensor, state: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
         stays = torch.exp(-elapsed_s / self.duration_s)
-        foretold = stays * state + (1 - stays) * torch.exp(self.patch.log_prior)
-        belief = torch.softmax(torch.log(foretold + 1e-12) + self.evidence(posterior), dim=-1)
+        predicted = stays * state + (1 - stays) * torch.exp(self.patch.log_prior)
+        belief = torch.softmax(torch.log(predicted + 1e-12) + self.evidence(posterior), dim=-1)
         return belief[:, :-1], belief
 
     def evidence(self, posterior: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class Filter(nn.Module):
 
 
 class FixedLag(nn.Module):
-    """A filter that looks back: what it believes now, and now believes of the patches before.
+    """A filter that looks back: its belief about this patch, and its revised beliefs about earlier.
 
     The fixed-lag smoother: Rabiner's equations 24-27 over the last patches. Its state is the
     filter's beliefs after each of the last patches, newest first, their evidence, and the seconds
@@ -121,8 +121,8 @@ class FixedLag(nn.Module):
 class Pooled(nn.Module):
     """Posteriors pooled over time, the past fading, as `reasoners/evidence.py` does; looking back.
 
-    A patch is looked at again with the two windows after it, which cover the time that its decision
-    was for. The state is the pooled posterior and the last ones, newest first.
+    A patch is scored again with the two windows after it, which cover the time that its decision
+    was for. The state is the pooled posterior and the latest posteriors, newest first.
     """
 
     def __init__(self, categories: int, half_life_s: float, lags: int) -> None:
@@ -150,13 +150,13 @@ Step = Filter | Residual
 def run(step: Step, posteriors: Tensor, elapsed_s: Tensor) -> Tensor:
     """Return float32[n, T, L] scores of n streams of T patches.
 
-    Takes float32[n, T, C], and float32[n, T] seconds since the patch before, ENDLESS_S at first.
+    Takes float32[n, T, C], and float32[n, T] seconds since the patch before, first ENDLESS_S.
     """
     state = torch.zeros(len(posteriors), step.state_size)
     scores = []
     for t in range(posteriors.shape[1]):
-        given, state = step(posteriors[:, t], state, elapsed_s[:, t, None])
-        scores.append(given)
+        scored, state = step(posteriors[:, t], state, elapsed_s[:, t, None])
+        scores.append(scored)
     return torch.stack(scores, dim=1)
 
 
@@ -168,10 +168,10 @@ def elapsed(positions: np.ndarray, rate: int) -> np.ndarray:
 def export(step: Step, categories: int, card: Card, path: Path) -> None:
     """Write a reasoner's file: the graph, and its card in the metadata."""
     streams = torch.export.Dim("streams")
-    given = {
+    example_inputs = {
         "posterior": torch.full((2, categories), 0.1),
         "state": torch.zeros(2, step.state_size),
         "elapsed_s": torch.full((2, 1), card.hop_s),
     }
-    dynamic = {name: {0: streams} for name in given}
-    write(step, given, dynamic, list(given), OUTPUTS, card, path)
+    dynamic = {name: {0: streams} for name in example_inputs}
+    write(step, example_inputs, dynamic, list(example_inputs), OUTPUTS, card, path)

@@ -18,16 +18,31 @@ from streamtwl.errors import UsageError
 from streamtwl.messages import SOURCE_NAME
 from streamtwl.ontology import categories
 from streamtwl.reasoners.card import Card, TraceCard
-from streamtwl.training import bodies, datasets, fitting, lessons, reader, reading, steps
+from streamtwl.training import (
+    datasets,
+    fitting,
+    steps,
+    trace_model,
+    trace_training,
+    training_scenes,
+    trunks,
+)
 from streamtwl.training.datasets import Clip
-from streamtwl.training.lessons import Lessons
 from streamtwl.training.posteriors import Scorer
-from streamtwl.training.reader import Reader
-from streamtwl.training.tasks import Closed, Open, Task, names_of
+from streamtwl.training.targets import ClosedTargets, OpenTargets, Targets, names_of
+from streamtwl.training.trace_model import TraceModel
+from streamtwl.training.training_scenes import TrainingScenes
 
 MODELS, CHECKING, FINAL = "HMM filter", "to choose the epochs", "to keep"
-STAGES = (lessons.FITTING, lessons.CHOOSING, lessons.NOTHING, MODELS, CHECKING, FINAL)
-NO_BODY = "none"
+STAGES = (
+    training_scenes.FITTING,
+    training_scenes.CHOOSING,
+    training_scenes.BACKGROUND,
+    MODELS,
+    CHECKING,
+    FINAL,
+)
+NO_TRUNK = "none"
 OPEN_HOPS_S = (0.3, 0.6)  # from window to window, so that the next two cover the hop
 SAMPLES = 16  # K at which thresholds are chosen
 Progress = Callable[[str, int, int], None]  # (what, done, of)
@@ -37,11 +52,11 @@ Progress = Callable[[str, int, int], None]  # (what, done, of)
 class Recipe:
     """What is trained, and how."""
 
-    body: str = bodies.TINY  # or a Hugging Face directory or id, or "none": the HMM filter alone
-    trained: str = "all"  # or "embedding": the body stays frozen
+    trunk: str = trunks.TINY  # or a Hugging Face directory or id, or "none": the HMM filter alone
+    trained: str = "all"  # or "embedding": the trunk stays frozen
     soft: bool = True
     residual: bool = True
-    rows: str = "own"  # the embedding starts from what the body has for it; or at "random"
+    rows: str = "own"  # the embedding starts from what the trunk has for it; or at "random"
     open: bool = False  # AudioSet's categories, not the data set's labels
     epochs: int = 8
     hop_s: float = 0.48
@@ -50,9 +65,9 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A reader as the validation split chose it, trained on all lessons."""
+    """A trace model as the validation split chose it, trained on all scenes."""
 
-    reader: Reader
+    model: TraceModel
     on: float
     off: float
     in_force_f1: float  # on the validation split, by the hop
@@ -71,13 +86,13 @@ def train(
 ) -> Card:
     """Train a reasoner on scenes of a data set's clips; write its file, return its card.
 
-    For the open vocabulary `names` is a table of what labels are called: see `tasks.names_of`.
-    `corpus` holds the backgrounds, in which none of the sounds is heard. Folds left out are not
-    looked at. Stopped, the same call goes on where it was. Raises UsageError for a data set or a
+    For the open vocabulary `names` is a table of what labels are called: see `targets.names_of`.
+    `corpus` holds the backgrounds, in which none of the sounds may occur. Folds left out are not
+    used. The same call resumes a training that was stopped. Raises UsageError for a data set or a
     name that does not fit.
     """
     if out.suffix != ".onnx" or not SOURCE_NAME.fullmatch(out.stem):
-        raise UsageError(f"-o {out}: it takes a name of a-z, 0-9, _ and - that ends in .onnx")
+        raise UsageError(f"-o {out}: use a name of a-z, 0-9, _ and - that ends in .onnx")
     clips = [clip for clip in datasets.load(folder) if clip.fold not in leave_out]
     if not clips:
         raise UsageError(f"--leave-out leaves no clip of {folder}")
@@ -86,9 +101,11 @@ def train(
     name = folder.resolve().name
     scorer = Scorer(hop_s=recipe.hop_s)
     seed = [recipe.seed, *leave_out]
-    given = lessons.prepare(clips, corpus, None, seed, scorer, progress, cleaner=recipe.open)
+    prepared = training_scenes.prepare(
+        clips, corpus, None, seed, scorer, progress, cleaner=recipe.open
+    )
     left_out = "".join(f" --leave-out {fold}" for fold in leave_out)
-    before = bodies.made_by(recipe.body)
+    before = trunks.made_by(recipe.trunk)
     common: dict[str, Any] = {
         "name": out.stem,
         "backbone": "yamnet",
@@ -96,25 +113,25 @@ def train(
         "data": name,
         "folds": sorted({clip.fold for clip in clips}),
         "command": (f"{before} && " if before else "")
-        + f"streamtwl {'train' if _is_users(recipe) else 'bench train'} {shlex.quote(name)}"
+        + f"streamtwl {'train' if _is_default(recipe) else 'bench train'} {shlex.quote(name)}"
         + f" --corpus CORPUS -o {out.name}{left_out}"
-        + _said(recipe)
+        + _options(recipe)
         + (f" --names {shlex.quote(names.name)}" if names else ""),
         "version": streamtwl.__version__,
     }
-    task: Task
+    targets: Targets
     if recipe.open:
         half_life_s = Settings().reasoner.half_life_s
-        task = Open(names_of(given.labels, names), given.labels, half_life_s)
-        return _train_and_write(given, task, recipe, out, common, progress)
+        targets = OpenTargets(names_of(prepared.labels, names), prepared.labels, half_life_s)
+        return _train_and_write(prepared, targets, recipe, out, common, progress)
     progress(MODELS, 0, 1)
-    fitted = fitting.fit_filter(given.whole, given.choose)
+    fitted = fitting.fit_filter(prepared.whole, prepared.choose)
     progress(MODELS, 1, 1)
-    if recipe.body == NO_BODY:
+    if recipe.trunk == NO_TRUNK:
         card = Card(
             about=f"{fitting.FILTER} over a linear model of single patches",
             kind="recurrent",
-            labels=given.labels,
+            labels=prepared.labels,
             on=fitted.on,
             off=fitted.off,
             validation=_figures(fitted, fitted.setting),
@@ -122,76 +139,79 @@ def train(
         )
         steps.export(fitted.step, len(categories()), card, out)
         return card
-    task = Closed(given.labels, fitted)
-    return _train_and_write(given, task, recipe, out, common, progress)
+    targets = ClosedTargets(prepared.labels, fitted)
+    return _train_and_write(prepared, targets, recipe, out, common, progress)
 
 
 def _refuse(recipe: Recipe, clips: Sequence[Clip], names: Path | None) -> None:
-    """Refuse what does not fit, before any work."""
+    """Raise UsageError for options that do not fit together, before any work."""
     config.override(Settings(), {"hop_s": recipe.hop_s})  # what `listen` would refuse
-    if recipe.open and recipe.body == NO_BODY:
-        raise UsageError("--open is for a reader of traces: leave --body none out")
+    if recipe.open and recipe.trunk == NO_TRUNK:
+        raise UsageError("--open trains a trace model: leave --body none out")
     if recipe.open and not OPEN_HOPS_S[0] <= recipe.hop_s <= OPEN_HOPS_S[1]:
         raise UsageError(
-            f"--open is taught by the next two windows, so it takes a --hop of {OPEN_HOPS_S[0]:g} "
+            f"--open learns from the next two windows, so it needs a --hop of {OPEN_HOPS_S[0]:g} "
             f"to {OPEN_HOPS_S[1]:g} s"
         )
     if names is not None and not recipe.open:
         raise UsageError("--names is for --open: add it, or leave --names out")
     if recipe.open:
         names_of({clip.label for clip in clips}, names)
-    if recipe.body != NO_BODY:
-        bodies.load(recipe.body, recipe.seed)
+    if recipe.trunk != NO_TRUNK:
+        trunks.load(recipe.trunk, recipe.seed)
 
 
 def _train_and_write(
-    given: Lessons,
-    task: Task,
+    prepared: TrainingScenes,
+    targets: Targets,
     recipe: Recipe,
     out: Path,
     common: dict[str, Any],
     progress: Progress,
 ) -> Card:
-    body = sum(each.double().sum() for each in bodies.load(recipe.body, recipe.seed).parameters())
-    asked = f"{recipe}/{common}/{task.key}/{given.whole.posteriors.sum()}/{body}"
-    key = hashlib.sha256(asked.encode()).hexdigest()[:8]  # another training does not go on with it
+    weights = sum(
+        each.double().sum() for each in trunks.load(recipe.trunk, recipe.seed).parameters()
+    )
+    identity = f"{recipe}/{common}/{targets.key}/{prepared.whole.posteriors.sum()}/{weights}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:8]  # no other training resumes from it
     scratch = out.with_suffix(f".{key}.training")
-    kept = train_reader(given, task, recipe, scratch, progress)
-    card = reader_card(kept, task, recipe, common)
-    reader.export(kept.reader, recipe.hop_s, card, out)
+    kept = train_trace_model(prepared, targets, recipe, scratch, progress)
+    card = trace_model_card(kept, targets, recipe, common)
+    trace_model.export(kept.model, recipe.hop_s, card, out)
     shutil.rmtree(scratch)
     return card
 
 
-def train_reader(
-    given: Lessons, task: Task, recipe: Recipe, scratch: Path, progress: Progress
+def train_trace_model(
+    prepared: TrainingScenes, targets: Targets, recipe: Recipe, scratch: Path, progress: Progress
 ) -> Trained:
-    """Train a reader on the scenes to fit, choose epochs and thresholds, and train on all scenes.
+    """Train on the scenes to fit, choose epochs and thresholds, and train again on all scenes.
 
-    Backgrounds alone may lead to no more events than the task allows.
+    Backgrounds alone may cause no more events than the targets allow.
 
-    The residual path stands on patch models that have not heard the recordings of the scenes they
-    read (as in stacking: Wolpert, Stacked generalization, Neural Networks 5 (1992)), else a reader
-    would learn to trust it as only training scenes deserve.
+    For each part of the scenes the residual path is fitted on the other parts (as in stacking:
+    Wolpert, Stacked generalization, Neural Networks 5 (1992)); otherwise a trace model would learn
+    to trust it more than it deserves on new scenes.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     tried: dict[int, tuple[float, dict[str, float]]] = {}
-    first = build(task, given.parts, recipe)
-    choose = task.readings(given.choose, first.residual)
-    nothing = task.readings(given.nothing, first.residual)
-    allowed = task.events_of_nothing(given)
+    first = build(targets, prepared.parts, recipe)
+    choose = targets.examples(prepared.choose, first.residual)
+    background = targets.examples(prepared.background, first.residual)
+    allowed = targets.background_events_allowed(prepared)
 
     def thresholds_of(now: np.ndarray) -> dict[str, float]:
-        of_nothing = task.judged(reading.read(first, nothing, SAMPLES, recipe.seed)[:, :, 0])
+        scores = trace_training.predict(first, background, SAMPLES, recipe.seed)[:, :, 0]
+        on_background = targets.label_scores(scores)
         _, found = fitting.pick_best(
-            [({}, task.judged(now))],
-            given.choose,
-            lambda on, off: fitting.onsets(of_nothing, on, off) <= allowed,
+            [({}, targets.label_scores(now))],
+            prepared.choose,
+            lambda on, off: fitting.onsets(on_background, on, off) <= allowed,
         )
         return found
 
     def check(epoch: int) -> None:
-        now = reading.read(first, choose, SAMPLES, recipe.seed)[:, :, 0]
+        now = trace_training.predict(first, choose, SAMPLES, recipe.seed)[:, :, 0]
         loss = torch.nn.functional.binary_cross_entropy(
             torch.from_numpy(now), choose.target[:, :, 0], choose.weight
         )
@@ -201,9 +221,9 @@ def train_reader(
 
     if (scratch / "tried.pt").exists():
         tried = torch.load(scratch / "tried.pt", weights_only=False)
-    reading.fit(
+    trace_training.fit(
         first,
-        lesson_readings(task, given.parts, recipe),
+        training_examples(targets, prepared.parts, recipe),
         recipe.seed,
         recipe.epochs,
         scratch / "first.pt",
@@ -212,11 +232,11 @@ def train_reader(
     )
     epochs = min(tried, key=lambda epoch: tried[epoch][0])
     thresholds = tried[epochs][1]
-    everything = [*given.parts, given.choose]
-    final = build(task, everything, recipe)
-    reading.fit(
+    everything = [*prepared.parts, prepared.choose]
+    final = build(targets, everything, recipe)
+    trace_training.fit(
         final,
-        lesson_readings(task, everything, recipe),
+        training_examples(targets, everything, recipe),
         recipe.seed,
         epochs,
         scratch / "final.pt",
@@ -226,57 +246,61 @@ def train_reader(
     return Trained(final, epochs=epochs, **thresholds)
 
 
-def build(task: Task, parts: Sequence[fitting.Streams], recipe: Recipe) -> Reader:
-    """Return a reader that nothing was taught yet, over a residual path fitted on these parts."""
-    body = bodies.load(recipe.body, recipe.seed)
+def build(targets: Targets, parts: Sequence[fitting.SceneArrays], recipe: Recipe) -> TraceModel:
+    """Return an untrained trace model over a residual path fitted on these parts."""
+    trunk = trunks.load(recipe.trunk, recipe.seed)
     if recipe.trained == "embedding":
-        body.requires_grad_(False)
+        trunk.requires_grad_(False)
     if recipe.rows == "random":
-        body.rows = None
-    residual = task.residual(parts) if recipe.residual else None
-    return Reader(
-        body,
+        trunk.initial_embedding = None
+    residual = targets.residual(parts) if recipe.residual else None
+    return TraceModel(
+        trunk,
         len(categories()),
-        len(task.labels),
-        task.lags,
+        len(targets.labels),
+        targets.lags,
         recipe.soft,
         residual,
-        floored=task.floored if recipe.residual else None,
-        grows=task.grows and recipe.residual,
+        floored=targets.floored if recipe.residual else None,
+        grows=targets.grows and recipe.residual,
     )
 
 
-def lesson_readings(
-    task: Task, parts: Sequence[fitting.Streams], recipe: Recipe
-) -> reading.Readings:
-    """Return what a reader reads of each part, its residual path fitted on the others."""
+def training_examples(
+    targets: Targets, parts: Sequence[fitting.SceneArrays], recipe: Recipe
+) -> trace_training.TraceExamples:
+    """Return the training examples of each part, its residual path fitted on the other parts."""
     made = []
     for part in parts:
         others = [other for other in parts if other is not part]
-        made.append(task.readings(part, task.residual(others) if recipe.residual else None))
-    return reading.joined(made)
+        made.append(targets.examples(part, targets.residual(others) if recipe.residual else None))
+    return trace_training.joined(made)
 
 
-def reader_card(kept: Trained, task: Task, recipe: Recipe, common: dict[str, Any]) -> Card:
-    """Return the card of a reader."""
+def trace_model_card(
+    kept: Trained, targets: Targets, recipe: Recipe, common: dict[str, Any]
+) -> Card:
+    """Return the card of a trace model."""
     return Card(
-        about=f"{_body(recipe)} reads the {'soft' if recipe.soft else 'sampled'} trace"
-        + (f", beside {task.about}" if recipe.residual else ""),
+        about=f"{_trunk_name(recipe)} reads the {'soft' if recipe.soft else 'sampled'} trace"
+        + (f", beside {targets.about}" if recipe.residual else ""),
         kind="gpt2",
-        labels=task.labels,
+        labels=targets.labels,
         open=recipe.open,
         on=kept.on,
         off=kept.off,
         trace=TraceCard(
-            body=_body(recipe),
+            body=_trunk_name(recipe),
             trained="embedding" if recipe.trained == "embedding" else "all",
             soft=recipe.soft,
-            samples=(0, 0) if recipe.soft else (reading.SAMPLES[0], reading.SAMPLES[-1]),
-            temperature=1.0,
-            context=min(kept.reader.context, reading.HORIZON_PATCHES)  # positions it has seen
+            samples=(0, 0)
             if recipe.soft
-            else kept.reader.context,
-            residual=task.about if recipe.residual else "",
+            else (trace_training.SAMPLES[0], trace_training.SAMPLES[-1]),
+            temperature=1.0,
+            context=min(kept.model.context, trace_training.HORIZON_PATCHES)  # positions it has seen
+            if recipe.soft
+            else kept.model.context,
+            residual=targets.about if recipe.residual else "",
         ),
         validation=_figures(kept, {"epochs": kept.epochs}),
         **common,
@@ -291,25 +315,27 @@ def _figures(kept: Trained | fitting.Chosen, more: Mapping[str, float]) -> dict[
     }
 
 
-def _body(recipe: Recipe) -> str:
-    """Return what a body is called: a Hugging Face id whole, of a file or folder the last part."""
-    return Path(recipe.body).resolve().name if Path(recipe.body).exists() else recipe.body
+def _trunk_name(recipe: Recipe) -> str:
+    """Return a trunk's name: a Hugging Face id whole, of a file or folder the last part."""
+    return Path(recipe.trunk).resolve().name if Path(recipe.trunk).exists() else recipe.trunk
 
 
-def _is_users(recipe: Recipe) -> bool:
-    """Return whether `streamtwl train` makes it, without the switches of `bench train`."""
+def _is_default(recipe: Recipe) -> bool:
+    """Return whether `streamtwl train` can make it, without the switches of `bench train`."""
     return recipe == Recipe(epochs=recipe.epochs, hop_s=recipe.hop_s, seed=recipe.seed)
 
 
-def _said(recipe: Recipe) -> str:
+def _options(recipe: Recipe) -> str:
     """Return the options that make a recipe."""
-    if _is_users(recipe):
+    if _is_default(recipe):
         kind = f" --epochs {recipe.epochs}"
-    elif recipe.body == NO_BODY:
-        kind = f" --body {NO_BODY}"
+    elif recipe.trunk == NO_TRUNK:
+        kind = f" --body {NO_TRUNK}"
     else:
         trace = "soft" if recipe.soft else "sampled"
-        kind = f" --body {shlex.quote(_body(recipe))} --train {recipe.trained} --trace {trace}"
+        kind = (
+            f" --body {shlex.quote(_trunk_name(recipe))} --train {recipe.trained} --trace {trace}"
+        )
         kind += f"{'' if recipe.residual else ' --no-residual'} --epochs {recipe.epochs}"
         kind += " --rows random" if recipe.rows == "random" else ""
         kind += " --open" if recipe.open else ""

@@ -144,8 +144,8 @@ def test_several_gaps_do_not_make_the_timeline_drift():
 
 def test_a_reopened_device_goes_on_where_the_clock_is():
     chunks = [
-        Chunk(noise(48_000), 48_000, 0, opened_at=0, heard_at=101.0),
-        Chunk(noise(44_100), 44_100, 0, opened_at=80_000, heard_at=106.0),
+        Chunk(noise(48_000), 48_000, 0, opened_at=0, last_frame_at=101.0),
+        Chunk(noise(44_100), 44_100, 0, opened_at=80_000, last_frame_at=106.0),
     ]
     [stream], blocks = listen(Scripted("mic", chunks))
     assert 80_000 in [block.position for block in blocks[0]]
@@ -163,7 +163,9 @@ def test_a_device_that_says_it_opened_too_early_does_not_go_back():
 
 def test_capture_times_are_the_sound_cards():
     at = time.monotonic()
-    chunks = [Chunk(noise(960), 48_000, i * 960, heard_at=at + (i + 1) * 0.02) for i in range(100)]
+    chunks = [
+        Chunk(noise(960), 48_000, i * 960, last_frame_at=at + (i + 1) * 0.02) for i in range(100)
+    ]
     _, streams = listen(Scripted("mic", chunks))
     blocks = [block for block in streams[0] if block.captured_at is not None]
     assert len(blocks) >= 100
@@ -175,7 +177,7 @@ def test_capture_times_are_the_sound_cards():
 def test_what_the_resampler_still_held_has_a_capture_time_too():
     at = time.monotonic()
     chunks = [
-        Chunk(noise(48_000), 48_000, start, heard_at=at + start / 48_000 + 1)
+        Chunk(noise(48_000), 48_000, start, last_frame_at=at + start / 48_000 + 1)
         for start in (0, 96_000)
     ]
     _, streams = listen(Scripted("mic", chunks))

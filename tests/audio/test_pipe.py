@@ -81,7 +81,7 @@ def test_chunks_carry_the_rate_that_was_asked_for(pipe):
     one = pipe(44_100)
     one.write(bytes(200))
     chunk = one.source.read(time.monotonic())
-    assert (chunk.rate, chunk.start, chunk.heard_at) == (44_100, 0, None)
+    assert (chunk.rate, chunk.start, chunk.last_frame_at) == (44_100, 0, None)
 
 
 @pytest.mark.parametrize(("encoding", "channels"), [("s16le", 1), ("s16le", 2), ("f32le", 3)])

@@ -47,10 +47,10 @@ def test_every_baseline_tells_two_plain_classes_apart(sounds, tmp_path, few_stre
     assert set(results["trained"]) == {clips.CLEAN, clips.WITH_NOISE}
     for trained, methods in results["trained"].items():
         assert len(methods) == len(clip_baselines.BASELINES) + 1
-        for method, heard in methods.items():
-            assert heard[clips.WHOLE]["accuracy"]["mean"] >= 0.75, (trained, method)
-            assert set(heard) >= {clips.WHOLE, "20 dB", "10 dB", "0 dB"}
-            assert method == clips.REFERENCE or "against_reference" in heard["10 dB"]
+        for method, conditions in methods.items():
+            assert conditions[clips.WHOLE]["accuracy"]["mean"] >= 0.75, (trained, method)
+            assert set(conditions) >= {clips.WHOLE, "20 dB", "10 dB", "0 dB"}
+            assert method == clips.REFERENCE or "against_reference" in conditions["10 dB"]
     assert json.loads((out / "results.json").read_text()) == results
     assert (out / "table.md").read_text() == clips.markdown(results)
     for name in ("plot.png", "noise.png", "samples.png"):
@@ -77,20 +77,21 @@ def test_without_noise_there_is_the_clean_table_alone(
 ):
     monkeypatch.setattr(clips, "plot_noise", lambda *_: None)
     monkeypatch.setattr(clips, "plot_samples", lambda *_: None)
-    told = []
+    reported = []
     without = clips.evaluate(
-        sounds, tmp_path / "a", lambda *a: told.append(a), folds=[1], noise=False
+        sounds, tmp_path / "a", lambda *a: reported.append(a), folds=[1], noise=False
     )
-    assert told[-2] == (clips.STAGES[0], 20, 20)  # every clip once
-    heard = [clips.WHOLE, *map(str, clips.PREFIXES)]
+    assert reported[-2] == (clips.STAGES[0], 20, 20)  # every clip once
+    conditions = [clips.WHOLE, *map(str, clips.PREFIXES)]
     assert {kind: set(rows[clips.REFERENCE]) for kind, rows in without["trained"].items()} == {
-        clips.CLEAN: set(heard)
+        clips.CLEAN: set(conditions)
     }
     table = clips.markdown(without)
     assert table.startswith(f"| method | {clips.WHOLE} | ")
     assert table.count("\n") == 2 + len(without["trained"][clips.CLEAN])
-    both = clips.evaluate(sounds, tmp_path / "b", lambda *a: told.append(a), folds=[1])
-    assert told[-2] == (clips.STAGES[0], 20 + 3 * 4 + 2 * 16, 64)  # 4 test clips, 16 to train with
+    both = clips.evaluate(sounds, tmp_path / "b", lambda *a: reported.append(a), folds=[1])
+    copies = 3 * 4 + 2 * 16  # of 4 test clips, and of 16 to train with
+    assert reported[-2] == (clips.STAGES[0], 20 + copies, 64)
     assert table in clips.markdown(both)
     assert clips.markdown(both).count("| " + clips.REFERENCE) == 2
 
@@ -99,12 +100,12 @@ def test_without_noise_there_is_the_clean_table_alone(
     ("options", "noise"), [([], True), (["--no-noise"], False), (["--noise"], True)]
 )
 def test_the_command_takes_noise_as_an_option(monkeypatch, options, noise):
-    asked = []
-    monkeypatch.setattr(clips, "evaluate", lambda *a: asked.append(a))
+    arguments = []
+    monkeypatch.setattr(clips, "evaluate", lambda *a: arguments.append(a))
     monkeypatch.setattr(clips, "markdown", lambda _: "")
     command = ["bench", "evaluate", "sounds", *options]
     CliRunner().invoke(cli.app, command, catch_exceptions=False)
-    assert asked[0][-1] is noise
+    assert arguments[0][-1] is noise
 
 
 def _alike(right: int, share: float, late: float) -> Scored:
@@ -143,9 +144,9 @@ def test_noisy_test_clips_and_training_copies_all_differ(sounds, tmp_path, only_
     scored = {}
     run_fold = clips.run_fold
 
-    def keep(*asked):
-        scored.update(asked[1])
-        return run_fold(*asked)
+    def keep(*arguments):
+        scored.update(arguments[1])
+        return run_fold(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clips, "run_fold", keep)

@@ -32,7 +32,7 @@ def test_train_has_what_a_user_sets_and_bench_train_every_switch(cli):
     ],
 )
 def test_an_old_spelling_says_so_in_one_line_and_goes_on(cli, yamnet, tmp_path, old, new):
-    done = cli(*old.replace("DIR", str(tmp_path / "body")).split(), cwd=tmp_path)
+    done = cli(*old.replace("DIR", str(tmp_path / "trunk")).split(), cwd=tmp_path)
     deprecated, problem = done.stderr.splitlines()
     assert deprecated.endswith(f"is deprecated: it is `streamtwl bench {new}` now")
     assert problem.startswith("streamtwl: ")  # of the command itself, which has run

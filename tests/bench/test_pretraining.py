@@ -1,4 +1,4 @@
-"""A body that has read traces: that it learns what comes next, and that a reader takes it."""
+"""A pre-trained trunk: it learns to predict the next token, and a trace model can use it."""
 
 import json
 
@@ -11,8 +11,8 @@ from streamtwl.bench import pretraining
 from streamtwl.errors import ConfigError, UsageError
 from streamtwl.ontology import categories
 from streamtwl.reasoners.sampling import N_BINS
-from streamtwl.training import bodies, reading, schedule
-from streamtwl.training.reader import Reader
+from streamtwl.training import schedule, trace_training, trunks
+from streamtwl.training.trace_model import TraceModel
 
 RATE = 16_000
 
@@ -34,7 +34,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(reading, "TOKENS", 256)
+    monkeypatch.setattr(trace_training, "TOKENS", 256)
     monkeypatch.setattr(schedule, "WARM_UP", 5)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -42,24 +42,24 @@ def small(monkeypatch):
     torch.set_num_threads(threads)
 
 
-def test_it_foretells_recordings_it_has_not_read_and_is_a_body_with_rows(corpus, tmp_path):
-    out, told = tmp_path / "traces", {}
+def test_it_predicts_unseen_recordings_and_is_a_trunk_with_an_initial_embedding(corpus, tmp_path):
+    out, reported = tmp_path / "traces", {}
     nats = pretraining.pretrain(
-        corpus, out, 2, 0, 0.48, lambda what, done, of: told.update({what: (done, of)})
+        corpus, out, 2, 0, 0.48, lambda what, done, of: reported.update({what: (done, of)})
     )
     assert nats["trained"] < 0.7 * nats["fresh"]
-    assert all(done == of for done, of in told.values())
-    assert json.loads((out / bodies.PRETRAINING).read_text())["nats_a_token"] == nats
+    assert all(done == of for done, of in reported.values())
+    assert json.loads((out / trunks.PRETRAINING).read_text())["nats_a_token"] == nats
     assert [path.name for path in tmp_path.iterdir()] == ["traces"]  # nothing else is left
     command = "streamtwl bench pretrain --corpus CORPUS -o traces --epochs 2 --seed 0 --hop 0.48"
-    assert bodies.made_by(str(out)) == command
-    assert bodies.made_by("tiny") == ""
-    body = bodies.load(str(out), 0)
-    assert body.rows is not None
-    assert body.rows.shape == (len(categories()) + 1 + N_BINS, body.width)
-    reader = Reader(body, len(categories()), 3, 0)
-    embedded = torch.cat((reader.symbols.weight, reader.bins.weight))
-    assert torch.equal(embedded, body.rows)
+    assert trunks.made_by(str(out)) == command
+    assert trunks.made_by("tiny") == ""
+    trunk = trunks.load(str(out), 0)
+    assert trunk.initial_embedding is not None
+    assert trunk.initial_embedding.shape == (len(categories()) + 1 + N_BINS, trunk.width)
+    model = TraceModel(trunk, len(categories()), 3, 0)
+    embedded = torch.cat((model.symbols.weight, model.bins.weight))
+    assert torch.equal(embedded, trunk.initial_embedding)
 
 
 def test_stopped_it_goes_on_where_it_was(corpus, tmp_path):

@@ -52,8 +52,8 @@ def scored(message: Label) -> dict[str, float]:
 
 
 def test_a_class_has_the_best_score_of_its_names(live_trial):
-    heard = label("Bark", Dog=0.3, Bark=0.6, Raindrop=0.2, Rain=0.1, Siren=0.9)
-    found = live_trial.closed(heard, RIGHT)
+    named = label("Bark", Dog=0.3, Bark=0.6, Raindrop=0.2, Rain=0.1, Siren=0.9)
+    found = live_trial.closed(named, RIGHT)
     assert found.label == "dog"
     assert scored(found) == {"dog": 0.6, "rain": 0.2}
     reversed_ = label("Bark", Bark=0.6, Dog=0.3)
@@ -67,10 +67,10 @@ def test_a_name_of_no_class_names_nothing(live_trial, named):
 
 
 def test_the_rest_of_a_message_stays_and_so_does_what_was_given(live_trial):
-    heard = label("Dog", Dog=0.5)
-    found = live_trial.closed(heard, RIGHT)
+    named = label("Dog", Dog=0.5)
+    found = live_trial.closed(named, RIGHT)
     assert (found.seq, found.position, found.latency_ms) == (3, 15_600, 7.0)
-    assert (heard.label, scored(heard)) == ("Dog", {"Dog": 0.5})
+    assert (named.label, scored(named)) == ("Dog", {"Dog": 0.5})
 
 
 def test_events_are_renamed_and_others_are_left(live_trial):
@@ -132,7 +132,7 @@ def test_every_method_plays_every_fold_and_level_and_nothing(live_trial):
     for method in live_trial.LIVE:
         own = {each[1:] for each in listed if each[0] == method}
         assert own == {(fold, at) for fold in (2, 5) for at in (20, 10, 5, None)}
-    for method in live_trial.OPEN:  # not trained, so nothing is the same in every fold
+    for method in live_trial.OPEN:  # not trained, so the background is the same in every fold
         own = {each[1:] for each in listed if each[0] == method}
         assert own == {(fold, at) for fold in (2, 5) for at in (20, 10, 5)} | {(2, None)}
     assert {each[0] for each in listed} == {*live_trial.LIVE, *live_trial.OPEN}
@@ -162,5 +162,5 @@ def test_truth_is_read_as_it_was_written(live_trial, wav, tmp_path):
     truth, duration_s = live_trial.read_truth(tmp_path / "a")
     assert duration_s == 2.5
     assert [(each.label, each.onset_s, each.offset_s) for each in truth] == [("dog", 0.5, 1.25)]
-    wav("nothing.flac", [0.0] * 16_000)
-    assert live_trial.read_truth(tmp_path / "nothing") == ([], 1.0)
+    wav("background.flac", [0.0] * 16_000)
+    assert live_trial.read_truth(tmp_path / "background") == ([], 1.0)

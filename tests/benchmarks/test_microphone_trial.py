@@ -1,4 +1,4 @@
-"""The microphone trial's own parts: where a scene began, and in whose time it is told."""
+"""The microphone trial's own parts: where a scene began, and the time base of its events."""
 
 import importlib.util
 from pathlib import Path
@@ -33,15 +33,15 @@ def test_a_scenes_beginning_is_found_to_a_sample(microphone_trial, began):
     loudness = np.repeat(10 ** rng.uniform(-3, -1, 40), RATE // 2)
     sound = (loudness * rng.standard_normal(len(loudness))).astype(np.float32)
     silence = np.zeros(began, np.float32)
-    heard = np.concatenate((silence, sound, silence)).astype(np.float64)
+    recorded = np.concatenate((silence, sound, silence)).astype(np.float64)
     patches = [
         Patch(
             **COMMON,
             position=end,
             top=[],
-            level_dbfs=max(-120.0, 10 * np.log10(np.mean(heard[end - HOP : end] ** 2) + 1e-12)),
+            level_dbfs=max(-120.0, 10 * np.log10(np.mean(recorded[end - HOP : end] ** 2) + 1e-12)),
         )
-        for end in range(WINDOW, len(heard), HOP)
+        for end in range(WINDOW, len(recorded), HOP)
     ]
     assert microphone_trial.beginning(patches, sound) == began
 
@@ -51,13 +51,13 @@ def test_what_was_told_of_a_scene_is_in_its_own_time(microphone_trial):
         about = {"id": "e", "phase": "onset", "label": "dog", "peak": 0.5, "mean": 0.4}
         return Event(**COMMON, **about, position=position, start=start, end=end)
 
-    told = [
+    messages = [
         event(900, 800, None),  # before it
         event(1200, 900, None),
         event(1500, 1100, 1400),
         event(1000 + 2 * RATE + 1, 1100, 1400),  # after it
     ]
-    kept = microphone_trial.shifted(told, began=1000, duration_s=2.0)
+    kept = microphone_trial.shifted(messages, began=1000, duration_s=2.0)
     assert [(each.position, each.start, each.end) for each in kept] == [
         (200, 0, None),
         (500, 100, 400),

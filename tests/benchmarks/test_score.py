@@ -1,4 +1,4 @@
-"""The live trial's tables, on methods whose figures can be told by hand."""
+"""The live trial's tables, on methods whose figures can be computed by hand."""
 
 import math
 from dataclasses import replace
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import score
 import timeline
-from score import Played, at_starts, compare, nothing_at_recall, sweep
+from score import Played, at_starts, compare, false_events_at_recall, sweep
 from timeline import Scene, Sound
 
 HOP_S = 0.5
@@ -18,26 +18,28 @@ TIMES_S = np.arange(1, 121) * HOP_S
 
 
 def scene(scores: np.ndarray, truth=TRUTH, name: str = "scene", placed: bool = False) -> Scene:
-    """A scene of a minute with these scores, told at 0.5.
+    """A scene of a minute with these scores, tracked at 0.5.
 
-    Events begin and end when that is told, or, `placed`, in the middle of the window before.
+    Events begin and end when it is published, or, `placed`, in the middle of the window before.
     """
-    heard = Scene(
+    untracked = Scene(
         name=name,
         duration_s=DURATION_S,
         truth=list(truth),
-        told=[],
+        events=[],
         positions=np.round(16_000 * TIMES_S).astype(np.int64),
         times_s=TIMES_S,
         scores=scores.astype(np.float32),
         labels=LABELS,
         named=[LABELS[row.argmax()] if row.max() >= 0.5 else None for row in scores],
     )
-    told = timeline.retrack(heard, 0.5, 0.25)
+    tracked = timeline.retrack(untracked, 0.5, 0.25)
     if placed:
-        return told
-    at_once = [replace(e, start_s=e.onset_told_s, end_s=e.offset_told_s) for e in told.told]
-    return replace(told, told=at_once)
+        return tracked
+    at_once = [
+        replace(e, start_s=e.onset_received_s, end_s=e.offset_received_s) for e in tracked.events
+    ]
+    return replace(tracked, events=at_once)
 
 
 def scores_of(*sounds: Sound, value: float = 1.0) -> np.ndarray:
@@ -58,14 +60,14 @@ EMPTY = np.zeros_like(PERFECT)
 SPURIOUS = scores_of(Sound("dog", 5.0, 6.0), Sound("dog", 7.0, 8.0), Sound("saw", 50.0, 52.0))
 
 
-def method(scores: np.ndarray, of_nothing: np.ndarray) -> dict:
-    """Two scenes at each of two SNRs, and two minutes of nothing."""
+def method(scores: np.ndarray, background: np.ndarray) -> dict:
+    """Two scenes at each of two SNRs, and two minutes of background."""
     return score.score(
         [
             *played(scene(scores), scene(scores), snr_db=5),
             *played(scene(scores), scene(scores), snr_db=20),
         ],
-        played(*[scene(of_nothing, [])] * 2, snr_db=0),
+        played(*[scene(background, [])] * 2, snr_db=0),
     )
 
 
@@ -79,7 +81,7 @@ def methods() -> dict[str, dict]:
 
 
 def test_events_dated_back_are_right_at_a_lag_and_the_same_in_force():
-    """Of a method that is a second late, and says that sounds began when it tells of them."""
+    """Of a method that is a second late, and says that sounds began when it publishes them."""
     late = scene(np.roll(PERFECT, 2, axis=0))
     back = timeline.dated_back(late, 1.0)
     assert timeline.agreement(back, 0.0) == timeline.agreement(late, 0.0)
@@ -87,7 +89,7 @@ def test_events_dated_back_are_right_at_a_lag_and_the_same_in_force():
     assert timeline.f1(timeline.agreement(back, 1.0)) == 1
     found = score.dated(played(late), played(back))["20"]
     assert found["f1"]["mean"] == pytest.approx(0.75)
-    assert found["reader"]["mean"] == pytest.approx(0.25)
+    assert found["gpt2"]["mean"] == pytest.approx(0.25)
 
 
 def test_methods_are_matched_where_each_has_few_false_starts():
@@ -99,8 +101,8 @@ def test_methods_are_matched_where_each_has_few_false_starts():
     found = score.matched(played(hasty), played(faint))
     assert list(found) == ["20", "all"]
     assert found["all"]["mean"] == pytest.approx(0)
-    against_nothing = score.matched(played(hasty), played(scene(EMPTY)))
-    assert against_nothing["all"]["mean"] > 0.9
+    against_empty = score.matched(played(hasty), played(scene(EMPTY)))
+    assert against_empty["all"]["mean"] > 0.9
     everything = scene(np.tile([[1.0, 1.0], [0.0, 0.0]], (len(TIMES_S) // 2, 1)))
     assert score.matched(played(hasty), played(everything)) == {}
 
@@ -121,7 +123,7 @@ def test_a_perfect_method(methods):
     assert at["onset_s"] == [0, 0]
     assert at["offset_s"] == [0, 0]
     assert at["segment_f1_micro"] == 1
-    assert figures["nothing_per_hour"] == 0
+    assert figures["false_events_per_hour"] == 0
 
 
 def test_an_empty_method(methods):
@@ -133,24 +135,24 @@ def test_an_empty_method(methods):
     assert at["named"] == 0
     assert all(math.isnan(each) for each in [*at["onset_s"], *at["offset_s"]])
     assert at["segment_f1_micro"] == 0
-    assert figures["nothing_per_hour"] == 0
+    assert figures["false_events_per_hour"] == 0
     assert {each["recall"] for each in figures["swept"]} == {0}
 
 
 def test_a_hasty_method(methods):
-    """Besides what is right it tells three events a minute, 4 s in all."""
+    """Besides what is right it publishes three events a minute, 4 s in all."""
     figures = methods["hasty"]
     at = figures["by_snr"]["20"]
     assert at["false_starts_per_minute"]["mean"] == 3
     assert at["lags"]["0"]["f1"]["mean"] == pytest.approx(2 * 8 / (2 * 8 + 4))
     assert at["lags"]["0"]["right"]["mean"] == pytest.approx(56 / 60)
-    assert figures["nothing_per_hour"] == pytest.approx(3 * 60)
+    assert figures["false_events_per_hour"] == pytest.approx(3 * 60)
 
 
 def test_a_late_method_loses_at_lag_0_only():
     late = [Sound(each.label, each.onset_s + 1, each.offset_s + 1) for each in TRUTH]
-    heard = scene(scores_of(*late), placed=True)
-    at = score.score(played(heard), played(scene(EMPTY, [])))["by_snr"]["20"]
+    untracked = scene(scores_of(*late), placed=True)
+    at = score.score(played(untracked), played(scene(EMPTY, [])))["by_snr"]["20"]
     assert at["lags"]["0"]["f1"]["mean"] == pytest.approx(0.75)  # 3 of 4 s each, 1 s too long
     assert at["onset_s"] == pytest.approx([1, 1])
     assert at["offset_s"] == pytest.approx([1, 1])
@@ -202,18 +204,23 @@ def test_other_scenes_are_not_compared():
 # sweep
 
 
-def test_a_threshold_over_the_scores_tells_nothing():
-    """Right at 0.6, wrong at 0.3: what is told turns at these thresholds."""
+def test_a_threshold_over_the_scores_publishes_nothing():
+    """Right at 0.6, wrong at 0.3: events change at these thresholds."""
     scores = np.maximum(0.6 * PERFECT, 0.3 * SPURIOUS)
     swept = sweep(played(scene(scores)), played(scene(0.3 * SPURIOUS, [])))
     assert [each.on for each in swept] == list(score.ONS)
     by_on = {each.on: each for each in swept}
     low, middle, high = by_on[0.25], by_on[0.5], by_on[0.65]
-    assert (low.recall, low.starts_per_minute, low.nothing_per_hour) == (1, 3, 180)
+    assert (low.recall, low.starts_per_minute, low.false_events_per_hour) == (1, 3, 180)
     assert low.f1 == pytest.approx(0.8)
-    assert (middle.recall, middle.starts_per_minute, middle.nothing_per_hour) == (1, 0, 0)
+    assert (middle.recall, middle.starts_per_minute, middle.false_events_per_hour) == (1, 0, 0)
     assert middle.f1 == pytest.approx(1)
-    assert (high.f1, high.recall, high.starts_per_minute, high.nothing_per_hour) == (0, 0, 0, 0)
+    assert (high.f1, high.recall, high.starts_per_minute, high.false_events_per_hour) == (
+        0,
+        0,
+        0,
+        0,
+    )
 
 
 def test_off_moves_with_on():
@@ -255,22 +262,22 @@ def test_f1_where_there_are_never_false_starts():
     assert at_starts(swept, 2) is None  # no threshold was in the way
 
 
-def of_nothing(on: float, recall: float, per_hour: float) -> dict:
-    return {"on": on, "recall": recall, "nothing_per_hour": per_hour}
+def swept_at(on: float, recall: float, per_hour: float) -> dict:
+    return {"on": on, "recall": recall, "false_events_per_hour": per_hour}
 
 
-def test_nothing_at_a_recall():
-    swept = [of_nothing(0.1, 1, 500), of_nothing(0.5, 0.9, 30), of_nothing(0.9, 0.89, 0)]
-    assert nothing_at_recall(swept) == 30
-    assert nothing_at_recall(swept, 0.95) == 500
-    assert nothing_at_recall(swept[2:]) is None
-    assert nothing_at_recall([]) is None
+def test_false_events_at_a_recall():
+    swept = [swept_at(0.1, 1, 500), swept_at(0.5, 0.9, 30), swept_at(0.9, 0.89, 0)]
+    assert false_events_at_recall(swept) == 30
+    assert false_events_at_recall(swept, 0.95) == 500
+    assert false_events_at_recall(swept[2:]) is None
+    assert false_events_at_recall([]) is None
 
 
-def test_nothing_at_a_recall_is_that_of_the_highest_threshold():
+def test_false_events_at_a_recall_is_that_of_the_highest_threshold():
     """At the lowest threshold one event lasts for an hour: that is no virtue."""
-    swept = [of_nothing(0.05, 1, 10), of_nothing(0.3, 0.97, 900), of_nothing(0.5, 0.92, 300)]
-    assert nothing_at_recall(swept) == 300
+    swept = [swept_at(0.05, 1, 10), swept_at(0.3, 0.97, 900), swept_at(0.5, 0.92, 300)]
+    assert false_events_at_recall(swept) == 300
 
 
 # Tables and plot
@@ -292,7 +299,7 @@ def test_tables_are_whole_and_right(results):
         assert len({line.count("|") for line in rows}) == 1, lines[0]
         first = [row.split("|")[1].strip() for row in rows]
         assert first == ["method", "---", "perfect", "empty", "hasty"]
-    in_force, delays, lags, _, nothing = (
+    in_force, delays, lags, _, background = (
         [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[0] == "|"]
         for lines in ([each for each in lines if each] for lines in tables)
     )
@@ -306,23 +313,23 @@ def test_tables_are_whole_and_right(results):
     assert delays[2][1] == "100 %, 0.00, 0.00, 0.00, 0.00"
     assert delays[3][1].startswith("0 %, nan")
     assert lags[2][1] == "1.000, 1.000, 1.000, 1.000; 100, 100, 100, 100 %"
-    assert nothing[2] == ["perfect", "0.0", "0", "100 %"]
-    assert nothing[3] == ["empty", "0.0", "not reached", "0 %"]
-    assert nothing[4] == ["hasty", "180.0", "180", "100 %"]
+    assert background[2] == ["perfect", "0.0", "0", "100 %"]
+    assert background[3] == ["empty", "0.0", "not reached", "0 %"]
+    assert background[4] == ["hasty", "180.0", "180", "100 %"]
 
 
-def test_trainings_are_told_apart(results):
+def test_trainings_are_listed_apart(results):
     methods = {"one": results["methods"]["perfect"], "two": results["methods"]["empty"]}
     perfect = results["against"]["perfect"]
     half, less = ({"mean": mean, "low": mean, "high": mean} for mean in (0.5, 0.4))
     none = {level: {"f1": {"0": half, "1": less}} for level in perfect}
-    given = {"methods": methods, "trainings": ["one", "two"], "against": {"one": perfect}}
-    given["against"]["two"] = none
-    text = score.markdown({**given, "bounds": []}, "empty")
+    results_of = {"methods": methods, "trainings": ["one", "two"], "against": {"one": perfect}}
+    results_of["against"]["two"] = none
+    text = score.markdown({**results_of, "bounds": []}, "empty")
     assert "### 2 trainings of one" in text
     assert "| 20 dB, lag 0 s, against empty | 1.000, 0.500 | 0.750 | 0.354 |" in text
     assert "| 5 dB, lag 1 s, against empty | 1.000, 0.400 | 0.700 | 0.424 |" in text
-    assert "trainings of" not in score.markdown({**given, "trainings": ["one"]}, "empty")
+    assert "trainings of" not in score.markdown({**results_of, "trainings": ["one"]}, "empty")
 
 
 def test_a_plot_is_drawn(results, tmp_path):

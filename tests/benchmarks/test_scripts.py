@@ -20,13 +20,13 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "change_of_sound": "{data} --quick --json {out}/change.json",
     "open_filter": f"{GIVEN} --corpus {{corpus}} --fold 4 --scenes 1",
     "reasoner_step": "{step} --patches 40 --runs 1 --json {out}/steps.json",
-    "taken_apart": f"{GIVEN} --corpus {{corpus}} --traces tiny --only 0 4 --out {{out}}",
+    "ablation": f"{GIVEN} --corpus {{corpus}} --traces tiny --only 0 4 --out {{out}}",
 }
 NOT_RUN = {
     "latency": "it waits ten seconds before it measures, twice",
     "live_trial": "it takes longer, but what the others read is written by it: the fixture `trial`",
     "microphone_trial": "it plays a scene in real time",
-    "more_samples": "two readers, taught, exported and read by every K and M, take a minute",
+    "more_samples": "two models, trained, exported and run with every K and M, take a minute",
 }
 
 

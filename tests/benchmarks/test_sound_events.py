@@ -4,7 +4,7 @@ from math import inf
 import numpy as np
 import pytest
 from sound_events import psds, sed_eval_metrics
-from timeline import Scene, Sound, Told
+from timeline import ReceivedEvent, Scene, Sound
 
 from streamtwl.backbones.yamnet import WINDOW
 
@@ -16,13 +16,13 @@ MIDDLE_S = (WINDOW + HOP * np.arange(HOPS)) / 16000 - 0.4875
 TRUTH = [Sound("Dog", 10, 15), Sound("Siren", 12, 18), Sound("Dog", 40, 44)]
 
 
-def scene(truth, told=(), scores=None, positions=None, labels=LABELS) -> Scene:
+def scene(truth, events=(), scores=None, positions=None, labels=LABELS) -> Scene:
     positions = WINDOW + HOP * np.arange(HOPS) if positions is None else np.array(positions)
     return Scene(
         name="scene",
         duration_s=DURATION_S,
         truth=list(truth),
-        told=list(told),
+        events=list(events),
         positions=positions,
         times_s=positions / 16000,
         scores=np.zeros((len(positions), 3), np.float32) if scores is None else scores,
@@ -31,8 +31,8 @@ def scene(truth, told=(), scores=None, positions=None, labels=LABELS) -> Scene:
     )
 
 
-def told(label, start_s, end_s, **more) -> Told:
-    return Told(label, start_s, end_s, start_s + 1, end_s + 1, **more)
+def received(label, start_s, end_s, **more) -> ReceivedEvent:
+    return ReceivedEvent(label, start_s, end_s, start_s + 1, end_s + 1, **more)
 
 
 def scored(*sounds: tuple[Sound, float]) -> np.ndarray:
@@ -44,7 +44,7 @@ def scored(*sounds: tuple[Sound, float]) -> np.ndarray:
     return scores
 
 
-PERFECT = [told(s.label, s.onset_s, s.offset_s) for s in TRUTH]
+PERFECT = [received(s.label, s.onset_s, s.offset_s) for s in TRUTH]
 
 
 # sed_eval
@@ -71,8 +71,10 @@ def test_an_empty_account_gets_nothing():
 
 
 def test_segments_are_seconds():
-    # 15 seconds sound. Told: 3 and a bit of the first Dog (4 segments), and 2 of Rain.
-    metrics = sed_eval_metrics([scene(TRUTH, [told("Dog", 10, 13.5), told("Rain", 60, 62)])])
+    # 15 seconds sound. Published: 3 and a bit of the first Dog (4 segments), and 2 of Rain.
+    metrics = sed_eval_metrics(
+        [scene(TRUTH, [received("Dog", 10, 13.5), received("Rain", 60, 62)])]
+    )
     assert metrics["segment_f1_micro"] == pytest.approx(2 * 4 / (15 + 6))
     assert metrics["segment_f1_macro"] == pytest.approx((2 * 4 / (9 + 4) + 0) / 2)  # Dog, Siren
     assert metrics["segment_error_rate"] == pytest.approx((11 + 2) / 15)
@@ -90,14 +92,14 @@ def test_segments_are_seconds():
     ],
 )
 def test_an_event_is_right_within_its_collars(start_s, end_s, right):
-    metrics = sed_eval_metrics([scene(TRUTH[:1], [told("Dog", start_s, end_s)])])
+    metrics = sed_eval_metrics([scene(TRUTH[:1], [received("Dog", start_s, end_s)])])
     assert metrics["event_f1_micro"] == metrics["event_f1_macro"] == float(right)
 
 
 def test_the_offset_collar_of_a_short_sound_is_half_a_second():
     short = [Sound("Dog", 10, 10.2)]
-    assert sed_eval_metrics([scene(short, [told("Dog", 10, 10.6)])])["event_f1_micro"] == 1
-    assert sed_eval_metrics([scene(short, [told("Dog", 10, 10.8)])])["event_f1_micro"] == 0
+    assert sed_eval_metrics([scene(short, [received("Dog", 10, 10.6)])])["event_f1_micro"] == 1
+    assert sed_eval_metrics([scene(short, [received("Dog", 10, 10.8)])])["event_f1_micro"] == 0
 
 
 def test_scenes_are_pooled():
@@ -107,26 +109,26 @@ def test_scenes_are_pooled():
 
 
 def test_what_was_taken_back_is_not_in_the_account():
-    wrong = told("Rain", 60, 70)
+    wrong = received("Rain", 60, 70)
     assert sed_eval_metrics([scene(TRUTH, [*PERFECT, wrong])])["segment_f1_micro"] < 1
     withdrawn = replace(wrong, withdrawn_s=80)
     assert sed_eval_metrics([scene(TRUTH, [*PERFECT, withdrawn])])["segment_f1_micro"] == 1
 
 
 def test_an_event_without_end_lasts_to_the_scene_end():
-    metrics = sed_eval_metrics([scene([Sound("Dog", 110, 120)], [told("Dog", 110, inf)])])
+    metrics = sed_eval_metrics([scene([Sound("Dog", 110, 120)], [received("Dog", 110, inf)])])
     assert metrics["segment_f1_micro"] == metrics["event_f1_micro"] == 1
 
 
 def test_other_labels_and_other_times_are_left_out():
-    others = [told("Piano", 10, 15), told("Dog", 121, 130)]
+    others = [received("Piano", 10, 15), received("Dog", 121, 130)]
     truth = [*TRUTH, Sound("Piano", 50, 60)]
     assert sed_eval_metrics([scene(truth, [*PERFECT, *others])])["event_f1_micro"] == 1
 
 
 def test_sounds_that_overlap_are_one_event():
     truth = [Sound("Dog", 10, 15), Sound("Dog", 14, 18)]
-    assert sed_eval_metrics([scene(truth, [told("Dog", 10, 18)])])["event_f1_micro"] == 1
+    assert sed_eval_metrics([scene(truth, [received("Dog", 10, 18)])])["event_f1_micro"] == 1
 
 
 # PSDS
@@ -160,9 +162,9 @@ def test_half_of_the_sounds_get_half():
 
 def test_a_false_alarm_above_the_sound_costs_its_rate():
     # One in 2 minutes is 30 an hour: below that rate nothing is found, above it all is.
-    dog, nothing = Sound("Dog", 10, 15), Sound("Dog", 60, 65)
-    below = scene([dog], scores=scored((dog, 0.9), (nothing, 0.8)))
-    above = scene([dog], scores=scored((dog, 0.8), (nothing, 0.9)))
+    dog, absent = Sound("Dog", 10, 15), Sound("Dog", 60, 65)
+    below = scene([dog], scores=scored((dog, 0.9), (absent, 0.8)))
+    above = scene([dog], scores=scored((dog, 0.8), (absent, 0.9)))
     assert psds([below])["psds1"] == pytest.approx(1)
     assert psds([above])["psds1"] == pytest.approx(0.7)
 
@@ -213,8 +215,8 @@ def test_the_last_decision_on_a_position_speaks():
 
 def test_sounds_that_overlap_or_touch_are_one():
     truth = [Sound("Dog", 10, 15), Sound("Dog", 14, 18), Sound("Dog", 18, 20)]
-    heard = scene(truth, scores=scored((Sound("Dog", 10, 20), 0.9)))
-    assert psds([heard])["psds1"] == pytest.approx(1)
+    found = scene(truth, scores=scored((Sound("Dog", 10, 20), 0.9)))
+    assert psds([found])["psds1"] == pytest.approx(1)
 
 
 def test_scenes_of_one_name_are_two_scenes():

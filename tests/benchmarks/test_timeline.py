@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timeline import (
     Counts,
+    ReceivedEvent,
     Scene,
     Sound,
-    Told,
     agreement,
     agreement_of_label,
     bootstrap,
@@ -32,17 +32,17 @@ from streamtwl.messages import Event, Label, Scored
 HOP = 7680
 LABELS = ["Dog", "Siren", "Rain"]
 DOG = Sound("Dog", 2, 6)
-TOLD_AT_ONCE = Told("Dog", 2, 6, 2, 6)
-TOLD_LATE = Told("Dog", 2, 6, 3, 7)  # where it began and ended is right, it came a second late
+AT_ONCE = ReceivedEvent("Dog", 2, 6, 2, 6)
+LATE = ReceivedEvent("Dog", 2, 6, 3, 7)  # where it began and ended is right, it came a second late
 
 
-def scene(truth, told, duration_s=20.0, times_s=(), named=()) -> Scene:
+def scene(truth, events, duration_s=20.0, times_s=(), named=()) -> Scene:
     n = len(times_s)
     return Scene(
         name="scene",
         duration_s=duration_s,
         truth=truth,
-        told=told,
+        events=events,
         positions=np.array([round(16000 * at_s) for at_s in times_s], np.int64),
         times_s=np.array(times_s, float),
         scores=np.zeros((n, len(LABELS)), np.float32),
@@ -51,9 +51,9 @@ def scene(truth, told, duration_s=20.0, times_s=(), named=()) -> Scene:
     )
 
 
-def counted(truth, told, lag_s=0.0) -> tuple[float, ...]:
+def counted(truth, events, lag_s=0.0) -> tuple[float, ...]:
     """(true positive, false positive, false negative, right) seconds of 20."""
-    counts = agreement(scene(truth, told), lag_s)
+    counts = agreement(scene(truth, events), lag_s)
     assert counts.total_s == 20
     return counts[:4]
 
@@ -62,14 +62,14 @@ def counted(truth, told, lag_s=0.0) -> tuple[float, ...]:
 
 
 def test_who_tells_all_at_once_is_right_throughout():
-    assert counted([DOG], [TOLD_AT_ONCE]) == (4, 0, 0, 20)
+    assert counted([DOG], [AT_ONCE]) == (4, 0, 0, 20)
 
 
-def test_who_tells_nothing_is_right_where_nothing_sounds():
+def test_no_event_is_right_where_nothing_sounds():
     assert counted([DOG], []) == (0, 0, 4, 16)
 
 
-def test_nothing_told_of_nothing_is_right():
+def test_no_event_of_silence_is_right():
     assert counted([], []) == (0, 0, 0, 20)
 
 
@@ -83,44 +83,49 @@ def test_nothing_told_of_nothing_is_right():
     ],
 )
 def test_a_lag_makes_late_messages_count(lag_s, expected):
-    assert counted([DOG], [TOLD_LATE], lag_s) == expected
+    assert counted([DOG], [LATE], lag_s) == expected
 
 
 def test_belief_does_not_begin_before_the_start_that_was_told():
-    assert counted([DOG], [Told("Dog", 4, 6, 5, 6)], lag_s=3) == (2, 0, 2, 18)
+    assert counted([DOG], [ReceivedEvent("Dog", 4, 6, 5, 6)], lag_s=3) == (2, 0, 2, 18)
 
 
 def test_belief_before_the_sound_is_false():
-    assert counted([DOG], [Told("Dog", 1, 6, 1.5, 6)]) == (4, 0.5, 0, 19.5)
-    assert counted([DOG], [Told("Dog", 1, 6, 1.5, 6)], lag_s=1) == (4, 1, 0, 19)
+    assert counted([DOG], [ReceivedEvent("Dog", 1, 6, 1.5, 6)]) == (4, 0.5, 0, 19.5)
+    assert counted([DOG], [ReceivedEvent("Dog", 1, 6, 1.5, 6)], lag_s=1) == (4, 1, 0, 19)
 
 
 def test_an_end_told_before_it_is_due_is_kept():
-    assert counted([DOG], [Told("Dog", 2, 6, 2, 5)]) == (4, 0, 0, 20)
+    assert counted([DOG], [ReceivedEvent("Dog", 2, 6, 2, 5)]) == (4, 0, 0, 20)
 
 
 def test_belief_that_is_never_ended_lasts_as_long_as_the_scene():
-    assert counted([DOG], [Told("Dog", 2, inf, 2, inf)], lag_s=1) == (4, 14, 0, 6)
+    assert counted([DOG], [ReceivedEvent("Dog", 2, inf, 2, inf)], lag_s=1) == (4, 14, 0, 6)
 
 
 def test_two_labels_at_once_are_a_set():
     siren = Sound("Siren", 4, 8)
-    assert counted([DOG, siren], [TOLD_AT_ONCE]) == (4, 0, 4, 16)
-    assert counted([DOG, siren], [TOLD_AT_ONCE, Told("Siren", 4, 8, 5, 8)]) == (7, 0, 1, 19)
+    assert counted([DOG, siren], [AT_ONCE]) == (4, 0, 4, 16)
+    assert counted([DOG, siren], [AT_ONCE, ReceivedEvent("Siren", 4, 8, 5, 8)]) == (
+        7,
+        0,
+        1,
+        19,
+    )
 
 
 def test_the_wrong_label_is_false_twice():
-    assert counted([DOG], [Told("Siren", 2, 6, 2, 6)]) == (0, 4, 4, 16)
+    assert counted([DOG], [ReceivedEvent("Siren", 2, 6, 2, 6)]) == (0, 4, 4, 16)
 
 
 def test_sounds_of_one_label_at_once_count_once():
-    assert counted([DOG, Sound("Dog", 4, 8)], [Told("Dog", 2, 8, 2, 8)]) == (6, 0, 0, 20)
-    assert counted([DOG], [TOLD_AT_ONCE, Told("Dog", 3, 5, 3, 5)]) == (4, 0, 0, 20)
+    assert counted([DOG, Sound("Dog", 4, 8)], [ReceivedEvent("Dog", 2, 8, 2, 8)]) == (6, 0, 0, 20)
+    assert counted([DOG], [AT_ONCE, ReceivedEvent("Dog", 3, 5, 3, 5)]) == (4, 0, 0, 20)
 
 
 def test_only_the_scene_counts():
-    told = [Told("Dog", -1, 30, -1, 30)]
-    assert counted([Sound("Dog", 15, 25)], told) == (5, 15, 0, 5)
+    events = [ReceivedEvent("Dog", -1, 30, -1, 30)]
+    assert counted([Sound("Dog", 15, 25)], events) == (5, 15, 0, 5)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +137,11 @@ def test_only_the_scene_counts():
     ],
 )
 def test_what_is_taken_back_ends_retroactively(lag_s, expected):
-    told = [Told("Siren", 2, inf, 3, inf, withdrawn_s=5), Told("Dog", 2, 6, 5, 7)]
-    assert counted([DOG], told, lag_s) == expected
+    events = [
+        ReceivedEvent("Siren", 2, inf, 3, inf, withdrawn_s=5),
+        ReceivedEvent("Dog", 2, 6, 5, 7),
+    ]
+    assert counted([DOG], events, lag_s) == expected
 
 
 whole = st.integers(0, 12)
@@ -143,8 +151,8 @@ sounds = st.builds(
     whole,
     st.integers(1, 5),
 )
-tellings = st.builds(
-    lambda label, start, length, late, ended, withdrawn: Told(
+received_events = st.builds(
+    lambda label, start, length, late, ended, withdrawn: ReceivedEvent(
         label,
         start,
         start + length if ended is not None else inf,
@@ -161,23 +169,28 @@ tellings = st.builds(
 )
 
 
-def believed(told: Told, t: float, lag_s: float) -> bool:
+def believed(event: ReceivedEvent, t: float, lag_s: float) -> bool:
     """The definition, word for word."""
     now = t + lag_s
-    over = told.offset_told_s <= now and told.end_s <= t
-    return told.onset_told_s <= now and told.start_s <= t and not over and told.withdrawn_s > now
+    over = event.offset_received_s <= now and event.end_s <= t
+    return (
+        event.onset_received_s <= now
+        and event.start_s <= t
+        and not over
+        and event.withdrawn_s > now
+    )
 
 
-@given(st.lists(sounds, max_size=5), st.lists(tellings, max_size=6), st.integers(0, 4))
-def test_agreement_is_what_asking_moment_by_moment_gives(truth, told, lag_s):
+@given(st.lists(sounds, max_size=5), st.lists(received_events, max_size=6), st.integers(0, 4))
+def test_agreement_is_what_sampling_moment_by_moment_gives(truth, events, lag_s):
     moments = [
         (
             {sound.label for sound in truth if sound.onset_s <= t < sound.offset_s},
-            {one.label for one in told if believed(one, t, lag_s)},
+            {one.label for one in events if believed(one, t, lag_s)},
         )
         for t in np.arange(15) + 0.5
     ]
-    counts = agreement(scene(truth, told, duration_s=15.0), lag_s)
+    counts = agreement(scene(truth, events, duration_s=15.0), lag_s)
     assert counts == (
         sum(len(true & held) for true, held in moments),
         sum(len(held - true) for true, held in moments),
@@ -187,9 +200,9 @@ def test_agreement_is_what_asking_moment_by_moment_gives(truth, told, lag_s):
     )
 
 
-@given(st.lists(sounds, max_size=5), st.lists(tellings, max_size=6), st.floats(0, 5))
-def test_true_positives_and_false_negatives_are_all_that_sounds(truth, told, lag_s):
-    counts = agreement(scene(truth, told, duration_s=30.0), lag_s)
+@given(st.lists(sounds, max_size=5), st.lists(received_events, max_size=6), st.floats(0, 5))
+def test_true_positives_and_false_negatives_are_all_that_sounds(truth, events, lag_s):
+    counts = agreement(scene(truth, events, duration_s=30.0), lag_s)
     sounding = sum(
         end - start
         for label in "AB"
@@ -212,8 +225,8 @@ def test_f1_of_counts_and_of_rows_of_them():
 
 
 def test_the_label_in_force_lasts_until_the_next_decision():
-    heard = scene([DOG], [], times_s=[1, 3, 5, 9], named=[None, "Dog", "Siren", None])
-    assert agreement_of_label(heard)[:4] == (2, 4, 2, 15)
+    scored = scene([DOG], [], times_s=[1, 3, 5, 9], named=[None, "Dog", "Siren", None])
+    assert agreement_of_label(scored)[:4] == (2, 4, 2, 15)
 
 
 def test_the_last_label_stays_in_force_to_the_end():
@@ -228,83 +241,98 @@ def test_without_decisions_no_label_is_in_force():
 
 
 @pytest.mark.parametrize(
-    ("told", "delay"),
+    ("events", "delay"),
     [
-        ([TOLD_AT_ONCE], 0),
-        ([TOLD_LATE], 1),
-        ([Told("Dog", 1, 6, 1, 6)], 0),  # already in force
-        ([Told("Dog", 0, 1, 0, 2), Told("Dog", 4, 6, 4.5, 6)], 2.5),  # that one was over
-        ([Told("Dog", 2, 6, 6, 8)], inf),  # not before the offset
-        ([Told("Siren", 2, 6, 2, 6)], inf),
-        ([Told("Dog", 2, inf, 4, inf, withdrawn_s=4)], inf),  # in force for no time
+        ([AT_ONCE], 0),
+        ([LATE], 1),
+        ([ReceivedEvent("Dog", 1, 6, 1, 6)], 0),  # already in force
+        (
+            [ReceivedEvent("Dog", 0, 1, 0, 2), ReceivedEvent("Dog", 4, 6, 4.5, 6)],
+            2.5,
+        ),  # that one was over
+        ([ReceivedEvent("Dog", 2, 6, 6, 8)], inf),  # not before the offset
+        ([ReceivedEvent("Siren", 2, 6, 2, 6)], inf),
+        ([ReceivedEvent("Dog", 2, inf, 4, inf, withdrawn_s=4)], inf),  # in force for no time
         ([], inf),
     ],
 )
-def test_onset_delay_is_until_the_label_is_in_force(told, delay):
-    assert onset_delays(scene([DOG], told)) == [delay]
+def test_onset_delay_is_until_the_label_is_in_force(events, delay):
+    assert onset_delays(scene([DOG], events)) == [delay]
 
 
 def test_each_sound_has_its_own_onset_delay():
     truth = [Sound("Siren", 0, 3), DOG, Sound("Dog", 10, 12)]
-    assert onset_delays(scene(truth, [TOLD_LATE, Told("Dog", 10, 12, 10.5, 13)])) == [inf, 1, 0.5]
+    assert onset_delays(scene(truth, [LATE, ReceivedEvent("Dog", 10, 12, 10.5, 13)])) == [
+        inf,
+        1,
+        0.5,
+    ]
 
 
 @pytest.mark.parametrize(
-    ("told", "delays"),
+    ("events", "delays"),
     [
-        ([TOLD_AT_ONCE], [0]),
-        ([TOLD_LATE], [1]),
-        ([TOLD_LATE, Told("Dog", 6.5, 9, 7, 9.5)], [3.5]),  # belief goes on without a break
-        ([Told("Dog", 2, 5, 2, 5.5)], []),  # no longer in force at the offset
-        ([Told("Dog", 2, inf, 3, inf)], [14]),  # to the scene's end
-        ([Told("Dog", 2, inf, 3, inf, withdrawn_s=8)], [2]),
-        ([Told("Siren", 2, 6, 3, 7)], []),
+        ([AT_ONCE], [0]),
+        ([LATE], [1]),
+        (
+            [LATE, ReceivedEvent("Dog", 6.5, 9, 7, 9.5)],
+            [3.5],
+        ),  # belief goes on without a break
+        ([ReceivedEvent("Dog", 2, 5, 2, 5.5)], []),  # no longer in force at the offset
+        ([ReceivedEvent("Dog", 2, inf, 3, inf)], [14]),  # to the scene's end
+        ([ReceivedEvent("Dog", 2, inf, 3, inf, withdrawn_s=8)], [2]),
+        ([ReceivedEvent("Siren", 2, 6, 3, 7)], []),
     ],
 )
-def test_offset_delay_is_until_the_belief_ends(told, delays):
-    assert offset_delays(scene([DOG], told)) == delays
+def test_offset_delay_is_until_the_belief_ends(events, delays):
+    assert offset_delays(scene([DOG], events)) == delays
 
 
 def test_another_sound_of_the_label_takes_the_offset_over():
-    told = [Told("Dog", 2, 10, 2, 11)]
+    events = [ReceivedEvent("Dog", 2, 10, 2, 11)]
     covering, following, later = Sound("Dog", 5, 10), Sound("Dog", 8, 10), Sound("Dog", 12, 13)
-    assert offset_delays(scene([DOG, covering], told)) == [1]
-    assert offset_delays(scene([DOG, following], told)) == [1]
-    assert offset_delays(scene([DOG, later], told)) == [5]
-    assert offset_delays(scene([DOG, replace(covering, label="Siren")], told)) == [5]
+    assert offset_delays(scene([DOG, covering], events)) == [1]
+    assert offset_delays(scene([DOG, following], events)) == [1]
+    assert offset_delays(scene([DOG, later], events)) == [5]
+    assert offset_delays(scene([DOG, replace(covering, label="Siren")], events)) == [5]
 
 
 @pytest.mark.parametrize(
-    ("told_s", "false"),
+    ("received_s", "false"),
     [(1.99, True), (2.0, False), (6.0, False), (6.97, False), (6.98, True)],
 )
-def test_a_start_is_false_where_the_label_did_not_sound_in_the_window(told_s, false):
-    assert false_starts(scene([DOG], [Told("Dog", told_s, inf, told_s, inf)])) == int(false)
+def test_a_start_is_false_where_the_label_did_not_sound_in_the_window(received_s, false):
+    assert false_starts(
+        scene([DOG], [ReceivedEvent("Dog", received_s, inf, received_s, inf)])
+    ) == int(false)
 
 
 def test_false_starts_are_of_one_label_and_stay_false_when_taken_back():
-    told = [Told("Siren", 2, inf, 3, inf, withdrawn_s=5), Told("Dog", 2, 6, 5, 7)]
-    assert false_starts(scene([DOG], told)) == 1
-    assert false_starts(scene([DOG], [Told("Dog", 9, 9.5, 9, 10)]), tolerance_s=3) == 0
+    events = [
+        ReceivedEvent("Siren", 2, inf, 3, inf, withdrawn_s=5),
+        ReceivedEvent("Dog", 2, 6, 5, 7),
+    ]
+    assert false_starts(scene([DOG], events)) == 1
+    assert false_starts(scene([DOG], [ReceivedEvent("Dog", 9, 9.5, 9, 10)]), tolerance_s=3) == 0
 
 
 @pytest.mark.parametrize(
-    ("told", "count"),
+    ("events", "count"),
     [
-        ([TOLD_LATE], 1),
-        ([Told("Dog", 5.9, inf, 19, inf)], 1),  # however late it was told
-        ([Told("Dog", 6, 8, 6, 8)], 0),
-        ([Told("Dog", 0, 2, 0, 2)], 0),
-        ([Told("Siren", 2, 6, 2, 6)], 0),
-        ([replace(TOLD_LATE, withdrawn_s=9)], 0),
+        ([LATE], 1),
+        ([ReceivedEvent("Dog", 5.9, inf, 19, inf)], 1),  # however late it came
+        ([ReceivedEvent("Dog", 6, 8, 6, 8)], 0),
+        ([ReceivedEvent("Dog", 0, 2, 0, 2)], 0),
+        ([ReceivedEvent("Siren", 2, 6, 2, 6)], 0),
+        ([replace(LATE, withdrawn_s=9)], 0),
     ],
 )
-def test_found_is_what_the_final_account_has(told, count):
-    assert found(scene([DOG], told)) == count
+def test_found_is_what_the_final_account_has(events, count):
+    assert found(scene([DOG], events)) == count
 
 
 def test_one_event_may_find_two_sounds():
-    assert found(scene([DOG, Sound("Dog", 8, 9)], [Told("Dog", 5, 10, 5, 10)])) == 2
+    assert found(scene([DOG, Sound("Dog", 8, 9)], [ReceivedEvent("Dog", 5, 10, 5, 10)])) == 2
 
 
 # Messages
@@ -375,14 +403,14 @@ def test_messages_come_at_their_position_plus_latency():
     assert read.times_s.tolist() == pytest.approx([1.02, 2.5, 3.03])
     assert read.named == [None, "Dog", None]
     np.testing.assert_allclose(read.scores, [[0, 0, 0.05], [0.7, 0, 0.25], [0, 0, 0]])
-    assert read.told == [Told("Dog", 1.5, 2.5, 2.5, 3.03)]
+    assert read.events == [ReceivedEvent("Dog", 1.5, 2.5, 2.5, 3.03)]
 
 
 def test_an_event_that_lasts_has_no_end():
     wire = Wire()
     wire.label(32000, "Dog", latency_ms=500)
     wire.event(32000, "onset", "a", "Dog", 24000)
-    assert wire.scene().told == [Told("Dog", 1.5, inf, 2.5, inf)]
+    assert wire.scene().events == [ReceivedEvent("Dog", 1.5, inf, 2.5, inf)]
 
 
 def test_an_event_at_the_end_of_the_stream_has_no_latency():
@@ -390,7 +418,7 @@ def test_an_event_at_the_end_of_the_stream_has_no_latency():
     wire.label(32000, "Dog", latency_ms=500)
     wire.event(32000, "onset", "a", "Dog", 24000)
     wire.event(36000, "offset", "a", "Dog", 24000, 36000)
-    assert wire.scene().told == [Told("Dog", 1.5, 2.25, 2.5, 2.25)]
+    assert wire.scene().events == [ReceivedEvent("Dog", 1.5, 2.25, 2.5, 2.25)]
 
 
 def test_a_revision_takes_the_event_back_and_tells_another():
@@ -401,9 +429,9 @@ def test_a_revision_takes_the_event_back_and_tells_another():
     wire.event(32000, "revised", "a", "Dog", 20000)
     wire.label(48000, None, latency_ms=0)
     wire.event(48000, "offset", "a", "Dog", 20000, 40000)
-    assert wire.scene().told == [
-        Told("Siren", 1.5, inf, 2.1, inf, withdrawn_s=2.7),
-        Told("Dog", 1.25, 2.5, 2.7, 3),
+    assert wire.scene().events == [
+        ReceivedEvent("Siren", 1.5, inf, 2.1, inf, withdrawn_s=2.7),
+        ReceivedEvent("Dog", 1.25, 2.5, 2.7, 3),
     ]
 
 
@@ -412,16 +440,16 @@ def test_an_event_that_is_over_can_be_revised():
     wire.event(32000, "onset", "a", "Siren", 24000)
     wire.event(48000, "offset", "a", "Siren", 24000, 40000)
     wire.event(64000, "revised", "a", "Dog", 24000, 32000)
-    assert wire.scene().told == [
-        Told("Siren", 1.5, 2.5, 2, 3, withdrawn_s=4),
-        Told("Dog", 1.5, 2, 4, 4),
+    assert wire.scene().events == [
+        ReceivedEvent("Siren", 1.5, 2.5, 2, 3, withdrawn_s=4),
+        ReceivedEvent("Dog", 1.5, 2, 4, 4),
     ]
 
 
 def test_an_event_whose_onset_was_missed_is_told_when_it_ends():
     wire = Wire()
     wire.event(48000, "offset", "a", "Dog", 24000, 40000)
-    assert wire.scene().told == [Told("Dog", 1.5, 2.5, 3, 3)]
+    assert wire.scene().events == [ReceivedEvent("Dog", 1.5, 2.5, 3, 3)]
 
 
 def test_a_silent_source_makes_an_empty_scene():
@@ -437,7 +465,7 @@ def published(scores: np.ndarray, end: int, on: float, off: float) -> Wire:
     """What the program publishes of float32[n, L] scores, decided on hop by hop until `end`."""
     tracker, wire = EventTracker(LABELS, EventSettings(on=on, off=off), WINDOW // 2), Wire()
 
-    def tell(position, changes) -> None:
+    def note(position, changes) -> None:
         for phase, event in changes:
             wire.event(position, phase, str(event.number), event.label, event.start, event.end)
 
@@ -446,8 +474,8 @@ def published(scores: np.ndarray, end: int, on: float, off: float) -> Wire:
         wire.label(
             position, None, latency_ms=10 * i, **dict(zip(LABELS, row.tolist(), strict=True))
         )
-        tell(position, tracker.step(0, position, row, row))
-    tell(end, tracker.close(0, end))
+        note(position, tracker.step(0, position, row, row))
+    note(end, tracker.close(0, end))
     return wire
 
 
@@ -462,7 +490,7 @@ def test_retracking_tells_what_the_program_does_with_those_thresholds(rows, thre
     with_other = published(scores, end, 0.3, 0.1).scene(end / 16000)
     expected = published(scores, end, *thresholds).scene(end / 16000)
     retracked = retrack(with_other, *thresholds)
-    assert sorted(retracked.told, key=repr) == sorted(expected.told, key=repr)
+    assert sorted(retracked.events, key=repr) == sorted(expected.events, key=repr)
     assert retracked.scores is with_other.scores
 
 
@@ -470,9 +498,13 @@ def test_retracking_is_by_on_and_off():
     scores = np.array([[0.1, 0, 0], [0.6, 0, 0], [0.3, 0, 0], [0.1, 0, 0]], np.float32)
     read = published(scores, WINDOW + 3 * HOP, 0.9, 0.8).scene()
     middle_s, at_s = read.positions / 16000 - 0.4875, read.times_s
-    assert read.told == []
-    assert retrack(read, 0.5, 0.2).told == [Told("Dog", middle_s[1], middle_s[3], at_s[1], at_s[3])]
-    assert retrack(read, 0.5, 0.4).told == [Told("Dog", middle_s[1], middle_s[2], at_s[1], at_s[2])]
+    assert read.events == []
+    assert retrack(read, 0.5, 0.2).events == [
+        ReceivedEvent("Dog", middle_s[1], middle_s[3], at_s[1], at_s[3])
+    ]
+    assert retrack(read, 0.5, 0.4).events == [
+        ReceivedEvent("Dog", middle_s[1], middle_s[2], at_s[1], at_s[2])
+    ]
 
 
 @pytest.mark.parametrize(("left", "latency_s"), [(0, 0.01), (100, 0)])
@@ -481,9 +513,9 @@ def test_what_the_end_of_the_stream_ends_is_told_with_the_last_decision_if_that_
 ):
     end = WINDOW + HOP + left
     read = published(np.array([[0, 0, 0], [0.6, 0, 0]]), end, 0.5, 0.2).scene(end / 16000)
-    [told] = retrack(read, 0.5, 0.2).told
-    assert [told] == read.told
-    assert (told.end_s, told.offset_told_s) == (end / 16000, end / 16000 + latency_s)
+    [event] = retrack(read, 0.5, 0.2).events
+    assert [event] == read.events
+    assert (event.end_s, event.offset_received_s) == (end / 16000, end / 16000 + latency_s)
 
 
 # Intervals

@@ -29,14 +29,14 @@ from streamtwl.training import fitting, steps
 from streamtwl.training.fitting import (
     FILTER,
     Chosen,
-    Streams,
+    SceneArrays,
     arrays,
     fit_patch_model,
     in_force,
     onsets,
     pick_best,
 )
-from streamtwl.training.streams import Stream, positions
+from streamtwl.training.scored_scenes import ScoredScene, positions
 
 LABELS = ["dog", "saw"]
 PATCHES, CATEGORIES = 40, 8
@@ -45,12 +45,12 @@ DURATION_S = (15_600 + 7680 * (PATCHES - 1)) / SAMPLE_RATE + 0.2
 NAMES = (TOP, AVERAGE, FILTER, LAGGED, SMOOTHER, GRU)
 
 
-def by_hand(sounding, recently=None, ahead=None, hop_s: float = 1.0) -> Streams:
+def by_hand(sounding, recently=None, ahead=None, hop_s: float = 1.0) -> SceneArrays:
     """One stream of one label, or more of both: what sounds at each patch, and what follows."""
     sounding = np.array(sounding, bool)
     elapsed_s = np.full(sounding.shape[:2], hop_s, np.float32)
     elapsed_s[:, 0] = ENDLESS_S
-    return Streams(
+    return SceneArrays(
         torch.zeros(*sounding.shape[:2], CATEGORIES),
         torch.from_numpy(elapsed_s),
         sounding,
@@ -69,11 +69,11 @@ def column(*values):
 
 def test_in_force_by_hand():
     truth = by_hand(column(0, 1, 1, 1, 0, 0))
-    scores = column(0.1, 0.9, 0.9, 0.1, 0.1, 0.1)  # 2 of 3 that sound, 2 of 2 that are told
+    scores = column(0.1, 0.9, 0.9, 0.1, 0.1, 0.1)  # 2 of 3 that sound, 2 of 2 that are predicted
     assert in_force(scores, truth, 0.5, 0.5) == (pytest.approx(2 * 2 / (2 + 3)), 0)
 
 
-def test_who_tells_all_or_nothing():
+def test_all_or_nothing():
     truth = by_hand(column(0, 1, 1, 0))
     assert in_force(column(0.0, 1, 1, 0), truth, 0.5, 0.5) == (1, 0)
     assert in_force(column(0.0, 0, 0, 0), truth, 0.5, 0.5) == (0, 0)
@@ -117,7 +117,7 @@ def test_streams_and_labels_are_pooled_and_do_not_share_beliefs():
 def test_beliefs_are_those_of_the_products_events():
     rng = np.random.default_rng(3)
     scores = rng.random((1, 60, 2)).astype(np.float32)
-    nothing = by_hand(np.zeros((1, 60, 2)), hop_s=HOP_S)
+    background = by_hand(np.zeros((1, 60, 2)), hop_s=HOP_S)
     tracker = EventTracker(LABELS, EventSettings(on=0.7, off=0.35), WINDOW // 2)
     onsets = sum(
         phase == "onset"
@@ -125,19 +125,19 @@ def test_beliefs_are_those_of_the_products_events():
         for phase, _ in tracker.step(0, 15_600 + 7680 * t, scores[0, t], scores[0, t])
     )
     minutes = 60 * HOP_S / 60
-    assert in_force(scores, nothing, 0.7, 0.35)[1] == pytest.approx(onsets / minutes, rel=1e-5)
+    assert in_force(scores, background, 0.7, 0.35)[1] == pytest.approx(onsets / minutes, rel=1e-5)
 
 
 # Streams as arrays
 
 
-def stream(truth: list[Sound], seed: int = 0, noise: float = 0.05) -> Stream:
+def stream(truth: list[Sound], seed: int = 0, noise: float = 0.05) -> ScoredScene:
     """Category 1 fires for a dog, 4 for a saw, while they sound at a window's end."""
     ends = positions(PATCHES, HOP_S, DURATION_S)
-    made = Stream(f"{seed}", DURATION_S, ends, np.zeros((0, 0)), truth)
-    heard = noise * np.random.default_rng(seed).random((PATCHES, CATEGORIES))
-    heard[:, [1, 4]] += 0.8 * made.sounding(LABELS)
-    return replace(made, posteriors=heard.astype(np.float32).clip(0, 1))
+    made = ScoredScene(f"{seed}", DURATION_S, ends, np.zeros((0, 0)), truth)
+    posteriors = noise * np.random.default_rng(seed).random((PATCHES, CATEGORIES))
+    posteriors[:, [1, 4]] += 0.8 * made.sounding(LABELS)
+    return replace(made, posteriors=posteriors.astype(np.float32).clip(0, 1))
 
 
 def test_arrays_by_hand():
@@ -174,8 +174,8 @@ def test_streams_are_cut_to_the_shortest():
 # Training and choosing
 
 
-def scenes(count: int, seed: int, noise: float = 0.05, told: list[str] = LABELS) -> Streams:
-    """Streams with three sounds each, of 2 to 4 s, now and then at once."""
+def scenes(count: int, seed: int, noise: float = 0.05, names: list[str] = LABELS) -> SceneArrays:
+    """SceneArrays with three sounds each, of 2 to 4 s, now and then at once."""
     made = []
     for number in range(count):
         rng = np.random.default_rng([seed, number])
@@ -185,7 +185,7 @@ def scenes(count: int, seed: int, noise: float = 0.05, told: list[str] = LABELS)
             for i, at in zip((0, 1, number % 2), onsets, strict=True)
         ]
         one = stream(sounds, seed=1000 * seed + number, noise=noise)
-        renamed = dict(zip(LABELS, told, strict=True))
+        renamed = dict(zip(LABELS, names, strict=True))
         made.append(replace(one, truth=[replace(s, label=renamed[s.label]) for s in sounds]))
     return arrays(made, LABELS)
 
@@ -221,7 +221,7 @@ def right() -> dict[str, Chosen]:
         return fitted(scenes(6, 1), scenes(4, 2))
 
 
-def fitted(fit_on: Streams, choose_by: Streams, seed: int = 0) -> dict[str, Chosen]:
+def fitted(fit_on: SceneArrays, choose_by: SceneArrays, seed: int = 0) -> dict[str, Chosen]:
     return fit_timeline(fit_on, choose_by, seed, lambda _: None)
 
 
@@ -305,7 +305,7 @@ def test_the_final_models_know_the_validation_streams_too():
 
 
 def test_the_validation_streams_decide(right):
-    wrong = fitted(scenes(6, 1), scenes(4, 2, told=LABELS[::-1]))
+    wrong = fitted(scenes(6, 1), scenes(4, 2, names=LABELS[::-1]))
     for name in NAMES:
         assert wrong[name].in_force_f1 < 0.5 < right[name].in_force_f1, name
     chosen = [[(one.setting, one.on, one.off) for one in each.values()] for each in (right, wrong)]
@@ -324,7 +324,7 @@ def test_the_validation_streams_choose_the_half_life(right):
     assert average.in_force_f1 < right[AVERAGE].in_force_f1 - 0.1
 
 
-def spurious(streams: Streams, seed: int) -> Streams:
+def spurious(streams: SceneArrays, seed: int) -> SceneArrays:
     """The same with a category that also fires, more or less, where its label does not sound."""
     rng = torch.manual_seed(seed)
     n = len(streams.posteriors)

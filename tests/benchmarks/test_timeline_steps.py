@@ -14,10 +14,10 @@ from tests.training.test_steps import (
     CATEGORIES,
     LABELS,
     gives_the_scores_of_its_model,
-    heard,
     likelihoods,
     log_posterior,
     patch_model,
+    posteriors_of,
     seconds,
     transition,
 )
@@ -27,21 +27,21 @@ from tests.training.test_steps import (
 
 def all_paths(step: steps.Filter, posterior: torch.Tensor, elapsed_s: list[float]) -> np.ndarray:
     """float64[T, L + 1], each state's share of all state paths, weighed by their probability."""
-    given = likelihoods(step, posterior)
+    evidence = likelihoods(step, posterior)
     matrices = [transition(step, each) for each in elapsed_s]
     prior = np.exp(step.patch.log_prior.double().numpy())
-    shares = np.zeros(given.shape)
-    for path in itertools.product(range(given.shape[1]), repeat=len(given)):
-        weight = prior[path[0]] * np.prod([given[t, state] for t, state in enumerate(path)])
+    shares = np.zeros(evidence.shape)
+    for path in itertools.product(range(evidence.shape[1]), repeat=len(evidence)):
+        weight = prior[path[0]] * np.prod([evidence[t, state] for t, state in enumerate(path)])
         weight *= np.prod([matrices[t][path[t], path[t + 1]] for t in range(len(matrices))])
-        shares[range(len(given)), path] += weight
+        shares[range(len(evidence)), path] += weight
     return shares / shares.sum(axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_smoother_is_what_all_state_paths_add_up_to(seed):
     step = steps.Filter(patch_model(seed, labels=2), duration_s=0.8, exponent=0.7)
-    posteriors = heard(2, 5, seed=seed)
+    posteriors = posteriors_of(2, 5, seed=seed)
     elapsed_s = [[0.48, 0.48, 0.1, 3.0], [0.05, 0.9, 0.48, 0.48]]
     found = smooth(step, posteriors, seconds(*elapsed_s))
     assert found.shape == (2, 5, 2)
@@ -52,7 +52,7 @@ def test_the_smoother_is_what_all_state_paths_add_up_to(seed):
 
 def test_at_the_last_patch_the_smoother_knows_no_more_than_the_filter():
     step = steps.Filter(patch_model(), 1.0, 0.7)
-    posteriors, elapsed_s = heard(3, 20), seconds(*[[0.48] * 19] * 3)
+    posteriors, elapsed_s = posteriors_of(3, 20), seconds(*[[0.48] * 19] * 3)
     smoothed, filtered = smooth(step, posteriors, elapsed_s), steps.run(step, posteriors, elapsed_s)
     np.testing.assert_allclose(smoothed[:, -1], filtered[:, -1], atol=1e-5)
     assert np.abs(smoothed[:, :-1] - filtered[:, :-1].numpy()).max() > 0.05
@@ -61,7 +61,7 @@ def test_at_the_last_patch_the_smoother_knows_no_more_than_the_filter():
 def test_the_smoother_does_not_underflow():
     step = steps.Filter(patch_model(), 0.5, 1.0)
     torch.nn.init.normal_(step.patch.linear.weight, std=40)
-    assert np.isfinite(smooth(step, heard(2, 150), seconds(*[[0.01] * 149] * 2))).all()
+    assert np.isfinite(smooth(step, posteriors_of(2, 150), seconds(*[[0.01] * 149] * 2))).all()
 
 
 def gru(seed: int = 0) -> Gru:
@@ -75,12 +75,12 @@ def gru(seed: int = 0) -> Gru:
 @pytest.mark.parametrize("half_life_s", [0.3, 1.2])
 def test_the_past_of_the_moving_average_halves_in_its_half_life(half_life_s):
     step = MovingAverage(patch_model(), half_life_s)
-    posteriors = heard(1, 3)
-    given = torch.exp(step.patch(posteriors))[0, :, :-1]
+    posteriors = posteriors_of(1, 3)
+    evidence = torch.exp(step.patch(posteriors))[0, :, :-1]
     found = steps.run(step, posteriors, seconds([half_life_s, 2 * half_life_s]))[0]
-    np.testing.assert_allclose(found[0], given[0], rtol=1e-6)
-    np.testing.assert_allclose(found[1], (given[0] + given[1]) / 2, rtol=1e-5)
-    np.testing.assert_allclose(found[2], found[1] / 4 + 3 * given[2] / 4, rtol=1e-5)
+    np.testing.assert_allclose(found[0], evidence[0], rtol=1e-6)
+    np.testing.assert_allclose(found[1], (evidence[0] + evidence[1]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(found[2], found[1] / 4 + 3 * evidence[2] / 4, rtol=1e-5)
 
 
 def test_window_top_keeps_only_the_strongest_and_nothing_where_none_is():
@@ -91,13 +91,13 @@ def test_window_top_keeps_only_the_strongest_and_nothing_where_none_is():
         ([1.0, 3.0, 2.0, 4.0], [0, 0, 0]),
     ):
         patch.linear.bias = torch.nn.Parameter(torch.tensor(bias), requires_grad=False)
-        found = steps.run(WindowTop(patch), heard(1, 1), seconds([]))[0, 0]
+        found = steps.run(WindowTop(patch), posteriors_of(1, 1), seconds([]))[0, 0]
         np.testing.assert_allclose(found, np.array(expected) / np.exp(bias).sum(), rtol=1e-5)
 
 
 def test_window_top_has_no_memory():
     step = WindowTop(patch_model())
-    posteriors = heard(1, 6)
+    posteriors = posteriors_of(1, 6)
     together = steps.run(step, posteriors, seconds([0.48] * 5))[0]
     for t in range(6):
         alone = steps.run(step, posteriors[:, t : t + 1], seconds([]))[0, 0]
@@ -106,7 +106,7 @@ def test_window_top_has_no_memory():
 
 def test_the_gru_reads_a_stream_as_it_steps():
     model = gru()
-    posteriors = heard(3, 9)
+    posteriors = posteriors_of(3, 9)
     at_once, last = model.read_stream(posteriors, torch.zeros(3, 5))
     stepped = steps.run(model, posteriors, seconds(*[[0.48] * 8] * 3))
     np.testing.assert_allclose(stepped, at_once, atol=1e-6)
@@ -120,7 +120,7 @@ def test_the_gru_reads_a_stream_as_it_steps():
 )
 def test_the_gru_starts_anew_after_a_gap(gap_s, anew):
     model = gru()
-    posteriors = heard(1, 5)
+    posteriors = posteriors_of(1, 5)
     fresh = steps.run(model, posteriors[:, 3:], seconds([0.48]))[0]
     found = steps.run(model, posteriors, seconds([0.48, 0.48, gap_s, 0.48]))[0, 3:]
     assert torch.allclose(found, fresh, atol=1e-6) == anew

@@ -95,7 +95,7 @@ def test_another_sources_message_does_not_stand_in():
 
 
 def test_a_source_whose_end_never_came_is_noticed():
-    """What was to tell how much there is may be lost with the rest."""
+    """The status that counts messages may be lost with the rest."""
     with pytest.raises(SinkError):
         trial.refuse_gaps([WHOLE[0], label(0)])
 
@@ -122,9 +122,9 @@ def scene(seconds: float) -> np.ndarray:
 def test_a_play_is_heard_whole_and_kept(wav, tmp_path):
     files = [wav("Scene-1.wav", scene(6)), wav("scene-2.wav", scene(2))]
     kept = tmp_path / "kept.msgpack"
-    told: list[tuple[int, int]] = []
-    messages = trial.play(files, ["--labels", "everyday"], kept, lambda *at: told.append(at))
-    assert told == [(1, 2), (2, 2)]
+    progress: list[tuple[int, int]] = []
+    messages = trial.play(files, ["--labels", "everyday"], kept, lambda *at: progress.append(at))
+    assert progress == [(1, 2), (2, 2)]
     positions = [
         [each.position for each in trial.of_source(messages, source) if isinstance(each, Label)]
         for source in ("scene-1", "scene-2")
@@ -136,8 +136,8 @@ def test_a_play_is_heard_whole_and_kept(wav, tmp_path):
     assert sorted(ended) == ["scene-1", "scene-2"]
     for file in files:
         file.unlink()  # the second time they are not listened to
-    assert trial.play(files, [], kept, lambda *at: told.append(at)) == messages
-    assert len(told) == 2
+    assert trial.play(files, [], kept, lambda *at: progress.append(at)) == messages
+    assert len(progress) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["kept.msgpack"]
 
 

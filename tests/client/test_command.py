@@ -9,7 +9,7 @@ from streamtwl.messages import decode
 from streamtwl.sinks.journal import Journal
 from streamtwl.sinks.publisher import Publisher
 from tests.conftest import PATIENCE_S
-from tests.told import hello, label
+from tests.example_messages import hello, label
 
 ANYWHERE = "tcp://127.0.0.1:*"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from streamtwl.client import sequencer
 from streamtwl.client.sequencer import TIMEOUT_S, TRIES, Sequencer
 from streamtwl.messages import AnyMessage, ReplayHeader
-from tests.told import event, hello, label, patch, status
+from tests.example_messages import event, hello, label, patch, status
 
 
 def only(*kinds: str):

@@ -22,7 +22,7 @@ from streamtwl.security import ServerKeys, make_keys
 from streamtwl.sinks.journal import Entry, Journal
 from streamtwl.sinks.publisher import Publisher
 from tests.conftest import PATIENCE_S
-from tests.told import event, hello, label, patch, status
+from tests.example_messages import event, hello, label, patch, status
 
 ANYWHERE = "tcp://127.0.0.1:*"
 SETTLED_S = 0.3  # nothing more comes after this long
@@ -300,7 +300,7 @@ def test_its_state_is_kept_also_while_it_has_much_at_hand(publisher, tmp_path, m
 def test_a_damaged_state_is_one_line_with_a_way_out(content, tmp_path):
     file = tmp_path / "state.json"
     file.write_text(content)
-    with pytest.raises(UsageError, match=r"state\.json is no subscriber's state.*delete it"):
+    with pytest.raises(UsageError, match=r"state\.json is not a subscriber's state.*delete it"):
         subscribe(state=file)
 
 
@@ -368,7 +368,7 @@ def test_one_damaged_message_in_an_answer_is_lost_and_not_its_page(publisher, jo
 @pytest.mark.parametrize(
     ("why", "said"),
     [
-        ("nobody", "nobody listens at tcp://127.0.0.1:"),
+        ("nobody", "no publisher at tcp://127.0.0.1:"),
         ("nothing", "publishes nothing"),
     ],
 )
@@ -417,7 +417,7 @@ def test_a_label_that_the_publisher_does_not_have_is_warned_of_once_a_session(pu
         first = warnings(caplog)
         assert len(first) == 2
         assert one.endpoint in first[0]
-        assert "no sound is called 'Brid' (near it: Bird" in first[0]
+        assert "no sound is called 'Brid' (did you mean: Bird" in first[0]
         assert "no sound is called 'zzz*' (it has Bird, Dog, kettle)" in first[1]
         for each in told[1:3]:
             one.emit(each)
@@ -444,7 +444,7 @@ def test_a_source_that_the_publisher_does_not_have_is_warned_of(
             one.emit(hello(0))
             assert mine.receive(0.1) is None
             assert time.monotonic() < until
-        assert "no source is called 'mik' (near it: mic)" in warnings(caplog)[-1]
+        assert "no source is called 'mik' (did you mean: mic)" in warnings(caplog)[-1]
         assert not mine.lost
 
 

@@ -231,7 +231,7 @@ def test_closed_standard_streams_are_no_traceback(siren, tmp_path):
     ended = closing(">&-", siren)
     assert ended.returncode == 1
     assert ended.stderr == (
-        "streamtwl: cannot write to standard output: it is closed, or nobody reads it\n"
+        "streamtwl: cannot write to standard output: it is closed, or has no reader\n"
     )
     ended = closing("2>&-", siren, "none.wav")
     assert (ended.returncode, len(results_in(ended.stdout))) == (1, 2)

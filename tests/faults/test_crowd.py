@@ -18,7 +18,7 @@ from streamtwl.sinks.journal import Journal
 from streamtwl.sinks.journal_file import reader
 from streamtwl.sinks.publisher import Publisher
 from tests.conftest import PATIENCE_S
-from tests.told import event, label, status
+from tests.example_messages import event, label, status
 
 ANYWHERE = "tcp://127.0.0.1:*"
 CROWD = Path(__file__).with_name("crowd.py")

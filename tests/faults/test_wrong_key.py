@@ -17,7 +17,7 @@ from streamtwl.sinks.journal import Journal
 from streamtwl.sinks.publisher import Publisher
 from streamtwl.sinks.replay import RateLimit
 from tests.conftest import PATIENCE_S
-from tests.told import hello, label, status
+from tests.example_messages import hello, label, status
 
 ANYWHERE = "tcp://127.0.0.1:*"
 QUIET_S = 2.0  # long enough for a hundred handshakes

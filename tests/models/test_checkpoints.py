@@ -12,7 +12,7 @@ from streamtwl.ontology import categories
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.choice import make
 from streamtwl.reasoners.sampling import confidence_bin
-from streamtwl.training import datasets, streams
+from streamtwl.training import datasets, scored_scenes
 from streamtwl.training.posteriors import Scorer
 from tests.patches import FrontEndOnly, patches
 
@@ -52,7 +52,7 @@ def test_esc_10_names_clips_of_the_fold_that_was_left_out(esc10, name, least):
     right = 0
     for number, clip in enumerate(clips):
         posteriors = scorer.score(clip.path).posteriors
-        ends = streams.positions(len(posteriors), scorer.hop_s, 10.0)
+        ends = scored_scenes.positions(len(posteriors), scorer.hop_s, 10.0)
         decisions = [
             reasoner.step(patches([number], [int(end)], posterior[None]))[0]
             for end, posterior in zip(ends, posteriors, strict=True)

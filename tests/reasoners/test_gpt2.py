@@ -1,4 +1,4 @@
-"""The reader of traces, live: what it costs, what it remembers, how it is refused."""
+"""The GPT-2 reasoner, live: what it costs, what it remembers, what it refuses."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.reasoners.gpt2 import ENDLESS_S, Gpt2
 from streamtwl.reasoners.naming import OwnLabels, decide
 from streamtwl.reasoners.sampling import confidence_bin
-from streamtwl.training import bodies, reader, steps
+from streamtwl.training import steps, trace_model, trunks
 
 HOP = 7680
 LABELS = ["dog", "rain", "siren"]
@@ -29,14 +29,14 @@ class Made:
     """A reasoner's file, and the module that it was made of."""
 
     file: Path
-    module: reader.Reader
+    module: trace_model.TraceModel
 
 
 def make(
     folder: Path,
     soft: bool,
     residual: bool,
-    body: str = "tiny",
+    trunk: str = "tiny",
     lags: int = LAGS,
     grown: float | None = None,
     floored: list[bool] | None = None,
@@ -49,8 +49,8 @@ def make(
         torch.nn.init.normal_(patch.linear.weight, std=0.1)
         patch.log_prior = torch.log(torch.full((len(LABELS) + 1,), 0.25))
         path = steps.FixedLag(steps.Filter(patch, 0.3, 0.7), lags)
-    module = reader.Reader(
-        bodies.load(body, 3),
+    module = trace_model.TraceModel(
+        trunks.load(trunk, 3),
         WIDTH,
         len(LABELS),
         lags,
@@ -93,7 +93,7 @@ def make(
         ),
     )
     file = folder / f"toy-{soft}-{residual}.onnx"
-    reader.export(module, 0.48, card, file)
+    trace_model.export(module, 0.48, card, file)
     return Made(file, module)
 
 
@@ -118,7 +118,7 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Made:
         vocab_size=8,
     )
     Gemma3TextModel(config).save_pretrained(folder)
-    return make(folder, soft=False, residual=False, body=str(folder))
+    return make(folder, soft=False, residual=False, trunk=str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def scratch(
         (np.full(len(posteriors), WIDTH), confidence_bin(posteriors.sum(axis=1))), axis=-1
     )[:, None]
     tokens = boundary if module.soft else np.concatenate((drawn[:, 0], boundary), axis=1)
-    heard = torch.from_numpy(posteriors)
+    inputs = torch.from_numpy(posteriors)
     believed = None
     with torch.no_grad():
         if module.residual is not None:
@@ -164,11 +164,11 @@ def scratch(
             beliefs = []
             for t in range(len(posteriors)):
                 elapsed_s = torch.full((1, 1), 0.48 if t else ENDLESS_S)
-                now, state = module.residual(heard[t, None], state, elapsed_s)
+                now, state = module.residual(inputs[t, None], state, elapsed_s)
                 beliefs.append(now)
-            believed = reader.log_odds(torch.stack(beliefs, dim=1))[:, first:last]
+            believed = trace_model.log_odds(torch.stack(beliefs, dim=1))[:, first:last]
         read = torch.from_numpy(tokens.astype(np.int64))[None, first:last]
-        logits = module.read_stream(read, heard[None, first:last], believed)
+        logits = module.read_stream(read, inputs[None, first:last], believed)
     return torch.sigmoid(logits)[0].numpy()
 
 
@@ -182,28 +182,28 @@ def test_step_by_step_is_as_from_scratch_over_200_patches(kind, request):
     ages = {0: 0, 1: 17, 2: 63}  # stream: the patch of the batch at which it begins
     settings = TraceSettings(samples=4, horizon_s=12)
     reasoner = Gpt2(graph.load(made.file), settings, 0.48)
-    heard = {stream: sounds(200, stream) for stream in ages}
-    told: dict[int, list[np.ndarray]] = {stream: [] for stream in ages}
+    inputs = {stream: sounds(200, stream) for stream in ages}
+    decided: dict[int, list[np.ndarray]] = {stream: [] for stream in ages}
     for t in range(263):
         there = [s for s, begins in ages.items() if begins <= t < begins + 200]
         at = [t - ages[s] for s in there]
         decisions = reasoner.read(
             there,
             [15600 + HOP * i for i in at],
-            np.stack([heard[s][1][i] for s, i in zip(there, at, strict=True)]),
-            np.stack([heard[s][0][i] for s, i in zip(there, at, strict=True)]),
+            np.stack([inputs[s][1][i] for s, i in zip(there, at, strict=True)]),
+            np.stack([inputs[s][0][i] for s, i in zip(there, at, strict=True)]),
         )
         for stream, decision in zip(there, decisions, strict=True):
-            told[stream].append(all_of(decision))
+            decided[stream].append(all_of(decision))
     for stream in ages:
         first, full_at, worst, rebases = 0, reasoner.capacity, 0.0, 0
         while first < 200:
             last = min(200, first + full_at)
             known = 0 if first == 0 else reasoner.capacity // 2
-            expected = scratch(made, *heard[stream], first, last)[known:]
-            given = np.stack(told[stream][first + known : last])
-            assert np.isfinite(given).all()
-            worst = max(worst, float(np.abs(given - expected).max()))
+            expected = scratch(made, *inputs[stream], first, last)[known:]
+            found = np.stack(decided[stream][first + known : last])
+            assert np.isfinite(found).all()
+            worst = max(worst, float(np.abs(found - expected).max()))
             first, rebases = last - reasoner.capacity // 2, rebases + 1
             if last == 200:
                 break
@@ -211,18 +211,19 @@ def test_step_by_step_is_as_from_scratch_over_200_patches(kind, request):
         assert worst < 1e-4
 
 
-def test_scores_depend_on_what_was_heard_before(sampled):
+def test_scores_depend_on_earlier_patches(sampled):
     posteriors, drawn = sounds(12, 0)
     other = sounds(12, 1)
     reasoner = Gpt2(graph.load(sampled.file), TraceSettings(samples=4), 0.48)
-    told = []
+    decided = []
     for past in (drawn, other[1]):
         for t in range(12):
-            given = drawn if t == 11 else past
-            decision = reasoner.read([0], [15600 + HOP * t], given[t, None], posteriors[t, None])[0]
-        told.append(decision.scores)
+            tokens = drawn if t == 11 else past
+            at = [15600 + HOP * t]
+            decision = reasoner.read([0], at, tokens[t, None], posteriors[t, None])[0]
+        decided.append(decision.scores)
         reasoner.forget(0)
-    assert np.abs(told[0] - told[1]).max() > 1e-3
+    assert np.abs(decided[0] - decided[1]).max() > 1e-3
 
 
 def test_what_is_kept_of_a_stream_stops_growing(sampled):
@@ -234,7 +235,7 @@ def test_what_is_kept_of_a_stream_stops_growing(sampled):
     for t in range(300):
         reasoner.read([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
         traces = reasoner._streams[0].traces
-        held = [row for trace in traces for row in (trace.reader, trace.successor) if row]
+        held = [row for trace in traces for row in (trace.current, trace.successor) if row]
         rows.append(len(held))
         lengths.append(max(row.age for row in held))
         assert {part.shape[1] for row in held for part in row.cache} == {reasoner.capacity * 5}
@@ -247,13 +248,13 @@ def test_traces_are_rebased_at_different_moments(sampled):
     reasoner = Gpt2(graph.load(sampled.file), settings, 0.48)
     posteriors, drawn = sounds(100, 0, traces=4)
     moments: dict[int, list[int]] = {m: [] for m in range(4)}
-    readers: list = [None] * 4
+    current_rows: list = [None] * 4
     for t in range(100):
         reasoner.read([0], [15600 + HOP * t], drawn[t, None], posteriors[t, None])
         for m, trace in enumerate(reasoner._streams[0].traces):
-            if readers[m] is not None and trace.reader is not readers[m]:
+            if current_rows[m] is not None and trace.current is not current_rows[m]:
                 moments[m].append(t)
-            readers[m] = trace.reader
+            current_rows[m] = trace.current
     assert all(len(each) > 5 for each in moments.values())
     assert not set.intersection(*(set(each) for each in moments.values()))
 
@@ -310,7 +311,7 @@ def test_traces_that_missed_patches_read_them_when_they_are_needed(sampled, monk
             assert decision.traces == 8
     expected = []
     for m, trace in enumerate(reasoner._streams[0].traces):
-        age = trace.reader.age
+        age = trace.current.age
         if m >= 4:
             assert age == (half if len(missed) > half else after + 1)
         own = posteriors, drawn[:, m : m + 1]
@@ -319,7 +320,7 @@ def test_traces_that_missed_patches_read_them_when_they_are_needed(sampled, monk
     for t in range(after + 1, after + 1 + reasoner.capacity):  # they go on as if they knew it all
         reasoner.read([0], [15600 + HOP * t], drawn[t % 40, None], posteriors[t % 40, None])
         reasoner.refine(np.inf)
-        ages = [trace.reader.age for trace in reasoner._streams[0].traces]
+        ages = [trace.current.age for trace in reasoner._streams[0].traces]
         assert min(ages) >= min(half, t + 1)
 
 
@@ -427,7 +428,7 @@ def test_a_decision_without_patches_before_it_says_nothing_of_them(earlier):
 def test_a_body_that_grows_says_nothing_before_it_has(tmp_path, grown, remembers):
     module = make(tmp_path, soft=True, residual=False, grown=grown).module
     posteriors = torch.from_numpy(sounds(2, 0)[0])[None]
-    tokens = reader.draw(posteriors, 0, torch.Generator())
+    tokens = trace_model.draw(posteriors, 0, torch.Generator())
     with torch.no_grad():
         after_another = module.read_stream(tokens, posteriors, None)[:, 1]
         alone = module.read_stream(tokens[:, 1:], posteriors[:, 1:], None)[:, 0]

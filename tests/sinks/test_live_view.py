@@ -10,7 +10,7 @@ from rich.console import Console
 
 from streamtwl.messages import Event, Label, Patch, Scored
 from streamtwl.sinks.live_view import LiveView
-from tests import told
+from tests import example_messages as examples
 
 
 @pytest.fixture
@@ -31,16 +31,18 @@ def shown(monkeypatch):
 
 def patch(position: int, **drawn: float) -> Patch:
     return replace(
-        told.patch(0), position=position, drawn=[Scored(*each) for each in drawn.items()]
+        examples.patch(0),
+        position=position,
+        drawn=[Scored(*each) for each in drawn.items()],
     )
 
 
 def label(name: str, confidence: float, **thought: int) -> Label:
-    return replace(told.label(0, name=name), confidence=confidence, top=[], **thought)
+    return replace(examples.label(0, name=name), confidence=confidence, top=[], **thought)
 
 
 def event(phase: str, end: int | None) -> Event:
-    return replace(told.event(0), phase=phase, start=16_000, end=end, peak=0.75)
+    return replace(examples.event(0), phase=phase, start=16_000, end=end, peak=0.75)
 
 
 def test_the_trace_grows_newest_first(shown):
@@ -56,19 +58,19 @@ def test_the_decision_before_and_after_thinking_on_and_how_much_there_was(shown)
     then = label("dog", 0.62, refinement=2, traces=12, samples=5760)
     assert "cat 0.41 at once, from 1,920 samples in 4 traces" in shown(patch(32_000), first)
     screen = shown(patch(32_000), first, then)
-    assert "cat 0.41 → dog 0.62 after 2 more looks, 5,760 samples in 12 traces" in screen
+    assert "cat 0.41 → dog 0.62 after 2 refinements, 5,760 samples in 12 traces" in screen
 
 
 def test_second_thoughts_on_events_are_told(shown):
-    assert "Dog, 1.0 s, peak 0.75, on second thoughts" in shown(event("revised", 32_000))
-    assert "Dog: on second thoughts, no" in shown(event("revised", 16_000))
+    assert "Dog, 1.0 s, peak 0.75, revised" in shown(event("revised", 32_000))
+    assert "Dog: retracted" in shown(event("revised", 16_000))
     screen = shown(event("onset", None), event("revised", None))
     assert screen.count("Dog (") == 1  # it replaces what was told
 
 
 @pytest.mark.parametrize("state", ["lost", "stalled", "silent"])
 def test_an_error_is_shown_as_it_is(state, shown):
-    status = replace(told.status(0), state=state, error="HDA [hw:0,0] and [/bold] are gone")
+    status = replace(examples.status(0), state=state, error="HDA [hw:0,0] and [/bold] are gone")
     assert f"{state}: HDA [hw:0,0] and [/bold] are gone" in shown(status)
 
 

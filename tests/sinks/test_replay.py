@@ -252,7 +252,7 @@ def test_damage_that_a_request_comes_upon_sets_the_journal_aside(
     for file in (journal, Path(f"{journal}-wal")):
         file.write_bytes(b"\xff" * file.stat().st_size)
     error = ask(socket, wanted())[0].error
-    assert error == "the journal cannot be read now: ask again later"
+    assert error == "the journal cannot be read now: try again later"
     until = time.monotonic() + PATIENCE_MS / 1000
     while not list(tmp_path.glob("*-damaged-*.sqlite")):
         assert time.monotonic() < until

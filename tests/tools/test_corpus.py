@@ -161,21 +161,21 @@ def test_names_of_other_things_are_not(name):
     assert not tool.TARGET_NAME.search(name)
 
 
-def test_an_esc_10_clip_is_heard_and_a_tone_is_not(target_filter, esc10):
-    heard = {
-        target_filter.heard(tool.read(file))
+def test_an_esc_10_clip_is_found_and_a_tone_is_not(target_filter, esc10):
+    found = {
+        target_filter.found(tool.read(file))
         for file in sorted((esc10 / "audio").glob("1-*-0.ogg"))  # dogs
     }
-    assert heard & {"Dog", "Bark", "Yip", "Howl", "Bow-wow", "Growling", "Whimper (dog)"}
-    assert target_filter.heard(tone(3)) is None
-    assert target_filter.heard(tone(0.5)) is None  # shorter than a window
+    assert found & {"Dog", "Bark", "Yip", "Howl", "Bow-wow", "Growling", "Whimper (dog)"}
+    assert target_filter.found(tone(3)) is None
+    assert target_filter.found(tone(0.5)) is None  # shorter than a window
 
 
 def test_most_of_esc_10_would_be_dropped_but_not_all(target_filter, esc10):
     files = sorted((esc10 / "audio").glob("*.ogg"))[::8]
-    heard = [target_filter.heard(tool.read(file)) is not None for file in files]
-    assert len(heard) == 50
-    assert np.mean(heard) > 0.6  # so the names are looked at as well
+    found = [target_filter.found(tool.read(file)) is not None for file in files]
+    assert len(found) == 50
+    assert np.mean(found) > 0.6  # so the names are looked at as well
 
 
 @pytest.mark.parametrize("kind", [kind for kinds, _ in tool.NOISES.values() for kind in kinds])

@@ -192,22 +192,26 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(esc, corpus, tm
         common = ("--data", esc, "--corpus", corpus, "--out", out, "--seed", seed)
         done = run(*common, "--scenes", 2, "--minutes", 0.5, "--fold", 2)
         assert done.returncode == 0, done.stderr
-        assert run(*common, "--nothing", "--minutes", 0.5).returncode == 0
+        assert run(*common, "--background", "--minutes", 0.5).returncode == 0
         written.append({file.name: file.read_bytes() for file in out.iterdir()})
     assert len(written[0]) == 2 * 2 * 3 + 2
     assert written[0] == written[1]
     assert written[0].keys() == written[2].keys()
-    assert all(written[0][name] != written[2][name] for name in written[0] if name != "nothing.csv")
+    assert all(
+        written[0][name] != written[2][name] for name in written[0] if name != "background.csv"
+    )
 
 
 def test_nothing_sounds_at_many_levels_and_its_timeline_is_empty(corpus, tmp_path):
-    assert run("--corpus", corpus, "--out", tmp_path, "--nothing", "--minutes", 3).returncode == 0
-    samples, rate = soundfile.read(tmp_path / "nothing.flac")
+    assert (
+        run("--corpus", corpus, "--out", tmp_path, "--background", "--minutes", 3).returncode == 0
+    )
+    samples, rate = soundfile.read(tmp_path / "background.flac")
     assert (rate, len(samples)) == (RATE, 180 * RATE)
     levels = [rms_db(second) for second in samples.reshape(-1, RATE)]
     assert min(levels) > -80
     assert max(levels) - min(levels) > 10
-    assert (tmp_path / "nothing.csv").read_text() == ",".join(scenes.COLUMNS) + "\n"
+    assert (tmp_path / "background.csv").read_text() == ",".join(scenes.COLUMNS) + "\n"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def patch_model(seed: int = 0, labels: int = len(LABELS)) -> steps.PatchModel:
     return model.requires_grad_(False)
 
 
-def heard(*shape: int, seed: int = 1) -> torch.Tensor:
+def posteriors_of(*shape: int, seed: int = 1) -> torch.Tensor:
     """Posteriors float32[*shape, C]."""
     values = np.random.default_rng(seed).uniform(0, 1, (*shape, CATEGORIES)) ** 3
     return torch.from_numpy(values.astype(np.float32))
@@ -66,14 +66,14 @@ def transition(step: steps.Filter, elapsed_s: float) -> np.ndarray:
 
 
 def test_features_of_the_training_data_have_no_mean_and_unit_variance():
-    posteriors = heard(200)
+    posteriors = posteriors_of(200)
     features = steps.LogPosterior(posteriors)(posteriors)
     np.testing.assert_allclose(features.mean(dim=0), 0, atol=1e-5)
     np.testing.assert_allclose(features.std(dim=0), 1, atol=1e-4)
 
 
 def test_a_category_that_is_always_silent_or_never_heard_before_stays_finite():
-    posteriors = heard(20)
+    posteriors = posteriors_of(20)
     posteriors[:, 2] = 0
     features = steps.LogPosterior(posteriors)
     assert torch.isfinite(features(torch.zeros(1, CATEGORIES))).all()
@@ -81,7 +81,7 @@ def test_a_category_that_is_always_silent_or_never_heard_before_stays_finite():
 
 
 def test_probabilities_of_a_patch_are_of_labels_and_none():
-    probabilities = torch.exp(patch_model()(heard(4, 3)))
+    probabilities = torch.exp(patch_model()(posteriors_of(4, 3)))
     assert probabilities.shape == (4, 3, len(LABELS) + 1)
     np.testing.assert_allclose(probabilities.sum(dim=-1), 1, rtol=1e-5)
 
@@ -95,7 +95,7 @@ gaps = st.lists(st.sampled_from([0.0, 0.01, 0.48, 2.0, 60.0]), min_size=4, max_s
 @given(st.integers(0, 1000), gaps, st.floats(0.1, 5.0), st.floats(0.2, 1.5))
 def test_the_filter_is_the_forward_algorithm(seed, elapsed_s, duration_s, exponent):
     step = steps.Filter(patch_model(seed), duration_s, exponent)
-    posteriors = heard(1, 5, seed=seed)
+    posteriors = posteriors_of(1, 5, seed=seed)
     given = likelihoods(step, posteriors)[0]
     alpha = np.exp(step.patch.log_prior.double().numpy()) * given[0]
     expected = [alpha / alpha.sum()]
@@ -108,7 +108,7 @@ def test_the_filter_is_the_forward_algorithm(seed, elapsed_s, duration_s, expone
 
 def test_a_long_gap_makes_the_filter_forget_and_a_short_one_does_not():
     step = steps.Filter(patch_model(), 1.0, 0.3)
-    posteriors = heard(1, 4)
+    posteriors = posteriors_of(1, 4)
     [fresh] = steps.run(step, posteriors[:, 3:], seconds([]))[0]
 
     def after(gap_s: float) -> torch.Tensor:
@@ -121,7 +121,7 @@ def test_a_long_gap_makes_the_filter_forget_and_a_short_one_does_not():
 def test_long_certainty_does_not_underflow():
     step = steps.Filter(patch_model(), 0.5, 1.0)
     torch.nn.init.normal_(step.patch.linear.weight, std=40)
-    found = steps.run(step, heard(2, 150), seconds(*[[0.01] * 149] * 2))
+    found = steps.run(step, posteriors_of(2, 150), seconds(*[[0.01] * 149] * 2))
     assert torch.isfinite(found).all()
     assert ((found >= 0) & (found.sum(dim=-1, keepdim=True) < 1.0001)).all()
 
@@ -168,7 +168,7 @@ def test_a_file_gives_the_scores_of_its_model(exported):
 
 def gives_the_scores_of_its_model(model: torch.nn.Module, path: Path) -> None:
     """Three streams: one has a gap, one joins later, one leaves early; so S is 2, 3 and 1."""
-    posteriors = heard(3, 8)
+    posteriors = posteriors_of(3, 8)
     positions = np.stack([15_600 + HOP * np.arange(8)] * 3)
     positions[1, 5:] += 5 * RATE
     first, stop = [0, 0, 3], [8, 7, 6]

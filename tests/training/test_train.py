@@ -17,9 +17,9 @@ from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.reasoners.recurrent import Recurrent
-from streamtwl.training import lessons, streams
+from streamtwl.training import scored_scenes, training_scenes
 from streamtwl.training import train as training
-from streamtwl.training.reader import Reader
+from streamtwl.training.trace_model import TraceModel
 from streamtwl.training.train import Recipe
 from tests.conftest import PATIENCE_S
 
@@ -60,16 +60,16 @@ def one_thread():
 @pytest.fixture
 def short(monkeypatch):
     """Fewer and shorter scenes."""
-    monkeypatch.setattr(streams, "SCENE_S", 30.0)
-    monkeypatch.setattr(streams, "TRAINING_SCENES", 4)
-    monkeypatch.setattr(streams, "VALIDATION_SCENES", 4)
-    monkeypatch.setattr(streams, "NOTHING_SCENES", 2)
+    monkeypatch.setattr(scored_scenes, "SCENE_S", 30.0)
+    monkeypatch.setattr(scored_scenes, "TRAINING_SCENES", 4)
+    monkeypatch.setattr(scored_scenes, "VALIDATION_SCENES", 4)
+    monkeypatch.setattr(scored_scenes, "BACKGROUND_SCENES", 2)
 
 
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        (Recipe(body="none", seed=1), "--body none"),
+        (Recipe(trunk="none", seed=1), "--body none"),
         (Recipe(epochs=3, seed=1), "--epochs 3 --seed 1"),
         (
             Recipe(epochs=2, seed=1, soft=False, residual=False, trained="embedding"),
@@ -80,19 +80,19 @@ def short(monkeypatch):
 def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(
     material, tmp_path, short, recipe, said
 ):
-    told = {}
+    reported = {}
 
     def progress(what: str, done: int, total: int) -> None:
-        told[what] = (done, total)
+        reported[what] = (done, total)
 
     out = tmp_path / "tones.onnx"
-    given = material / "sounds", material / "corpus", out
-    card = training.train(*given, [4], recipe, progress)
-    assert all(done == total for done, total in told.values())
-    assert told[lessons.FITTING] == (12, 12)
-    assert list(told) == list(training.STAGES[: 4 if recipe.body == "none" else 6])
+    inputs = material / "sounds", material / "corpus", out
+    card = training.train(*inputs, [4], recipe, progress)
+    assert all(done == total for done, total in reported.values())
+    assert reported[training_scenes.FITTING] == (12, 12)
+    assert list(reported) == list(training.STAGES[: 4 if recipe.trunk == "none" else 6])
     loads = (
-        Recurrent if recipe.body == "none" else partial(Gpt2, settings=TraceSettings(), hop_s=0.48)
+        Recurrent if recipe.trunk == "none" else partial(Gpt2, settings=TraceSettings(), hop_s=0.48)
     )
     assert loads(graph.load(out)).card == card
     assert (card.name, card.labels, card.folds) == ("tones", ["beep", "hum"], [1, 2, 3, 5])
@@ -112,19 +112,19 @@ def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(
     assert '"label":"beep"' in done.stdout.replace(" ", "")
 
 
-def weights_and_card(reader: Reader, hop_s: float, card: Card, path: Path) -> None:
-    torch.save((reader.state_dict(), hop_s, cards.encode(card)), path)
+def weights_and_card(model: TraceModel, hop_s: float, card: Card, path: Path) -> None:
+    torch.save((model.state_dict(), hop_s, cards.encode(card)), path)
 
 
 def test_a_training_stopped_in_either_stage_goes_on_to_the_same_file(
     material, tmp_path, short, monkeypatch
 ):
-    monkeypatch.setattr(streams, "SCENE_S", 10.0)
-    monkeypatch.setattr(streams, "TRAINING_SCENES", 2)
-    monkeypatch.setattr(streams, "VALIDATION_SCENES", 2)
-    monkeypatch.setattr(streams, "NOTHING_SCENES", 1)
+    monkeypatch.setattr(scored_scenes, "SCENE_S", 10.0)
+    monkeypatch.setattr(scored_scenes, "TRAINING_SCENES", 2)
+    monkeypatch.setattr(scored_scenes, "VALIDATION_SCENES", 2)
+    monkeypatch.setattr(scored_scenes, "BACKGROUND_SCENES", 1)
     # To trace the graph takes longer than to train so little, and is the other tests' matter.
-    monkeypatch.setattr(training.reader, "export", weights_and_card)
+    monkeypatch.setattr(training.trace_model, "export", weights_and_card)
     recipe = Recipe(epochs=2, seed=1)
     stops = [training.CHECKING, training.FINAL]
 
@@ -132,27 +132,27 @@ def test_a_training_stopped_in_either_stage_goes_on_to_the_same_file(
         if stops and what == stops[0] and done > 0.6 * total:
             raise KeyboardInterrupt(stops.pop(0))
 
-    given = material / "sounds", material / "corpus"
+    inputs = material / "sounds", material / "corpus"
     whole, stopped = (tmp_path / name / "tones.onnx" for name in ("whole", "stopped"))
     whole.parent.mkdir()
     stopped.parent.mkdir()
-    training.train(*given, whole, [4], recipe, lambda *_: None)
+    training.train(*inputs, whole, [4], recipe, lambda *_: None)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            training.train(*given, stopped, [4], recipe, stop)
+            training.train(*inputs, stopped, [4], recipe, stop)
         assert not stopped.exists()
-    training.train(*given, stopped, [4], recipe, stop)
+    training.train(*inputs, stopped, [4], recipe, stop)
     assert stopped.read_bytes() == whole.read_bytes()
     assert list(stopped.parent.iterdir()) == [stopped]
 
 
-@pytest.mark.parametrize("body", ["openai-community/gpt2", "a folder"])
-def test_a_body_is_called_by_what_finds_it_elsewhere(tmp_path, body):
+@pytest.mark.parametrize("trunk", ["openai-community/gpt2", "a folder"])
+def test_a_trunk_is_named_by_what_finds_it_elsewhere(tmp_path, trunk):
     local = tmp_path / "a folder"
     local.mkdir()
-    recipe = Recipe(body=str(local) if body == "a folder" else body)
-    quoted = "'a folder'" if body == "a folder" else body
-    assert f"--body {quoted} --train" in training._said(recipe)
+    recipe = Recipe(trunk=str(local) if trunk == "a folder" else trunk)
+    quoted = "'a folder'" if trunk == "a folder" else trunk
+    assert f"--body {quoted} --train" in training._options(recipe)
 
 
 @pytest.mark.parametrize("name", ["Tones.onnx", "tones.bin"])
@@ -166,7 +166,7 @@ def test_a_name_that_could_not_go_on_the_wire_is_refused_before_any_work(materia
 @pytest.mark.parametrize(
     ("recipe", "names", "said"),
     [
-        (Recipe(body="none", open=True), None, "--body none"),
+        (Recipe(trunk="none", open=True), None, "--body none"),
         (Recipe(), "names.csv", "--names is for --open"),
     ],
 )
@@ -177,9 +177,9 @@ def test_what_does_not_go_together_is_refused_before_any_work(
         raise AssertionError(done)
 
     names = None if names is None else tmp_path / names
-    given = material / "sounds", material / "corpus", tmp_path / "t.onnx"
+    inputs = material / "sounds", material / "corpus", tmp_path / "t.onnx"
     with pytest.raises(UsageError, match=said):
-        training.train(*given, [], recipe, progress, names)
+        training.train(*inputs, [], recipe, progress, names)
     assert list(tmp_path.iterdir()) == []
 
 

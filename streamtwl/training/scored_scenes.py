@@ -1,6 +1,6 @@
-"""Streams as a reasoner meets them: scenes, scored patch by patch, with what sounds when.
+"""Scenes scored patch by patch, as a reasoner receives them live, with what sounds when.
 
-Models that read a stream are trained on these. Training, validation and test share no source
+Sequence models are trained on these. Training, validation and test share no source
 recording and no piece of background.
 """
 
@@ -24,8 +24,8 @@ TEST_SNR_DB = (20.0, 10.0, 5.0)
 CLEANER_DB = 20.0
 TRAINING_SCENES = 120
 VALIDATION_SCENES = 40
-NOTHING_SCENES = 15  # half an hour, to choose by
-VALIDATION_SHARE = 4  # one piece of background in so many is validation's
+BACKGROUND_SCENES = 15  # half an hour, to choose by
+VALIDATION_SHARE = 4  # one piece of background in four is for validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Sound:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class ScoredScene:
     """One scene: its patches and its truth."""
 
     name: str
@@ -69,7 +69,7 @@ class Material:
 def materials(
     clips: Sequence[Clip], corpus: Path, test_fold: int | None, seed: int = 0
 ) -> tuple[Material, Material, Material]:
-    """Return (to fit, to choose by, to test) for a fold: nothing of one is in another.
+    """Return (to fit, to choose by, to test) for a fold: they share no recording and no piece.
 
     Without a test fold all clips are trained on.
     """
@@ -105,7 +105,7 @@ def by_source(material: Material, count: int, seed: int) -> list[Material]:
     ]
 
 
-def training_streams(
+def make_training_scenes(
     material: Material,
     count: int,
     seed: Sequence[int],
@@ -113,7 +113,7 @@ def training_streams(
     progress: Callable[[int, int], None],
     crop: bool = False,
     cleaner: bool = False,
-) -> list[Stream]:
+) -> list[ScoredScene]:
     """Return scenes at SNRs drawn from TRAINING_SNR_DB, the same for the same seed.
 
     With `crop` half of the sounds are cut short: see `scenes.cropped`; with `cleaner` each scene is
@@ -123,47 +123,47 @@ def training_streams(
     streams = []
     for number in range(count):
         rng = np.random.default_rng([*seed, number])
-        heard = scenes.cropped(rng, parts) if crop else parts
-        plan = scenes.plan_scene(rng, heard, material.packages, SCENE_S)
+        chosen = scenes.cropped(rng, parts) if crop else parts
+        plan = scenes.plan_scene(rng, chosen, material.packages, SCENE_S)
         snr_db = rng.uniform(*TRAINING_SNR_DB)
-        made = stream(f"{number:03}", plan, snr_db, scorer)
+        made = score_scene(f"{number:03}", plan, snr_db, scorer)
         if cleaner:
-            less_noise = stream(made.name, plan, snr_db + CLEANER_DB, scorer)
+            less_noise = score_scene(made.name, plan, snr_db + CLEANER_DB, scorer)
             made = replace(made, cleaner=less_noise.posteriors)
         streams.append(made)
         progress(number + 1, count)
     return streams
 
 
-def nothing_streams(
+def make_background_scenes(
     material: Material,
     count: int,
     seed: Sequence[int],
     scorer: Scorer,
     progress: Callable[[int, int], None],
-) -> list[Stream]:
-    """Return as many stretches of SCENE_S seconds of backgrounds alone: see `make_nothing`."""
+) -> list[ScoredScene]:
+    """Return `count` scenes of backgrounds alone: see `scenes.make_background_scene`."""
     streams = []
     for number in range(count):
         rng = np.random.default_rng([*seed, number])
-        samples = scenes.make_nothing(rng, material.packages, SCENE_S)
+        samples = scenes.make_background_scene(rng, material.packages, SCENE_S)
         posteriors = scorer.score_samples(samples.astype(np.float32) / 32768).posteriors
         ends = positions(len(posteriors), scorer.hop_s, SCENE_S)
-        streams.append(Stream(f"nothing-{number:03}", SCENE_S, ends, posteriors, []))
+        streams.append(ScoredScene(f"background-{number:03}", SCENE_S, ends, posteriors, []))
         progress(number + 1, count)
     return streams
 
 
-def stream(name: str, plan: scenes.Plan, snr_db: float, scorer: Scorer) -> Stream:
-    """Return a planned scene, scored; from the cache where its files are what they were."""
+def score_scene(name: str, plan: scenes.Plan, snr_db: float, scorer: Scorer) -> ScoredScene:
+    """Return a planned scene, scored; from the cache if its files have not changed."""
     events = [
         Sound(event.part.label, event.onset / SAMPLE_RATE, event.offset / SAMPLE_RATE)
         for event in plan.events
     ]
     files = [*(stretch.file for stretch in plan.background), *(e.part.file for e in plan.events)]
     versions = [(found.st_size, found.st_mtime_ns) for found in map(Path.stat, files)]
-    asked = hashlib.sha256(f"{plan}/{versions}/{snr_db}/{scorer.key}".encode()).hexdigest()
-    cached = scorer.folder / f"scene-{asked}.npy"
+    key = hashlib.sha256(f"{plan}/{versions}/{snr_db}/{scorer.key}".encode()).hexdigest()
+    cached = scorer.folder / f"scene-{key}.npy"
     if cached.exists():
         posteriors = np.load(cached)
     else:
@@ -174,7 +174,7 @@ def stream(name: str, plan: scenes.Plan, snr_db: float, scorer: Scorer) -> Strea
         partial.rename(cached)
     duration_s = plan.length / SAMPLE_RATE
     ends = positions(len(posteriors), scorer.hop_s, duration_s)
-    return Stream(name, duration_s, ends, posteriors, events)
+    return ScoredScene(name, duration_s, ends, posteriors, events)
 
 
 def positions(patches: int, hop_s: float, duration_s: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Bodies by their names: transformers' own models, read step by step, and what is refused."""
+"""Trunks by their names: transformers' own models, read step by step, and what is refused."""
 
 from types import SimpleNamespace
 
@@ -10,8 +10,8 @@ import transformers
 from transformers import AutoModel
 
 from streamtwl.errors import UsageError
-from streamtwl.training import bodies, rows
-from streamtwl.training.reader import Reader
+from streamtwl.training import embedding_init, trunks
+from streamtwl.training.trace_model import TraceModel
 
 SIZES = {
     "hidden_size": 32,
@@ -50,17 +50,17 @@ def saved(name: str, sizes: dict, folder) -> str:
 @torch.no_grad()
 def test_a_body_reads_step_by_step_as_its_model_does_at_once(name, tmp_path):
     where = saved(name, MODELS[name], tmp_path)
-    body, own = bodies.load(where, 0).eval(), AutoModel.from_pretrained(where).eval()
+    trunk, own = trunks.load(where, 0).eval(), AutoModel.from_pretrained(where).eval()
     words = own.get_input_embeddings()(torch.randint(50, (3, 40)))
-    mean, std = body.usual
+    mean, std = trunk.usual
     expected = (own(inputs_embeds=words).last_hidden_state - mean) / std
-    begins, past = torch.tensor([0, 10, 30]), body.nothing_read(3)
+    begins, past = torch.tensor([0, 10, 30]), trunk.empty_cache(3)
     for t in range(0, 40, 5):
         ages = (t - begins).clamp(min=0)
         at = ages[:, None] + torch.arange(5)
         there = torch.cat((torch.arange(t) < ages[:, None], torch.ones(3, 5, dtype=torch.bool)), 1)
         now = torch.stack([words[i, at[i]] for i in range(3)])
-        hidden, new = body(now, past, there, at)
+        hidden, new = trunk(now, past, there, at)
         past = [torch.nn.functional.pad(each, (0, 0, 0, 5)) for each in past]
         for i in range(3):
             torch.testing.assert_close(hidden[i], expected[i, at[i]], atol=1e-4, rtol=1e-4)
@@ -69,10 +69,10 @@ def test_a_body_reads_step_by_step_as_its_model_does_at_once(name, tmp_path):
 
 
 def test_a_reader_begins_with_embeddings_as_loud_as_the_words_of_its_body(tmp_path):
-    body = bodies.load(saved("Gemma3Text", MODELS["Gemma3Text"], tmp_path), 0)
-    symbols = Reader(body, 521, 3, 0).symbols.weight
+    trunk = trunks.load(saved("Gemma3Text", MODELS["Gemma3Text"], tmp_path), 0)
+    symbols = TraceModel(trunk, 521, 3, 0).symbols.weight
     assert symbols.std().item() == pytest.approx(0.2 * SIZES["hidden_size"] ** 0.5, rel=0.1)
-    assert Reader(bodies.load("tiny", 0), 521, 3, 0).symbols.weight.std().item() < 0.03
+    assert TraceModel(trunks.load("tiny", 0), 521, 3, 0).symbols.weight.std().item() < 0.03
 
 
 @torch.no_grad()
@@ -81,16 +81,16 @@ def test_what_is_large_whatever_is_read_is_taken_out(tmp_path):
     own = AutoModel.from_pretrained(where).eval()
     own.norm.weight[3] = 200.0  # a dimension that outshouts the others
     own.save_pretrained(where)
-    body = bodies.load(where, 0).eval()
+    trunk = trunks.load(where, 0).eval()
     words = torch.arange(50).repeat(4)[:192].view(6, 32)
     embedded = own.get_input_embeddings()(words)
     there, at = torch.ones(6, 32, dtype=torch.bool), torch.arange(32).expand(6, -1)
-    hidden, _ = body(embedded, body.nothing_read(6), there, at)
+    hidden, _ = trunk(embedded, trunk.empty_cache(6), there, at)
     loud = own(inputs_embeds=embedded).last_hidden_state.flatten(0, 1).std(dim=0)
     assert loud[3] > 20 * loud.median()
     assert hidden.flatten(0, 1).std(dim=0).numpy() == pytest.approx(np.ones(32), abs=0.4)
     assert hidden.mean().abs() < 0.1
-    assert bodies.load("tiny", 0).usual is None
+    assert trunks.load("tiny", 0).usual is None
 
 
 def write_gguf(file) -> None:
@@ -122,32 +122,32 @@ def write_gguf(file) -> None:
 
 def test_a_gguf_file_is_a_body(tmp_path):
     write_gguf(tmp_path / "small.gguf")
-    body = bodies.load(str(tmp_path / "small.gguf"), 0)
-    assert (body.width, body.layers, body.heads, body.head_width) == (32, 1, 2, 8)
-    assert body.model.layers[0].mlp.gate_proj.weight.std().item() == pytest.approx(0.2, rel=0.1)
+    trunk = trunks.load(str(tmp_path / "small.gguf"), 0)
+    assert (trunk.width, trunk.layers, trunk.heads, trunk.head_width) == (32, 1, 2, 8)
+    assert trunk.model.layers[0].mlp.gate_proj.weight.std().item() == pytest.approx(0.2, rel=0.1)
 
 
 def test_a_gguf_file_needs_its_packages(tmp_path, monkeypatch):
     (tmp_path / "small.gguf").touch()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"needs gguf: pip install 'streamtwl\[train\]'"):
-        bodies.load(str(tmp_path / "small.gguf"), 0)
+        trunks.load(str(tmp_path / "small.gguf"), 0)
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("trunk", "said"),
     [
         ("no/such/place", "no such directory"),
         ("nothing.gguf", "no such file"),
-        ("{folder}", "no model"),
-        ("{folder}/cut.gguf", "no model, or damaged"),
+        ("{folder}", "not a model"),
+        ("{folder}/cut.gguf", "not a model, or damaged"),
     ],
 )
-def test_what_is_not_there_is_refused_in_one_line(body, said, tmp_path):
+def test_what_is_not_there_is_refused_in_one_line(trunk, said, tmp_path):
     write_gguf(tmp_path / "whole.gguf")
     (tmp_path / "cut.gguf").write_bytes((tmp_path / "whole.gguf").read_bytes()[:100])
     with pytest.raises(UsageError, match=said) as refused:
-        bodies.load(body.format(folder=tmp_path), 0)
+        trunks.load(trunk.format(folder=tmp_path), 0)
     assert "\n" not in str(refused.value)
 
 
@@ -157,7 +157,7 @@ def test_an_id_that_the_hub_does_not_give_says_how_to_get_it(monkeypatch):
 
     monkeypatch.setattr(AutoModel, "from_pretrained", unreachable)
     with pytest.raises(UsageError, match=r"couldn't connect\).* --local-dir DIR"):
-        bodies.load("openai-community/gpt2", 0)
+        trunks.load("openai-community/gpt2", 0)
 
 
 @pytest.mark.parametrize("name", ["Mamba", "Bert"])
@@ -165,27 +165,27 @@ def test_a_model_that_cannot_go_on_from_a_cache_is_refused(name, tmp_path):
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 50}
     if name == "Bert":
         sizes |= {"num_attention_heads": 2, "intermediate_size": 32}
-    with pytest.raises(UsageError, match=f"a {name.lower()} does not go on"):
-        bodies.load(saved(name, sizes, tmp_path), 0)
+    with pytest.raises(UsageError, match=f"a {name.lower()} does not continue"):
+        trunks.load(saved(name, sizes, tmp_path), 0)
 
 
 @pytest.mark.parametrize(
-    ("body", "offline", "local"),
+    ("trunk", "offline", "local"),
     [("here", "", True), ("someone/model", "", False), ("someone/model", "1", True)],
 )
-def test_the_hub_is_contacted_only_for_an_id_of_it(body, offline, local, monkeypatch, tmp_path):
-    asked = []
+def test_the_hub_is_contacted_only_for_an_id_of_it(trunk, offline, local, monkeypatch, tmp_path):
+    requests = []
 
     def from_pretrained(*_arguments, local_files_only=False, **_options):
-        asked.append(local_files_only)
+        requests.append(local_files_only)
         raise OSError("no such model")
 
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STREAMTWL_OFFLINE", offline)
-    for module, name in ((bodies, "AutoModel"), (rows, "AutoTokenizer")):
+    for module, name in ((trunks, "AutoModel"), (embedding_init, "AutoTokenizer")):
         monkeypatch.setattr(module, name, SimpleNamespace(from_pretrained=from_pretrained))
-    with pytest.raises(UsageError, match=f"--body {body}"):
-        bodies._pretrained(body)
-    assert rows._tokenizer(body) is None
-    assert asked == [local, local]
+    with pytest.raises(UsageError, match=f"--body {trunk}"):
+        trunks._pretrained(trunk)
+    assert embedding_init._tokenizer(trunk) is None
+    assert requests == [local, local]

@@ -1,4 +1,4 @@
-"""Posteriors through the product's own reasoners, and what they tell of the trial's scenes."""
+"""The trial's scenes as posteriors, and the decisions of the product's own reasoners on them."""
 
 import time
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from streamtwl import config
 from streamtwl.backbones import yamnet
 from streamtwl.reasoners import choice, graph
 from streamtwl.stages import SAMPLE_RATE, Patch, Reasoner, Score, Window
-from streamtwl.training import fitting, streams
+from streamtwl.training import fitting, scored_scenes
 from streamtwl.training.posteriors import Scorer
 
-FOLD = 4  # which no shipped checkpoint has heard
+FOLD = 4  # which no shipped checkpoint was trained on
 ONS = tuple(round(0.02 * i, 2) for i in range(1, 49))
 BINS = 10  # of the expected calibration error
 
@@ -33,17 +33,17 @@ def read(
 ) -> tuple[np.ndarray, float]:
     """Return float32[n, T, 1 + B, L] of n streams side by side, and CPU milliseconds a patch.
 
-    By every trace, however long it takes. With B 0 where the reasoner does not look back.
+    All traces are read, however long it takes. B is 0 where the reasoner does not look back.
     """
     n, n_patches, _ = posteriors.shape
-    nothing, told = np.zeros(0, np.float32), []
+    no_embedding, decided = np.zeros(0, np.float32), []
     cpu_s = 0.0
     for t in range(n_patches):
         position = 15_600 + round(t * hop_s * SAMPLE_RATE)
         patches = [
             Patch(
                 Window(i, position, 0, t == 0, ((),), 0.0, None, 0.0),
-                (Score("yamnet", 0.96, posteriors[i, t], nothing),),
+                (Score("yamnet", 0.96, posteriors[i, t], no_embedding),),
             )
             for i in range(n)
         ]
@@ -52,11 +52,11 @@ def read(
         while not reasoner.settled:
             decisions = reasoner.refine(np.inf) or decisions
         cpu_s += time.process_time() - began
-        told.append([_told(one) for one in decisions])
-    return np.array(told, np.float32).swapaxes(0, 1), 1000 * cpu_s / n_patches / n
+        decided.append([_scores(one) for one in decisions])
+    return np.array(decided, np.float32).swapaxes(0, 1), 1000 * cpu_s / n_patches / n
 
 
-def _told(decision: Any) -> np.ndarray:
+def _scores(decision: Any) -> np.ndarray:
     rows = [decision.specific[None]]
     if decision.earlier is not None:
         rows.append(decision.earlier[:, 1])
@@ -71,7 +71,7 @@ def settings(reasoner: str, **trace: Any) -> config.Settings:
     return config.override(shipped, changes)
 
 
-class Heard:
+class TrialScenes:
     """The trial's scenes of a fold: posteriors of all, what sounds in them, what might sound."""
 
     def __init__(
@@ -92,53 +92,53 @@ class Heard:
             self.truths.append(truth)
         n_patches = min(map(len, posteriors))
         self.posteriors = np.stack([each[:n_patches] for each in posteriors])
-        self.positions = streams.positions(n_patches, scorer.hop_s, self.duration_s)
+        self.positions = scored_scenes.positions(n_patches, scorer.hop_s, self.duration_s)
         self.groups = [number for number, _ in self.names]
         file = trial / f"fold{fold}" / f"{slug(fitting.FILTER)}.onnx"
         self.labels = graph.read_card(graph.open_session(file, 1), file).labels
 
     def scenes(self, scores: np.ndarray, labels: list[str], on: float, off: float) -> list[Scene]:
-        """Return what would be told of float32[n, T, L] scores, of these labels only."""
-        told = []
+        """Return scenes with the events of float32[n, T, L] scores, of these labels only."""
+        decided = []
         for (number, snr_db), truth, row in zip(self.names, self.truths, scores, strict=True):
             scene = Scene(
                 name=scene_name(self.fold, number, snr_db),
                 duration_s=self.duration_s,
                 truth=[sound for sound in truth if sound.label in labels],
-                told=[],
+                events=[],
                 positions=self.positions,
                 times_s=self.positions / SAMPLE_RATE,
                 scores=row,
                 labels=labels,
                 named=[None] * len(row),
             )
-            told.append(timeline.retrack(scene, on, off))
-        return told
+            decided.append(timeline.retrack(scene, on, off))
+        return decided
 
-    def streams(self) -> fitting.Streams:
+    def streams(self) -> fitting.SceneArrays:
         """Return them as arrays."""
         made = [
-            streams.Stream("", self.duration_s, self.positions, posteriors, truth)
+            scored_scenes.ScoredScene("", self.duration_s, self.positions, posteriors, truth)
             for posteriors, truth in zip(self.posteriors, self.truths, strict=True)
         ]
         return fitting.arrays(made, self.labels)
 
 
-def matched(heard: Heard, scores: np.ndarray, labels: list[str], share: float) -> dict:
+def matched(test_scenes: TrialScenes, scores: np.ndarray, labels: list[str], share: float) -> dict:
     """Return the in-force F1 at two false starts a minute, with its interval, and the threshold.
 
     The lowest threshold that these scenes allow, or the highest there is; for every method alike.
     """
-    minutes = len(heard.names) * heard.duration_s / 60
+    minutes = len(test_scenes.names) * test_scenes.duration_s / 60
     scenes: list[Scene] = []
     for on in sorted(ONS, reverse=True):
-        more = heard.scenes(scores, labels, on, share * on)
+        more = test_scenes.scenes(scores, labels, on, share * on)
         more_starts = sum(map(timeline.false_starts, more)) / minutes
         if scenes and more_starts > 2.0:
             break
         scenes, chosen, starts = more, on, more_starts
     counts = np.array([timeline.agreement(scene) for scene in scenes])
-    f1 = timeline.bootstrap(counts, timeline.f1, heard.groups)
+    f1 = timeline.bootstrap(counts, timeline.f1, test_scenes.groups)
     return {"f1": asdict(f1), "on": chosen, "false_starts_per_minute": starts, "counts": counts}
 
 

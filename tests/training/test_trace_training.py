@@ -5,43 +5,43 @@ import pytest
 import torch
 
 from streamtwl.reasoners.sampling import confidence_bin
-from streamtwl.training import bodies, reading, schedule
-from streamtwl.training.reader import Reader, draw
-from streamtwl.training.reading import Readings
+from streamtwl.training import schedule, trace_training, trunks
+from streamtwl.training.trace_model import TraceModel, draw
+from streamtwl.training.trace_training import TraceExamples
 
 CATEGORIES = 6
 ECHO = 1  # patches after which the label sounds
 
 
-def echoes(seed: int, streams: int = 16, patches: int = 64) -> Readings:
-    """Streams in which the label sounds a patch after category 2 was heard."""
+def echoes(seed: int, streams: int = 16, patches: int = 64) -> TraceExamples:
+    """Scenes in which the label sounds a patch after category 2."""
     rng = np.random.default_rng(seed)
-    heard = rng.integers(0, CATEGORIES, (streams, patches))
+    symbols = rng.integers(0, CATEGORIES, (streams, patches))
     posteriors = np.full((streams, patches, CATEGORIES), 1e-4, np.float32)
-    np.put_along_axis(posteriors, heard[..., None], 0.9, axis=2)
+    np.put_along_axis(posteriors, symbols[..., None], 0.9, axis=2)
     target = np.zeros((streams, patches, 2, 1), np.float32)
-    target[:, ECHO:, 0, 0] = heard[:, :-ECHO] == 2
+    target[:, ECHO:, 0, 0] = symbols[:, :-ECHO] == 2
     target[:, 1:, 1] = target[:, :-1, 0]
-    return Readings(torch.from_numpy(posteriors), None, torch.from_numpy(target))
+    return TraceExamples(torch.from_numpy(posteriors), None, torch.from_numpy(target))
 
 
-def made(soft: bool = False, frozen: bool = False, seed: int = 0) -> Reader:
-    body = bodies.load("tiny", seed)
+def made(soft: bool = False, frozen: bool = False, seed: int = 0) -> TraceModel:
+    trunk = trunks.load("tiny", seed)
     if frozen:
-        body.requires_grad_(False)
-    return Reader(body, CATEGORIES, 1, 1, soft)
+        trunk.requires_grad_(False)
+    return TraceModel(trunk, CATEGORIES, 1, 1, soft)
 
 
-def fit(reader: Reader, folder, epochs: int, of_epochs: int | None = None) -> None:
-    reading.fit(
-        reader, echoes(0), 0, epochs, folder / "state.pt", lambda *_: None, of_epochs=of_epochs
+def fit(model: TraceModel, folder, epochs: int, of_epochs: int | None = None) -> None:
+    trace_training.fit(
+        model, echoes(0), 0, epochs, folder / "state.pt", lambda *_: None, of_epochs=of_epochs
     )
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(reading, "TOKENS", 512)
-    monkeypatch.setattr(reading, "SAMPLES", (1, 2))
+    monkeypatch.setattr(trace_training, "TOKENS", 512)
+    monkeypatch.setattr(trace_training, "SAMPLES", (1, 2))
     monkeypatch.setattr(schedule, "WARM_UP", 5)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two that wait for each other on a busy machine take for ever
@@ -50,21 +50,21 @@ def small(monkeypatch):
 
 
 def test_a_reader_learns_what_only_the_past_tells(tmp_path):
-    reader = made(soft=True)
-    fit(reader, tmp_path, 16)
+    model = made(soft=True)
+    fit(model, tmp_path, 16)
     new = echoes(1)
-    scores = reading.read(reader, new, 2, 0)[:, ECHO + 1 :]
+    scores = trace_training.predict(model, new, 2, 0)[:, ECHO + 1 :]
     truth = new.target[:, ECHO + 1 :].numpy() > 0.5
     assert scores[truth].mean() > 2 * scores[~truth].mean()  # a patch by itself tells nothing
 
 
 def test_a_frozen_body_stays_as_it_was(tmp_path):
-    reader = made(frozen=True)
-    before = {name: each.clone() for name, each in reader.state_dict().items()}
-    fit(reader, tmp_path, 1)
+    model = made(frozen=True)
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    fit(model, tmp_path, 1)
     changed = {
         name.split(".")[0]
-        for name, each in reader.state_dict().items()
+        for name, each in model.state_dict().items()
         if not torch.equal(each, before[name])
     }
     assert changed == {"symbols", "bins", "read"}
@@ -89,7 +89,7 @@ def test_an_epoch_that_was_stopped_while_it_was_checked_is_checked_again(tmp_pat
         raise KeyboardInterrupt
 
     def train(check):
-        reading.fit(made(), echoes(0), 0, 2, tmp_path / "state.pt", lambda *_: None, check)
+        trace_training.fit(made(), echoes(0), 0, 2, tmp_path / "state.pt", lambda *_: None, check)
 
     with pytest.raises(KeyboardInterrupt):
         train(stop)
@@ -100,24 +100,24 @@ def test_an_epoch_that_was_stopped_while_it_was_checked_is_checked_again(tmp_pat
 
 def test_the_same_seed_gives_the_same_reader(tmp_path):
     one, other = made(), made()
-    for number, reader in enumerate((one, other)):
+    for number, model in enumerate((one, other)):
         torch.manual_seed(0)
         (tmp_path / str(number)).mkdir()
-        fit(reader, tmp_path / str(number), 1)
+        fit(model, tmp_path / str(number), 1)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
 def test_more_traces_agree_more():
-    reader = made().eval()
-    for weights in reader.body.parameters():
+    model = made().eval()
+    for weights in model.body.parameters():
         if weights.ndim == 2:
             torch.nn.init.normal_(weights, std=0.15)  # else the samples hardly matter
-    torch.nn.init.normal_(reader.read.weight, std=0.1)
-    torch.nn.init.normal_(reader.symbols.weight, std=1.0)
+    torch.nn.init.normal_(model.read.weight, std=0.1)
+    torch.nn.init.normal_(model.symbols.weight, std=1.0)
     data = echoes(2)
     spread = []
     for traces in (1, 8):
-        runs = [reading.read(reader, data, 1, seed, traces) for seed in range(4)]
+        runs = [trace_training.predict(model, data, 1, seed, traces) for seed in range(4)]
         spread.append(np.std(runs, axis=0).mean())
     assert spread[1] < 0.7 * spread[0]
 
@@ -135,13 +135,13 @@ def test_samples_are_drawn_in_proportion_and_end_in_a_boundary():
 
 def test_the_soft_trace_is_what_many_samples_come_to():
     posterior = torch.tensor([[0.5, 0.25, 0.1, 0.05, 0.01, 0.002]])
-    reader = made(soft=True)
-    torch.nn.init.normal_(reader.bins.weight, std=1.0)
-    torch.nn.init.normal_(reader.symbols.weight, std=1.0)
+    model = made(soft=True)
+    torch.nn.init.normal_(model.bins.weight, std=1.0)
+    torch.nn.init.normal_(model.symbols.weight, std=1.0)
     boundary = draw(posterior, 0, torch.Generator())
-    soft = reader.embed(boundary, posterior, None)[0, -1]
+    soft = model.embed(boundary, posterior, None)[0, -1]
     tokens = draw(posterior, 200_000, torch.Generator().manual_seed(0))
-    reader.soft = False
-    sampled = reader.embed(tokens, posterior, None)[0]
+    model.soft = False
+    sampled = model.embed(tokens, posterior, None)[0]
     expected = sampled[:-1].mean(dim=0) + sampled[-1]
     torch.testing.assert_close(soft, expected, atol=0.02, rtol=0)

@@ -1,7 +1,7 @@
 """Language models that read a trace: transformers' own, with the cache of a stream in and out.
 
-A body takes embeddings instead of words, and a key and a value a layer, so that every kind of
-causal model has the same face: `tiny` is the project's own small GPT-2.
+A trunk takes embeddings instead of words, and one key and one value tensor per layer, so that every
+kind of causal model has the same interface. `tiny` is the project's own small GPT-2.
 """
 
 import copy
@@ -22,21 +22,21 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from streamtwl.errors import UsageError
 from streamtwl.models import wheel
-from streamtwl.training import rows
+from streamtwl.training import embedding_init
 
 TINY = "tiny"
-PRETRAINING = "pretraining.json"  # in a body of `streamtwl bench pretrain`: what made it
+PRETRAINING = "pretraining.json"  # in a folder of `streamtwl bench pretrain`: how it was made
 TINY_POSITIONS = 512
 WORDS_STD = 0.02  # of a fresh model's word embeddings: GPT2Config.initializer_range
 ATTENTION = "streamtwl"
 FULL, SLIDING = "full_attention", "sliding_attention"  # kinds of layers, as in configurations
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 GGUF_PACKAGES = ("gguf", "accelerate")
-UNSEEN = -1e9  # added to the attention of what is not to be seen
+UNSEEN = -1e9  # added to the attention logits of masked tokens
 
 
 class _Layer(DynamicLayer):
-    """A layer's keys and values: those read before and, never joined with them, the new ones."""
+    """A layer's past keys and values and its new ones, which are never concatenated."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
@@ -59,10 +59,10 @@ def _attend(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """Attention for transformers' models, to a past that lies apart.
+    """Attention for transformers' models, with the past kept apart from the new tokens.
 
-    Joining it with the new tokens, and repeating keys that several heads share, would copy the
-    whole cache at every step: a sixth to a quarter of a step's time, for GPT-2 and Gemma 3 270M.
+    Concatenating the two, and repeating keys that several heads share, would copy the whole cache
+    at every step: a sixth to a quarter of a step's time, for GPT-2 and Gemma 3 270M.
     """
     if isinstance(key, Tensor):
         return sdpa_attention_forward(
@@ -82,23 +82,23 @@ def _attend(
 AttentionInterface.register(ATTENTION, _attend)
 
 
-class Body(nn.Module):
+class Trunk(nn.Module):
     """A causal language model without its words."""
 
     def __init__(
         self,
         model: PreTrainedModel,
         words_std: float = WORDS_STD,
-        rows: Tensor | None = None,
+        initial_embedding: Tensor | None = None,
         usual: Tensor | None = None,
     ) -> None:
         """Take a model, and the standard deviation of its word embeddings as its layers get them.
 
-        Gemma multiplies its words by the root of its width, but not what is given in their place.
-        `rows` are what a reader's embedding may start from: see `rows.py`. `usual`, float32[n, D],
-        are hidden states of the model; with them each dimension is brought to zero mean and unit
-        variance, because in some models a few are large whatever is read, and a read-out would
-        learn of little else.
+        Gemma multiplies its word embeddings by the root of its width, but not embeddings that are
+        passed in their place. `initial_embedding` is what a trace model's embedding may start from:
+        see `embedding_init.py`. `usual`, float32[n, D], are typical hidden states of the model;
+        with them each dimension is scaled to zero mean and unit variance, because in some models a
+        few dimensions are large for any input and would dominate what a read-out learns.
         """
         super().__init__()
         self.usual: Tensor | None
@@ -106,7 +106,7 @@ class Body(nn.Module):
         self.register_buffer("usual", moments)
         self.model = model
         self.words_std = words_std
-        self.rows = rows
+        self.initial_embedding = initial_embedding
         model.set_attn_implementation(ATTENTION)
         config = model.config.get_text_config()
         self.width: int = config.hidden_size
@@ -161,31 +161,31 @@ class Body(nn.Module):
         masks = {kind: torch.where(seen[kind], 0.0, UNSEEN)[:, None] for kind in self.kinds}
         return masks if len(masks) > 1 else masks.popitem()[1]
 
-    def nothing_read(self, rows: int) -> list[Tensor]:
-        """Return the empty cache of so many rows."""
+    def empty_cache(self, rows: int) -> list[Tensor]:
+        """Return an empty cache for this many rows."""
         return [torch.zeros(rows, self.heads, 0, self.head_width)] * (2 * self.layers)
 
 
-def load(body: str, seed: int) -> Body:
-    """Return a body by its name.
+def load(trunk: str, seed: int) -> Trunk:
+    """Return a trunk by its name.
 
-    `tiny`, or a causal model of Hugging Face's: a directory, a GGUF file, or an id. Raises
-    UsageError where it is not there or does not read as a body has to.
+    `tiny`, or a causal Hugging Face model: a directory, a GGUF file, or an id. Raises UsageError
+    where it does not exist or cannot serve as a trunk.
     """
     torch.manual_seed(seed)
-    if body == TINY:
-        return Body(_wordless(tiny()))
-    return copy.deepcopy(_read(body))
+    if trunk == TINY:
+        return Trunk(_wordless(tiny()))
+    return copy.deepcopy(_read(trunk))
 
 
-def made_by(body: str) -> str:
-    """Return the command that made a body of `streamtwl bench pretrain`; empty for another one."""
-    about = Path(body) / PRETRAINING
+def made_by(trunk: str) -> str:
+    """Return the `streamtwl bench pretrain` command that made a trunk; empty for any other."""
+    about = Path(trunk) / PRETRAINING
     return json.loads(about.read_text())["command"] if about.exists() else ""
 
 
 def tiny(words: int = 1) -> GPT2Model:
-    """Return the project's own small GPT-2, at random."""
+    """Return the project's own small GPT-2 with random weights."""
     config = GPT2Config(
         n_layer=3,
         n_embd=128,
@@ -202,54 +202,54 @@ def tiny(words: int = 1) -> GPT2Model:
 
 
 @functools.lru_cache(maxsize=1)  # a GGUF file takes minutes
-def _read(body: str) -> Body:
+def _read(trunk: str) -> Trunk:
     rng = torch.get_rng_state()
-    model = _pretrained(body)
-    made = _as_body(model, rows.own(model, body))
+    model = _pretrained(trunk)
+    made = _as_trunk(model, embedding_init.of_trunk(model, trunk))
     if made is None:
         raise UsageError(
-            f"--body {body}: a {model.config.model_type} does not go on from the keys and values "
-            "of what it read; take a model such as GPT-2, Llama, Qwen or Gemma"
+            f"--body {trunk}: a {model.config.model_type} does not continue from cached keys and "
+            "values; use a model such as GPT-2, Llama, Qwen or Gemma"
         )
-    torch.set_rng_state(rng)  # so that it does not matter whether it was read before
+    torch.set_rng_state(rng)  # so that it does not matter whether it was cached
     return made
 
 
-def _pretrained(body: str) -> PreTrainedModel:
-    path = Path(body)
+def _pretrained(trunk: str) -> PreTrainedModel:
+    path = Path(trunk)
     is_gguf = path.suffix == ".gguf"
     if is_gguf and not path.is_file():
-        raise UsageError(f"--body {body}: there is no such file")
-    if not path.exists() and not HUB_ID.fullmatch(body):
+        raise UsageError(f"--body {trunk}: there is no such file")
+    if not path.exists() and not HUB_ID.fullmatch(trunk):
         raise UsageError(
-            f"--body {body}: there is no such directory; it takes tiny, a directory, a .gguf file "
+            f"--body {trunk}: there is no such directory; it takes tiny, a directory, a .gguf file "
             "or an id of Hugging Face's hub such as openai-community/gpt2"
         )
     for package in GGUF_PACKAGES if is_gguf else ():
         if importlib.util.find_spec(package) is None:
-            raise UsageError(f"--body {body}: it needs {package}: pip install 'streamtwl[train]'")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each new attempt
+            raise UsageError(f"--body {trunk}: it needs {package}: pip install 'streamtwl[train]'")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs every retry
     try:
         if is_gguf:
             return AutoModel.from_pretrained(
                 path.resolve().parent, gguf_file=path.name, local_files_only=True
             )
         return AutoModel.from_pretrained(
-            body, dtype=torch.float32, local_files_only=path.exists() or wheel.is_offline()
+            trunk, dtype=torch.float32, local_files_only=path.exists() or wheel.is_offline()
         )
     except Exception as error:  # a damaged file fails in many ways
         reason = str(error).splitlines()[0]
         if path.exists():
-            raise UsageError(f"--body {body}: it is no model, or damaged ({reason})") from None
+            raise UsageError(f"--body {trunk}: not a model, or damaged ({reason})") from None
         raise UsageError(
-            f"--body {body}: Hugging Face's hub does not give it ({reason}); where the hub can be "
-            f"reached, `hf download {body} --local-dir DIR`, then take --body DIR"
+            f"--body {trunk}: not available from the Hugging Face hub ({reason}); where the hub "
+            f"can be reached, run `hf download {trunk} --local-dir DIR`, then use --body DIR"
         ) from None
 
 
 @torch.no_grad()
-def _as_body(model: PreTrainedModel, own_rows: Tensor | None) -> Body | None:
-    """Return a body that reads in two parts what the model itself reads at once; None if none."""
+def _as_trunk(model: PreTrainedModel, initial: Tensor | None) -> Trunk | None:
+    """Return a trunk that gives the same in two parts as the model at once; None if it does not."""
     try:
         config = model.config.get_text_config()
         words = torch.arange(0, config.vocab_size, 1 + config.vocab_size // 4096)
@@ -257,25 +257,24 @@ def _as_body(model: PreTrainedModel, own_rows: Tensor | None) -> Body | None:
         words_std = embedding(words).std().item()
         texts = embedding(torch.linspace(0, config.vocab_size - 1, 512).long()).view(16, 32, -1)
         usual = None
-        if not rows.are_of_traces(embedding):
+        if not embedding_init.has_trace_vocabulary(embedding):
             usual = model.eval()(inputs_embeds=texts).last_hidden_state.flatten(0, 1)
         model = _wordless(model).eval()
         embeddings = words_std * torch.randn(1, 8, config.hidden_size)
         at_once = model(inputs_embeds=embeddings).last_hidden_state
-        body = Body(model, words_std, own_rows)
+        trunk = Trunk(model, words_std, initial)
         there, positions = torch.ones(1, 8, dtype=torch.bool), torch.arange(8)[None]
-        nothing = body.nothing_read(1)
-        first, past = body(embeddings[:, :4], nothing, there[:, :4], positions[:, :4])
-        second, _ = body(embeddings[:, 4:], past, there, positions[:, 4:])
-    except Exception:  # each kind of model that is no body fails in its own way
+        first, past = trunk(embeddings[:, :4], trunk.empty_cache(1), there[:, :4], positions[:, :4])
+        second, _ = trunk(embeddings[:, 4:], past, there, positions[:, 4:])
+    except Exception:  # each kind of unsuitable model fails in its own way
         return None
     in_parts = torch.cat((first, second), dim=1)
     if not torch.allclose(at_once, in_parts, rtol=1e-3, atol=1e-3):
         return None
-    return Body(model, words_std, own_rows, usual)
+    return Trunk(model, words_std, initial, usual)
 
 
 def _wordless(model: PreTrainedModel) -> PreTrainedModel:
-    """Let go of the word embeddings, which can be most of a small model."""
+    """Drop the word embeddings, which can be most of a small model."""
     model.set_input_embeddings(nn.Embedding(1, model.config.get_text_config().hidden_size))
     return model

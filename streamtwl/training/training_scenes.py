@@ -1,39 +1,39 @@
-"""What a reasoner of a data set's labels learns from: scenes of its clips over a corpus."""
+"""The scenes that a reasoner is trained on: a data set's clips over the backgrounds of a corpus."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamtwl.errors import UsageError
-from streamtwl.training import fitting, streams
+from streamtwl.training import fitting, scored_scenes
 from streamtwl.training.datasets import Clip
-from streamtwl.training.fitting import Streams
+from streamtwl.training.fitting import SceneArrays
 from streamtwl.training.posteriors import Scorer
 
-FITTING, CHOOSING, NOTHING = "scenes to fit", "scenes to choose by", "scenes of nothing"
-QUIET = 5  # scenes of nothing in each part of those to fit
+FITTING, CHOOSING, BACKGROUND = "scenes to fit", "scenes to choose by", "background scenes"
+QUIET = 5  # background scenes in each part of those to fit
 PARTS = 3  # of the scenes to fit, whose sounds share no source recording
 Progress = Callable[[str, int, int], None]  # (what, done, of)
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class TrainingScenes:
     """Scenes to fit, in parts whose sounds share no source recording, and scenes to choose by."""
 
-    fit: list[Streams]
-    choose: Streams
-    nothing: Streams  # to choose by: backgrounds alone
-    quiet: list[Streams]  # the same to fit, for each part; empty for the open vocabulary
+    fit: list[SceneArrays]
+    choose: SceneArrays
+    background: SceneArrays  # to choose by: backgrounds alone
+    quiet: list[SceneArrays]  # the same to fit, for each part; empty for the open vocabulary
     labels: list[str]
 
     @property
-    def whole(self) -> Streams:
+    def whole(self) -> SceneArrays:
         """All scenes to fit."""
         return fitting.joined(self.fit)
 
     @property
-    def parts(self) -> list[Streams]:
-        """The scenes to fit with those of nothing, in parts."""
+    def parts(self) -> list[SceneArrays]:
+        """The scenes to fit with their background scenes, in parts."""
         if not self.quiet:
             return self.fit
         return [fitting.joined(pair) for pair in zip(self.fit, self.quiet, strict=True)]
@@ -47,23 +47,23 @@ def prepare(
     scorer: Scorer,
     progress: Progress,
     cleaner: bool = False,
-) -> Lessons:
+) -> TrainingScenes:
     """Make the scenes and score them; raises UsageError for clips that make none.
 
-    With `cleaner` they are also scored in less noise: see `streams.training_streams`.
+    With `cleaner` they are also scored in less noise: see `scored_scenes.make_training_scenes`.
     """
     labels = sorted({clip.label for clip in clips})
-    to_fit, to_choose, _ = streams.materials(clips, corpus, test_fold, seed[0])
-    fit: list[Streams] = []
-    quiet: list[Streams] = []
+    to_fit, to_choose, _ = scored_scenes.materials(clips, corpus, test_fold, seed[0])
+    fit: list[SceneArrays] = []
+    quiet: list[SceneArrays] = []
 
     def count(done: int, of: int) -> None:
         progress(FITTING, len(fit) * of + done, PARTS * of)
 
-    for number, part in enumerate(streams.by_source(to_fit, PARTS, seed[0])):
-        made = streams.training_streams(
+    for number, part in enumerate(scored_scenes.by_source(to_fit, PARTS, seed[0])):
+        made = scored_scenes.make_training_scenes(
             part,
-            streams.TRAINING_SCENES,
+            scored_scenes.TRAINING_SCENES,
             [*seed, number],
             scorer,
             count,
@@ -73,31 +73,33 @@ def prepare(
         fit.append(fitting.arrays(made, labels))
         if not cleaner:
             rng_seed = [*seed, PARTS + 2 + number]
-            made = streams.nothing_streams(part, QUIET, rng_seed, scorer, lambda *_: None)
+            made = scored_scenes.make_background_scenes(
+                part, QUIET, rng_seed, scorer, lambda *_: None
+            )
             quiet.append(fitting.arrays(made, labels))
-    made = streams.training_streams(
+    made = scored_scenes.make_training_scenes(
         to_choose,
-        streams.VALIDATION_SCENES,
+        scored_scenes.VALIDATION_SCENES,
         [*seed, PARTS],
         scorer,
         lambda done, total: progress(CHOOSING, done, total),
         cleaner=cleaner,
     )
-    nothing = streams.nothing_streams(
+    background = scored_scenes.make_background_scenes(
         to_choose,
-        streams.NOTHING_SCENES,
+        scored_scenes.BACKGROUND_SCENES,
         [*seed, PARTS + 1],
         scorer,
-        lambda done, total: progress(NOTHING, done, total),
+        lambda done, total: progress(BACKGROUND, done, total),
     )
-    lessons = Lessons(
-        fit, fitting.arrays(made, labels), fitting.arrays(nothing, labels), quiet, labels
+    prepared = TrainingScenes(
+        fit, fitting.arrays(made, labels), fitting.arrays(background, labels), quiet, labels
     )
-    sounding = lessons.whole.sounding.any(axis=1).any(axis=0)
+    sounding = prepared.whole.sounding.any(axis=1).any(axis=0)
     if not sounding.all():
         raise UsageError(
             f"{labels[int(sounding.argmin())]} never sounds in the training scenes: its clips have "
-            "to be loud enough, "
-            f"shorter than {streams.SCENE_S:g} s, and of more than one recording"
+            f"to be loud enough, shorter than {scored_scenes.SCENE_S:g} s, and from more than one "
+            "recording"
         )
-    return lessons
+    return prepared

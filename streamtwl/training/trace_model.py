@@ -19,21 +19,21 @@ from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.gpt2 import INPUTS, OFF, OUTPUTS, cache_names
 from streamtwl.reasoners.sampling import N_BINS
 from streamtwl.training import steps
-from streamtwl.training.bodies import Body
 from streamtwl.training.export import write
 from streamtwl.training.steps import Residual
+from streamtwl.training.trunks import Trunk
 
 CONTEXT = 512  # tokens
 LOG_MEAN, LOG_SCALE = 7.0, 3.0  # bring a posterior's logarithms to about zero mean, unit variance
 SURE = 1e-4  # the residual's beliefs are kept this far from 0 and 1
 
 
-class Reader(nn.Module):
+class TraceModel(nn.Module):
     """New embeddings before a body, a linear read-out after it, and a residual path beside it."""
 
     def __init__(
         self,
-        body: Body,
+        body: Trunk,
         categories: int,
         labels: int,
         lags: int,
@@ -46,7 +46,7 @@ class Reader(nn.Module):
         """Take a body; `bare` leaves the confidence bins of the samples out.
 
         A body that `grows` is added to the boundary's embedding, times a weight that starts at 0
-        (Bachlechner et al., ReZero is all you need, UAI 2021): the reader starts as one without.
+        (Bachlechner et al., ReZero is all you need, UAI 2021): the model starts as one without.
 
         Labels that are `floored`, bool[L], are said at least as surely as the residual path says
         them where that ends no event of theirs: with `off` or more.
@@ -61,8 +61,8 @@ class Reader(nn.Module):
         self.bins = nn.Embedding(N_BINS, body.width)
         for table in (self.symbols, self.bins):
             nn.init.normal_(table.weight, std=body.words_std)
-        if body.rows is not None:
-            self._start_from(body.rows)
+        if body.initial_embedding is not None:
+            self._start_from(body.initial_embedding)
         self.drop = nn.Dropout(0.1)
         self.read = nn.Linear(body.width, (1 + lags) * labels)
         self.grown = nn.Parameter(torch.zeros(1)) if grows else None
@@ -80,7 +80,7 @@ class Reader(nn.Module):
             self.scale = nn.Parameter(torch.ones(self.shape))
             self.bias = nn.Parameter(torch.zeros(self.shape))
 
-    def train(self, mode: bool = True) -> "Reader":
+    def train(self, mode: bool = True) -> "TraceModel":
         """Set the mode; a frozen body drops nothing out."""
         super().train(mode)
         if not any(weights.requires_grad for weights in self.body.parameters()):
@@ -154,7 +154,7 @@ class Reader(nn.Module):
         embedded = self.embed(tokens, posteriors, believed).flatten(1, 2)
         mask = torch.ones(n, patches * length, dtype=torch.bool)
         positions = torch.arange(patches * length).expand(n, -1)
-        hidden, _ = self.body(embedded, self.body.nothing_read(n), mask, positions)
+        hidden, _ = self.body(embedded, self.body.empty_cache(n), mask, positions)
         last = slice(length - 1, None, length)
         return self.decide(hidden[:, last], embedded[:, last], believed)
 
@@ -181,25 +181,25 @@ class Reader(nn.Module):
         return scores, state + used, new
 
 
-def export(reader: Reader, hop_s: float, card: Card, path: Path) -> None:
+def export(model: TraceModel, hop_s: float, card: Card, path: Path) -> None:
     """Write a reasoner's file: one patch of R rows, T new tokens each after P."""
     rows, past = 2, 3
-    length = 1 if reader.soft else 4
-    state = 1 if reader.residual is None else reader.residual.state_size
+    length = 1 if model.soft else 4
+    state = 1 if model.residual is None else model.residual.state_size
     given: dict[str, Any] = {
         "tokens": torch.zeros(rows, length, 2, dtype=torch.int64),
-        "posterior": torch.full((rows, reader.categories), 0.1),
+        "posterior": torch.full((rows, model.categories), 0.1),
         "state": torch.zeros(rows, state),
         "elapsed_s": torch.full((rows, 1), hop_s),
         "attention_mask": torch.ones(rows, past + length, dtype=torch.bool),
         "position_ids": torch.arange(past, past + length).expand(rows, -1).contiguous(),
         "past_key_values": [
-            torch.randn(rows, reader.body.heads, past, reader.body.head_width)
-            for _ in range(2 * reader.body.layers)
+            torch.randn(rows, model.body.heads, past, model.body.head_width)
+            for _ in range(2 * model.body.layers)
         ],
     }
     auto = torch.export.Dim.DYNAMIC
-    tokens = {} if reader.soft else {1: auto}
+    tokens = {} if model.soft else {1: auto}
     dynamic: dict[str, Any] = {
         "tokens": {0: auto, **tokens},
         "posterior": {0: auto},
@@ -207,15 +207,15 @@ def export(reader: Reader, hop_s: float, card: Card, path: Path) -> None:
         "elapsed_s": {0: auto},
         "attention_mask": {0: auto, 1: auto},
         "position_ids": {0: auto, **tokens},
-        "past_key_values": [{0: auto, 2: auto}] * (2 * reader.body.layers),
+        "past_key_values": [{0: auto, 2: auto}] * (2 * model.body.layers),
     }
-    inputs = [*INPUTS, *cache_names("past_key_values", reader.body.layers)]
-    if reader.floored is not None:
-        given[OFF] = torch.full(reader.shape[1:], LabelEventSettings().off)
+    inputs = [*INPUTS, *cache_names("past_key_values", model.body.layers)]
+    if model.floored is not None:
+        given[OFF] = torch.full(model.shape[1:], LabelEventSettings().off)
         dynamic[OFF] = None
         inputs.append(OFF)
-    outputs = [*OUTPUTS, *cache_names("present", reader.body.layers)]
-    write(reader, given, dynamic, inputs, outputs, card, path)
+    outputs = [*OUTPUTS, *cache_names("present", model.body.layers)]
+    write(model, given, dynamic, inputs, outputs, card, path)
 
 
 def log_odds(beliefs: Tensor) -> Tensor:

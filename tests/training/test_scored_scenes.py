@@ -1,4 +1,4 @@
-"""Streams to train on: scenes of clips made here, scored by YAMNet."""
+"""Scenes to train on, of clips made here, scored by YAMNet."""
 
 import itertools
 import os
@@ -10,17 +10,17 @@ import soundfile
 
 from streamtwl.backbones.yamnet import WINDOW
 from streamtwl.errors import UsageError
-from streamtwl.training import scenes, streams
+from streamtwl.training import scenes, scored_scenes
 from streamtwl.training.datasets import Clip
 from streamtwl.training.posteriors import Scorer
 from streamtwl.training.scenes import Event, Plan, Stretch
-from streamtwl.training.streams import (
+from streamtwl.training.scored_scenes import (
     Material,
+    ScoredScene,
     Sound,
-    Stream,
+    make_training_scenes,
     materials,
     positions,
-    training_streams,
 )
 
 RATE = 16_000
@@ -65,17 +65,17 @@ def scorer(yamnet, tmp_path) -> Scorer:
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setattr(streams, "SCENE_S", SCENE_S)
+    monkeypatch.setattr(scored_scenes, "SCENE_S", SCENE_S)
 
 
 def quiet(_done: int, _total: int) -> None:
     pass
 
 
-def heard(*seconds: float, truth=(), duration_s: float = 10.0) -> Stream:
+def scored(*seconds: float, truth=(), duration_s: float = 10.0) -> ScoredScene:
     """A stream whose windows end at these seconds."""
     ends = np.array([round(RATE * at) for at in seconds], np.int64)
-    return Stream("s", duration_s, ends, np.zeros((len(ends), 4), np.float32), list(truth))
+    return ScoredScene("s", duration_s, ends, np.zeros((len(ends), 4), np.float32), list(truth))
 
 
 # Materials
@@ -83,17 +83,19 @@ def heard(*seconds: float, truth=(), duration_s: float = 10.0) -> Stream:
 
 @pytest.mark.parametrize("fold", [1, 2, 3, 4, 5])
 def test_nothing_of_one_material_is_in_another(clips, corpus, fold):
-    given = materials(clips, corpus, fold)
-    for a, b in itertools.combinations(given, 2):
+    split_materials = materials(clips, corpus, fold)
+    for a, b in itertools.combinations(split_materials, 2):
         assert not {clip.source for clip in a.clips} & {clip.source for clip in b.clips}
         assert not set(chain(*a.packages)) & set(chain(*b.packages))
-    fit, choose, test = given
+    fit, choose, test = split_materials
     assert {clip.fold for clip in test.clips} == {fold}
-    together = sorted((clip for each in given for clip in each.clips), key=lambda clip: clip.path)
+    together = sorted(
+        (clip for each in split_materials for clip in each.clips), key=lambda clip: clip.path
+    )
     assert together == clips  # and all is used
-    used = sorted(piece for each in given for pieces in each.packages for piece in pieces)
+    used = sorted(piece for each in split_materials for pieces in each.packages for piece in pieces)
     assert used == sorted(corpus.glob("*/*/*.flac"))
-    for material in given:
+    for material in split_materials:
         assert {clip.label for clip in material.clips} == set(LABELS)
         assert all(material.packages)
         assert all(len({piece.parent for piece in pieces}) == 1 for pieces in material.packages)
@@ -128,7 +130,7 @@ def test_without_a_corpus_it_says_how_to_get_one(clips, tmp_path):
 
 
 def test_a_label_sounds_after_its_onset_up_to_its_offset():
-    stream = heard(1.0, 2.0, 2.1, 3.0, 3.1, truth=[Sound("dog", 2.0, 3.0)])
+    stream = scored(1.0, 2.0, 2.1, 3.0, 3.1, truth=[Sound("dog", 2.0, 3.0)])
     assert stream.sounding(["saw", "dog"]).tolist() == [
         [False, False], [False, False], [False, True], [False, True], [False, False],
     ]  # fmt: skip
@@ -136,20 +138,20 @@ def test_a_label_sounds_after_its_onset_up_to_its_offset():
 
 def test_sounds_overlap_and_come_again():
     truth = [Sound("dog", 1.0, 4.0), Sound("saw", 2.0, 6.0), Sound("dog", 7.0, 8.0)]
-    sounding = heard(1.5, 3.0, 5.0, 6.5, 7.5, truth=truth).sounding(["dog", "saw"])
+    sounding = scored(1.5, 3.0, 5.0, 6.5, 7.5, truth=truth).sounding(["dog", "saw"])
     assert sounding[:, 0].tolist() == [True, True, False, False, True]
     assert sounding[:, 1].tolist() == [False, True, True, False, False]
 
 
 def test_asked_of_a_moment_before_the_windows_end():
-    stream = heard(2.0, 2.4, 3.4, 3.6, truth=[Sound("dog", 2.0, 3.0)])
+    stream = scored(2.0, 2.4, 3.4, 3.6, truth=[Sound("dog", 2.0, 3.0)])
     assert stream.sounding(["dog"]).ravel().tolist() == [False, True, False, False]
     assert stream.sounding(["dog"], before_s=0.5).ravel().tolist() == [False, False, True, False]
 
 
 def test_nothing_sounds_where_there_is_nothing():
-    assert heard(1.0, 2.0).sounding(["dog", "saw"]).sum() == 0
-    assert heard(truth=[Sound("dog", 1, 2)]).sounding(["dog"]).shape == (0, 1)
+    assert scored(1.0, 2.0).sounding(["dog", "saw"]).sum() == 0
+    assert scored(truth=[Sound("dog", 1, 2)]).sounding(["dog"]).shape == (0, 1)
 
 
 # Where windows end
@@ -177,22 +179,22 @@ def test_a_recording_has_as_many_patches_as_positions_short_of_its_end(scorer, s
 def test_the_same_seed_gives_the_same_streams_and_another_does_not(clips, corpus, scorer, short):
     fit, *_ = materials(clips, corpus, 1)
     one, again, other = (
-        training_streams(fit, 2, seed, scorer, quiet) for seed in ([1, 1], [1, 1], [1, 2])
+        make_training_scenes(fit, 2, seed, scorer, quiet) for seed in ([1, 1], [1, 1], [1, 2])
     )
     for a, b, c in zip(one, again, other, strict=True):
         assert a.truth == b.truth != c.truth
         np.testing.assert_array_equal(a.posteriors, b.posteriors)
         assert np.abs(a.posteriors - c.posteriors).max() > 0.01
     assert one[0].truth != one[1].truth
-    [first] = training_streams(fit, 1, [1, 1], scorer, quiet)
+    [first] = make_training_scenes(fit, 1, [1, 1], scorer, quiet)
     assert first.truth == one[0].truth  # whatever the count
 
 
 def test_a_stream_is_whole(clips, corpus, scorer, short):
     fit, *_ = materials(clips, corpus, 1)
-    told = []
-    made = training_streams(fit, 2, [3], scorer, lambda *progress: told.append(progress))
-    assert told == [(1, 2), (2, 2)]
+    reported = []
+    made = make_training_scenes(fit, 2, [3], scorer, lambda *progress: reported.append(progress))
+    assert reported == [(1, 2), (2, 2)]
     for stream in made:
         assert stream.duration_s == SCENE_S
         assert stream.posteriors.shape == (len(stream.positions), 521)
@@ -206,12 +208,12 @@ def test_a_stream_is_whole(clips, corpus, scorer, short):
 
 def test_the_second_time_posteriors_are_read_from_the_cache(clips, corpus, scorer, short):
     fit, *_ = materials(clips, corpus, 1)
-    made = training_streams(fit, 2, [1], scorer, quiet)
+    made = make_training_scenes(fit, 2, [1], scorer, quiet)
     kept = sorted(scorer.folder.iterdir())
     assert len(kept) == 2
     for path in kept:  # what was not read from here would show
         np.save(path, np.load(path) + 1)
-    again = training_streams(fit, 2, [1], scorer, quiet)
+    again = make_training_scenes(fit, 2, [1], scorer, quiet)
     for a, b in zip(made, again, strict=True):
         np.testing.assert_array_equal(a.posteriors + 1, b.posteriors)
     assert sorted(scorer.folder.iterdir()) == kept
@@ -229,33 +231,35 @@ def test_a_corpus_made_again_at_the_same_place_is_not_read_from_the_cache(
         soundfile.write(piece, 0.1 * rng.standard_normal(2 * RATE), RATE)
         scenes.read.cache_clear()  # as another process would find it
         os.utime(piece, ns=(0, number))
-        scored.append(streams.stream("a", plan, 5.0, scorer).posteriors)
+        scored.append(scored_scenes.score_scene("a", plan, 5.0, scorer).posteriors)
     assert not np.allclose(*scored)
-    np.testing.assert_array_equal(streams.stream("a", plan, 5.0, scorer).posteriors, scored[1])
+    np.testing.assert_array_equal(
+        scored_scenes.score_scene("a", plan, 5.0, scorer).posteriors, scored[1]
+    )
     assert len(list(scorer.folder.iterdir())) == 2
 
 
 def test_another_snr_or_model_is_not_read_from_the_cache(clips, corpus, scorer):
     plan = Plan(2 * RATE, (), (), -20.0)
-    streams.stream("a", plan, 10.0, scorer)
-    streams.stream("b", plan, 10.0, scorer)
+    scored_scenes.score_scene("a", plan, 10.0, scorer)
+    scored_scenes.score_scene("b", plan, 10.0, scorer)
     assert len(list(scorer.folder.iterdir())) == 1
-    streams.stream("a", plan, 5.0, scorer)
+    scored_scenes.score_scene("a", plan, 5.0, scorer)
     scorer.key += "/another"
-    streams.stream("a", plan, 5.0, scorer)
+    scored_scenes.score_scene("a", plan, 5.0, scorer)
     assert len(list(scorer.folder.iterdir())) == 3
 
 
 def test_training_snrs_are_of_the_range(clips, corpus, scorer, short, monkeypatch):
-    asked = []
-    made = streams.stream
+    snrs_db = []
+    made = scored_scenes.score_scene
 
     def note(name, plan, snr_db, scorer):
-        asked.append(snr_db)
+        snrs_db.append(snr_db)
         return made(name, Plan(RATE, (), (), -20.0), snr_db, scorer)
 
-    monkeypatch.setattr(streams, "stream", note)
+    monkeypatch.setattr(scored_scenes, "score_scene", note)
     material = Material(clips, materials(clips, corpus, 1)[0].packages)
-    training_streams(material, 12, [1], scorer, quiet)
-    low, high = streams.TRAINING_SNR_DB
-    assert low <= min(asked) < low + 10 < high - 10 < max(asked) <= high
+    make_training_scenes(material, 12, [1], scorer, quiet)
+    low, high = scored_scenes.TRAINING_SNR_DB
+    assert low <= min(snrs_db) < low + 10 < high - 10 < max(snrs_db) <= high

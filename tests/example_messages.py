@@ -1,4 +1,4 @@
-"""Messages as a listener would tell them, of one source."""
+"""Messages of one source, as a listener would publish them."""
 
 import time
 

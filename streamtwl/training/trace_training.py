@@ -1,4 +1,4 @@
-"""How a reader of traces is trained: on stretches of streams, samples drawn afresh each time."""
+"""Training of a trace model: on random stretches of streams, with samples drawn anew each time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from streamtwl.training import schedule
-from streamtwl.training.fitting import Streams
-from streamtwl.training.reader import Reader, draw, log_odds
+from streamtwl.training.fitting import SceneArrays
 from streamtwl.training.steps import Residual
+from streamtwl.training.trace_model import TraceModel, draw, log_odds
 
-SAMPLES = (1, 2, 4, 8, 16)  # K, one of them a batch
+SAMPLES = (1, 2, 4, 8, 16)  # K, one of them per batch
 HORIZON_PATCHES = 64  # 31 s: the live trace reaches back 30
-TOKENS = 4096  # a batch
-VISITS = 2  # of each patch, an epoch
+TOKENS = 4096  # per batch
+VISITS = 2  # of each patch, per epoch
 LEARNING_RATE = 1e-3
-ALONE_RATE = 3e-2  # of embedding and read-out where nothing else learns: taken_apart.md
+ALONE_RATE = 3e-2  # where only embedding and read-out are trained: benchmarks/results/ablation.md
 
 
 @dataclass(frozen=True, slots=True)
-class Readings:
-    """What a reader is trained on: n streams, T patches; B = 1 + lags."""
+class TraceExamples:
+    """What a trace model is trained on: n streams, T patches; B = 1 + lags."""
 
     posteriors: Tensor  # float32[n, T, C]
     believed: Tensor | None  # float32[n, T, B, L] log-odds of the residual path
@@ -32,22 +32,22 @@ class Readings:
     weight: Tensor | None = None  # float32[L]: of a label in the loss; None: all alike
 
 
-def readings(
-    streams: Streams,
+def examples(
+    streams: SceneArrays,
     residual: Residual | None,
     target: Tensor,
     lags: int,
     weight: Tensor | None = None,
-) -> Readings:
-    """Return streams with what the residual path makes of them, and the target of each patch."""
-    believed = None if residual is None else log_odds(believe(residual, streams))
+) -> TraceExamples:
+    """Return streams with the residual path's beliefs and the target of each patch."""
+    believed = None if residual is None else log_odds(beliefs_of(residual, streams))
     n_patches = target.shape[1]
     shifted = [functional.pad(target, (0, 0, lag, 0))[:, :n_patches] for lag in range(lags + 1)]
-    return Readings(streams.posteriors, believed, torch.stack(shifted, dim=2), weight)
+    return TraceExamples(streams.posteriors, believed, torch.stack(shifted, dim=2), weight)
 
 
 @torch.no_grad()
-def believe(residual: Residual, streams: Streams) -> Tensor:
+def beliefs_of(residual: Residual, streams: SceneArrays) -> Tensor:
     """Return float32[n, T, 1 + lags, L] beliefs of a residual path."""
     state = torch.zeros(len(streams.posteriors), residual.state_size)
     beliefs = []
@@ -57,7 +57,7 @@ def believe(residual: Residual, streams: Streams) -> Tensor:
     return torch.stack(beliefs, dim=1)
 
 
-def joined(parts: Sequence[Readings]) -> Readings:
+def joined(parts: Sequence[TraceExamples]) -> TraceExamples:
     """Return several parts as one, cut to the shortest."""
     n_patches = min(part.posteriors.shape[1] for part in parts)
 
@@ -65,7 +65,7 @@ def joined(parts: Sequence[Readings]) -> Readings:
         return torch.cat([tensor[:, :n_patches] for tensor in tensors])
 
     believed = [part.believed for part in parts if part.believed is not None]
-    return Readings(
+    return TraceExamples(
         join([part.posteriors for part in parts]),
         join(believed) if believed else None,
         join([part.target for part in parts]),
@@ -74,8 +74,8 @@ def joined(parts: Sequence[Readings]) -> Readings:
 
 
 def fit(
-    reader: Reader,
-    data: Readings,
+    model: TraceModel,
+    data: TraceExamples,
     seed: int,
     epochs: int,
     state: Path,
@@ -83,51 +83,53 @@ def fit(
     each_epoch: Callable[[int], None] = lambda _: None,
     of_epochs: int | None = None,
 ) -> None:
-    """Train a reader; what `state` holds of the same training is gone on with.
+    """Train a trace model; resumes from `state` if it holds an unfinished run of this training.
 
-    The schedule is one of `of_epochs`, of which the first `epochs` are run; see `schedule.run`.
+    The schedule is for `of_epochs`, of which the first `epochs` are run; see `schedule.run`.
     """
     patches = VISITS * data.posteriors.shape[0] * data.posteriors.shape[1]
     rate = LEARNING_RATE
-    learns = any(weights.requires_grad for weights in reader.body.parameters())
-    if not learns and reader.residual is None:
+    learns = any(weights.requires_grad for weights in model.body.parameters())
+    if not learns and model.residual is None:
         rate = ALONE_RATE
 
     def next_loss(generator: torch.Generator) -> tuple[Tensor, int]:
-        tokens, posteriors, believed, target = _draw_batch(reader, data, generator)
-        logits = reader.read_stream(tokens, posteriors, believed)
+        tokens, posteriors, believed, target = _draw_batch(model, data, generator)
+        logits = model.read_stream(tokens, posteriors, believed)
         loss = functional.binary_cross_entropy_with_logits(logits, target, data.weight)
         return loss, tokens.shape[0] * tokens.shape[1]
 
-    course = schedule.Course(epochs, of_epochs or epochs, patches, rate)
-    schedule.run(reader, next_loss, course, seed, state, progress, each_epoch)
+    plan = schedule.Schedule(epochs, of_epochs or epochs, patches, rate)
+    schedule.run(model, next_loss, plan, seed, state, progress, each_epoch)
 
 
-def read(reader: Reader, data: Readings, samples: int, seed: int, traces: int = 1) -> np.ndarray:
-    """Return float32[n, T, 1 + lags, L] scores: the mean of so many traces."""
-    each = [*read_traces(reader, data, samples, seed, traces)]
+def predict(
+    model: TraceModel, data: TraceExamples, samples: int, seed: int, traces: int = 1
+) -> np.ndarray:
+    """Return float32[n, T, 1 + lags, L] scores: the mean of `traces` traces."""
+    each = [*predict_traces(model, data, samples, seed, traces)]
     return torch.stack(each).mean(dim=0).numpy()
 
 
 @torch.no_grad()
-def read_traces(
-    reader: Reader,
-    data: Readings,
+def predict_traces(
+    model: TraceModel,
+    data: TraceExamples,
     samples: int,
     seed: int,
     traces: int,
     horizon: int = HORIZON_PATCHES,
 ) -> Iterator[Tensor]:
-    """Yield float32[n, T, 1 + lags, L] scores of each trace, as live with re-bases.
+    """Yield float32[n, T, 1 + lags, L] scores of each trace, in stretches as they are live.
 
-    Every stretch of patches is decided by a reading that began at least half a context, or half of
+    Every stretch of patches is scored in a context that began at least half a context, or half of
     `horizon` patches, before it.
     """
-    reader.eval()
+    model.eval()
     generator = torch.Generator().manual_seed(seed)
     n_patches = data.posteriors.shape[1]
-    samples = 0 if reader.soft else samples
-    context = min(horizon, _patches(samples, reader))
+    samples = 0 if model.soft else samples
+    context = min(horizon, _patches(samples, model))
     half = context // 2
     for _ in range(traces):
         tokens = draw(data.posteriors, samples, generator)
@@ -137,28 +139,28 @@ def read_traces(
             end = min(n_patches, start + context)
             part = slice(start, end)
             believed = None if data.believed is None else data.believed[:, part]
-            logits = reader.read_stream(tokens[:, part], data.posteriors[:, part], believed)
+            logits = model.read_stream(tokens[:, part], data.posteriors[:, part], believed)
             scores[:, decided:end] = torch.sigmoid(logits[:, decided - start :])
             start, decided = end - half, end
         yield scores
 
 
-def _patches(samples: int, reader: Reader) -> int:
-    return min(HORIZON_PATCHES, min(reader.context, reader.body.positions) // (samples + 1))
+def _patches(samples: int, model: TraceModel) -> int:
+    return min(HORIZON_PATCHES, min(model.context, model.body.positions) // (samples + 1))
 
 
 def _draw_batch(
-    reader: Reader, data: Readings, generator: torch.Generator
+    model: TraceModel, data: TraceExamples, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Return (tokens, posteriors, believed, target) of random stretches, of one K."""
+    """Return (tokens, posteriors, believed, target) of random stretches, all with the same K."""
 
     def pick(high: int, count: int) -> Tensor:
         return torch.randint(high, (count,), generator=generator)
 
-    samples = 0 if reader.soft else SAMPLES[int(pick(len(SAMPLES), 1))]
+    samples = 0 if model.soft else SAMPLES[int(pick(len(SAMPLES), 1))]
     n, n_patches = data.posteriors.shape[:2]
-    length = min(n_patches, _patches(samples, reader))
-    rows = max(1, TOKENS // (length * (samples + 1)) // (2 if reader.soft else 1))
+    length = min(n_patches, _patches(samples, model))
+    rows = max(1, TOKENS // (length * (samples + 1)) // (2 if model.soft else 1))
     stream = pick(n, rows)[:, None]
     patch = pick(n_patches - length + 1, rows)[:, None] + torch.arange(length)
     posteriors = data.posteriors[stream, patch]

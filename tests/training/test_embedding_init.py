@@ -5,8 +5,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
 from streamtwl.ontology import categories
-from streamtwl.training import bodies
-from streamtwl.training.reader import Reader
+from streamtwl.training import trunks
+from streamtwl.training.trace_model import TraceModel
 
 
 def test_a_row_is_the_mean_of_the_words_of_its_name(tmp_path):
@@ -17,17 +17,17 @@ def test_a_row_is_the_mean_of_the_words_of_its_name(tmp_path):
     config = GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=len(words))
     model = GPT2Model(config)
     model.save_pretrained(tmp_path)
-    body = bodies.load(str(tmp_path), 0)
-    assert body.rows is not None
+    trunk = trunks.load(str(tmp_path), 0)
+    assert trunk.initial_embedding is not None
     number = categories().index("Dog")
     own = model.get_input_embeddings().weight
-    torch.testing.assert_close(body.rows[number], own[words.index("Dog")])
+    torch.testing.assert_close(trunk.initial_embedding[number], own[words.index("Dog")])
     several = categories().index("Crying, sobbing")
     mean = own[[words.index(word) for word in ("Crying", ",", "sobbing")]].mean(dim=0)
-    torch.testing.assert_close(body.rows[several], mean)
-    reader = Reader(body, len(categories()), 3, 0)
-    assert torch.equal(reader.symbols.weight[:-1], body.rows)  # the boundary has none
-    assert 0.01 < reader.bins.weight.std() < 0.03
+    torch.testing.assert_close(trunk.initial_embedding[several], mean)
+    model = TraceModel(trunk, len(categories()), 3, 0)
+    assert torch.equal(model.symbols.weight[:-1], trunk.initial_embedding)  # the boundary has none
+    assert 0.01 < model.bins.weight.std() < 0.03
 
 
 def _words(name: str) -> list[str]:
@@ -36,5 +36,5 @@ def _words(name: str) -> list[str]:
 
 def test_a_model_without_words_gives_no_rows(tmp_path):
     GPT2Model(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50)).save_pretrained(tmp_path)
-    assert bodies.load(str(tmp_path), 0).rows is None
-    assert bodies.load("tiny", 0).rows is None
+    assert trunks.load(str(tmp_path), 0).initial_embedding is None
+    assert trunks.load("tiny", 0).initial_embedding is None

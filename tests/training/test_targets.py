@@ -1,4 +1,4 @@
-"""What a reader is to say: the open vocabulary's teacher, and the names of a data set's labels."""
+"""Training targets: the open vocabulary's teacher, and the names of a data set's labels."""
 
 from dataclasses import replace
 
@@ -8,9 +8,9 @@ import torch
 
 from streamtwl.errors import UsageError
 from streamtwl.ontology import categories
-from streamtwl.training import reading, steps
-from streamtwl.training.fitting import Streams
-from streamtwl.training.tasks import TRUE_WEIGHT, Open, names_of
+from streamtwl.training import steps, trace_training
+from streamtwl.training.fitting import SceneArrays
+from streamtwl.training.targets import TRUE_WEIGHT, OpenTargets, names_of
 from streamtwl.training.train import Recipe, build
 
 INDEX = {name: i for i, name in enumerate(categories())}
@@ -18,18 +18,18 @@ DOG, BARK, ANIMAL, SIREN = (INDEX[name] for name in ("Dog", "Bark", "Animal", "S
 PATCHES = 6
 
 
-def streams(heard: dict[int, list[float]], ahead: list[float], cleaner=None) -> Streams:
-    """One stream of a label "dog"; what the backbone heard, by category."""
+def streams(scores: dict[int, list[float]], ahead: list[float], cleaner=None) -> SceneArrays:
+    """One stream of a label "dog"; what the backbone scores, by category."""
     posteriors = torch.zeros(1, PATCHES, len(categories()))
-    for category, scores in heard.items():
-        posteriors[0, :, category] = torch.tensor(scores)
+    for category, each in scores.items():
+        posteriors[0, :, category] = torch.tensor(each)
     sounding = np.array(ahead)[None, :, None] > 0
     clean = None
     if cleaner is not None:
         clean = torch.zeros_like(posteriors)
         for category, scores in cleaner.items():
             clean[0, :, category] = torch.tensor(scores)
-    return Streams(
+    return SceneArrays(
         posteriors,
         torch.full((1, PATCHES), 0.48),
         sounding,
@@ -39,39 +39,39 @@ def streams(heard: dict[int, list[float]], ahead: list[float], cleaner=None) -> 
     )
 
 
-def task(**taught: list[int]) -> Open:
-    return Open(taught, ["dog"], half_life_s=0.7)
+def targets(**corrected: list[int]) -> OpenTargets:
+    return OpenTargets(corrected, ["dog"], half_life_s=0.7)
 
 
-def target(given: Streams, **taught: list[int]) -> np.ndarray:
+def target(scene: SceneArrays, **corrected: list[int]) -> np.ndarray:
     """float32[T, C] of the newest patch."""
-    return task(**taught).readings(given, None).target[0, :, 0].numpy()
+    return targets(**corrected).examples(scene, None).target[0, :, 0].numpy()
 
 
 def test_the_teacher_hears_the_two_windows_to_come():
-    given = streams({SIREN: [0, 0, 0.8, 0.4, 0, 0]}, [0] * PATCHES)
-    np.testing.assert_allclose(target(given)[:, SIREN], [0.4, 0.6, 0.2, 0, 0, 0], atol=1e-6)
+    scene = streams({SIREN: [0, 0, 0.8, 0.4, 0, 0]}, [0] * PATCHES)
+    np.testing.assert_allclose(target(scene)[:, SIREN], [0.4, 0.6, 0.2, 0, 0, 0], atol=1e-6)
 
 
 def test_the_teacher_hears_in_less_noise():
-    given = streams({SIREN: [0.1] * PATCHES}, [0] * PATCHES, cleaner={SIREN: [0.5] * PATCHES})
-    np.testing.assert_allclose(target(given)[:, SIREN], 0.5)
+    scene = streams({SIREN: [0.1] * PATCHES}, [0] * PATCHES, cleaner={SIREN: [0.5] * PATCHES})
+    np.testing.assert_allclose(target(scene)[:, SIREN], 0.5)
 
 
 def test_the_truth_corrects_the_teacher():
     """The likeliest name gets 1, the other in proportion, the parent as much; else they get 0."""
-    heard = {DOG: [0.2] * PATCHES, BARK: [0.1] * PATCHES, SIREN: [0.3] * PATCHES}
-    said = target(streams(heard, [1, 1, 0.5, 0, 0, 0]), dog=[DOG, BARK])
-    np.testing.assert_allclose(said[:, DOG], [1, 1, 0.5, 0, 0, 0])
-    np.testing.assert_allclose(said[:, BARK], [0.5, 0.5, 0.25, 0, 0, 0])
-    np.testing.assert_allclose(said[:, ANIMAL], [1, 1, 0.5, 0, 0, 0])
-    np.testing.assert_allclose(said[:, SIREN], 0.3)
+    scores = {DOG: [0.2] * PATCHES, BARK: [0.1] * PATCHES, SIREN: [0.3] * PATCHES}
+    probabilities = target(streams(scores, [1, 1, 0.5, 0, 0, 0]), dog=[DOG, BARK])
+    np.testing.assert_allclose(probabilities[:, DOG], [1, 1, 0.5, 0, 0, 0])
+    np.testing.assert_allclose(probabilities[:, BARK], [0.5, 0.5, 0.25, 0, 0, 0])
+    np.testing.assert_allclose(probabilities[:, ANIMAL], [1, 1, 0.5, 0, 0, 0])
+    np.testing.assert_allclose(probabilities[:, SIREN], 0.3)
 
 
 def test_a_sound_that_the_teacher_never_hears_has_its_first_name():
-    said = target(streams({}, [1] * PATCHES), dog=[DOG, BARK])
-    assert (said[:, DOG] == 1).all()
-    assert (said[:, BARK] == 0).all()
+    probabilities = target(streams({}, [1] * PATCHES), dog=[DOG, BARK])
+    assert (probabilities[:, DOG] == 1).all()
+    assert (probabilities[:, BARK] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -80,22 +80,22 @@ def test_a_sound_that_the_teacher_never_hears_has_its_first_name():
 )
 def test_labels_that_overlap_are_taught_side_by_side(other, dog, bark):
     """A shared name, or a kind of the other label, gets what either label gives it."""
-    heard = streams({DOG: [0.2] * PATCHES, BARK: [0.1] * PATCHES}, [0] * PATCHES)
+    scores = streams({DOG: [0.2] * PATCHES, BARK: [0.1] * PATCHES}, [0] * PATCHES)
     ahead = np.repeat([[1, 0], [1, 0.5], [0, 0.5]], 2, axis=0)[None]
-    both = Open({"dog": [DOG, BARK], "other": other}, ["dog", "other"], half_life_s=0.7)
-    said = both.readings(replace(heard, ahead=ahead), None).target[0, ::2, 0].numpy()
-    np.testing.assert_allclose(said[:, DOG], dog)
-    np.testing.assert_allclose(said[:, BARK], bark)
-    np.testing.assert_allclose(said[:, ANIMAL], [1, 1, 0.5])
+    both = OpenTargets({"dog": [DOG, BARK], "other": other}, ["dog", "other"], half_life_s=0.7)
+    probabilities = both.examples(replace(scores, ahead=ahead), None).target[0, ::2, 0].numpy()
+    np.testing.assert_allclose(probabilities[:, DOG], dog)
+    np.testing.assert_allclose(probabilities[:, BARK], bark)
+    np.testing.assert_allclose(probabilities[:, ANIMAL], [1, 1, 0.5])
 
 
 def test_what_is_not_taught_is_left_to_the_teacher():
-    given = streams({DOG: [0.2] * PATCHES}, [1] * PATCHES)
-    np.testing.assert_allclose(target(given)[:, DOG], 0.2)
+    scene = streams({DOG: [0.2] * PATCHES}, [1] * PATCHES)
+    np.testing.assert_allclose(target(scene)[:, DOG], 0.2)
 
 
 def test_what_the_truth_corrects_counts_more():
-    weight = task(dog=[DOG, BARK]).readings(streams({}, [0] * PATCHES), None).weight
+    weight = targets(dog=[DOG, BARK]).examples(streams({}, [0] * PATCHES), None).weight
     assert weight is not None
     assert weight.unique().tolist() == [1.0, TRUE_WEIGHT]
     assert np.flatnonzero(weight > 1).tolist() == sorted([DOG, BARK])
@@ -104,7 +104,7 @@ def test_what_the_truth_corrects_counts_more():
 def test_scores_of_the_labels_are_those_of_their_best_names():
     scores = np.zeros((1, 2, len(categories())), np.float32)
     scores[0, :, [DOG, BARK, ANIMAL]] = [[0.2, 0.5], [0.7, 0.1], [0.9, 0.9]]
-    np.testing.assert_allclose(task(dog=[DOG, BARK]).judged(scores)[0, :, 0], [0.7, 0.5])
+    np.testing.assert_allclose(targets(dog=[DOG, BARK]).label_scores(scores)[0, :, 0], [0.7, 0.5])
 
 
 def test_the_residual_path_is_the_evidence_and_looks_back():
@@ -112,8 +112,8 @@ def test_the_residual_path_is_the_evidence_and_looks_back():
     path = steps.Pooled(1, half_life_s=0.48, lags=2)
     posteriors = torch.tensor([0.8, 0.4, 0.0, 0.6])[None, :, None]
     elapsed_s = torch.tensor([[1e9, 0.48, 0.48, 0.48]])
-    given = Streams(posteriors, elapsed_s, *[np.zeros((1, 4, 1))] * 3)
-    now, one_ago, two_ago = reading.believe(path, given)[0, :, :, 0].T.numpy()
+    scene = SceneArrays(posteriors, elapsed_s, *[np.zeros((1, 4, 1))] * 3)
+    now, one_ago, two_ago = trace_training.beliefs_of(path, scene)[0, :, :, 0].T.numpy()
     np.testing.assert_allclose(now, [0.8, 0.6, 0.3, 0.45], atol=1e-6)
     np.testing.assert_allclose(one_ago, posteriors[0, :, 0])
     np.testing.assert_allclose(two_ago[1:], [0.6, 0.2, 0.3], atol=1e-6)
@@ -121,7 +121,7 @@ def test_the_residual_path_is_the_evidence_and_looks_back():
 
 def test_what_no_truth_corrects_is_said_at_least_as_surely_as_by_the_evidence():
     """Dog is corrected, and Animal with it; Siren is not."""
-    labels = task(dog=[DOG, BARK])
+    labels = targets(dog=[DOG, BARK])
     floored = labels.floored
     assert floored is not None
     assert not floored[[DOG, BARK, ANIMAL]].any()
@@ -131,11 +131,11 @@ def test_what_no_truth_corrects_is_said_at_least_as_surely_as_by_the_evidence():
     assert made.grown is not None
     with torch.no_grad():
         made.bias -= 5  # it believes in nothing
-    given = streams({DOG: [0.8] * PATCHES, SIREN: [0.8] * PATCHES}, [0] * PATCHES)
-    said = reading.read(made, labels.readings(given, made.residual), 0, 0)[0, -1]
-    evidence = reading.believe(made.residual, given)[0, -1]
-    np.testing.assert_allclose(said[:, SIREN], evidence[:, SIREN], atol=1e-4)
-    assert (said[:, DOG] < 0.1).all()
+    scene = streams({DOG: [0.8] * PATCHES, SIREN: [0.8] * PATCHES}, [0] * PATCHES)
+    probabilities = trace_training.predict(made, labels.examples(scene, made.residual), 0, 0)[0, -1]
+    evidence = trace_training.beliefs_of(made.residual, scene)[0, -1]
+    np.testing.assert_allclose(probabilities[:, SIREN], evidence[:, SIREN], atol=1e-4)
+    assert (probabilities[:, DOG] < 0.1).all()
 
 
 # Names
@@ -177,10 +177,10 @@ def test_a_row_without_its_category_is_refused_with_its_line(tmp_path, rows):
 def test_a_row_without_names_gives_none(tmp_path, row):
     (tmp_path / "names.csv").write_text(f"category,audioset\n{row}\ndog,Dog,more\n")
     assert names_of(["dog"], tmp_path / "names.csv") == {"dog": [DOG]}
-    with pytest.raises(UsageError, match="'kettle42' is none of AudioSet's names"):
+    with pytest.raises(UsageError, match="'kettle42' is not a name of AudioSet"):
         names_of(["kettle42"], tmp_path / "names.csv")
 
 
 def test_a_label_without_a_name_is_refused():
-    with pytest.raises(UsageError, match=r"'kettle42' is none of AudioSet's names.*--names"):
+    with pytest.raises(UsageError, match=r"'kettle42' is not a name of AudioSet.*--names"):
         names_of(["kettle42"], None)

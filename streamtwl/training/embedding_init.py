@@ -1,4 +1,4 @@
-"""Where a reader's embedding starts: from what the body's own words say of each category."""
+"""The initial value of a trace model's embedding, from the trunk's own word embeddings."""
 
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,18 @@ from streamtwl.ontology import categories
 from streamtwl.reasoners.sampling import N_BINS
 
 
-def own(model: PreTrainedModel, body: str) -> Tensor | None:
-    """Return float32[C, D], or [C + 1 + bins, D] where its words are those of a trace; None: none.
+def of_trunk(model: PreTrainedModel, trunk: str) -> Tensor | None:
+    """Return float32[C, D], or [C + 1 + bins, D] where its vocabulary is that of a trace.
 
-    A text model's row of a category is the mean of its words of the category's name, as its layers
-    get them. A model of `bench pretrain` has a word for each category, the boundary, and each
-    confidence bin.
+    None where the trunk has no words for categories. A text model's row for a category is the mean
+    of its embeddings of the words in the category's name, as its layers get them. A model of `bench
+    pretrain` has a word for each category, the boundary, and each confidence bin.
     """
     names = categories()
     words: Any = model.get_input_embeddings()
-    if are_of_traces(words):
+    if has_trace_vocabulary(words):
         return words.weight.detach().clone()
-    tokenizer = _tokenizer(body)
+    tokenizer = _tokenizer(trunk)
     if tokenizer is None:
         return None
     ids = [tokenizer(name, add_special_tokens=False)["input_ids"] for name in names]
@@ -33,20 +33,20 @@ def own(model: PreTrainedModel, body: str) -> Tensor | None:
         return torch.stack([words(torch.tensor(each)).mean(dim=0) for each in ids])
 
 
-def are_of_traces(words: Any) -> bool:
-    """Return whether an embedding has the rows that `streamtwl bench pretrain` makes."""
+def has_trace_vocabulary(words: Any) -> bool:
+    """Return whether an embedding has the vocabulary that `streamtwl bench pretrain` trains."""
     return words.num_embeddings == len(categories()) + 1 + N_BINS
 
 
-def _tokenizer(body: str) -> Any | None:
-    path = Path(body)
+def _tokenizer(trunk: str) -> Any | None:
+    path = Path(trunk)
     try:
         if path.suffix == ".gguf":
             return AutoTokenizer.from_pretrained(
                 path.resolve().parent, gguf_file=path.name, local_files_only=True
             )
         return AutoTokenizer.from_pretrained(
-            body, local_files_only=path.exists() or wheel.is_offline()
+            trunk, local_files_only=path.exists() or wheel.is_offline()
         )
     except Exception:  # a model without one fails in many ways
         return None
