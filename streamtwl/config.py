@@ -126,6 +126,16 @@ class EventSettings(_Section):
             problem = _explain(str(error), LabelEventSettings)
             raise ValueError(f"{' with '.join(places)}: {problem}") from None
 
+    def wants(self, label: str) -> bool:
+        """Whether a label is one to be named at all."""
+
+        def fits(patterns: list[str]) -> bool:
+            return any(fnmatch(label.lower(), pattern.lower()) for pattern in patterns)
+
+        if self.include and not fits(self.include):
+            return False
+        return not fits([*self.audioset.exclude, *self.exclude])
+
     def _shared(self) -> dict[str, Any]:
         """Return what is set for all labels."""
         values = {name: getattr(self, name) for name in LabelEventSettings.__struct_fields__}

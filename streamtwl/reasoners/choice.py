@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Sequence
 
+import numpy as np
+
 from streamtwl import plugins
 from streamtwl.config import Settings, TraceSettings
 from streamtwl.errors import UsageError
@@ -113,5 +115,6 @@ def _warn_of_trace(name: str, read: TraceCard, trace: TraceSettings) -> None:
 
 
 def _open_labels(settings: Settings, names: Sequence[str] | None = None) -> OpenLabels:
-    chosen = settings.reasoner
-    return OpenLabels(vocabulary(settings.labels, names), chosen.specific_ratio, chosen.floor)
+    chosen, named = settings.reasoner, vocabulary(settings.labels, names)
+    wanted = np.array([settings.events.wants(label) for label in named.labels])
+    return OpenLabels(named, chosen.specific_ratio, chosen.floor, wanted)
