@@ -135,7 +135,7 @@ def test_an_open_readers_card_does_not_overrule_the_pipelines_thresholds():
 
 
 class Trumpet:
-    """Scores windows as if a trumpet sounded, at 0.18 in the end; the reader makes 0.07 of that."""
+    """Scores windows as if a trumpet sounded, at 0.18 in the end; the model makes 0.07 of that."""
 
     def __init__(self, first: float) -> None:
         self._levels = iter([first] * 2 + [0.18] * 18)
@@ -144,7 +144,8 @@ class Trumpet:
         posterior = np.full(len(categories()), 1e-4, np.float32)
         posterior[categories().index("Trumpet")] = next(self._levels)
         return [
-            Patch(window, (Score("yamnet", 0.975, posterior, posterior),)) for window in windows
+            Patch(window, (Score("yamnet:0.96", 0.975, posterior, posterior),))
+            for window in windows
         ]
 
 
@@ -163,10 +164,10 @@ class Trumpet:
 def test_an_event_begins_and_lasts_by_the_evidence_over_its_own_off(
     labels, label, first, rule, lasts
 ):
-    """The open reader says what nobody taught it at least as surely as the evidence, from there."""
+    """The open model says what it was not trained on at least as surely as the evidence does."""
     events = {"events.label": {label: rule}, "labels": labels}
     pipeline = build(override(Settings(), events), ["mic"])
-    pipeline.backbones = Trumpet(first)
+    pipeline.bank = Trumpet(first)
     outcomes = []
     pipeline.subscribe(outcomes.append)
     pipeline.push([Block(0, 0, np.zeros(15_600 + 19 * 7_680, np.float32), None, 0.0, last=True)])
