@@ -128,7 +128,7 @@ def test_what_a_user_excludes_is_beside_what_audiosets_words_exclude(verb):
 
 
 def test_an_open_readers_card_does_not_overrule_the_pipelines_thresholds():
-    pipeline = build(Settings(), ["mic"])
+    pipeline = build(override(Settings(), {"reasoner.file": "open"}), ["mic"])
     card, events = pipeline.reasoner.card, pipeline.settings.events
     assert card.open
     assert (events.on, events.off) == (0.4, 0.2) != (card.on, card.off)
@@ -165,8 +165,8 @@ def test_an_event_begins_and_lasts_by_the_evidence_over_its_own_off(
     labels, label, first, rule, lasts
 ):
     """The open model says what it was not trained on at least as surely as the evidence does."""
-    events = {"events.label": {label: rule}, "labels": labels}
-    pipeline = build(override(Settings(), events), ["mic"])
+    changes = {"events.label": {label: rule}, "labels": labels, "reasoner.file": "open"}
+    pipeline = build(override(Settings(), changes), ["mic"])
     pipeline.bank = Trumpet(first)
     outcomes = []
     pipeline.subscribe(outcomes.append)
