@@ -10,7 +10,8 @@ from msgspec import Meta
 
 from streamtwl.errors import ConfigError
 
-DEFAULT_PIPELINE = "yamnet-gpt2"
+DEFAULT_PIPELINE = "default"
+DEPRECATED = {"yamnet-gpt2": "gpt2"}  # names of pipelines, and what they are called by now
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
@@ -51,9 +52,11 @@ class TraceSettings(_Section):
 class ReasonerSettings(_Section):
     """[reasoner]"""
 
-    file: str = "open"  # a trained reasoner: an .onnx file, or one that ships; "": evidence
-    # evidence only, all five
-    half_life_s: PositiveSeconds = 0.7  # of a patch's weight
+    file: str = ""  # a trained reasoner: an .onnx file, or one that ships; "": evidence
+    # evidence only, all seven
+    on: Share = 0.45  # an event begins at this confidence, where [events] says nothing else ...
+    off: Share = 0.2  # ... and ends below this one
+    half_life_s: PositiveSeconds = 0.35  # of a patch's weight
     prior: Annotated[float, Meta(ge=0, le=2)] = 0.6  # the share of it that is taken out
     weights: dict[str, Annotated[float, Meta(ge=0, le=1000)]] = {}  # by window; absent: 1
     scale: Annotated[float, Meta(gt=0, le=100)] = 1.0  # the confidence is the sigmoid of the joint
@@ -123,6 +126,16 @@ class EventSettings(_Section):
             problem = _explain(str(error), LabelEventSettings)
             raise ValueError(f"{' with '.join(places)}: {problem}") from None
 
+    def wants(self, label: str) -> bool:
+        """Whether a label is one to be named at all."""
+
+        def fits(patterns: list[str]) -> bool:
+            return any(fnmatch(label.lower(), pattern.lower()) for pattern in patterns)
+
+        if self.include and not fits(self.include):
+            return False
+        return not fits([*self.audioset.exclude, *self.exclude])
+
     def _shared(self) -> dict[str, Any]:
         """Return what is set for all labels."""
         values = {name: getattr(self, name) for name in LabelEventSettings.__struct_fields__}
@@ -151,6 +164,8 @@ class JournalSettings(_Section):
 class Settings(_Section):
     """A pipeline."""
 
+    base: str = ""  # a pipeline that ships, of which this one is a change
+    fallback: str = ""  # one that ships: for machines without the weights that this one needs
     labels: str = "all"  # everyday, all, or names separated by commas
     hop_s: Annotated[float, Meta(ge=0.01, le=0.96)] = 0.48
     windows: Annotated[list[Window], Meta(min_length=1, max_length=16)] = msgspec.field(
@@ -181,19 +196,43 @@ def backbones(settings: Settings) -> list[str]:
 def load(path: Path) -> Settings:
     """Read a pipeline file; raises ConfigError that names the file, the key and valid values."""
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Settings)
-    except OSError as error:
-        raise ConfigError(f"pipeline {path}: {error.strerror}") from None
+        return msgspec.convert(_read(path), Settings)
     except msgspec.ValidationError as error:
         raise ConfigError(f"pipeline {path}: {_explain(str(error))}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a pipeline file's keys over those of its base."""
+    try:
+        keys = msgspec.toml.decode(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"pipeline {path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"pipeline {path} is not TOML: {error}") from None
+    if not keys.get("base"):
+        return keys
+    named = keys.pop("base")
+    base = find(str(named))
+    if not isinstance(named, str) or base.resolve() == path.resolve():
+        raise ConfigError(f"pipeline {path}: base is {named!r}, it takes the name of another one")
+    return _over(keys, _read(base))
+
+
+def _over(keys: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with `keys` in place of its own, table by table; an empty table empties it."""
+    tables = {
+        name: _over(key, base[name])
+        for name, key in keys.items()
+        if isinstance(key, dict) and key and isinstance(base.get(name), dict)
+    }
+    return base | keys | tables
 
 
 def find(pipeline: str) -> Path:
     """Return the path of a pipeline file: a path, or the name of one that streamtwl ships."""
     if pipeline.endswith(".toml") or "/" in pipeline:
         return Path(pipeline)
+    pipeline = DEPRECATED.get(pipeline, pipeline)
     here = Path(__file__).parent
     folders = [here / "pipelines", here.parent / "pipelines"]  # in the wheel; in a checkout
     shipped = {path.stem: path for folder in folders for path in folder.glob("*.toml")}

@@ -1,12 +1,13 @@
 """Listening and classifying inside your own program: nothing is published or stored."""
 
 import contextlib
+import logging
 import queue
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from streamtwl import config
+from streamtwl import available, config
 from streamtwl.audio.addresses import SourceOptions, make_sources
 from streamtwl.audio.intake import Intake
 from streamtwl.config import Settings
@@ -18,6 +19,8 @@ from streamtwl.pipeline import build
 from streamtwl.results import Labelled
 from streamtwl.session import Session
 from streamtwl.stages import Sink
+
+_log = logging.getLogger(__name__)
 
 QUEUE = 1000  # messages that the program may lag behind
 LOOK_S = 0.05  # between two looks at whether the session goes on
@@ -79,8 +82,7 @@ def classify(
 
 def _settings(pipeline: str, labels: str | None, reasoner: str | None) -> Settings:
     changes = {"labels": labels, "reasoner.file": reasoner}
-    given = {key: value for key, value in changes.items() if value is not None}
-    settings = config.override(config.load(config.find(pipeline)), given)
+    settings = available.settings(pipeline, changes, _log.warning)
     for name in config.backbones(settings):
         if own.needs_pull(name):
             registry.pull(registry.find(name))

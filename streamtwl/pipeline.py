@@ -146,8 +146,10 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
     `sources` names the streams, by number. Raises ConfigError or UsageError where the settings name
     a label or a stage that does not exist.
     """
+    loaded = choice.load(settings)
+    settings = override(settings, {"windows": choice.windows(settings, loaded)})
     backbones, kinds = hearing(settings)
-    reasoner = choice.make(settings, backbones, kinds, sources)
+    reasoner = choice.make(settings, loaded, backbones, kinds, sources)
     settings = override(settings, _events(settings, reasoner))
     events = settings.events
     try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from typing import Literal
 
 from streamtwl.config import EventSettings, LabelEventSettings
@@ -63,18 +62,5 @@ class Stretch:
 
 def rules(labels: Sequence[str], settings: EventSettings) -> dict[int, LabelEventSettings]:
     """Return the rules of those labels, by index, whose events are wanted."""
-    found = {i: _rule(label, settings) for i, label in enumerate(labels)}
-    return {i: rule for i, rule in found.items() if rule is not None}
-
-
-def _rule(label: str, settings: EventSettings) -> LabelEventSettings | None:
-    """Return the rule for a label, or None where its events are not wanted."""
-    if settings.include and not _matches(label, settings.include):
-        return None
-    if _matches(label, [*settings.audioset.exclude, *settings.exclude]):
-        return None
-    return settings.rule(label)
-
-
-def _matches(label: str, patterns: list[str]) -> bool:
-    return any(fnmatch(label.lower(), pattern.lower()) for pattern in patterns)
+    wanted = [(i, label) for i, label in enumerate(labels) if settings.wants(label)]
+    return {i: settings.rule(label) for i, label in wanted}

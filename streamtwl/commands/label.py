@@ -142,6 +142,7 @@ def label(
     """
     from streamtwl.audio.addresses import channel_number
 
+    start_logging(log_level.value)
     settings = pipeline_settings(
         pipeline,
         {
@@ -151,7 +152,6 @@ def label(
             "hop_s": hop,
         },
     )
-    start_logging(log_level.value)
     form = format.value if format else None
     batch = BatchOptions(channel_number(channel), resume, clock.value if clock else None, zone)
     raise typer.Exit(run(files, output, folder, form, settings, batch))

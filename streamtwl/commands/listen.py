@@ -262,8 +262,8 @@ def listen(
         "journal.path": str(journal) if journal else None,
         "journal.enabled": False if no_journal else None,
     }
-    settings = pipeline_settings(pipeline, changes)
     start_logging(log_level.value)
+    settings = pipeline_settings(pipeline, changes)
     run(wanted, settings, ListenOptions(as_json, quiet, duration, insecure))
 
 

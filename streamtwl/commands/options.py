@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from streamtwl import config
 from streamtwl.config import Settings
 from streamtwl.models.wheel import OFFLINE
 
@@ -100,10 +99,14 @@ PatchHop = Annotated[
 ]
 
 
+_log = logging.getLogger(__name__)
+
+
 def pipeline_settings(pipeline: str, changes: dict[str, Any]) -> Settings:
     """Return the settings of a pipeline, changed where an option was given (is not None)."""
-    given = {key: value for key, value in changes.items() if value is not None}
-    return config.override(config.load(config.find(pipeline)), given)
+    from streamtwl import available
+
+    return available.settings(pipeline, changes, _log.warning)
 
 
 def start_logging(level: str) -> None:

@@ -58,6 +58,12 @@ def checksum(model: Model) -> str | None:
     return found if whole else None
 
 
+def is_here(model: Model) -> bool:
+    """Whether `pull` needs no network: the model, or its carrier, is on this machine."""
+    there = checksum(model) or _placed(model) or (folders.cache() / model.carrier.file).exists()
+    return bool(there)
+
+
 def pull(
     model: Model,
     progress: Progress | None = None,

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Sequence
 
+import numpy as np
+
 from streamtwl import plugins
 from streamtwl.config import Settings, TraceSettings
 from streamtwl.errors import UsageError
@@ -21,8 +23,25 @@ from streamtwl.stages import Backbone, Reasoner, WindowKind
 _log = logging.getLogger(__name__)
 
 
+def load(settings: Settings) -> graph.Graph | None:
+    """Return the file of the reasoner that the settings name; None for one that has none."""
+    named = settings.reasoner.file or Evidence.name
+    if named == Evidence.name or named in plugins.names("reasoners"):
+        return None
+    return graph.load(registry.find_reasoner(named), provider=settings.backbone.provider)
+
+
+def windows(settings: Settings, loaded: graph.Graph | None) -> list[str]:
+    """Return the windows that are read: of a file's backbone the first one, otherwise all."""
+    if loaded is None:
+        return settings.windows
+    of_backbone = [w for w in settings.windows if w.partition(":")[0] == loaded.card.backbone]
+    return of_backbone[:1] or settings.windows
+
+
 def make(
     settings: Settings,
+    loaded: graph.Graph | None,
     backbones: Sequence[Backbone],
     kinds: Sequence[WindowKind],
     sources: Sequence[str],
@@ -36,9 +55,8 @@ def make(
         behind = samples_in(backbones[0], kinds[0].length_s) // 2
         is_open = set(names) <= set(categories())
         return Evidence(_open_labels(settings, names), fusion, chosen, behind, is_open)
-    if named in plugins.names("reasoners"):
+    if loaded is None:
         return plugins.load("reasoners", named, {})(settings, backbones, sources)
-    loaded = graph.load(registry.find_reasoner(named), provider=settings.backbone.provider)
     reasoner: Reasoner
     if loaded.card.kind == "gpt2":
         reasoner = Gpt2(loaded, settings.trace, settings.hop_s, _open_labels(settings), sources)
@@ -97,5 +115,6 @@ def _warn_of_trace(name: str, read: TraceCard, trace: TraceSettings) -> None:
 
 
 def _open_labels(settings: Settings, names: Sequence[str] | None = None) -> OpenLabels:
-    chosen = settings.reasoner
-    return OpenLabels(vocabulary(settings.labels, names), chosen.specific_ratio, chosen.floor)
+    chosen, named = settings.reasoner, vocabulary(settings.labels, names)
+    wanted = np.array([settings.events.wants(label) for label in named.labels])
+    return OpenLabels(named, chosen.specific_ratio, chosen.floor, wanted)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streamtwl.config import LabelEventSettings, ReasonerSettings
+from streamtwl.config import ReasonerSettings
 from streamtwl.reasoners.fusion import Fusion, sigmoid
 from streamtwl.reasoners.naming import Naming, decide
 from streamtwl.stages import SAMPLE_RATE, Decision, Patch
@@ -16,7 +16,6 @@ class Evidence:
     """
 
     name, sha256 = "evidence", ""
-    on, off = LabelEventSettings().on, LabelEventSettings().off
     lags = 0
     settled = True  # one look at a patch is all there is to it
     refining_s = 0.0
@@ -31,6 +30,7 @@ class Evidence:
     ) -> None:
         """A score is about the middle of the first window, `behind` samples before its end."""
         self.open = open
+        self.on, self.off = settings.on, settings.off
         self.labels = naming.labels
         self.behind = behind
         self._naming = naming

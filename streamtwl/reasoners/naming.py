@@ -54,6 +54,7 @@ class OpenLabels:
     vocabulary: Vocabulary
     specific_ratio: float
     threshold: float
+    wanted: np.ndarray  # bool[L]: the others are never in force, nor events
 
     @property
     def labels(self) -> list[str]:
@@ -63,7 +64,7 @@ class OpenLabels:
     def label(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (scores, specific) of float32[C]: see `ontology.py`."""
         named = self.vocabulary.scores(scores)
-        return named, self.vocabulary.most_specific(named, self.specific_ratio)
+        return named, self.vocabulary.most_specific(named, self.specific_ratio) * self.wanted
 
     def of_scores(self, thresholds: np.ndarray) -> np.ndarray:
         """Return float[C]: see `ontology.py`."""
