@@ -204,7 +204,7 @@ def load(path: Path) -> Settings:
 def _read(path: Path) -> dict[str, Any]:
     """Return a pipeline file's keys over those of its base."""
     try:
-        keys = msgspec.toml.decode(path.read_bytes())
+        keys: dict[str, Any] = msgspec.toml.decode(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"pipeline {path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
