@@ -368,7 +368,7 @@ def test_a_port_in_use_is_one_line(cli, siren):
         (("listen", "--demo", "--fast", "--duration", "inf"), "duration"),
         (("listen", "--demo", "--fast", "--labels", "Dgo"), "Dog"),
         (("listen", "--demo", "--fast", "--labels", ""), "--labels"),
-        (("listen", "--demo", "--fast", "--pipeline", "nonsense"), "default, gpt2, light, yamnet"),
+        (("listen", "--demo", "--fast", "--pipeline", "nonsense"), "default"),
         (("listen", "--demo", "--fast", "--pipeline", "nowhere.toml"), "nowhere.toml"),
         (("listen", "--demo", "--fast", "--name", "Living room"), "a-z"),
         (("listen", "--demo", "--fast", "--name", "a", "--name", "b"), "--name"),
