@@ -506,7 +506,8 @@ def test_label_prints_json_lines_and_nothing_else_on_standard_output(cli, siren)
     ended = cli("label", siren, "--hop", "0.08")
     assert ended.returncode == 0
     result = json.loads(ended.stdout)
-    assert (result["file"], result["label"]) == (str(siren), "Siren")
+    assert result["file"] == str(siren)
+    assert result["label"] in ("Siren", "Police car (siren)")
 
 
 def test_label_ends_quietly_when_its_reader_goes_away(start_cli, siren, tmp_path):
