@@ -15,8 +15,9 @@ class Windower:
     """Blocks of several streams in, their windows out: one every hop, none across a gap.
 
     `hop_s` is a multiple of 10 ms. The first window of a stretch of sound without gaps comes when
-    the first of `kinds` has FIRST_S of it; longer ones grow until they are full. The last block of a stream is padded with zeros
-    to the next hop, as YAMNet's reference does; a stream shorter than a window gives one window.
+    the first of `kinds` has FIRST_S of it; longer ones grow until they are full. The last block of
+    a stream is padded with zeros to the next hop, as YAMNet's reference does; a stream shorter than
+    a window gives one window.
     """
 
     def __init__(
