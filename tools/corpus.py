@@ -36,7 +36,7 @@ from streamtwl.errors import AudioError, StreamtwlError
 from streamtwl.features.window import Windower
 from streamtwl.models import registry
 from streamtwl.ontology import categories
-from streamtwl.stages import SAMPLE_RATE, Block, End
+from streamtwl.stages import SAMPLE_RATE, Block, End, WindowKind
 
 TARGETS = Path(__file__).with_name("esc10_audioset.csv")  # ESC-10's classes, AudioSet's names
 ENDINGS = (".wav", ".ogg", ".oga", ".flac", ".mp3", ".opus")
@@ -74,11 +74,9 @@ class TargetFilter:
     def found(self, samples: np.ndarray) -> str | None:
         """Return the category that scores highest, and too high, in float32[n] at 16 kHz."""
         block = Block(0, 0, samples, None, 0.0, last=True)
-        cut = Windower(HOP_S, [self._yamnet]).push([block])
+        cut = Windower(HOP_S, [self._yamnet], [WindowKind("yamnet", 0, 0.96)]).push([block])
         windows = [window for batch in cut if not isinstance(batch, End) for window in batch]
-        posteriors = self._yamnet.posteriors(
-            np.stack([window.features[0][0] for window in windows])
-        )
+        posteriors = self._yamnet.posteriors(np.stack([window.features[0] for window in windows]))
         highest = posteriors[:, self._indices].max(axis=0)
         return self.categories[highest.argmax()] if highest.max() > TARGET_SCORE else None
 

@@ -6,10 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtwl.backbones.yamnet import WINDOW
-from streamtwl.features.log_mel import LogMel
 from streamtwl.features.window import Windower
-from streamtwl.stages import Block, End, Window
-from tests.patches import FrontEndOnly
+from streamtwl.stages import Block, End, Window, WindowKind
+from tests.patches import KIND, FrontEndOnly, log_mel
 
 HOPS = st.sampled_from([160, 1280, 7680, 15360])
 SIZES = st.lists(st.integers(1, 20_000), min_size=1, max_size=6)
@@ -54,13 +53,15 @@ def reference_ends(length: int, hop: int) -> list[int]:
 @given(length=st.integers(0, 60_000), hop=HOPS, sizes=SIZES)
 def test_windows_are_those_of_yamnets_reference(length, hop, sizes):
     samples = noise(length)
-    windows = windows_of(Windower(hop / 16_000, [FrontEndOnly()]), blocks_of(samples, sizes))
+    windows = windows_of(
+        Windower(hop / 16_000, [FrontEndOnly()], [KIND]), blocks_of(samples, sizes)
+    )
     ends = reference_ends(length, hop)
     assert [window.position for window in windows] == [min(end, length) for end in ends]
     padded = np.concatenate((samples, np.zeros(WINDOW + hop, np.float32)))
     for window, end in zip(windows, ends, strict=True):
-        expected = LogMel().push(padded[end - WINDOW : end])
-        np.testing.assert_allclose(window.features[0][0], expected, rtol=0, atol=1e-4)
+        expected = log_mel(padded[end - WINDOW : end])
+        np.testing.assert_allclose(window.features[0], expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +77,14 @@ def test_windows_are_those_of_yamnets_reference(length, hop, sizes):
     ],
 )
 def test_the_tail_is_padded_to_the_next_hop(length, ends):
-    windows = windows_of(Windower(0.48, [FrontEndOnly()]), blocks_of(noise(length), [4000]))
+    windows = windows_of(Windower(0.48, [FrontEndOnly()], [KIND]), blocks_of(noise(length), [4000]))
     assert [window.position for window in windows] == ends
 
 
 def test_the_last_block_may_hold_samples():
-    windows = windows_of(Windower(0.48, [FrontEndOnly()]), [block(noise(15_600), last=True)])
+    windows = windows_of(
+        Windower(0.48, [FrontEndOnly()], [KIND]), [block(noise(15_600), last=True)]
+    )
     assert [window.position for window in windows] == [15_600]
 
 
@@ -100,7 +103,7 @@ def test_no_window_spans_a_gap_and_the_missing_are_counted(stretches, hop, sizes
         position += length + gap
     end = spans[-1][1]
     blocks.append(block([], end, last=True))
-    windower = Windower(hop / 16_000, [FrontEndOnly()])
+    windower = Windower(hop / 16_000, [FrontEndOnly()], [KIND])
     windows = windows_of(windower, blocks)
 
     expected, dropped, due = [], 0, WINDOW
@@ -117,44 +120,42 @@ def test_no_window_spans_a_gap_and_the_missing_are_counted(stretches, hop, sizes
     assert [window.position for window in windows] == [at for at, _ in expected]
     assert windower.dropped.get(0, 0) == dropped
     for window, (_, samples) in zip(windows, expected, strict=True):
-        np.testing.assert_allclose(window.features[0][0], LogMel().push(samples), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(window.features[0], log_mel(samples), rtol=0, atol=1e-4)
 
 
 def test_a_gap_of_one_sample_counts():
-    windower = Windower(0.48, [FrontEndOnly()])
+    windower = Windower(0.48, [FrontEndOnly()], [KIND])
     windows_of(windower, [block(noise(15_000)), block(noise(15_600), 15_001, last=True)])
     assert windower.dropped == {0: 2}  # those that would have ended at 15,600 and 23,280
 
 
 def test_a_stream_without_gaps_has_dropped_nothing():
-    windower = Windower(0.08, [FrontEndOnly()])
+    windower = Windower(0.08, [FrontEndOnly()], [KIND])
     windows_of(windower, blocks_of(noise(40_000), [333]))
     assert windower.dropped.get(0, 0) == 0
 
 
 def test_two_streams_share_batches():
-    windower = Windower(0.48, [FrontEndOnly()])
+    windower = Windower(0.48, [FrontEndOnly()], [KIND])
     first, second = noise(15_600 + 7680, 1), noise(15_600, 2)
     batches = batches_of(windower, [block(first, stream=4), block(second, stream=9)])
     assert [[window.stream for window in batch] for batch in batches] == [[4, 9], [4]]
-    np.testing.assert_allclose(
-        batches[0][1].features[0][0], LogMel().push(second), rtol=0, atol=1e-4
-    )
+    np.testing.assert_allclose(batches[0][1].features[0], log_mel(second), rtol=0, atol=1e-4)
 
 
 def test_streams_do_not_mix():
-    windower = Windower(0.48, [FrontEndOnly()])
+    windower = Windower(0.48, [FrontEndOnly()], [KIND])
     for at in range(0, 15_600, 1200):
         batches = batches_of(
             windower, [block(noise(15_600, s)[at : at + 1200], at, stream=s) for s in (0, 1)]
         )
     for stream, window in enumerate(batches[0]):
-        expected = LogMel().push(noise(15_600, stream))
-        np.testing.assert_allclose(window.features[0][0], expected, rtol=0, atol=1e-4)
+        expected = log_mel(noise(15_600, stream))
+        np.testing.assert_allclose(window.features[0], expected, rtol=0, atol=1e-4)
 
 
 def test_a_number_can_be_used_again_once_its_stream_has_ended():
-    windower = Windower(0.48, [FrontEndOnly()])
+    windower = Windower(0.48, [FrontEndOnly()], [KIND])
     for _ in range(2):
         windows = windows_of(windower, blocks_of(noise(16_000), [500]))
         assert [window.position for window in windows] == [15_600, 16_000]
@@ -162,7 +163,7 @@ def test_a_number_can_be_used_again_once_its_stream_has_ended():
 
 
 def test_capture_time_is_that_of_the_windows_end():
-    windower = Windower(0.48, [FrontEndOnly()])
+    windower = Windower(0.48, [FrontEndOnly()], [KIND])
     batches = batches_of(
         windower, [block(noise(15_600 + 7680 + 800), captured_at=100.0, ready_at=5.0)]
     )
@@ -174,62 +175,71 @@ def test_capture_time_is_that_of_the_windows_end():
 
 
 def test_files_have_no_capture_time():
-    windows = windows_of(Windower(0.48, [FrontEndOnly()]), blocks_of(noise(16_000), [16_000]))
+    windows = windows_of(
+        Windower(0.48, [FrontEndOnly()], [KIND]), blocks_of(noise(16_000), [16_000])
+    )
     assert [window.captured_at for window in windows] == [None, None]
 
 
 def test_silence_is_floored_at_minus_120_dbfs():
-    [window] = windows_of(Windower(0.48, [FrontEndOnly()]), blocks_of(np.zeros(15_600), [15_600]))
+    [window] = windows_of(
+        Windower(0.48, [FrontEndOnly()], [KIND]), blocks_of(np.zeros(15_600), [15_600])
+    )
     assert window.level_dbfs == -120.0
 
 
 @pytest.mark.parametrize("size", [160, 7680, 40_000])
 def test_the_level_does_not_depend_on_block_sizes(size):
     tone = np.sin(2 * np.pi * 100 * np.arange(32_000) / 16_000)
-    windows = windows_of(Windower(0.08, [FrontEndOnly()]), blocks_of(tone, [size], last=False))
+    windows = windows_of(
+        Windower(0.08, [FrontEndOnly()], [KIND]), blocks_of(tone, [size], last=False)
+    )
     assert len(windows) == 13
     assert [window.level_dbfs for window in windows] == pytest.approx([-3.01] * 13, abs=0.1)
 
 
 def test_the_level_of_a_short_clip_leaves_the_padding_out():
     tone = np.sin(2 * np.pi * 100 * np.arange(1600) / 16_000)
-    [window] = windows_of(Windower(0.48, [FrontEndOnly()]), blocks_of(tone, [1600]))
+    [window] = windows_of(Windower(0.48, [FrontEndOnly()], [KIND]), blocks_of(tone, [1600]))
     assert window.level_dbfs == pytest.approx(-3.01, abs=0.1)
 
 
 def test_windows_know_where_their_stretch_begins():
-    windower = Windower(0.48, [FrontEndOnly()])
+    windower = Windower(0.48, [FrontEndOnly()], [KIND])
     blocks = [block(noise(24_000)), block(noise(16_000), 30_000), block([], 46_000, last=True)]
     assert [w.start for w in windows_of(windower, blocks)] == [0, 0, 30_000, 30_000]
 
 
 def test_where_the_sound_breaks_off_windows_begin_anew_though_no_sample_is_missing():
-    windower = Windower(0.48, [FrontEndOnly()])
+    windower = Windower(0.48, [FrontEndOnly()], [KIND])
     first = Block(0, 0, noise(17_000, 1), None, 0.0, breaks_off=True)
     assert [w.position for w in windows_of(windower, [first])] == [15_600]
     assert windower.needs(0) == WINDOW
     after = noise(15_600, 2)
     [window] = windows_of(windower, [block(after, 17_000)])
     assert (window.position, window.start) == (32_600, 17_000)
-    np.testing.assert_allclose(window.features[0][0], LogMel().push(after), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(window.features[0], log_mel(after), rtol=0, atol=1e-4)
     assert windower.dropped == {0: 2}
 
 
 # --- several lengths, several backbones ---
 
 
-def test_a_longer_window_is_there_once_there_is_sound_enough():
-    backbones = [FrontEndOnly(), FrontEndOnly((0.96, 2.0))]
+def test_a_longer_window_grows_until_there_is_sound_enough():
+    backbones = [FrontEndOnly(), FrontEndOnly()]
+    kinds = [KIND, WindowKind("short", 1, 0.96), WindowKind("long", 1, 2.0)]
     samples = noise(64_000)
-    cut = Windower(0.48, backbones).push([block(samples)])
+    cut = Windower(0.48, backbones, kinds).push([block(samples)])
     windows = [window for batch in cut for window in batch]
     counts = [tuple(map(len, window.features)) for window in windows]
-    assert counts == [(1, 1)] * 3 + [(1, 2)] * 4
+    assert counts == [(96, 96), (96, 144), (96, 192)] + [(96, 200)] * 4
+    for window in windows:
+        short, long = window.features
+        np.testing.assert_array_equal(short, long[-96:])
     for window in windows[3:]:
-        [[short], [same, long]] = window.features
-        np.testing.assert_array_equal(short, same)
+        _, long = window.features
         start = window.position - (199 * 160 + 400)
-        expected = LogMel().push(samples[start : window.position])
+        expected = log_mel(samples[start : window.position])
         assert long.shape == (200, 64)
         np.testing.assert_allclose(long, expected, rtol=0, atol=1e-4)
 
@@ -247,7 +257,7 @@ def cuts(windower: Windower, *blocks: Block) -> list:
 
 
 def test_a_gap_is_decided_here_and_travels():
-    windower = Windower(0.48, [FrontEndOnly()])
+    windower = Windower(0.48, [FrontEndOnly()], [KIND])
     made = cuts(windower, block(noise(24_000)), block(noise(16_000), 40_000, last=True))
     assert made == [
         (15_600, True),
@@ -260,7 +270,7 @@ def test_a_gap_is_decided_here_and_travels():
 
 
 def test_where_a_block_says_that_sound_breaks_off_what_follows_begins_anew():
-    windower = Windower(0.48, [FrontEndOnly()])
+    windower = Windower(0.48, [FrontEndOnly()], [KIND])
     broken = Block(0, 0, noise(16_000), 9.0, 0.0, breaks_off=True)
     made = cuts(windower, broken, block(noise(16_000), 16_000))
     assert made == [(15_600, True), End(0, 16_000, 9.0, False), (31_600, True)]
