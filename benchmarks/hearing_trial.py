@@ -354,12 +354,14 @@ def count_changes(trial: Trial, fold: int, pipeline: str) -> None:
     columns = scorer(TEST_WINDOWS, trial.out).columns
     backbones, kinds = hearing(settings)
     right = right_names(trial.data)
+    tests = trial.test_scenes(fold)
+    names = [scored.name for _, _, scored in tests]
+    reasoner = choice.make(settings, choice.load(settings), backbones, kinds, names)
     found: dict[str, list] = {f"{at}": [] for at in SNR_DB}
-    for _, snr_db, scored in trial.test_scenes(fold):
-        reasoner = choice.make(settings, backbones, [scored.name])
+    for stream, (_, snr_db, scored) in enumerate(tests):
         named: list[str | None] = []
         for position, row in zip(scored.positions, scored.posteriors, strict=True):
-            window = Window(0, int(position), 0, not named, (), 0.0, None, 0.0)
+            window = Window(stream, int(position), 0, not named, (), 0.0, None, 0.0)
             none = np.empty(0, np.float32)
             read = tuple(
                 Score(
@@ -511,7 +513,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         "# More than YAMNet's posterior: the live trial, offline",
         "",
-        f"ESC-10's folds {', '.join(map(str, results['folds']))}, {results['scenes']} scenes each "
+        f"ESC-10, test folds {', '.join(map(str, results['folds']))}, {results['scenes']} scenes each "
         f"at every SNR, {results['background_minutes']:g} minutes of background read by each "
         "fold's models: `benchmarks/hearing_trial.py --corpus CORPUS --out TRIAL`. Intervals "
         "(95 %) are bootstraps over scenes; differences are paired, from YAMNet's HMM filter.",
