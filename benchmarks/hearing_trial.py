@@ -513,8 +513,8 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         "# More than YAMNet's posterior: the live trial, offline",
         "",
-        f"ESC-10, test folds {', '.join(map(str, results['folds']))}, {results['scenes']} scenes each "
-        f"at every SNR, {results['background_minutes']:g} minutes of background read by each "
+        f"ESC-10, test folds {', '.join(map(str, results['folds']))}, {results['scenes']} scenes "
+        f"each at every SNR, {results['background_minutes']:g} minutes of background read by each "
         "fold's models: `benchmarks/hearing_trial.py --corpus CORPUS --out TRIAL`. Intervals "
         "(95 %) are bootstraps over scenes; differences are paired, from YAMNet's HMM filter.",
         "",
