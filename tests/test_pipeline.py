@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from streamtwl.config import LabelEventSettings, Settings, override
+from streamtwl.config import LabelEventSettings, ReasonerSettings, Settings, override
 from streamtwl.errors import ConfigError, UsageError
 from streamtwl.ontology import categories, everyday
 from streamtwl.pipeline import Pipeline, build
@@ -102,12 +102,13 @@ def ruled(own: dict, file: str) -> Pipeline:
         ("Wind", {"Wind": {"off": 0.3}, "Wi*": {"on": 0.6, "off": 0.5}}, (0.6, 0.5, 0)),
         ("Siren", {"Siren": {"on": 0.3, "off": 0.1}}, (0.3, 0.1, 3)),
         ("Siren", {"S*": {"on": 0.8}}, (0.8, 0.7, 3)),
-        ("Dog", {"Wind": {"on": 0.9}}, (0.4, 0.2, 0)),
+        ("Dog", {"Wind": {"on": 0.9}}, None),
     ],
 )
 def test_a_users_rules_come_after_those_for_audiosets_words(file, label, own, expected):
     found = ruled(own, file).settings.events.rule(label)
-    assert (found.on, found.off, found.cooldown_s) == expected
+    unruled = LabelEventSettings() if file else ReasonerSettings()
+    assert (found.on, found.off, found.cooldown_s) == (expected or (unruled.on, unruled.off, 0))
 
 
 def test_a_model_with_labels_of_its_own_ignores_those_for_audiosets_words():
@@ -128,7 +129,7 @@ def test_what_a_user_excludes_is_beside_what_audiosets_words_exclude(verb):
 
 
 def test_an_open_models_card_does_not_overrule_the_pipelines_thresholds():
-    pipeline = build(Settings(), ["mic"])
+    pipeline = build(override(Settings(), {"reasoner.file": "open"}), ["mic"])
     card, events = pipeline.reasoner.card, pipeline.settings.events
     assert card.open
     assert (events.on, events.off) == (0.4, 0.2) != (card.on, card.off)
@@ -165,7 +166,7 @@ def test_an_event_begins_and_lasts_by_the_evidence_over_its_own_off(
     labels, label, first, rule, lasts
 ):
     """The open model says what it was not trained on at least as surely as the evidence does."""
-    events = {"events.label": {label: rule}, "labels": labels}
+    events = {"events.label": {label: rule}, "labels": labels, "reasoner.file": "open"}
     pipeline = build(override(Settings(), events), ["mic"])
     pipeline.bank = Trumpet(first)
     outcomes = []

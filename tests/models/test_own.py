@@ -75,7 +75,7 @@ def saved(tmp_path):
 
 def run(name: str, samples: np.ndarray, **changes):
     """Return the patches and decisions of a pipeline over some sound."""
-    settings = config.load(config.find("yamnet-gpt2"))
+    settings = config.load(config.find("yamnet"))
     changes = {"backbone.model": name, "reasoner.file": "evidence"} | changes
     pipeline = build(config.override(settings, changes), ["test"])
     outcomes = []
@@ -138,7 +138,7 @@ def test_categories_with_audiosets_names_have_its_parents(saved):
 def test_labels_are_those_of_its_categories(labels, expected, saved):
     own.add("mine", saved())
     settings = config.override(
-        config.load(config.find("yamnet-gpt2")),
+        config.load(config.find("yamnet")),
         {"backbone.model": "mine", "reasoner.file": "", "labels": labels},
     )
     assert build(settings, ["test"]).reasoner.labels == expected
