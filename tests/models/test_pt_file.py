@@ -1,7 +1,6 @@
 """Files that the tests write byte by byte, so that they need no torch and can hold anything."""
 
 import io
-import os
 import struct
 import tracemalloc
 import zipfile
@@ -12,23 +11,11 @@ import pytest
 
 from streamtwl.errors import ModelError
 from streamtwl.models import pt_file
-from tests.conftest import REPOSITORY
+from tests.conftest import mn04_file
 
-MN04 = "mn04_as_mAP_432.pt"
 DICT = b"ccollections\nOrderedDict\n"
 TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n"
 HUGE = b"J\xff\xff\xff\x7f"  # 2^31 - 1
-
-
-@pytest.fixture(scope="module")
-def mn04() -> Path:
-    """The release's file, in a folder of $STREAMTWL_MODELS or of the shared models."""
-    folders = os.environ.get("STREAMTWL_MODELS", "").split(os.pathsep)
-    folders = [*filter(None, folders), REPOSITORY.parent / "shared" / "models"]
-    there = [Path(folder) / MN04 for folder in folders if (Path(folder) / MN04).is_file()]
-    if not there:
-        pytest.skip(f"{MN04} is absent; $STREAMTWL_MODELS names its folder")
-    return there[0]
 
 
 def text(value: str) -> bytes:
@@ -97,8 +84,8 @@ def refusal(path: Path) -> str:
 # --- what is read ---
 
 
-def test_the_releases_file_is_read(mn04):
-    found = pt_file.read(mn04)
+def test_the_releases_file_is_read():
+    found = pt_file.read(mn04_file())
     assert len(found) == 312
     assert found["features.0.0.weight"].shape == (8, 1, 3, 3)
     assert found["classifier.5.bias"].dtype == np.float32
