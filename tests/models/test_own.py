@@ -152,7 +152,7 @@ def test_a_shipped_reasoner_that_reads_yamnet_is_refused(saved):
 
 def test_a_hop_longer_than_its_windows_is_refused(saved):
     own.add("mine", saved(shape=("N", 1600)))
-    with pytest.raises(UsageError, match=r"hop_s is 0.48 s.*windows of only 0.1 s"):
+    with pytest.raises(UsageError, match=r"hop_s is 0.48 s.*has only 0.1 s"):
         run("mine", np.zeros(20_000))
 
 
