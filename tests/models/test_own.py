@@ -75,7 +75,7 @@ def saved(tmp_path):
 
 def run(name: str, samples: np.ndarray, **changes):
     """Return the patches and decisions of a pipeline over some sound."""
-    settings = config.load(config.find("yamnet"))
+    settings = config.Settings()
     changes = {"backbone.model": name, "reasoner.file": "evidence"} | changes
     pipeline = build(config.override(settings, changes), ["test"])
     outcomes = []
