@@ -17,13 +17,17 @@ def settings(
     """
     given = {key: value for key, value in changes.items() if value is not None}
     chosen = config.load(config.find(pipeline))
-    lacking = [name for name in config.backbones(chosen) if not _is_here(name)]
-    if chosen.fallback and lacking:
-        announce(
-            f"without {' and '.join(lacking)}, whose weights are not here, this is the pipeline "
-            f"'{chosen.fallback}': `streamtwl models pull {' '.join(lacking)}` for better names"
-        )
-        chosen = config.load(config.find(chosen.fallback))
+    if chosen.fallback:
+        fallback = config.load(config.find(chosen.fallback))
+        # What the fallback needs too is fetched in any case.
+        more = [b for b in config.backbones(chosen) if b not in config.backbones(fallback)]
+        if lacking := [name for name in more if not _is_here(name)]:
+            announce(
+                f"without {' and '.join(lacking)}, whose weights are not here, this is the "
+                f"pipeline '{chosen.fallback}': `streamtwl models pull {' '.join(lacking)}` for "
+                "better names"
+            )
+            chosen = fallback
     return config.override(chosen, given)
 
 
