@@ -133,7 +133,7 @@ def add_model(name: NewName, file: OnnxFile, labels: LabelsFile = None) -> None:
     from streamtwl.models import own
 
     card = own.add(name, file, labels)
-    print(f'{name}: {len(card.labels)} categories; set model = "{name}" under [backbone]')
+    print(f'{name}: {len(card.labels)} categories; set windows = ["{name}"] in a pipeline')
 
 
 @app.command("remove")
