@@ -6,6 +6,7 @@ from typing import Any
 from streamtwl import config
 from streamtwl.config import Settings
 from streamtwl.models import own, registry
+from streamtwl.models.wheel import is_offline
 
 
 def settings(
@@ -19,15 +20,15 @@ def settings(
     chosen = config.load(config.find(pipeline))
     if chosen.fallback:
         fallback = config.load(config.find(chosen.fallback))
-        # What the fallback needs too is fetched in any case.
-        more = [b for b in config.backbones(chosen) if b not in config.backbones(fallback)]
-        if lacking := [name for name in more if not _is_here(name)]:
-            announce(
-                f"without {' and '.join(lacking)}, whose weights are not here, this is the "
-                f"pipeline '{chosen.fallback}': `streamtwl models pull {' '.join(lacking)}` for "
-                "better names"
-            )
+        needed = config.backbones(fallback)  # and fetched in any case
+        better = [name for name in config.backbones(chosen) if name not in needed]
+        if lacking := [name for name in better if not _is_here(name)]:
             chosen = fallback
+            if all(map(_is_here, needed)) or not is_offline():  # otherwise an error follows
+                announce(
+                    f"without {' and '.join(lacking)}, whose weights are not here, sounds are "
+                    f"named less well: `streamtwl models pull {' '.join(lacking)}` gets them"
+                )
     return config.override(chosen, given)
 
 

@@ -9,6 +9,7 @@ from streamtwl import available
 def here(monkeypatch):
     """The backbones whose weights are on this machine."""
     there: set[str] = set()
+    monkeypatch.delenv("STREAMTWL_OFFLINE", raising=False)
     monkeypatch.setattr(available, "_is_here", there.__contains__)
     return there
 
@@ -24,6 +25,13 @@ def test_without_mn04_the_fallback_runs_and_one_line_says_how_to_get_it(named, y
     (line,) = said
     assert "without mn04," in line
     assert "`streamtwl models pull mn04`" in line  # YAMNet comes by itself
+
+
+def test_offline_without_any_weights_only_the_error_that_follows_is_said(here, monkeypatch):
+    monkeypatch.setenv("STREAMTWL_OFFLINE", "1")
+    said = []
+    assert available.settings("default", {}, said.append).windows == ["yamnet:0.96"]
+    assert said == []
 
 
 def test_yamnet_that_is_not_here_yet_is_no_reason_for_the_fallback(here):
