@@ -103,6 +103,12 @@ def pull(
     return path(model)
 
 
+def put_off(model: Model) -> None:
+    """Do not try the model's origin for an hour, as if it had not answered."""
+    with contextlib.suppress(OSError):  # then it is tried again, which does no harm
+        unreachable.remember(folders.cache(), model.carrier.origin)
+
+
 @contextlib.contextmanager
 def _alone(model: Model, folder: Path, announce: Announce) -> Iterator[None]:
     """Keep other processes from getting the same model; remove what killed ones left."""
