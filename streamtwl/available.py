@@ -6,6 +6,7 @@ from typing import Any
 from streamtwl import config
 from streamtwl.config import Settings
 from streamtwl.models import own, registry
+from streamtwl.models.wheel import is_offline
 
 
 def settings(
@@ -17,13 +18,17 @@ def settings(
     """
     given = {key: value for key, value in changes.items() if value is not None}
     chosen = config.load(config.find(pipeline))
-    lacking = [name for name in config.backbones(chosen) if not _is_here(name)]
-    if chosen.fallback and lacking:
-        announce(
-            f"without {' and '.join(lacking)}, whose weights are not here, this is the pipeline "
-            f"'{chosen.fallback}': `streamtwl models pull {' '.join(lacking)}` for better names"
-        )
-        chosen = config.load(config.find(chosen.fallback))
+    if chosen.fallback:
+        fallback = config.load(config.find(chosen.fallback))
+        needed = config.backbones(fallback)  # and fetched in any case
+        better = [name for name in config.backbones(chosen) if name not in needed]
+        if lacking := [name for name in better if not _is_here(name)]:
+            chosen = fallback
+            if all(map(_is_here, needed)) or not is_offline():  # otherwise an error follows
+                announce(
+                    f"without {' and '.join(lacking)}, whose weights are not here, sounds are "
+                    f"named less well: `streamtwl models pull {' '.join(lacking)}` gets them"
+                )
     return config.override(chosen, given)
 
 
