@@ -1,4 +1,4 @@
-"""`--quick`: every step of a benchmark on so little that its figures say nothing, only its errors.
+"""`--quick`: every step of a benchmark on very little data, to find errors; figures mean nothing.
 
 The processes that a script spawns have its arguments too, and do as little.
 """
@@ -17,5 +17,5 @@ if QUICK:
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
-    """Let a script take --quick, which is known already."""
-    parser.add_argument("--quick", action="store_true", help="try every step, on next to nothing")
+    """Let a script accept --quick, which was read above."""
+    parser.add_argument("--quick", action="store_true", help="try every step on very little data")

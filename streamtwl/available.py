@@ -6,6 +6,7 @@ from typing import Any
 from streamtwl import config
 from streamtwl.config import Settings
 from streamtwl.models import own, registry
+from streamtwl.models.wheel import is_offline
 
 
 def settings(
@@ -19,11 +20,14 @@ def settings(
     chosen = config.load(config.find(pipeline))
     lacking = [name for name in config.backbones(chosen) if not _is_here(name)]
     if chosen.fallback and lacking:
-        announce(
-            f"without {' and '.join(lacking)}, whose weights are not here, this is the pipeline "
-            f"'{chosen.fallback}': `streamtwl models pull {' '.join(lacking)}` for better names"
-        )
         chosen = config.load(config.find(chosen.fallback))
+        needed = config.backbones(chosen)
+        better = [name for name in lacking if name not in needed]
+        if all(map(_is_here, needed)) or not is_offline():  # where it cannot run, an error follows
+            announce(
+                f"without {' and '.join(better)}, whose weights are not here, sounds are named "
+                f"less well: `streamtwl models pull {' '.join(better)}` gets them"
+            )
     return config.override(chosen, given)
 
 

@@ -54,14 +54,14 @@ class ReasonerSettings(_Section):
 
     file: str = ""  # a trained reasoner: an .onnx file, or one that ships; "": evidence
     # evidence only, all seven
-    on: Share = 0.45  # an event begins at this confidence, where [events] says nothing else ...
+    on: Share = 0.4  # an event begins at this confidence, where [events] says nothing else ...
     off: Share = 0.2  # ... and ends below this one
     half_life_s: PositiveSeconds = 0.35  # of a patch's weight
     prior: Annotated[float, Meta(ge=0, le=2)] = 0.6  # the share of it that is taken out
     weights: dict[str, Annotated[float, Meta(ge=0, le=1000)]] = {}  # by window; absent: 1
     scale: Annotated[float, Meta(gt=0, le=100)] = 1.0  # the confidence is the sigmoid of the joint
     shift: Annotated[float, Meta(ge=-100, le=100)] = 0.0  # logit times `scale` plus `shift`
-    specific_ratio: Share = 0.2  # a parent yields to a kind of it that scores this share of its own
+    specific_ratio: Share = 0.5  # a parent yields to a kind of it that scores this share of its own
     floor: Share = 0.1  # below this confidence the label is null
 
 
@@ -204,7 +204,7 @@ def load(path: Path) -> Settings:
 def _read(path: Path) -> dict[str, Any]:
     """Return a pipeline file's keys over those of its base."""
     try:
-        keys = msgspec.toml.decode(path.read_bytes())
+        keys = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
         raise ConfigError(f"pipeline {path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

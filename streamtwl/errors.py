@@ -55,7 +55,7 @@ class ModelError(StreamtwlError):
 
 
 class NoAnswerError(ModelError):
-    """A host that weights come from and that does not answer in time: not tried at every start."""
+    """A host of weights did not answer in time: it is not tried again at every start."""
 
 
 class MessageError(StreamtwlError):

@@ -30,7 +30,7 @@ from streamtwl.config import EventSettings, LabelEventSettings
 from streamtwl.sounding import Change, Sounding, Stretch, rules
 from streamtwl.stages import SAMPLE_RATE
 
-ONGOING = SAMPLE_RATE  # samples that an event without an end is taken to go on for
+ONGOING = SAMPLE_RATE  # samples for which an open event is assumed to continue
 Span = tuple[int, int | None]  # positions; None: still on
 
 

@@ -173,7 +173,7 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
 def hearing(settings: Settings) -> tuple[list[Backbone], list[WindowKind]]:
     """Return the backbones that the settings' windows name, and the windows.
 
-    Raises ConfigError for a length that a backbone does not take, UsageError for one that is none.
+    Raises ConfigError for a length that a backbone does not take, UsageError for an unknown one.
     """
     names, known = config.backbones(settings), BACKBONES
     if not {*names} <= {*BACKBONES, *plugins.names("backbones")}:

@@ -22,6 +22,9 @@ from streamtwl.stages import SAMPLE_RATE
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+SHARED_MODELS = REPOSITORY.parent / "shared" / "models"
+if SHARED_MODELS.exists():  # mn04's weights: without them the default pipeline is its fallback
+    os.environ.setdefault("STREAMTWL_MODELS", str(SHARED_MODELS))
 COMMAND = [sys.executable, str(Path(sys.executable).with_name("streamtwl"))]
 PATIENCE_S = 600  # whatever takes longer has hung, on a slow machine too
 

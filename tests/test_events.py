@@ -21,7 +21,7 @@ def middle(hop: int) -> int:
     return position(hop) - WINDOW // 2
 
 
-class Heard:
+class Tracked:
     """A tracker, stepped hop by hop."""
 
     def __init__(self, **settings) -> None:
@@ -39,7 +39,7 @@ class Heard:
         return self._tracker.close(stream, at)
 
 
-def follow(one: Heard, *rows) -> list[tuple[int, str, str]]:
+def follow(one: Tracked, *rows) -> list[tuple[int, str, str]]:
     """Step through rows of scores; return (hop, phase, label) of each change."""
     return [
         (hop, phase, event.label)
@@ -48,22 +48,22 @@ def follow(one: Heard, *rows) -> list[tuple[int, str, str]]:
     ]
 
 
-def dog(one: Heard, *scores: float) -> list[tuple[int, str]]:
+def dog(one: Tracked, *scores: float) -> list[tuple[int, str]]:
     return [(hop, phase) for hop, phase, _ in follow(one, *scores)]
 
 
 def test_an_event_lasts_from_on_to_below_off():
     scores = (0.39, 0.41, 0.25, 0.2, 0.19, 0.3, 0.5)
-    assert dog(Heard(on=0.4, off=0.2), *scores) == [(1, "onset"), (4, "offset"), (6, "onset")]
+    assert dog(Tracked(on=0.4, off=0.2), *scores) == [(1, "onset"), (4, "offset"), (6, "onset")]
 
 
 @pytest.mark.parametrize("on", [0.5, 0.0])
 def test_on_itself_is_on(on):
-    assert dog(Heard(on=on, off=0, include=["Dog"]), on) == [(0, "onset")]
+    assert dog(Tracked(on=on, off=0, include=["Dog"]), on) == [(0, "onset")]
 
 
 def test_crossings_are_placed_in_the_middle_of_their_windows():
-    one = Heard()
+    one = Tracked()
     for hop in range(3):
         one.step(hop, 0)
     [(_, event)] = one.step(3, 0.9)
@@ -74,7 +74,7 @@ def test_crossings_are_placed_in_the_middle_of_their_windows():
 
 
 def test_peak_and_mean_are_those_while_it_lasted():
-    one = Heard()
+    one = Tracked()
     follow(one, 0.5, 0.9, 0.4)
     [(phase, event)] = one.step(3, 0.1)
     assert phase == "offset"
@@ -85,14 +85,14 @@ def test_peak_and_mean_are_those_while_it_lasted():
 @pytest.mark.parametrize(
     ("min_duration_s", "onset"), [(0.0, 2), (0.01, 3), (0.48, 3), (0.49, 4), (0.96, 4), (2.0, None)]
 )
-def test_an_onset_is_told_once_it_has_lasted(min_duration_s, onset):
-    one = Heard(min_duration_s=min_duration_s)
+def test_an_onset_is_published_once_it_has_lasted(min_duration_s, onset):
+    one = Tracked(min_duration_s=min_duration_s)
     changes = dog(one, 0, 0, 0.5, 0.5, 0.5, 0)
     assert changes == ([] if onset is None else [(onset, "onset"), (5, "offset")])
 
 
 def test_a_late_onset_still_begins_where_it_began():
-    one = Heard(min_duration_s=1.0)
+    one = Tracked(min_duration_s=1.0)
     changes = []
     for hop in range(4):
         changes += one.step(hop, 0.5 + 0.1 * hop)
@@ -103,7 +103,7 @@ def test_a_late_onset_still_begins_where_it_began():
 
 
 def test_what_falls_below_on_before_its_time_was_nothing():
-    one = Heard(on=0.4, off=0.2, min_duration_s=0.96)
+    one = Tracked(on=0.4, off=0.2, min_duration_s=0.96)
     assert dog(one, 0.5, 0.3, 0.5, 0.5, 0.3, 0.5, 0.5) == []
     [(phase, event)] = one.step(7, 0.5)
     assert (phase, event.start, event.number) == ("onset", middle(5), 0)
@@ -111,17 +111,17 @@ def test_what_falls_below_on_before_its_time_was_nothing():
 
 @pytest.mark.parametrize(("cooldown_s", "again"), [(0, 2), (0.48, 2), (0.49, 3), (1.0, 4)])
 def test_a_label_rests_after_its_offset(cooldown_s, again):
-    changes = dog(Heard(cooldown_s=cooldown_s), 0.5, 0, 0.5, 0.5, 0.5, 0.5)
+    changes = dog(Tracked(cooldown_s=cooldown_s), 0.5, 0, 0.5, 0.5, 0.5, 0.5)
     assert changes == [(0, "onset"), (1, "offset"), (again, "onset")]
 
 
 def test_a_rest_is_the_labels_own():
-    changes = follow(Heard(cooldown_s=9), [0.5, 0], [0, 0.5])
+    changes = follow(Tracked(cooldown_s=9), [0.5, 0], [0, 0.5])
     assert changes == [(0, "onset", "Dog"), (1, "offset", "Dog"), (1, "onset", "Siren")]
 
 
 def test_several_are_open_at_once():
-    one = Heard()
+    one = Tracked()
     rows = [[0.5, 0, 0], [0.5, 0.5, 0.9], [0, 0.5, 0.9]]
     assert follow(one, *rows) == [
         (0, "onset", "Dog"), (1, "onset", "Siren"), (1, "onset", "Door bell"), (2, "offset", "Dog"),
@@ -131,7 +131,7 @@ def test_several_are_open_at_once():
 
 
 def test_a_label_that_yields_begins_nothing_but_goes_on():
-    one = Heard()
+    one = Tracked()
     assert one.step(0, [0.9, 0.9], specific=[0, 0.9, 0])[0][1].label == "Siren"
     assert [event.label for _, event in one.step(1, [0.9, 0.9])] == ["Dog"]
     assert one.step(2, [0.9, 0.9], specific=[0, 0, 0]) == []  # both still sound
@@ -139,7 +139,7 @@ def test_a_label_that_yields_begins_nothing_but_goes_on():
 
 
 def test_streams_have_events_of_their_own():
-    one = Heard()
+    one = Tracked()
     for stream in (3, 8):
         [(phase, event)] = one.step(0, 0.5, stream=stream)
         assert (phase, event.number) == ("onset", 0)
@@ -149,7 +149,7 @@ def test_streams_have_events_of_their_own():
 
 
 def test_the_end_of_the_stream_ends_what_is_open():
-    one = Heard()
+    one = Tracked()
     follow(one, [0.5, 0.5], [0.5, 0])
     [(phase, event)] = one.close(position(1) + 77)
     assert (phase, event.label, event.end) == ("offset", "Dog", position(1) + 77)
@@ -157,7 +157,7 @@ def test_the_end_of_the_stream_ends_what_is_open():
 
 
 def test_the_end_of_the_stream_tells_nothing_of_what_was_too_short():
-    one = Heard(min_duration_s=5)
+    one = Tracked(min_duration_s=5)
     follow(one, 0.5, 0.5)
     assert one.close(position(2)) == []
 
@@ -177,12 +177,12 @@ def test_the_end_of_the_stream_tells_nothing_of_what_was_too_short():
     ],
 )
 def test_only_labels_that_are_wanted_make_events(settings, heard):
-    changes = follow(Heard(**settings), [0.9, 0.9, 0.9])
+    changes = follow(Tracked(**settings), [0.9, 0.9, 0.9])
     assert {label for _, _, label in changes} == heard
 
 
 def test_a_label_may_have_its_own_thresholds():
-    one = Heard(on=0.4, off=0.2, label={"Siren": {"on": 0.1, "off": 0.05}})
+    one = Tracked(on=0.4, off=0.2, label={"Siren": {"on": 0.1, "off": 0.05}})
     rows = [[0.15, 0.15], [0.45, 0.06], [0.3, 0.04], [0.1, 0]]
     assert follow(one, *rows) == [
         (0, "onset", "Siren"), (1, "onset", "Dog"), (2, "offset", "Siren"), (3, "offset", "Dog"),
@@ -191,7 +191,7 @@ def test_a_label_may_have_its_own_thresholds():
 
 def test_a_label_may_have_its_own_times():
     own = {"min_duration_s": 0.48, "cooldown_s": 9.0}
-    one = Heard(label={"Dog": own})
+    one = Tracked(label={"Dog": own})
     rows = [[0.5, 0.5], [0.5, 0.5], [0, 0], [0.5, 0.5], [0.5, 0.5]]
     changes = follow(one, *rows)
     assert [hop for hop, phase, label in changes if (phase, label) == ("onset", "Dog")] == [1]
@@ -216,9 +216,9 @@ row_strategy = st.tuples(*[st.sampled_from([0.0, 0.1, 0.25, 0.4, 0.6, 0.9])] * 3
 )
 def test_onsets_and_offsets_alternate_and_make_sense(settings, rows):
     """Rows come with the hops since the one before: gaps happen."""
-    one = Heard(**settings)
+    one = Tracked(**settings)
     own = {label: settings | settings["label"].get(label, {}) for label in LABELS}
-    told, opened, ended = [], {}, {}
+    published, opened, ended = [], {}, {}
     hop = 0
 
     def take(changes) -> None:
@@ -230,7 +230,7 @@ def test_onsets_and_offsets_alternate_and_make_sense(settings, rows):
                 rest_s = (event.start - ended.get(event.label, -1e9)) / 16_000
                 assert rest_s >= own[event.label]["cooldown_s"]
                 opened[event.label] = event
-                told.append(event.number)
+                published.append(event.number)
             else:
                 assert opened.pop(event.label) is event
                 assert event.start <= event.end
@@ -245,11 +245,11 @@ def test_onsets_and_offsets_alternate_and_make_sense(settings, rows):
             assert label not in opened or score >= own[label]["off"]
     take(one.close(position(hop)))
     assert opened == {}
-    assert told == list(range(len(told)))  # unique, gapless, in order
+    assert published == list(range(len(published)))  # unique, gapless, in order
 
 
 def test_what_is_on_in_the_first_window_began_with_the_stretch():
-    one = Heard()
+    one = Tracked()
     [(phase, event)] = one.step(0, 0.9)
     assert (phase, event.start, event.end) == ("onset", 0, None)
     [(phase, event)] = one.step(1, 0)
@@ -268,7 +268,7 @@ def test_a_stretch_may_begin_anywhere_and_a_label_rests_into_it(length, cooldown
 
 
 def test_where_the_sound_breaks_off_events_end_at_once_and_only_once():
-    one = Heard()
+    one = Tracked()
     one.step(0, 0.9)
     one.step(1, 0.9)
     [(phase, event)] = one.pause(position(1) + 99)
@@ -279,4 +279,4 @@ def test_where_the_sound_breaks_off_events_end_at_once_and_only_once():
 
 
 def test_a_stream_without_a_patch_has_nothing_to_end():
-    assert Heard().pause(100) == Heard().close(100) == []
+    assert Tracked().pause(100) == Tracked().close(100) == []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from streamtwl.config import LabelEventSettings, Settings, override
+from streamtwl.config import LabelEventSettings, ReasonerSettings, Settings, override
 from streamtwl.errors import ConfigError, UsageError
 from streamtwl.ontology import categories, everyday
 from streamtwl.pipeline import Pipeline, build
@@ -56,7 +56,7 @@ def test_an_error_of_who_takes_the_outcomes_is_raised_by_push(at_the_end):
         pipeline.push([TWO_SECONDS])
 
 
-def test_the_open_reader_speaks_of_everyday_sounds(real_audio):
+def test_the_open_model_names_everyday_sounds(real_audio):
     settings = override(Settings(), {"labels": "everyday", "reasoner.file": "open"})
     pipeline = build(settings, ["mic"])
     assert isinstance(pipeline.reasoner, Gpt2)
@@ -70,9 +70,9 @@ def test_the_open_reader_speaks_of_everyday_sounds(real_audio):
     for decision in decisions:
         assert decision.scores.shape == (len(everyday()),)
         assert decision.earlier.shape == (pipeline.reasoner.lags, 2, len(everyday()))
-    told = {event.label for outcome in outcomes for _, event in outcome.changes}
-    assert "Dog" in told
-    assert told <= set(everyday())
+    published = {event.label for outcome in outcomes for _, event in outcome.changes}
+    assert "Dog" in published
+    assert published <= set(everyday())
 
 
 # The settings of events
@@ -102,15 +102,16 @@ def ruled(own: dict, file: str) -> Pipeline:
         ("Wind", {"Wind": {"off": 0.3}, "Wi*": {"on": 0.6, "off": 0.5}}, (0.6, 0.5, 0)),
         ("Siren", {"Siren": {"on": 0.3, "off": 0.1}}, (0.3, 0.1, 3)),
         ("Siren", {"S*": {"on": 0.8}}, (0.8, 0.7, 3)),
-        ("Dog", {"Wind": {"on": 0.9}}, (0.4, 0.2, 0)),
+        ("Dog", {"Wind": {"on": 0.9}}, None),
     ],
 )
 def test_a_users_rules_come_after_those_for_audiosets_words(file, label, own, expected):
     found = ruled(own, file).settings.events.rule(label)
-    assert (found.on, found.off, found.cooldown_s) == expected
+    unruled = LabelEventSettings() if file else ReasonerSettings()
+    assert (found.on, found.off, found.cooldown_s) == (expected or (unruled.on, unruled.off, 0))
 
 
-def test_a_reader_with_labels_of_its_own_passes_over_those_for_audiosets_words():
+def test_a_model_with_labels_of_its_own_ignores_those_for_audiosets_words():
     pipeline = ruled({"Wind": {"cooldown_s": 2.0}}, "esc10-hmm")
     card, rule = pipeline.reasoner.card, pipeline.settings.events.rule
     assert rule("Wind") == LabelEventSettings(on=card.on, off=card.off, cooldown_s=2)
@@ -121,14 +122,14 @@ def test_a_reader_with_labels_of_its_own_passes_over_those_for_audiosets_words()
 def test_what_a_user_excludes_is_beside_what_audiosets_words_exclude(verb):
     changes = {"events.audioset.exclude": ["Hum", "Static"], f"events.{verb}": ["Siren", "Hum"]}
     events = build(override(Settings(), changes), ["mic"]).events
-    told = {events._labels[i] for i in events._rules}
-    assert not told & {"Hum", "Static"}
-    assert ("Siren" in told) == (verb == "include")
-    assert ("Dog" in told) == (verb == "exclude")
+    published = {events._labels[i] for i in events._rules}
+    assert not published & {"Hum", "Static"}
+    assert ("Siren" in published) == (verb == "include")
+    assert ("Dog" in published) == (verb == "exclude")
 
 
-def test_an_open_readers_card_does_not_overrule_the_pipelines_thresholds():
-    pipeline = build(Settings(), ["mic"])
+def test_an_open_models_card_does_not_overrule_the_pipelines_thresholds():
+    pipeline = build(override(Settings(), {"reasoner.file": "open"}), ["mic"])
     card, events = pipeline.reasoner.card, pipeline.settings.events
     assert card.open
     assert (events.on, events.off) == (0.4, 0.2) != (card.on, card.off)
@@ -165,7 +166,7 @@ def test_an_event_begins_and_lasts_by_the_evidence_over_its_own_off(
     labels, label, first, rule, lasts
 ):
     """The open model says what it was not trained on at least as surely as the evidence does."""
-    events = {"events.label": {label: rule}, "labels": labels}
+    events = {"events.label": {label: rule}, "labels": labels, "reasoner.file": "open"}
     pipeline = build(override(Settings(), events), ["mic"])
     pipeline.bank = Trumpet(first)
     outcomes = []
@@ -182,7 +183,7 @@ def test_a_rule_of_no_sound_is_refused_with_where_it_is(key):
 
 @pytest.mark.parametrize("file", ["open", "esc10-gpt2"])
 @pytest.mark.parametrize("on", [None, 0.7])
-def test_a_reader_thinks_on_about_what_is_near_the_threshold_of_events(file, on):
+def test_a_model_refines_what_is_near_the_threshold_of_events(file, on):
     pipeline = build(override(Settings(), {"reasoner.file": file, "events.on": on}), ["mic"])
     assert set(pipeline.reasoner._begins) == {pipeline.settings.events.on}
 
@@ -196,7 +197,7 @@ def test_rules_that_do_not_fit_together_are_refused_with_both_names(file):
         build(override(Settings(), {"reasoner.file": file, "events.label": rules}), ["mic"])
 
 
-def test_a_reader_thinks_on_about_what_is_near_a_labels_own_threshold():
+def test_a_model_refines_what_is_near_a_labels_own_threshold():
     rule = {"reasoner.file": "esc10-gpt2", "events.label": {"dog": {"on": 0.93}}}
     reasoner = build(override(Settings(), rule), ["mic"]).reasoner
     assert reasoner._begins[reasoner.labels.index("dog")] == 0.93

@@ -1,4 +1,4 @@
-"""Events that are thought over: what is told, and what is told again."""
+"""Events of a reasoner that revises its decisions: what is published, and what is revised."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ def at(patch: int) -> int:
     return 15600 + HOP * patch
 
 
-def told(rows: list[list], rules: EventSettings = RULES, close: bool = False) -> list[tuple]:
-    """Step through [now, 1 ago, 2 ago, 3 ago] of "dog", or of each label; return what was told."""
+def published(rows: list[list], rules: EventSettings = RULES, close: bool = False) -> list[tuple]:
+    """Step through [now, 1 ago, 2 ago, 3 ago] of "dog", or of each label; return all changes."""
     tracker = EventTracker(LABELS, rules, lags=LAGS)
     news = []
     for patch, row in enumerate(rows):
@@ -45,23 +45,23 @@ def _news(patch, phase, event) -> tuple:
 
 def test_what_comes_and_goes_in_time_is_not_revised():
     rows = [[0, 0, 0, 0], [0.9, 0, 0, 0], [0.9, 0.9, 0, 0], [0.1, 0.9, 0.9, 0], [0, 0, 0.9, 0.9]]
-    assert told(rows) == [(1, "onset", 0, "dog", 1, None), (3, "offset", 0, "dog", 1, 3)]
+    assert published(rows) == [(1, "onset", 0, "dog", 1, None), (3, "offset", 0, "dog", 1, 3)]
 
 
 def test_an_onset_says_where_it_began():
-    assert told([[0, 0, 0, 0], [0.4, 0, 0, 0], [0.9, 0.8, 0, 0]]) == [
+    assert published([[0, 0, 0, 0], [0.4, 0, 0, 0], [0.9, 0.8, 0, 0]]) == [
         (2, "onset", 0, "dog", 1, None)
     ]
 
 
 def test_an_event_that_began_earlier_is_revised():
     rows = [[0, 0, 0, 0], [0.4, 0, 0, 0], [0.9, 0.4, 0, 0], [0.9, 0.9, 0.8, 0]]
-    assert told(rows) == [(2, "onset", 0, "dog", 2, None), (3, "revised", 0, "dog", 1, None)]
+    assert published(rows) == [(2, "onset", 0, "dog", 2, None), (3, "revised", 0, "dog", 1, None)]
 
 
 def test_an_event_that_was_nothing_is_taken_back():
     rows = [[0, 0, 0, 0], [0.9, 0, 0, 0], [0, 0.1, 0, 0], [0, 0, 0, 0]]
-    assert told(rows) == [(1, "onset", 0, "dog", 1, None), (2, "revised", 0, "dog", 1, 1)]
+    assert published(rows) == [(1, "onset", 0, "dog", 1, None), (2, "revised", 0, "dog", 1, 1)]
 
 
 def test_an_event_that_was_another_labels_is_revised():
@@ -70,31 +70,31 @@ def test_an_event_that_was_another_labels_is_revised():
         [(0.9, 0), (0, 0), (0, 0), (0, 0)],
         [(0.1, 0.9), (0.1, 0.9), (0, 0), (0, 0)],
     ]
-    assert told(rows) == [(1, "onset", 0, "dog", 1, None), (2, "revised", 0, "rain", 1, None)]
+    assert published(rows) == [(1, "onset", 0, "dog", 1, None), (2, "revised", 0, "rain", 1, None)]
 
 
 def test_an_event_that_ended_early_goes_on_after_all():
     rows = [[0, 0, 0, 0], [0.9, 0, 0, 0], [0.1, 0.9, 0, 0], [0.9, 0.9, 0.9, 0]]
-    assert told(rows) == [
+    assert published(rows) == [
         (1, "onset", 0, "dog", 1, None),
         (2, "offset", 0, "dog", 1, 2),
         (3, "revised", 0, "dog", 1, None),
     ]
 
 
-def test_what_is_only_seen_afterwards_is_not_told():
+def test_what_is_only_seen_afterwards_is_not_published():
     rows = [[0, 0, 0, 0], [0, 0, 0, 0], [0.1, 0.9, 0, 0], [0.4, 0.9, 0.9, 0]]
-    assert told(rows) == []
-    assert told([*rows, [0.9, 0.9, 0.9, 0.9]]) == [(4, "onset", 0, "dog", 1, None)]
+    assert published(rows) == []
+    assert published([*rows, [0.9, 0.9, 0.9, 0.9]]) == [(4, "onset", 0, "dog", 1, None)]
 
 
 def test_what_was_only_seen_afterwards_is_forgotten():
-    """No event begins there once it is out of reach, and none is kept from being told after it."""
+    """No event begins there once it is out of reach, and none after it is held back."""
     rows = [[0, 0, 0, 0], [0, 0, 0, 0], [0.4, 0.9, 0, 0], *[[0.4, 0.4, 0.4, 0.4]] * 6, [0.9] * 4]
-    assert told(rows) == [(9, "onset", 0, "dog", 6, None)]
+    assert published(rows) == [(9, "onset", 0, "dog", 6, None)]
     resting = EventSettings(on=0.5, off=0.3, cooldown_s=5.0)
     blip = [[0, 0, 0, 0], [0.1, 0.9, 0, 0], *[[0, 0, 0, 0]] * 3, [0.9, 0, 0, 0]]
-    assert told(blip, resting) == [(5, "onset", 0, "dog", 5, None)]
+    assert published(blip, resting) == [(5, "onset", 0, "dog", 5, None)]
 
 
 def test_the_mean_counts_each_belief_once():
@@ -125,14 +125,14 @@ def test_an_event_that_was_another_labels_has_the_figures_of_its_own():
 def test_nothing_is_revised_beyond_reach():
     rows = [[0, 0, 0, 0], [0.9, 0, 0, 0], [0.9, 0.9, 0, 0], [0.9, 0.9, 0.9, 0]]
     rows += [*[[0.9, 0.9, 0.9, 0.9]] * 5, [0.9, 0.0, 0.9, 0.9]]
-    news = told(rows)
+    news = published(rows)
     assert news[0] == (1, "onset", 0, "dog", 1, None)
     assert news[1:] == [(9, "offset", 0, "dog", 1, 8), (9, "onset", 1, "dog", 9, None)]
 
 
 def test_events_end_with_the_stream():
     rows = [[0, 0, 0, 0], [0.9, 0, 0, 0]]
-    assert told(rows, close=True)[-1] == (2, "offset", 0, "dog", 1, 2)
+    assert published(rows, close=True)[-1] == (2, "offset", 0, "dog", 1, 2)
 
 
 @pytest.mark.parametrize("verb", ["pause", "close"])
@@ -153,16 +153,22 @@ def test_an_event_that_begins_where_the_sound_breaks_off_has_a_length(verb, rest
 @pytest.mark.parametrize("by_hindsight", [0.0, 0.1, 0.25])
 def test_a_sound_that_is_over_in_the_first_window_is_an_event_all_the_same(by_hindsight):
     rows = [[0.9, 0, 0, 0], [0, by_hindsight, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0] * 4]
-    assert told(rows) == [(0, "onset", 0, "dog", FIRST, None), (1, "offset", 0, "dog", FIRST, 0)]
+    assert published(rows) == [
+        (0, "onset", 0, "dog", FIRST, None),
+        (1, "offset", 0, "dog", FIRST, 0),
+    ]
 
 
 def test_a_sound_in_the_first_window_that_lasts_began_with_the_stretch():
     rows = [[0.9, 0, 0, 0], [0.9, 0.9, 0, 0], [0, 0.9, 0.9, 0]]
-    assert told(rows) == [(0, "onset", 0, "dog", FIRST, None), (2, "offset", 0, "dog", FIRST, 2)]
+    assert published(rows) == [
+        (0, "onset", 0, "dog", FIRST, None),
+        (2, "offset", 0, "dog", FIRST, 2),
+    ]
 
 
 def test_a_sound_in_the_first_window_that_is_only_seen_afterwards_began_with_the_stretch():
-    assert told([[0.4, 0, 0, 0], [0.9, 0.8, 0, 0]]) == [(1, "onset", 0, "dog", FIRST, None)]
+    assert published([[0.4, 0, 0, 0], [0.9, 0.8, 0, 0]]) == [(1, "onset", 0, "dog", FIRST, None)]
 
 
 def test_a_sound_in_the_first_window_is_not_what_follows_it():
@@ -170,7 +176,7 @@ def test_a_sound_in_the_first_window_is_not_what_follows_it():
         [(0.9, 0), (0, 0), (0, 0), (0, 0)],
         [(0.1, 0.9), (0.1, 0.9), (0, 0), (0, 0)],
     ]
-    assert told(rows) == [
+    assert published(rows) == [
         (0, "onset", 0, "dog", FIRST, None),
         (1, "onset", 1, "rain", FIRST, None),
         (1, "offset", 0, "dog", FIRST, 0),
@@ -179,20 +185,20 @@ def test_a_sound_in_the_first_window_is_not_what_follows_it():
 
 def test_a_sound_in_the_first_window_that_goes_on_keeps_its_beginning():
     """It is off at the first patch by hindsight, and on at the next one."""
-    assert told([[0.9, 0, 0, 0], [0.9, 0.1, 0, 0]]) == [(0, "onset", 0, "dog", FIRST, None)]
+    assert published([[0.9, 0, 0, 0], [0.9, 0.1, 0, 0]]) == [(0, "onset", 0, "dog", FIRST, None)]
 
 
 def test_a_label_rests_after_what_was_in_the_first_window():
     rules = EventSettings(on=0.5, off=0.3, cooldown_s=1.0)
     rows = [[0.9, 0, 0, 0], [0, 0, 0, 0], [0.9, 0, 0, 0], [0.9, 0.9, 0, 0], [0.9, 0.9, 0.9, 0]]
-    assert told(rows, rules)[1:] == [(1, "offset", 0, "dog", FIRST, 0),
+    assert published(rows, rules)[1:] == [(1, "offset", 0, "dog", FIRST, 0),
                                      (3, "onset", 1, "dog", 3, None)]  # fmt: skip
 
 
 def test_what_had_to_last_longer_than_the_first_window_says_is_none():
     rules = EventSettings(on=0.5, off=0.3, min_duration_s=0.4)
-    assert told([[0.9, 0, 0, 0], [0, 0.1, 0, 0]], rules) == []
-    assert told([[0.9, 0, 0, 0], [0.9, 0.9, 0, 0], [0, 0.1, 0.1, 0]], rules) == [
+    assert published([[0.9, 0, 0, 0], [0, 0.1, 0, 0]], rules) == []
+    assert published([[0.9, 0, 0, 0], [0.9, 0.9, 0, 0], [0, 0.1, 0.1, 0]], rules) == [
         (1, "onset", 0, "dog", FIRST, None),
         (2, "revised", 0, "dog", FIRST, FIRST),
     ]
@@ -213,14 +219,14 @@ def test_where_the_sound_breaks_off_events_end_at_once_and_what_follows_is_new()
 def test_a_short_event_waits_until_it_is_long_enough():
     rules = EventSettings(on=0.5, off=0.3, min_duration_s=0.9)
     rows = [[0.9, 0, 0, 0], [0, 0.9, 0, 0], [0.9, 0, 0.9, 0], [0.9, 0.9, 0, 0.9]]
-    assert told(rows, rules) == []
-    assert told([*rows, [0.9, 0.9, 0.9, 0]], rules) == [(4, "onset", 0, "dog", 2, None)]
+    assert published(rows, rules) == []
+    assert published([*rows, [0.9, 0.9, 0.9, 0]], rules) == [(4, "onset", 0, "dog", 2, None)]
 
 
 def test_no_event_of_a_label_while_it_rests():
     rules = EventSettings(on=0.5, off=0.3, cooldown_s=1.0)
     rows = [[0.9, 0, 0, 0], [0, 0.9, 0, 0], [0.9, 0, 0.9, 0], [0, 0.9, 0, 0.9], [0, 0, 0.9, 0]]
-    assert [each[:3] for each in told(rows, rules)] == [(0, "onset", 0), (1, "offset", 0)]
+    assert [each[:3] for each in published(rows, rules)] == [(0, "onset", 0), (1, "offset", 0)]
 
 
 def test_on_second_thoughts_too_a_label_yields_to_a_kind_of_its_own_until_it_is_on():
@@ -241,10 +247,10 @@ def test_on_second_thoughts_too_a_label_yields_to_a_kind_of_its_own_until_it_is_
 @settings(max_examples=300, deadline=None)
 @given(arrays(np.float32, (25, LAGS + 1, 2), elements=st.sampled_from([0.0, 0.2, 0.4, 0.6, 1.0])))
 @pytest.mark.parametrize("lags", [0, LAGS])
-def test_what_was_told_adds_up(lags, rows):
+def test_what_was_published_adds_up(lags, rows):
     """By the end every event is over, and those of a label lie where it was last believed on:
-    without second thoughts all over it, else wherever it was on at once and stayed so, as did
-    those before it: what is left of an event that is cut in two is told when it is on anew.
+    without revisions all over it, else wherever it was on at once and stayed so, as did
+    those before it: what is left of an event that is cut in two is published when it is on anew.
     The first patch, of which that does not hold, is silent.
     """
     for lag in range(LAGS + 1):
@@ -263,19 +269,19 @@ def test_what_was_told_adds_up(lags, rows):
         assert phase == "offset"
         known[event.number] = (event.label, event.start, event.end)
     for i, label in enumerate(LABELS):
-        told_on = np.zeros(25, bool)
+        published_on = np.zeros(25, bool)
         for named, start, end in known.values():
             assert end is not None
             if named == label:
-                told_on[(start - at(0)) // HOP : (end - at(0)) // HOP] = True
+                published_on[(start - at(0)) // HOP : (end - at(0)) // HOP] = True
         on, expected = False, []
         for belief in final[:, i]:
             on = belief >= (RULES.off if on else RULES.on)
             expected.append(on)
-        assert not told_on[~np.array(expected)].any()
+        assert not published_on[~np.array(expected)].any()
         if not lags:
-            assert told_on.tolist() == expected
-        for patch in np.flatnonzero(~told_on):
+            assert published_on.tolist() == expected
+        for patch in np.flatnonzero(~published_on):
             near = range(max(0, patch - LAGS), patch + 1)
             assert not all(_always_on(rows[:, :, i], each) for each in near)
 
@@ -285,7 +291,7 @@ def _always_on(beliefs: np.ndarray, patch: int) -> bool:
     return all(beliefs[patch + lag, lag] >= RULES.on for lag in range(min(LAGS + 1, 25 - patch)))
 
 
-# What has to last for longer than second thoughts reach
+# What has to last for longer than revisions reach back
 
 
 LONG = EventSettings(on=0.5, off=0.3, min_duration_s=2.0)  # five hops; they reach three
@@ -299,21 +305,21 @@ def test_an_event_that_has_to_last_beyond_reach_begins_where_it_began():
         [0, 0.7, 0.7, 0.7],
         [0, 0, 0.7, 0.7],
     ]
-    assert told(rows, LONG) == [(6, "onset", 0, "dog", 1, None), (8, "offset", 0, "dog", 1, 8)]
+    assert published(rows, LONG) == [(6, "onset", 0, "dog", 1, None), (8, "offset", 0, "dog", 1, 8)]
 
 
 @pytest.mark.parametrize("newest", [0, 0.4])
 def test_what_falls_below_on_before_its_time_was_nothing(newest):
     rows = [[0, 0, 0, 0], *[[0.9, 0.9, 0.9, 0.9]] * 4, [newest, 0.9, 0.9, 0.9]]
     rows += [[0.9, newest, 0.9, 0.9], [0.9, 0.9, newest, 0.9], [0.9, 0.9, 0.9, newest]]
-    assert told([*rows, *[[0.9] * 4] * 2], LONG) == []
-    assert told([*rows, *[[0.9] * 4] * 9], LONG)[0][4] == 6
+    assert published([*rows, *[[0.9] * 4] * 2], LONG) == []
+    assert published([*rows, *[[0.9] * 4] * 9], LONG)[0][4] == 6
 
 
 def test_what_was_too_short_keeps_no_label_from_an_event():
     resting = EventSettings(on=0.5, off=0.3, min_duration_s=2.0, cooldown_s=9.0)
     rows = [[0, 0, 0, 0], *[[0.9, 0.9, 0.9, 0.9]] * 4, *[[0, 0, 0, 0]] * 5]
-    assert told([*rows, *[[0.9, 0.9, 0.9, 0.9]] * 9], resting) != []
+    assert published([*rows, *[[0.9, 0.9, 0.9, 0.9]] * 9], resting) != []
 
 
 def test_an_event_that_had_to_last_has_the_figures_of_all_of_it():

@@ -120,11 +120,11 @@ class Stream:
         captured_at = None
         start, self.position = self.position, self.position + len(samples)
         if self._clock is not None and self._expected is not None:
-            _, rate, heard = self._expected
+            _, rate, last_at = self._expected
             delay_s = self._resampler.delay_s if self._resampler else 0.0
-            captured_at = self._clock.wall_at(heard - delay_s * rate)
+            captured_at = self._clock.wall_at(last_at - delay_s * rate)
             self.resampling_delay_ms = 1000 * delay_s
-            age_s = ready_at - self._clock.monotonic_at(heard - delay_s * rate)
+            age_s = ready_at - self._clock.monotonic_at(last_at - delay_s * rate)
             self.capture_delay_ms = 1000 * (age_s - delay_s)
         return Block(self.number, start, samples, captured_at, ready_at, last, breaks_off)
 

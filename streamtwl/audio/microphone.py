@@ -26,7 +26,7 @@ KILL_GRACE_S = 0.5
 LISTING_GRACE_S = 10.0
 STDERR_LINES_PER_MINUTE = 5
 PIPE_BYTES = 1 << 20
-REOPENING_S = 0.7  # of sound that says when it began: the first chunks come late and in bursts
+REOPENING_S = 0.7  # of sound, to date its beginning: the first chunks come late and in bursts
 REOPENING_CHUNKS = 18  # at least as much sound
 
 
@@ -64,7 +64,7 @@ class Microphone(Source):
         # Position last received, when it came (monotonic)
         self._last: tuple[int, float] | None = None
         # When frame 0 came (monotonic), by each of the newest chunks. The stream's clock is no help
-        # over a gap: ALSA's ages, which it takes off, are not to be believed of an opening's first.
+        # over a gap: ALSA's ages, which it subtracts, are wrong for an opening's first chunks.
         self._began: deque[float] = deque(maxlen=REOPENING_CHUNKS)
         self._newest: tuple[int, float] | None = None  # frames received, when the last of them came
         self._alive_at = 0.0  # monotonic, of the last sign of life
@@ -161,7 +161,7 @@ class Microphone(Source):
     def _follows_silence(self, taken: int) -> bool:
         """Whether the device was silent before the chunk at byte `taken`, and its frames join on.
 
-        So it is when the capture process was stopped, and this one as well: nobody noticed.
+        This happens unnoticed when both the capture process and this one were stopped.
         """
         if self._newest is None or len(self._received) < taken + capture.HEADER.size:
             return False

@@ -35,7 +35,7 @@ class Bank:
     def _batch(
         self, windows: list[Window], of: tuple[int, int], kinds: list[tuple[int, int]]
     ) -> dict[tuple[int, int], Score]:
-        """Return the scores by (window, kind) of all that are this (backbone, frames) long."""
+        """Return, by (window, kind), the scores of all windows of this (backbone, frames)."""
         b, frames = of
         backbone = self.backbones[b]
         rows = {w: row for row, w in enumerate(dict.fromkeys(w for w, _ in kinds))}

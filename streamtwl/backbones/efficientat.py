@@ -39,7 +39,7 @@ class EfficientAt:
         self._session = session
         self.categories = audioset_527()
         self.parents = parents_among(self.categories)
-        self.prior = priors.of("mn04", self.categories)  # the others have learned from the same
+        self.prior = priors.of("mn04", self.categories)  # all were trained on the same data
 
     def front_end(self) -> LogMel:
         """Return a new front end."""

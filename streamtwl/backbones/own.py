@@ -36,7 +36,7 @@ class Frames:
 class Own:
     """A frozen classifier over a ready session: a `stages.Backbone`.
 
-    Categories that bear AudioSet's names have the parents that they have there.
+    Categories with AudioSet's names have their parents in AudioSet.
     """
 
     def __init__(self, name: str, session: "onnxruntime.InferenceSession", card: own.Card) -> None:
@@ -49,7 +49,7 @@ class Own:
             self.frame, self.frame_hop = FRAME, FRAME_HOP
             length_s = own.LOG_MEL[0] * FRAME_HOP / SAMPLE_RATE
         else:
-            # frames that a hop, of 10 ms or several, and a window both have a whole number of
+            # a hop (a multiple of 10 ms) and a window are both whole numbers of frames
             self.frame = self.frame_hop = int(np.gcd(card.samples, FRAME_HOP))
             length_s = card.samples / SAMPLE_RATE
         self.lengths_s = (length_s, length_s)

@@ -14,7 +14,7 @@ from streamtwl.config import Settings
 from streamtwl.errors import UsageError
 
 app = typer.Typer(
-    help="The model weights: what there is, get, add and check them, where they are.",
+    help="The model weights: list, get, add, check and locate them.",
     no_args_is_help=True,
 )
 
@@ -74,7 +74,7 @@ def list_models() -> None:
 
 @app.command("pull")
 def pull_models(names: Names = None, source: From = None, offline: Offline = False) -> None:
-    """Get models' weights, unless they are here and whole."""
+    """Get models' weights, unless they are here and intact."""
     from streamtwl.models import registry
 
     names = names or ["yamnet"]
@@ -122,7 +122,7 @@ def remove_model(name: Added) -> None:
 
 
 def pull_backbone(settings: Settings) -> None:
-    """Get the backbones' files; those of the user's or of another package are not pulled."""
+    """Get the backbones' files, except those that the user or another package added."""
     from streamtwl import config
     from streamtwl.models import own
 
@@ -134,8 +134,8 @@ def pull_backbone(settings: Settings) -> None:
 def pull(name: str, source: str | None = None, retry: bool = False) -> Path:
     """Return a model's file, fetched with a progress bar if it is not here, or from `source`.
 
-    `retry`: also from a host that lately did not answer. Raises UsageError for a name that no model
-    has, ModelError where it cannot be had.
+    `retry`: also from a host that did not answer recently. Raises UsageError for an unknown name,
+    ModelError if it cannot be fetched.
     """
     from streamtwl.models import registry
 

@@ -8,14 +8,16 @@ from streamtwl.features.spectrum import Spectrum
 from streamtwl.stages import SAMPLE_RATE, Backbone, Block, End, Window, WindowKind
 
 SILENCE_DBFS = -120.0
+FIRST_S = 0.96  # of sound, before the first decision: YAMNet's window
 
 
 class Windower:
     """Blocks of several streams in, their windows out: one every hop, none across a gap.
 
     `hop_s` is a multiple of 10 ms. The first window of a stretch of sound without gaps comes when
-    there is sound enough for the first of `kinds`. The last block of a stream is padded with zeros
-    to the next hop, as YAMNet's reference does; a stream shorter than a window gives one window.
+    the first of `kinds` has FIRST_S of it; longer ones grow until they are full. The last block of
+    a stream is padded with zeros to the next hop, as YAMNet's reference does; a stream shorter than
+    a window gives one window.
     """
 
     def __init__(
@@ -24,7 +26,8 @@ class Windower:
         self._backbones = backbones
         first = backbones[kinds[0].backbone]
         self._hop = round(hop_s * SAMPLE_RATE / first.frame_hop) * first.frame_hop
-        self._size = samples_in(first, kinds[0].length_s)
+        first_s = max(first.lengths_s[0], min(FIRST_S, kinds[0].length_s))
+        self._size = samples_in(first, first_s)
         longest = [max(k.length_s for k in kinds if k.backbone == b) for b in range(len(backbones))]
         self._frames = [frames_in(*each) for each in zip(backbones, longest, strict=True)]
         self._stretches: dict[int, _Stretch] = {}

@@ -1,4 +1,4 @@
-"""The models that streamtwl can get by itself: what each is, comes from, and is built with."""
+"""The models that streamtwl can download: what each is, where it comes from, how it is built."""
 
 import io
 import zipfile
@@ -25,17 +25,17 @@ class Carrier(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes; about, where `sha256` is None."""
+        """Bytes; approximate where `sha256` is None."""
         ...
 
     @property
     def sha256(self) -> str | None:
-        """As far as it is known."""
+        """None: not known."""
         ...
 
     @property
     def origin(self) -> str:
-        """Where it is fetched from, in a few words."""
+        """Where it is fetched from, for messages."""
         ...
 
     def vouch(self, file: Path, announce: Announce) -> str:
@@ -51,7 +51,7 @@ class Carrier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that streamtwl can get by itself."""
+    """A model that streamtwl can download."""
 
     name: str
     about: str
@@ -121,7 +121,7 @@ MODELS = {
             "mn04",
             432,
             4_066_513,
-            # of a public copy: the release itself has not been compared
+            # of a public copy; not compared with the release itself
             "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
         ),
         _efficientat("mn10", 471, 20_000_000),

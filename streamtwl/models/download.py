@@ -1,4 +1,4 @@
-"""Weights that come as one file of a web server: resumed where they broke off, with time-outs.
+"""Weights that are one file on a web server: downloads resume where they broke off, and time out.
 
 Proxies are those of the environment (http_proxy, https_proxy, no_proxy), certificate authorities
 those of the system or of SSL_CERT_FILE.
@@ -30,7 +30,7 @@ READ_S = 15.0  # for the next bytes
 RESPONSE_S = 30.0  # for a response to begin, redirections included
 SLOWEST = 20_000  # bytes a second, on the whole, ...
 GRACE_S = 60.0  # ... after so many seconds
-ATTEMPTS = 5  # as long as each one gets further
+ATTEMPTS = 5  # while each one makes progress
 CHUNK = 1 << 16  # bytes
 
 
@@ -39,8 +39,8 @@ class Download:
     """One file on a web server."""
 
     url: str
-    size: int  # bytes; about, where nobody here has seen the file
-    sha256: str | None = None  # of a copy that was seen; another one is taken if it fits, and said
+    size: int  # bytes; approximate where `sha256` is None
+    sha256: str | None = None  # of a known copy; another file is used if its tensors fit
 
     @property
     def file(self) -> str:
@@ -49,14 +49,16 @@ class Download:
 
     @property
     def origin(self) -> str:
-        """Where it comes from, in a few words: the host."""
+        """Its host, for messages."""
         return urlsplit(self.url).hostname or self.url
 
     def vouch(self, file: Path, announce: Callable[[str], None]) -> str:
-        """Return the SHA-256 of a copy; say so where it is not the one known."""
+        """Return the SHA-256 of a copy, and announce it if it is not the one known."""
         found = sha256(file)
         if found != self.sha256:
-            known = f", not {self.sha256}" if self.sha256 else ", which nothing here can compare"
+            known = (
+                f", not {self.sha256}" if self.sha256 else ", and there is none to compare it with"
+            )
             announce(f"{file.name} has SHA-256 {found}{known}: taken if its tensors fit")
         return found
 
@@ -69,8 +71,8 @@ class Download:
     ) -> Path:
         """Return the path of the file: the one in `folder`, or a fresh one in `scratch`.
 
-        `announce` gets a line with host and size before anything is fetched. What has come so far
-        is kept in `folder` until all has, and the next call goes on there.
+        `announce` gets a line with host and size before anything is fetched. A partial download
+        stays in `folder`, and the next call resumes it.
         Raises ModelError, NoAnswerError where a host does not answer in time.
         """
         if (folder / self.file).exists():
@@ -98,21 +100,21 @@ class Download:
 class _Failed(Exception):
     """Why a download cannot go on, in a few words."""
 
-    waited = False  # long enough for nobody to want that at every start
+    waited = False  # too long to repeat it at every start
 
 
 class _Waited(_Failed):
-    """Too long."""
+    """It took too long."""
 
     waited = True
 
 
 class _BrokeOff(_Waited):
-    """It can go on where it was."""
+    """The connection broke off; the download can be resumed."""
 
 
 def check(url: str) -> str:
-    """Return an address of the user's; raises UsageError where it is none, or holds a password."""
+    """Return the user's address; raises UsageError if it is not one, or holds a password."""
     try:
         split = urlsplit(url)
         whole = split.scheme in ("http", "https") and split.hostname and split.port != 0
@@ -128,8 +130,8 @@ def check(url: str) -> str:
 def await_answer(url: str) -> None:
     """Return when the host of `url`, or the proxy for it, takes a connection.
 
-    Raises _Waited after CONNECT_S, the time of looking its name up included, which no time-out of a
-    socket covers; _Failed where it refuses, or there is none of that name.
+    Raises _Waited after CONNECT_S, the name's lookup included, which no socket's time-out covers;
+    _Failed where it refuses the connection, or there is no host of that name.
     """
     split = urlsplit(url)
     proxy = urllib.request.getproxies().get(split.scheme)
@@ -145,7 +147,7 @@ def await_answer(url: str) -> None:
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Return what `call` does, or raise what it raises; TimeoutError where that takes too long."""
+    """Return or raise what `call` does; raise TimeoutError if that takes too long."""
     outcome: queue.SimpleQueue[T | Exception] = queue.SimpleQueue()
 
     def run() -> None:
@@ -165,7 +167,7 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
 
 
 def _receive_all(wanted: Download, part: Path, progress: Callable[[int, int], None]) -> None:
-    """Fill `part`, going on where it broke off; raises _Failed."""
+    """Fill `part`, resuming where it broke off; raises _Failed."""
     deadline = time.monotonic() + GRACE_S + wanted.size / SLOWEST
     for attempt in range(ATTEMPTS):
         before = _kept(wanted.url, part)
@@ -220,7 +222,7 @@ def _open(url: str, part: Path, before: int) -> http.client.HTTPResponse:
     except urllib.error.HTTPError as error:
         error.close()
         if before and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return _open(url, part, 0)  # all of it was there, or more
+            return _open(url, part, 0)  # the whole file, or more, was there already
         raise _Failed(f"HTTP {error.code} {' '.join(str(error.reason).split())}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
@@ -234,7 +236,7 @@ def _open(url: str, part: Path, before: int) -> http.client.HTTPResponse:
 
 
 def _begins_at(response: http.client.HTTPResponse, before: int) -> int:
-    """Return the place in the file that the response's body begins at."""
+    """Return the position in the file at which the response's body begins."""
     if response.status != http.HTTPStatus.PARTIAL_CONTENT:
         return 0
     if not response.headers.get("Content-Range", "").startswith(f"bytes {before}-"):
@@ -251,7 +253,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def _kept(url: str, part: Path) -> int:
-    """Return how many bytes are kept of this very file; a server's strong ETag has to say so."""
+    """Return how many bytes of this file are kept; 0 without a strong ETag from the server."""
     try:
         of, tag = json.loads(_validator(part).read_text())
         return part.stat().st_size if of == url and tag.startswith('"') else 0

@@ -56,13 +56,13 @@ def build(pt: Path) -> onnx.ModelProto:
     """Return log_mel float32[N, frames, 128] -> posterior [N, 527], embedding [N, D].
 
     The embedding is the mean over time and frequency before the classifier (D is 384 for mn04, 960
-    for mn10). Raises ModelError where `pt` is no file of EfficientAT.
+    for mn10). Raises ModelError if `pt` is not one of EfficientAT's files.
     """
     return build_from(pt_file.read(pt), str(pt))
 
 
 def build_from(weights: dict[str, np.ndarray], origin: str = "state dict") -> onnx.ModelProto:
-    """Return the same of a state dict; raises ModelError where names or shapes are others."""
+    """Return the same for a state dict; raises ModelError if names or shapes do not match."""
     weights = {name: each for name, each in weights.items() if "num_batches" not in name}
     found = {name: each.shape for name, each in weights.items()}
     name = next((name for name, width in WIDTHS.items() if shapes(width) == found), None)
@@ -77,7 +77,7 @@ def build_from(weights: dict[str, np.ndarray], origin: str = "state dict") -> on
 
 
 def shapes(width: float) -> dict[str, tuple[int, ...]]:
-    """Return the tensors of the network of that width: their shapes by name."""
+    """Return the shapes of the tensors, by name, of the network of that width."""
     before = _channels(16, width)
     wanted = _conv_shapes("features.0", (before, 1, 3, 3))
     for i, block in enumerate(_BLOCKS, 1):
@@ -99,7 +99,7 @@ def shapes(width: float) -> dict[str, tuple[int, ...]]:
 
 
 def _names(i: int, expands: bool, squeezes: bool) -> tuple[str, str, str, str]:
-    """Return what layers of a block are called: expand, depthwise, squeeze, project; "" if none."""
+    """Return the names of a block's layers: expand, depthwise, squeeze, project; "" if absent."""
     numbers = iter(range(4))
 
     def name(there: bool) -> str:
@@ -111,7 +111,7 @@ def _names(i: int, expands: bool, squeezes: bool) -> tuple[str, str, str, str]:
 
 
 def _channels(n: float, width: float) -> int:
-    """Return n times width as a multiple of 8, never below 0.9 of the wish."""
+    """Return n times width as a multiple of 8, never below 0.9 of that."""
     rounded = max(8, int(n * width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * n * width else rounded
 
@@ -165,7 +165,7 @@ class _Graph:
         )
 
     def _residual(self, i: int, block: _Block, channels: int) -> int:
-        """Add block `i`, which takes so many channels; return how many it gives."""
+        """Add block `i` with that many input channels; return its output channels."""
         into = self._x
         widens = self._weights[f"features.{i}.block.0.0.weight"].shape[2:] == (1, 1)
         expand, depthwise, squeeze, project = _names(i, widens, block.squeezes)
@@ -203,7 +203,7 @@ class _Graph:
         return out
 
     def _squeeze_excite(self, name: str) -> None:
-        """Scale each channel by what the means of all say (J. Hu et al., 2018)."""
+        """Scale each channel by a function of all channels' means (J. Hu et al., 2018)."""
         into = self._x
         self._op("GlobalAveragePool")
         for layer, activation in (("fc1", "Relu"), ("fc2", "Sigmoid")):
@@ -221,7 +221,7 @@ class _Graph:
         self._op("Gemm", self._constant(weight), self._constant(bias), transB=1)
 
     def _op(self, kind: str, *more: str, output: str = "", **attributes: Any) -> None:
-        """Add a node on the newest tensor, which its output becomes."""
+        """Add a node that reads the newest tensor; its output becomes the newest."""
         output = output or f"x{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, [self._x, *more], [output], **attributes))
         self._x = output

@@ -1,4 +1,4 @@
-"""All models by name, streamtwl's and the user's: what they are, and whether they are whole."""
+"""All models by name, streamtwl's and the user's: what they are, and whether they are intact."""
 
 import json
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """Return a row a model."""
+    """Return one row for each model."""
     shipped = [_shipped(model) for model in registry.MODELS.values()]
     return shipped + [_own(name) for name in own.names()]
 
 
 def path(name: str) -> Path:
-    """Return where a model's file is; raises ModelError where it is not here, UsageError."""
+    """Return where a model's file is; raises ModelError if it is absent, UsageError if unknown."""
     if name in own.names():
         own.card(name)
         return own.path(name)
@@ -39,9 +39,9 @@ def path(name: str) -> Path:
 
 
 def verify(name: str | None) -> Iterator[tuple[bool, str]]:
-    """Yield for each model here, or the named one, whether it is whole, and a line that says so.
+    """Yield for each model here, or the named one, whether it is intact, and a line about it.
 
-    Raises ModelError where there is none, UsageError.
+    Raises ModelError where there is none, UsageError for an unknown name.
     """
     shipped = [model for model in registry.MODELS.values() if registry.path(model).exists()]
     names = [*(model.name for model in shipped), *own.names()]
@@ -57,7 +57,7 @@ def verify(name: str | None) -> Iterator[tuple[bool, str]]:
 def _verify(name: str) -> tuple[bool, str]:
     if name in registry.MODELS:
         found = registry.checksum(registry.MODELS[name])
-        problem = f"damaged or out of date: `streamtwl models pull {name}` makes it again"
+        problem = f"damaged or out of date: `streamtwl models pull {name}` builds it again"
     else:
         try:
             found, problem = own.card(name).sha256, ""

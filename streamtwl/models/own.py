@@ -44,7 +44,7 @@ def names() -> list[str]:
 
 
 def needs_pull(backbone: str) -> bool:
-    """Whether a backbone is to be had from the registry, if it is anywhere."""
+    """Whether a backbone has to come from the registry: the user or a package did not add it."""
     return backbone not in plugins.names("backbones") and backbone not in names()
 
 
@@ -68,13 +68,15 @@ def card(name: str) -> Card:
 
 
 def add(name: str, file: Path, labels: Path | None = None) -> Card:
-    """Check a file and keep a copy of it; raises UsageError, ModelError where it does not fit."""
+    """Check a file and keep a copy of it; raises UsageError, ModelError if it is not suitable."""
     if not re.fullmatch("[a-z0-9][a-z0-9_-]*", name):
-        raise UsageError(f"models add {name}: a name takes a-z, 0-9, _ and -")
+        raise UsageError(f"models add {name}: a name consists of a-z, 0-9, _ and -")
     if name in registry.MODELS or name in plugins.names("backbones"):
         raise UsageError(f"models add {name}: streamtwl has a model of that name, choose another")
     if path(name).exists():
-        raise UsageError(f"models add {name}: it is there, run `streamtwl models remove {name}`")
+        raise UsageError(
+            f"models add {name}: it exists already: run `streamtwl models remove {name}`"
+        )
     if not file.is_file():
         raise UsageError(f"models add {name}: there is no file {file}")
     listed = None if labels is None else read_labels(labels)
@@ -94,7 +96,7 @@ def add(name: str, file: Path, labels: Path | None = None) -> Card:
 
 
 def remove(name: str) -> None:
-    """Remove a model that the user added; raises UsageError where it is none."""
+    """Remove a model that the user added; raises UsageError for any other."""
     if name not in names():
         there = f"there is {', '.join(names())}" if names() else "none was added"
         raise UsageError(f"models remove {name}: it takes a model that you added, {there}")
@@ -122,7 +124,7 @@ def read_labels(file: Path) -> list[str]:
 def run(
     session: "onnxruntime.InferenceSession", outputs: list[str], windows: np.ndarray
 ) -> list[np.ndarray]:
-    """Return the outputs of windows float32[N, ...]; one by one where the graph fixes N at 1."""
+    """Return the outputs of windows float32[N, ...]; one at a time if the graph fixes N at 1."""
     [taken] = session.get_inputs()
     if taken.shape[0] != 1:
         return session.run(outputs, {taken.name: windows})
@@ -131,7 +133,7 @@ def run(
 
 
 def _check(copy: Path, file: Path, labels: list[str] | None) -> Card:
-    """Return the card of a file that fits; raises ModelError that says what does not."""
+    """Return the card of a file; raises ModelError that says why it is not suitable."""
     try:
         session = open_session(copy, 1, "cpu")
     except errors() as error:
@@ -169,7 +171,7 @@ def _check(copy: Path, file: Path, labels: list[str] | None) -> Card:
 
 
 def _input(session: "onnxruntime.InferenceSession", file: Path) -> tuple[Input, int]:
-    """Return what the graph takes, and how many samples of a waveform."""
+    """Return the kind of input that the graph takes, and the samples of a waveform's window."""
     inputs = session.get_inputs()
     shape = list(inputs[0].shape) if len(inputs) == 1 else []
     free_or_one = shape and (shape[0] == 1 or not isinstance(shape[0], int))

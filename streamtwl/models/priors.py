@@ -1,4 +1,4 @@
-"""What each backbone says of generic audio, as `tools/prior.py` measured it."""
+"""Each backbone's mean logits on generic audio, as `tools/prior.py` measured them."""
 
 import json
 from collections.abc import Sequence

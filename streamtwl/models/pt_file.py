@@ -29,7 +29,7 @@ _DTYPES = {
 def read(file: Path) -> dict[str, np.ndarray]:
     """Return the state dict in `file`: the tensors by name.
 
-    Raises ModelError for what is no such file, is damaged, or asks for anything but tensors.
+    Raises ModelError if it is not such a file, is damaged, or asks for anything but tensors.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -70,7 +70,7 @@ def _read(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(tensor, np.ndarray) for name, tensor in found.items()
     ):
-        raise pickle.UnpicklingError("it holds something else than named tensors")
+        raise pickle.UnpicklingError("it holds something other than named tensors")
     return dict(found)
 
 
@@ -82,7 +82,7 @@ class _Tensors(pickle.Unpickler):
         self._archive, self._root = archive, root
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands here for an allowed name; raises UnpicklingError for all others."""
+        """Return the substitute for an allowed name; raises UnpicklingError for all others."""
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"its pickle asks for {module}.{name}, which may run code")
         return _ALLOWED[module, name]
@@ -91,7 +91,7 @@ class _Tensors(pickle.Unpickler):
         """Return the values of a storage: ("storage", type, key, device, how many)."""
         kind, dtype, key, _, count = pid
         if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str):
-            raise pickle.UnpicklingError("it holds something else than tensors")
+            raise pickle.UnpicklingError("it holds something other than tensors")
         values = np.frombuffer(self._archive.read(f"{self._root}/data/{key}"), dtype)
         if len(values) != count:
             raise pickle.UnpicklingError(f"tensor data {key} has {len(values)} values, not {count}")
@@ -101,7 +101,7 @@ class _Tensors(pickle.Unpickler):
 def _tensor(
     storage: np.ndarray, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> np.ndarray:
-    """Return a copy of the part of `storage` that a tensor is, in the shape that it has."""
+    """Return a tensor as a copy of its part of `storage`, in its shape."""
     sizes = [*shape, *stride, offset]
     if len(shape) != len(stride) or any(not isinstance(n, int) or n < 0 for n in sizes):
         raise pickle.UnpicklingError(f"a tensor has shape {shape} and stride {stride}")

@@ -21,7 +21,7 @@ import filelock
 from streamtwl import folders
 from streamtwl.errors import ModelError, NoAnswerError, UsageError
 from streamtwl.models import download, unreachable
-from streamtwl.models.catalogue import MODELS as MODELS  # for whoever looks for them here
+from streamtwl.models.catalogue import MODELS as MODELS  # part of this module too
 from streamtwl.models.catalogue import Announce, Model, Progress
 from streamtwl.models.catalogue import find as find
 from streamtwl.models.download import Download
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"  # trained by this project
 RESEARCH = Path(__file__).parents[2] / "benchmarks" / "checkpoints"  # in a checkout only
-BUILDER = 1  # raise it when a `build` makes another file from the same carrier
+BUILDER = 1  # increase it when a `build` makes another file from the same carrier
 PLACES = "STREAMTWL_MODELS"  # folders and files, separated by colons
 LOCK_S = 600.0  # to wait for another process that gets the same model
 
@@ -46,7 +46,7 @@ def path(model: Model) -> Path:
 
 
 def checksum(model: Model) -> str | None:
-    """Return the SHA-256 of the model's file if it is there and whole, else None."""
+    """Return the SHA-256 of the model's file if it is there and intact, else None."""
     try:
         card = json.loads(_card(model).read_text())
         found = sha256(path(model))
@@ -87,10 +87,10 @@ def pull(
             unreachable.forget(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(model, folder, announce):
-            if source is None and checksum(model) is not None:  # another process was at it
+            if source is None and checksum(model) is not None:  # another process got it
                 return path(model)
             if path(model).exists() and source is None:
-                _log.warning("%s is damaged or out of date: made again", path(model))
+                _log.warning("%s is damaged or out of date: building it again", path(model))
             with tempfile.TemporaryDirectory(prefix=_scratch(model), dir=folder) as scratch:
                 _get(model, folder, Path(scratch), progress, announce, source)
     except OSError as error:
@@ -103,7 +103,7 @@ def pull(
 
 @contextlib.contextmanager
 def _alone(model: Model, folder: Path, announce: Announce) -> Iterator[None]:
-    """Keep other processes from getting the same model; remove what one that was killed left."""
+    """Keep other processes from getting the same model; remove what killed ones left."""
     lock = filelock.FileLock(folder / f".{model.name}.lock")
     try:
         lock.acquire(timeout=0)
@@ -138,7 +138,7 @@ def _get(
 ) -> None:
     """Make the ONNX file and, last, the card that vouches for it."""
     carrier, origin = _carrier(model, folder, scratch, progress, announce, source)
-    try:  # what came unpacked has been checked on its way
+    try:  # uv has checked what it unpacked
         unpacked = carrier.is_dir()
         vouched = model.carrier.sha256 if unpacked else model.carrier.vouch(carrier, announce)
     except OSError as error:

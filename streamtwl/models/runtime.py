@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 Provider = Literal["auto", "cpu", "cuda"]
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-_fell_back = False  # it is said once
+_fell_back = False  # the warning is given once
 
 
 def open_session(
@@ -53,7 +53,7 @@ def open_session(
 
 
 def errors() -> tuple[type[BaseException], ...]:
-    """Return what ONNX Runtime raises; its kinds share no base of their own."""
+    """Return what ONNX Runtime raises; they have no common base class."""
     try:
         from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ModuleNotFoundError:
@@ -63,21 +63,21 @@ def errors() -> tuple[type[BaseException], ...]:
 
 
 def _say_fallback(provider: Provider) -> None:
-    """Say that a GPU was not to be had; ONNX Runtime itself goes on without one."""
+    """Warn that CUDA did not start; ONNX Runtime itself continues on the processor."""
     global _fell_back
     problem = "ONNX Runtime could not start CUDA (check the driver and CUDA's libraries)"
     if provider == "cuda":
         raise ModelError(f"--provider cuda: {problem}; or take --provider cpu")
     if not _fell_back:
         _fell_back = True
-        _log.warning("%s: it runs on the processor; --provider cpu says so without this", problem)
+        _log.warning("%s: running on the processor; --provider cpu avoids this warning", problem)
 
 
 def _quieten(onnxruntime: ModuleType) -> None:
-    """Turn ONNX Runtime's telemetry off, as far as that goes where it began before us."""
+    """Turn ONNX Runtime's telemetry off, as far as possible if it was imported before us."""
     onnxruntime.disable_telemetry_events()
     if streamtwl.onnxruntime_sends:
-        streamtwl.onnxruntime_sends = False  # say it once
+        streamtwl.onnxruntime_sends = False  # warn once
         _log.warning(
             "onnxruntime was imported before streamtwl, and its telemetry has begun: import "
             "streamtwl first, or set ORT_DISABLE_TELEMETRY=1"

@@ -1,4 +1,4 @@
-"""Hosts that did not answer: remembered for an hour, so that one start waits and not every one."""
+"""Hosts that did not answer: remembered for an hour, so that not every start waits for them."""
 
 import json
 import time
@@ -19,7 +19,7 @@ def remember(folder: Path, origin: str) -> None:
 def check(folder: Path, origin: str, model: str) -> None:
     """Raise NoAnswerError where `origin` did not answer within the last hour."""
     at = _read(folder).get(origin)
-    if at is not None and 0 <= time.time() - at < REMEMBERED_S:  # a clock that jumped is no reason
+    if at is not None and 0 <= time.time() - at < REMEMBERED_S:  # not where the clock was set back
         minutes = round((time.time() - at) / 60)
         raise NoAnswerError(
             f"{model} is not here, and {origin} did not answer {minutes} min ago: "

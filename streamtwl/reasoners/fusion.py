@@ -1,8 +1,8 @@
-"""Several windows' posteriors, corrected for what their backbones tend to say, joined into one.
+"""Several windows' posteriors, corrected for their backbones' priors, joined into one.
 
-*Prior correction*: a category that a backbone scores high on all sound says little where it is
-high. From its logit goes a share of its mean logit on generic audio (logit adjustment: A. K. Menon
-et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021).
+*Prior correction*: a high score means little for a category that a backbone scores high on any
+sound. A share of its mean logit on generic audio is subtracted (logit adjustment: A. K. Menon et
+al., "Long-Tail Learning via Logit Adjustment", ICLR 2021).
 
 *Joining*: the weighted mean of the logits, the same weights for all categories (log-linear pooling:
 C. Genest and J. V. Zidek, "Combining Probability Distributions", Statistical Science 1986).
@@ -20,7 +20,7 @@ LOWEST, HIGHEST = np.float32(1e-5), np.float32(1 - 1e-5)
 
 
 class Fusion:
-    """Scores of windows in, one score a category out, over categories that all of them share."""
+    """Scores of windows in, one score a category out, over the categories of all of them."""
 
     def __init__(
         self,
@@ -30,16 +30,18 @@ class Fusion:
         share: float,
         weights: Mapping[str, float],
     ) -> None:
-        """Correct by `share` of the prior; `weights` by window, absent ones share alike.
+        """Correct by `share` of the prior; `weights` by window, 1 where absent.
 
-        Raises ConfigError for a weight of a window that is not there, UsageError where a backbone
-        knows none of the categories.
+        Raises ConfigError for a weight of an unknown window, UsageError where a backbone has none
+        of the categories.
         """
         if unknown := weights.keys() - {kind.name for kind in kinds}:
             there = ", ".join(kind.name for kind in kinds)
-            raise ConfigError(f"reasoner.weights: {min(unknown)} is no window: there is {there}")
+            raise ConfigError(
+                f"reasoner.weights: {min(unknown)} is not a window here: there is {there}"
+            )
         self._maps: dict[str, np.ndarray] = {}  # by window, int[C]: its category, or -1
-        self._offsets: dict[str, np.ndarray] = {}  # float32[C], what is taken from its logits
+        self._offsets: dict[str, np.ndarray] = {}  # float32[C], subtracted from its logits
         self._weights: dict[str, np.ndarray] = {}  # float32[C], 0 where it has no such category
         for kind in kinds:
             backbone = backbones[kind.backbone]
@@ -57,7 +59,7 @@ class Fusion:
             self._weights[kind.name] = np.float32(weights.get(kind.name, 1.0)) * (taken >= 0)
 
     def corrected(self, score: Score) -> np.ndarray:
-        """Return float32[C] in [0, 1]: a window's posterior, the prior taken out of it."""
+        """Return float32[C] in [0, 1]: a window's posterior, corrected for the prior."""
         posterior = score.posterior[self._maps[score.window]]
         return sigmoid(logit(posterior) - self._offsets[score.window])
 

@@ -54,7 +54,7 @@ class OpenLabels:
     vocabulary: Vocabulary
     specific_ratio: float
     threshold: float
-    wanted: np.ndarray  # bool[L]: the others are never in force, nor events
+    wanted: np.ndarray | np.bool_ = np.True_  # bool[L]: the others are never in force, nor events
 
     @property
     def labels(self) -> list[str]:

@@ -1,8 +1,8 @@
-"""A trace and a language model's body to one probability a label: what `reasoners/gpt2.py` runs.
+"""A trace and a language model's trunk to one probability a label: what `reasoners/gpt2.py` runs.
 
 A patch is K samples and a boundary token, or, in the soft trace, one token: the boundary with the
-posterior's expectation of a sample's embedding. At each boundary the body's last hidden state is
-read out (of a body that grows, added to the embedding): L labels now, and L for each of the `lags`
+posterior's expectation of a sample's embedding. At each boundary the trunk's last hidden state is
+read out (of a trunk that grows, added to the embedding): L labels now, and L for each of the `lags`
 patches before, as they look by now. A residual
 path adds what a filter that looks back makes of the posteriors; the boundary's embedding then
 carries its beliefs and the posterior's logarithms as well.
@@ -29,11 +29,11 @@ SURE = 1e-4  # the residual's beliefs are kept this far from 0 and 1
 
 
 class TraceModel(nn.Module):
-    """New embeddings before a body, a linear read-out after it, and a residual path beside it."""
+    """New embeddings before a trunk, a linear read-out after it, and a residual path beside it."""
 
     def __init__(
         self,
-        body: Trunk,
+        trunk: Trunk,
         categories: int,
         labels: int,
         lags: int,
@@ -43,28 +43,28 @@ class TraceModel(nn.Module):
         floored: Tensor | None = None,
         grows: bool = False,
     ) -> None:
-        """Take a body; `bare` leaves the confidence bins of the samples out.
+        """Take a trunk; `bare` leaves the confidence bins of the samples out.
 
-        A body that `grows` is added to the boundary's embedding, times a weight that starts at 0
+        A trunk that `grows` is added to the boundary's embedding, times a weight that starts at 0
         (Bachlechner et al., ReZero is all you need, UAI 2021): the model starts as one without.
 
         Labels that are `floored`, bool[L], are said at least as surely as the residual path says
         them where that ends no event of theirs: with `off` or more.
         """
         super().__init__()
-        self.body = body
+        self.trunk = trunk
         self.soft, self.bare = soft, bare
-        self.context = min(CONTEXT, body.positions)
+        self.context = min(CONTEXT, trunk.positions)
         self.categories = categories
         self.shape = (1 + lags, labels)
-        self.symbols = nn.Embedding(categories + 1, body.width)  # the last is the boundary
-        self.bins = nn.Embedding(N_BINS, body.width)
+        self.symbols = nn.Embedding(categories + 1, trunk.width)  # the last is the boundary
+        self.bins = nn.Embedding(N_BINS, trunk.width)
         for table in (self.symbols, self.bins):
-            nn.init.normal_(table.weight, std=body.words_std)
-        if body.initial_embedding is not None:
-            self._start_from(body.initial_embedding)
+            nn.init.normal_(table.weight, std=trunk.words_std)
+        if trunk.initial_embedding is not None:
+            self._start_from(trunk.initial_embedding)
         self.drop = nn.Dropout(0.1)
-        self.read = nn.Linear(body.width, (1 + lags) * labels)
+        self.read = nn.Linear(trunk.width, (1 + lags) * labels)
         self.grown = nn.Parameter(torch.zeros(1)) if grows else None
         self.residual = residual
         self.floored: Tensor | None
@@ -72,19 +72,19 @@ class TraceModel(nn.Module):
         if residual is not None:
             nn.init.zeros_(self.read.weight)
             nn.init.zeros_(self.read.bias)
-            self.belief = nn.Linear((1 + lags) * labels, body.width)
-            self.heard = nn.Linear(categories, body.width)
-            self.unheard = nn.Dropout(0.3)
-            nn.init.normal_(self.heard.weight, std=0.005)
-            nn.init.zeros_(self.heard.bias)
+            self.belief = nn.Linear((1 + lags) * labels, trunk.width)
+            self.posterior_in = nn.Linear(categories, trunk.width)
+            self.drop_posterior = nn.Dropout(0.3)
+            nn.init.normal_(self.posterior_in.weight, std=0.005)
+            nn.init.zeros_(self.posterior_in.bias)
             self.scale = nn.Parameter(torch.ones(self.shape))
             self.bias = nn.Parameter(torch.zeros(self.shape))
 
     def train(self, mode: bool = True) -> "TraceModel":
-        """Set the mode; a frozen body drops nothing out."""
+        """Set the mode; a frozen trunk drops nothing out."""
         super().train(mode)
-        if not any(weights.requires_grad for weights in self.body.parameters()):
-            self.body.eval()
+        if not any(weights.requires_grad for weights in self.trunk.parameters()):
+            self.trunk.eval()
         return self
 
     @torch.no_grad()
@@ -115,7 +115,7 @@ class TraceModel(nn.Module):
             added = added if self.bare else added + in_bins @ self.bins.weight
         if believed is not None:
             logs = (torch.log(posterior + steps.FLOOR) + LOG_MEAN) / LOG_SCALE
-            path = self.belief(believed.flatten(-2)) + self.heard(self.unheard(logs))
+            path = self.belief(believed.flatten(-2)) + self.posterior_in(self.drop_posterior(logs))
             added = path if added is None else added + path
         if added is None:
             return embedded
@@ -154,7 +154,7 @@ class TraceModel(nn.Module):
         embedded = self.embed(tokens, posteriors, believed).flatten(1, 2)
         mask = torch.ones(n, patches * length, dtype=torch.bool)
         positions = torch.arange(patches * length).expand(n, -1)
-        hidden, _ = self.body(embedded, self.body.empty_cache(n), mask, positions)
+        hidden, _ = self.trunk(embedded, self.trunk.empty_cache(n), mask, positions)
         last = slice(length - 1, None, length)
         return self.decide(hidden[:, last], embedded[:, last], believed)
 
@@ -175,7 +175,7 @@ class TraceModel(nn.Module):
             beliefs, state = self.residual(posterior, state, elapsed_s)
             believed = log_odds(beliefs)
         embedded = self.embed(tokens, posterior, believed)
-        hidden, new = self.body(embedded, past_key_values, attention_mask, position_ids)
+        hidden, new = self.trunk(embedded, past_key_values, attention_mask, position_ids)
         scores = torch.sigmoid(self.decide(hidden[:, -1], embedded[:, -1], believed, off))
         used = 0 * (posterior.sum(dim=-1) + elapsed_s[:, 0])[:, None]  # keeps all inputs
         return scores, state + used, new
@@ -194,8 +194,8 @@ def export(model: TraceModel, hop_s: float, card: Card, path: Path) -> None:
         "attention_mask": torch.ones(rows, past + length, dtype=torch.bool),
         "position_ids": torch.arange(past, past + length).expand(rows, -1).contiguous(),
         "past_key_values": [
-            torch.randn(rows, model.body.heads, past, model.body.head_width)
-            for _ in range(2 * model.body.layers)
+            torch.randn(rows, model.trunk.heads, past, model.trunk.head_width)
+            for _ in range(2 * model.trunk.layers)
         ],
     }
     auto = torch.export.Dim.DYNAMIC
@@ -207,14 +207,14 @@ def export(model: TraceModel, hop_s: float, card: Card, path: Path) -> None:
         "elapsed_s": {0: auto},
         "attention_mask": {0: auto, 1: auto},
         "position_ids": {0: auto, **tokens},
-        "past_key_values": [{0: auto, 2: auto}] * (2 * model.body.layers),
+        "past_key_values": [{0: auto, 2: auto}] * (2 * model.trunk.layers),
     }
-    inputs = [*INPUTS, *cache_names("past_key_values", model.body.layers)]
+    inputs = [*INPUTS, *cache_names("past_key_values", model.trunk.layers)]
     if model.floored is not None:
         given[OFF] = torch.full(model.shape[1:], LabelEventSettings().off)
         dynamic[OFF] = None
         inputs.append(OFF)
-    outputs = [*OUTPUTS, *cache_names("present", model.body.layers)]
+    outputs = [*OUTPUTS, *cache_names("present", model.trunk.layers)]
     write(model, given, dynamic, inputs, outputs, card, path)
 
 

@@ -89,7 +89,7 @@ def fit(
     """
     patches = VISITS * data.posteriors.shape[0] * data.posteriors.shape[1]
     rate = LEARNING_RATE
-    learns = any(weights.requires_grad for weights in model.body.parameters())
+    learns = any(weights.requires_grad for weights in model.trunk.parameters())
     if not learns and model.residual is None:
         rate = ALONE_RATE
 
@@ -146,7 +146,7 @@ def predict_traces(
 
 
 def _patches(samples: int, model: TraceModel) -> int:
-    return min(HORIZON_PATCHES, min(model.context, model.body.positions) // (samples + 1))
+    return min(HORIZON_PATCHES, min(model.context, model.trunk.positions) // (samples + 1))
 
 
 def _draw_batch(

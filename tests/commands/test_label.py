@@ -31,6 +31,8 @@ COMMAND = [sys.executable, str(Path(sys.executable).with_name("streamtwl")), "la
 PATIENCE_S = 120
 FAST = ("--reasoner", "evidence")
 
+SIRENS = ("Siren", "Police car (siren)")
+
 
 @pytest.fixture
 def siren(wav) -> Path:
@@ -105,7 +107,7 @@ def test_names_of_any_bytes_are_labelled(env, siren, tmp_path):
     ended = run(*arguments, env=env)
     assert ended.returncode == 1
     results = results_in(ended.stdout)
-    assert [Path(file).name for file, each in results.items() if each["label"] == "Siren"] == [
+    assert [Path(file).name for file, each in results.items() if each["label"] in SIRENS] == [
         "caf\\xe9.wav", "caf\\xe8.wav", "öü 日本.wav", "new\nline.wav", "\x1b[31m.wav",
     ]  # fmt: skip
     errors = ended.stderr.decode("ascii").splitlines()  # the names' own bytes as escapes
@@ -137,7 +139,7 @@ def test_standard_input_is_a_file_too(siren):
     with siren.open("rb") as sound:
         ended = run("-", stdin=sound)
     assert (ended.returncode, ended.stderr) == (0, b"")
-    assert results_in(ended.stdout)["/dev/stdin"]["label"] == "Siren"
+    assert results_in(ended.stdout)["/dev/stdin"]["label"] in SIRENS
     ended = run("-", stdin=subprocess.DEVNULL)
     assert ended.returncode == 1
     assert b"device" in ended.stderr

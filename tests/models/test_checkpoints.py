@@ -10,7 +10,7 @@ from streamtwl.errors import UsageError
 from streamtwl.models import registry
 from streamtwl.ontology import categories
 from streamtwl.reasoners import graph
-from streamtwl.reasoners.choice import make
+from streamtwl.reasoners.choice import load, make
 from streamtwl.reasoners.sampling import confidence_bin
 from streamtwl.training import datasets, scored_scenes
 from streamtwl.training.posteriors import Scorer
@@ -48,7 +48,7 @@ def test_esc_10_names_clips_of_the_fold_that_was_left_out(esc10, name, least):
     clips = [clip for clip in datasets.load(esc10) if clip.fold == 4]
     yamnet = FrontEndOnly()
     yamnet.categories = categories()
-    reasoner = make(settings, [yamnet], [KIND], [clip.path.name for clip in clips])
+    reasoner = make(settings, load(settings), [yamnet], [KIND], [clip.path.name for clip in clips])
     right = 0
     for number, clip in enumerate(clips):
         posteriors = scorer.score(clip.path).posteriors

@@ -60,12 +60,14 @@ def wanted(content: bytes) -> Wheel:
 
 def test_pip_fetches_the_wheel_into_scratch(index, cache, scratch):
     content = make_wheel(index)
-    told = []
-    fetched = fetch(wanted(content), cache, scratch, lambda done, total: told.append((done, total)))
+    reported = []
+    fetched = fetch(
+        wanted(content), cache, scratch, lambda done, total: reported.append((done, total))
+    )
     assert fetched == scratch / NAME
     assert fetched.read_bytes() == content
-    assert told[-1] == (len(content), len(content))
-    assert all(0 <= done <= total for done, total in told)
+    assert reported[-1] == (len(content), len(content))
+    assert all(0 <= done <= total for done, total in reported)
     assert list(cache.iterdir()) == []
 
 

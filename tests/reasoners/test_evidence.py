@@ -24,7 +24,9 @@ def evidence(labels="Dog, Siren", half_life_s=0.5, ratio=0.2, floor=0.1) -> Evid
     backbone.categories = categories()
     settings = ReasonerSettings(half_life_s=half_life_s)
     fusion = Fusion([KIND], [backbone], categories(), settings.prior, {})
-    return Evidence(OpenLabels(vocabulary(labels), ratio, floor), fusion, settings, 7800)
+    named = vocabulary(labels)
+    naming = OpenLabels(named, ratio, floor, np.ones(len(named.labels), bool))
+    return Evidence(naming, fusion, settings, 7800)
 
 
 def step(reasoner: Evidence, seconds: float, heard: np.ndarray, stream: int = 0):

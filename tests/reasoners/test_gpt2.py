@@ -63,7 +63,7 @@ def make(
         torch.nn.init.constant_(module.grown, grown)
     if floored is not None:
         torch.nn.init.constant_(module.bias, -3.0)
-    for weights in module.body.parameters():
+    for weights in module.trunk.parameters():
         if weights.ndim == 2:
             torch.nn.init.normal_(weights, std=0.15)  # else the past hardly matters
     # what is read of embeddings as they are would else be so large that rounding shows

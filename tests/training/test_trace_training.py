@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_reader(tmp_path):
 
 def test_more_traces_agree_more():
     model = made().eval()
-    for weights in model.body.parameters():
+    for weights in model.trunk.parameters():
         if weights.ndim == 2:
             torch.nn.init.normal_(weights, std=0.15)  # else the samples hardly matter
     torch.nn.init.normal_(model.read.weight, std=0.1)
