@@ -134,8 +134,6 @@ def main() -> None:
 
 def jobs_of(sets: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Yield what is to be run, each with a result of its own: (kind, ...)."""
-    for part in range(HOURS_PARTS):
-        yield "hours", str(part)
     for name in sets:
         for condition in SNRS_DB:
             yield "clips", name, condition
@@ -143,6 +141,8 @@ def jobs_of(sets: Sequence[str]) -> Iterator[tuple[str, ...]]:
         if name != "home":
             for distortion in DISTORTIONS:
                 yield "distorted", name, distortion
+    for part in range(HOURS_PARTS):
+        yield "hours", str(part)
 
 
 def file_of(job: tuple[str, ...]) -> str:
@@ -172,7 +172,7 @@ def run(job: tuple[str, ...], data: Path, corpus: Path | None, kept: Path) -> No
             result = {name: taken.published() for name, taken in by_row.items()}
         case kind, name, condition:
             clips = clips_of(name, data)
-            if kind == "watched":
+            if kind == "watched" and condition != "clean":  # clean, the others tell false events
                 clips = [clip for clip in clips if clip.right & watched()]
             chosen = rows(WATCHED if kind == "watched" else "all")
             if kind == "distorted":
@@ -181,7 +181,7 @@ def run(job: tuple[str, ...], data: Path, corpus: Path | None, kept: Path) -> No
             for clip, by_row in zip(clips, listen(chosen, sounds), strict=True):
                 for row, taken in by_row.items():
                     right = clip.right & watched() if kind == "watched" else clip.right
-                    judged = {"source": clip.source} | taken.judged(right)
+                    judged = {"source": clip.source, "there": bool(right)} | taken.judged(right)
                     result.setdefault(row, []).append(judged)
     partial = (kept / file_of(job)).with_suffix(".partial")
     partial.write_text(json.dumps(result))
