@@ -40,6 +40,7 @@ from hearing_sounds import (
 )
 from quick import add_option
 from rich.progress import track
+from threadpoolctl import threadpool_limits
 
 from streamtwl import config
 from streamtwl.config import Settings
@@ -115,9 +116,9 @@ def main() -> None:
     ]
     jobs = [*jobs_of(sets)]
     waiting = [job for job in jobs if not (kept / file_of(job)).exists()]
-    # No forks: ONNX Runtime has threads
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.processes, spawn) as pool:
+    spawn = multiprocessing.get_context("spawn")  # ONNX Runtime's threads survive no fork
+    # One thread each: BLAS would wait in loops for its own
+    with ProcessPoolExecutor(options.processes, spawn, threadpool_limits, (1,)) as pool:
         running = [pool.submit(run, job, options.data, options.corpus, kept) for job in waiting]
         for done in track(as_completed(running), "hearing", len(running)):
             done.result()
