@@ -223,7 +223,7 @@ def _distorted(found: dict[str, Any]) -> list[str]:
             [
                 condition,
                 *(
-                    f"{_percent(by_row[r]['right'])}, {_more(by_row[r]['more_right'])}"
+                    f"{_percent(by_row[r]['right'])} {_more(by_row[r]['more_right'])}"
                     for r in rows
                 ),
             ]
@@ -245,8 +245,8 @@ def _calibrated(found: dict[str, Any]) -> list[str]:
     ]
     text = (
         "Expected calibration error, ten bins, of the label in force where it is not null, at hops "
-        "within 30 dB of the clip's loudest; before: scale 1 and shift 0. Each bin is in "
-        "reliability.png."
+        "within 30 dB of the clip's loudest; before: scale 1 and shift 0. "
+        "reliability.png shows each bin, with a dot as large as its share of the hops."
     )
     return ["## Is a confidence what it says?", text, _table(head, cells)]
 
@@ -274,6 +274,8 @@ def _percent(interval: Sequence[float]) -> str:
 
 
 def _more(interval: Sequence[float]) -> str:
+    if not any(interval):  # the row that the others are compared with
+        return ""
     mean, low, high = (100 * each for each in interval)
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
@@ -284,7 +286,7 @@ def _number(interval: Sequence[float]) -> str:
 
 
 def plot(found: dict[str, Any], file: Path) -> None:
-    """Draw the share that is right over the confidence, a panel a pipeline."""
+    """Draw the share that is right over the confidence, a panel a pipeline; dots by hops."""
     figure, panels = pyplot.subplots(1, len(found), figsize=(4 * len(found), 4), squeeze=False)
     for panel, (row, each) in zip(panels[0], found.items(), strict=True):
         panel.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
@@ -293,7 +295,9 @@ def plot(found: dict[str, Any], file: Path) -> None:
                 bins = np.array(one["bins"]).reshape(-1, 3)
                 said = f"{when}, {conditions}: {one['error']:.3f}"
                 colour = {"before": "tab:orange", "after": "tab:blue"}[when]
-                panel.plot(bins[:, 0], bins[:, 1], style, marker=".", color=colour, label=said)
+                panel.plot(bins[:, 0], bins[:, 1], style, color=colour, label=said)
+                share = bins[:, 2] / max(1, one["hops"])
+                panel.scatter(bins[:, 0], bins[:, 1], 300 * share, color=colour)
         panel.set(title=row.strip("`"), xlabel="confidence", ylabel="share right", aspect="equal")
         panel.legend(title="expected calibration error", fontsize=7, title_fontsize=7)
     figure.tight_layout()
