@@ -16,6 +16,7 @@ BIN := .venv/bin
 listen: ARGS ?= --labels everyday
 listen: .venv/.cpu
 	@tools/system_packages.sh libportaudio2 || true
+	@$(BIN)/streamtwl models pull mn04 --optional $(filter --offline,$(ARGS)) >/dev/null || true
 	@if $(BIN)/streamtwl devices >/dev/null 2>&1; then \
 		$(BIN)/streamtwl listen $(ARGS); \
 	else \

@@ -18,16 +18,17 @@ def settings(
     """
     given = {key: value for key, value in changes.items() if value is not None}
     chosen = config.load(config.find(pipeline))
-    lacking = [name for name in config.backbones(chosen) if not _is_here(name)]
-    if chosen.fallback and lacking:
-        chosen = config.load(config.find(chosen.fallback))
-        needed = config.backbones(chosen)
-        better = [name for name in lacking if name not in needed]
-        if all(map(_is_here, needed)) or not is_offline():  # where it cannot run, an error follows
-            announce(
-                f"without {' and '.join(better)}, whose weights are not here, sounds are named "
-                f"less well: `streamtwl models pull {' '.join(better)}` gets them"
-            )
+    if chosen.fallback:
+        fallback = config.load(config.find(chosen.fallback))
+        needed = config.backbones(fallback)  # and fetched in any case
+        better = [name for name in config.backbones(chosen) if name not in needed]
+        if lacking := [name for name in better if not _is_here(name)]:
+            chosen = fallback
+            if all(map(_is_here, needed)) or not is_offline():  # otherwise an error follows
+                announce(
+                    f"without {' and '.join(lacking)}, whose weights are not here, sounds are "
+                    f"named less well: `streamtwl models pull {' '.join(lacking)}` gets them"
+                )
     return config.override(chosen, given)
 
 

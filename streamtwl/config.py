@@ -1,5 +1,6 @@
 """Settings of a pipeline: types, limits and every default, loaded from `pipelines/*.toml`."""
 
+import os
 import re
 from fnmatch import fnmatch
 from pathlib import Path
@@ -22,7 +23,7 @@ Think = Literal["off", "fixed", "anytime"]
 
 # A backbone and how many seconds of the newest sound it scores, as mn04:3; without a length the
 # shortest that it takes.
-Window = Annotated[str, Meta(pattern=r"^[^:\s]+(:\d+(\.\d+)?)?$")]
+Window = Annotated[str, Meta(pattern=r"^[^:\s]+(:[0-9]+(\.[0-9]+)?)?\Z")]
 
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -201,21 +202,23 @@ def load(path: Path) -> Settings:
         raise ConfigError(f"pipeline {path}: {_explain(str(error))}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return a pipeline file's keys over those of its base."""
+def _read(path: Path, changes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return a pipeline file's keys over those of its base; `changes` are files based on it."""
     try:
         keys = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
         raise ConfigError(f"pipeline {path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"pipeline {path} is not TOML: {error}") from None
-    if not keys.get("base"):
+    named = keys.pop("base", "")
+    if named == "":
         return keys
-    named = keys.pop("base")
-    base = find(str(named))
-    if not isinstance(named, str) or base.resolve() == path.resolve():
+    if not isinstance(named, str) or not named.isprintable():
         raise ConfigError(f"pipeline {path}: base is {named!r}, it takes the name of another one")
-    return _over(keys, _read(base))
+    base, changes = find(named), (*changes, os.path.realpath(path))
+    if os.path.realpath(base) in changes:
+        raise ConfigError(f"pipeline {path}: base is {named!r}, which is based on this one")
+    return _over(keys, _read(base, changes))
 
 
 def _over(keys: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
@@ -267,6 +270,8 @@ def _explain(message: str, settings: Any = Settings) -> str:
         takes = ", ".join(_type_of(settings, path).__struct_fields__)
         section = f" in [{key}]" if key else ""
         return f"unknown key '{unknown[1]}'{section}; it takes {takes}"
+    if "matching regex" in problem:  # of Window
+        problem = "it takes a backbone and seconds, as mn04:3"
     if "enum value" in problem:
         problem += f"; it takes {', '.join(map(repr, get_args(_type_of(settings, path))))}"
     if problem.startswith(("label.", "audioset.label.")):  # from EventSettings.rule

@@ -20,12 +20,13 @@ from streamtwl.backbones.bank import Bank
 from streamtwl.config import EventSettings, Settings, override
 from streamtwl.errors import ConfigError
 from streamtwl.events import EventTracker
-from streamtwl.features.window import Windower
+from streamtwl.features.window import Windower, frames_in, samples_in
 from streamtwl.models import own as own_models
 from streamtwl.ontology import check_names
 from streamtwl.reasoners import choice
 from streamtwl.sounding import Change
 from streamtwl.stages import (
+    SAMPLE_RATE,
     Backbone,
     BackboneFactory,
     Block,
@@ -188,7 +189,24 @@ def hearing(settings: Settings) -> tuple[list[Backbone], list[WindowKind]]:
             takes = f"{shortest:g}" if shortest == longest else f"{shortest:g} to {longest:g}"
             raise ConfigError(f"windows: {written}: {name} scores windows of {takes} s")
         kinds.append(WindowKind(written, names.index(name), length_s))
+    _check_kinds(kinds, backbones, settings.hop_s)
     return backbones, kinds
+
+
+def _check_kinds(kinds: list[WindowKind], backbones: list[Backbone], hop_s: float) -> None:
+    """Raise ConfigError where two kinds are the same, or hops would leave sound between windows."""
+    there: dict[tuple[int, int], str] = {}
+    for kind in kinds:
+        of = kind.backbone, frames_in(backbones[kind.backbone], kind.length_s)
+        if of in there:
+            raise ConfigError(f"windows: {there[of]} and {kind.name} are the same: leave one out")
+        there[of] = kind.name
+    first = kinds[0]
+    if samples_in(backbones[first.backbone], first.length_s) < hop_s * SAMPLE_RATE:
+        raise ConfigError(
+            f"hop_s is {hop_s:g} s, but {first.name}, the first of the windows, has only "
+            f"{first.length_s:g} s: set a shorter hop"
+        )
 
 
 def _events(settings: Settings, reasoner: Reasoner) -> dict[str, Any]:

@@ -100,6 +100,17 @@ def esc10(data) -> Path:
     return _present(data / "esc10")
 
 
+def mn04_file() -> Path:
+    """The release's mn04: in a folder of $STREAMTWL_MODELS, or in ../shared/models."""
+    folders = [*filter(None, os.environ.get("STREAMTWL_MODELS", "").split(os.pathsep))]
+    name = "mn04_as_mAP_432.pt"
+    places = [Path(each) / name for each in (*folders, SHARED_DATA.parent / "models")]
+    there = [place for place in places if place.is_file()]
+    if not there:
+        pytest.skip(f"{name} is absent; $STREAMTWL_MODELS names the folder that it is in")
+    return there[0]
+
+
 @pytest.fixture(scope="session")
 def tflite(data) -> Path:
     """Google's YAMNet for LiteRT, front end included."""

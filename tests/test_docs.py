@@ -28,6 +28,19 @@ def test_links_lead_somewhere(page):
             assert anchor in _anchors(target), f"{path}#{anchor}"
 
 
+def test_the_places_that_contributing_names_are_there():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| where (.*?)\? \| (.*) \|$", page, re.MULTILINE)
+    assert len(rows) > 10
+    for question, answer in rows:
+        named = re.findall(r"`([^`]*)`", answer)
+        paths = [ROOT / each for each in named if "/" in each and "NAME" not in each]
+        assert [path for path in paths if not path.exists()] == [], question
+        texts = [path.read_text() for path in paths if path.is_file()]
+        for name in filter(str.isidentifier, named):
+            assert any(re.search(rf"\b{name}\b", text) for text in texts) or not texts, name
+
+
 def test_the_live_view_is_a_picture_that_fetches_nothing():
     picture = (ROOT / "docs" / "live-view.svg").read_text()
     assert "Church" in picture

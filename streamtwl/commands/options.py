@@ -16,7 +16,11 @@ ProviderName = StrEnum("ProviderName", ["auto", "cpu", "cuda"])
 
 Pipeline = Annotated[
     str,
-    typer.Option(help="A pipeline file (.toml), or the name of one that streamtwl ships."),
+    typer.Option(
+        help="'default' (YAMNet and mn04; without mn04's weights YAMNet alone), 'light' (mn04 "
+        "alone), 'yamnet' (YAMNet alone), 'gpt2' (a GPT-2 that reads YAMNet's scores), or a "
+        "pipeline file (.toml)."
+    ),
 ]
 Labels = Annotated[
     str | None,
@@ -37,9 +41,9 @@ Hop = Annotated[
 Reasoner = Annotated[
     str | None,
     typer.Option(
-        help="What decides: 'open' (a GPT-2 that reads the trace), 'evidence' (no language model), "
+        help="What decides: 'evidence' (no language model), 'open' (the GPT-2 of --pipeline gpt2), "
         "or the .onnx file of a trained reasoner with labels of its own, as `streamtwl train` "
-        "makes. (default: the pipeline's, open)",
+        "makes. (default: the pipeline's, evidence)",
         show_default=False,
     ),
 ]

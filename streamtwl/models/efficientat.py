@@ -71,9 +71,12 @@ def build_from(weights: dict[str, np.ndarray], origin: str = "state dict") -> on
             f"{origin} does not have the tensors of {', '.join(WIDTHS)}: get one of the files "
             "mn04_as_mAP_432.pt, mn10_as_mAP_471.pt ... of EfficientAT's release v0.0.1"
         )
-    if not all(np.isfinite(each).all() for each in weights.values()):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        model = _Graph(weights).model(name)
+    folded = [numpy_helper.to_array(each) for each in model.graph.initializer]
+    if not all(np.isfinite(each).all() for each in (*weights.values(), *folded)):
         raise ModelError(f"{origin} holds weights that are not finite: get it again")
-    return _Graph(weights).model(name)
+    return model
 
 
 def shapes(width: float) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from streamtwl import folders, plugins
 from streamtwl.errors import ModelError, UsageError
-from streamtwl.models import registry
+from streamtwl.models import catalogue, registry
 from streamtwl.models.runtime import errors, open_session
 from streamtwl.stages import SAMPLE_RATE
 
@@ -45,7 +45,9 @@ def names() -> list[str]:
 
 def needs_pull(backbone: str) -> bool:
     """Whether a backbone has to come from the registry: the user or a package did not add it."""
-    return backbone not in plugins.names("backbones") and backbone not in names()
+    if backbone in plugins.names("backbones"):
+        return False
+    return backbone in catalogue.MODELS or backbone not in names()
 
 
 def path(name: str) -> Path:

@@ -60,7 +60,9 @@ def checksum(model: Model) -> str | None:
 
 def is_here(model: Model) -> bool:
     """Whether `pull` needs no network: the model, or its carrier, is on this machine."""
-    there = checksum(model) or _placed(model) or (folders.cache() / model.carrier.file).exists()
+    there = (
+        checksum(model) or _placed(model) or os.path.exists(folders.cache() / model.carrier.file)
+    )
     return bool(there)
 
 
@@ -99,6 +101,12 @@ def pull(
             "make room or choose another with STREAMTWL_CACHE=FOLDER"
         ) from None
     return path(model)
+
+
+def put_off(model: Model) -> None:
+    """Do not try the model's origin for an hour, as if it had not answered."""
+    with contextlib.suppress(OSError):  # then it is tried again, which does no harm
+        unreachable.remember(folders.cache(), model.carrier.origin)
 
 
 @contextlib.contextmanager
@@ -178,7 +186,7 @@ def _placed(model: Model) -> Path | None:
     for named in filter(None, os.environ.get(PLACES, "").split(os.pathsep)):
         place = folders.expand(named)
         found = place if place.name == model.carrier.file else place / model.carrier.file
-        if found.is_file():
+        if os.path.isfile(found):  # False, too, where it may not be looked for
             return found
     return None
 

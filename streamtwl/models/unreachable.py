@@ -22,7 +22,7 @@ def check(folder: Path, origin: str, model: str) -> None:
     if at is not None and 0 <= time.time() - at < REMEMBERED_S:  # not where the clock was set back
         minutes = round((time.time() - at) / 60)
         raise NoAnswerError(
-            f"{model} is not here, and {origin} did not answer {minutes} min ago: "
+            f"{model} is not here, and fetching from {origin} failed {minutes} min ago: "
             f"`streamtwl models pull {model}` tries again"
         )
 

@@ -32,14 +32,16 @@ class Fusion:
     ) -> None:
         """Correct by `share` of the prior; `weights` by window, 1 where absent.
 
-        Raises ConfigError for a weight of an unknown window, UsageError where a backbone has none
-        of the categories.
+        Raises ConfigError for a weight of an unknown window or none above 0, UsageError where a
+        backbone has none of the categories.
         """
         if unknown := weights.keys() - {kind.name for kind in kinds}:
             there = ", ".join(kind.name for kind in kinds)
             raise ConfigError(
                 f"reasoner.weights: {min(unknown)} is not a window here: there is {there}"
             )
+        if not any(weights.get(kind.name, 1.0) for kind in kinds):
+            raise ConfigError("reasoner.weights: all are 0: give one window more")
         self._maps: dict[str, np.ndarray] = {}  # by window, int[C]: its category, or -1
         self._offsets: dict[str, np.ndarray] = {}  # float32[C], subtracted from its logits
         self._weights: dict[str, np.ndarray] = {}  # float32[C], 0 where it has no such category

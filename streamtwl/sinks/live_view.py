@@ -119,7 +119,7 @@ def _panel(source: str, shown: _Shown, rows: int) -> Panel:
     if shown.label is not None and shown.label.traces:
         table.add_row("trace", _trace(shown))
         table.add_row("decided", _decided(shown))
-    table.add_row("YAMNet", _strongest(shown.patch, rows))
+    table.add_row("scores", _strongest(shown.patch, rows))
     table.add_row("sounding", _sounding(shown))
     table.add_row("before", _over(shown, rows))
     title = f"[bold]{escape(source)}[/bold] {when(shown.label) if shown.label else ''}"

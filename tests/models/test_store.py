@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from streamtwl.commands.models import pull_models
 from streamtwl.errors import ModelError, NoAnswerError, UsageError
 from streamtwl.models import download, listing, registry, unreachable
 from tests.conftest import PATIENCE_S
@@ -242,9 +243,47 @@ def test_a_silent_host_is_no_hindrance_to_a_file_placed_by_hand(server, silent, 
 
 def test_what_is_remembered_names_the_command_that_tries_again(tmp_path):
     unreachable.remember(tmp_path, "host.example")
-    with pytest.raises(NoAnswerError, match=r"host\.example did not answer 0 min ago.*pull mn10"):
+    with pytest.raises(NoAnswerError, match=r"from host\.example failed 0 min ago.*pull mn10"):
         unreachable.check(tmp_path, "host.example", "mn10")
     unreachable.check(tmp_path, "other.example", "mn10")
+
+
+def pull_optional(capsys, model: registry.Model) -> str:
+    """Return what `models pull --optional` writes to standard error."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.MODELS, model.name, model)
+        pull_models([model.name], optional=True)
+    return capsys.readouterr().err
+
+
+def test_an_optional_model_that_cannot_be_had_is_one_line_and_not_tried_again_for_an_hour(
+    server, cache, capsys, monkeypatch
+):
+    server.status = 404
+    fetching, without = pull_optional(capsys, at(server)).splitlines()
+    assert fetching.startswith("streamtwl: fetching ")
+    assert without.startswith("streamtwl: going on without mn04: ")
+    assert "HTTP 404" in without
+    remembered = (cache / "unreachable.json").read_text()
+    (without,) = pull_optional(capsys, at(server)).splitlines()
+    assert "failed 0 min ago" in without
+    assert (cache / "unreachable.json").read_text() == remembered  # or the hour would never end
+    assert len(server.ranges) == 1
+    server.status = None
+    monkeypatch.setattr(unreachable, "REMEMBERED_S", 0.0)
+    assert "going on" not in pull_optional(capsys, at(server))
+    assert registry.checksum(at(server)) is not None
+
+
+def test_an_optional_model_is_not_mentioned_offline_and_taken_where_it_is(
+    capsys, tmp_path, monkeypatch, cache
+):
+    assert pull_optional(capsys, MN04) == ""  # STREAMTWL_OFFLINE is set
+    assert not (cache / "unreachable.json").exists()
+    (tmp_path / FILE).write_bytes(CONTENT)
+    monkeypatch.setenv("STREAMTWL_MODELS", str(tmp_path))
+    pull_optional(capsys, MN04)
+    assert registry.checksum(MN04) is not None
 
 
 # --- two processes ---

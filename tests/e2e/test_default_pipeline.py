@@ -1,0 +1,71 @@
+"""The default pipeline, two backbones and evidence, from a file to a subscriber elsewhere."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from streamtwl.models import registry
+from tests.conftest import PATIENCE_S, mn04_file
+
+SUBSCRIBER = """
+import json, sys
+from streamtwl import subscribe
+for message in subscribe(sys.argv[1], kinds=["hello", "label", "event"]):
+    if message.kind == "hello":
+        print(json.dumps(["hello", sorted(message.models), message.reasoner]), flush=True)
+    elif message.kind == "event":
+        print(json.dumps(["event", message.phase, message.label]), flush=True)
+    else:
+        print(json.dumps(["label", message.label]), flush=True)
+"""
+
+
+@pytest.fixture
+def weights(yamnet, monkeypatch):
+    """Both backbones' weights, for processes too."""
+    monkeypatch.setenv("STREAMTWL_MODELS", str(mn04_file()))
+    registry.pull(registry.find("mn04"))
+
+
+@pytest.fixture
+def dog(esc10, tmp_path):
+    """A file of a dog that barks, over and over."""
+    frames, rate = soundfile.read(sorted((esc10 / "audio").glob("*-0.ogg"))[0])
+    path = tmp_path / "dog.wav"
+    soundfile.write(path, np.tile(frames, 12), rate)  # a minute: the subscriber has time to join
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "models"),
+    [((), ["mn04", "yamnet"]), (("--reasoner", "open"), ["open", "yamnet"])],
+    ids=["evidence", "open"],
+)
+def test_a_subscriber_in_another_process_receives_what_a_file_holds(
+    options, models, weights, dog, run, tmp_path
+):
+    endpoint = f"ipc://{tmp_path}/publish"
+    listening = run("listen", "--file", str(dog), "--bind", endpoint, "--json", *options)
+    subscriber = subprocess.Popen(
+        [sys.executable, "-c", SUBSCRIBER, endpoint], stdout=subprocess.PIPE, text=True
+    )
+    received = []
+    try:
+        for line in subscriber.stdout:
+            received.append(json.loads(line))
+            kinds = {each[0] for each in received}
+            if kinds == {"hello", "label", "event"} and ["label", "Dog"] in received:
+                break
+    finally:
+        subscriber.kill()
+        subscriber.wait(PATIENCE_S)
+    [hello, *_] = [each for each in received if each[0] == "hello"]
+    assert hello[1] == models
+    assert ["label", "Dog"] in received
+    assert any(each[0] == "event" for each in received)
+    assert listening.end() == 0
+    assert "models pull" not in listening.stderr()

@@ -1,0 +1,49 @@
+"""Which pipeline runs where weights are absent."""
+
+import pytest
+
+from streamtwl import available
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """The backbones whose weights are on this machine."""
+    there: set[str] = set()
+    monkeypatch.delenv("STREAMTWL_OFFLINE", raising=False)
+    monkeypatch.setattr(available, "_is_here", there.__contains__)
+    return there
+
+
+@pytest.mark.parametrize("named", ["default", "light"])
+@pytest.mark.parametrize("yamnet", [False, True])
+def test_without_mn04_the_fallback_runs_and_one_line_says_how_to_get_it(named, yamnet, here):
+    here |= {"yamnet"} if yamnet else set()
+    said = []
+    settings = available.settings(named, {"labels": "everyday"}, said.append)
+    assert settings.windows == ["yamnet:0.96"]
+    assert settings.labels == "everyday"
+    (line,) = said
+    assert "without mn04," in line
+    assert "`streamtwl models pull mn04`" in line  # YAMNet comes by itself
+
+
+def test_offline_without_any_weights_only_the_error_that_follows_is_said(here, monkeypatch):
+    monkeypatch.setenv("STREAMTWL_OFFLINE", "1")
+    said = []
+    assert available.settings("default", {}, said.append).windows == ["yamnet:0.96"]
+    assert said == []
+
+
+def test_yamnet_that_is_not_here_yet_is_no_reason_for_the_fallback(here):
+    here.add("mn04")
+    said = []
+    settings = available.settings("default", {}, said.append)
+    assert settings.windows == ["yamnet:0.96", "mn04:3"]
+    assert said == []
+
+
+@pytest.mark.parametrize("named", ["yamnet", "gpt2"])
+def test_a_pipeline_without_a_fallback_is_what_was_named(named, here):
+    said = []
+    assert available.settings(named, {}, said.append).windows == ["yamnet:0.96"]
+    assert said == []
