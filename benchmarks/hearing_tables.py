@@ -189,18 +189,18 @@ def _watched(found: dict[str, Any]) -> list[str]:
     watched = found["watched"]
     clean = {name: next(iter(each["clean"].values())) for name, each in watched.items()}
     columns = [(n, c) for n in watched for c in watched[n] if clean[n]["clips"]]
-    head = ["pipeline", "false events an hour", "of them"]
-    head += [f"false events, {name}" for name in watched]
-    head += [f"recall, {name}, {condition}, %" for name, condition in columns]
-    cells = [
+    false = [
         [
             row,
             _number(hours["an_hour"]),
             ", ".join(f"{count} {label}" for label, count in hours["by_label"].items()),
             *(str(each["clean"][row]["false_events"]) for each in watched.values()),
-            *(_percent(watched[name][condition][row]["event"]) for name, condition in columns),
         ]
         for row, hours in found["hours"].items()
+    ]
+    recalls = [
+        [row, *(_percent(watched[name][condition][row]["event"]) for name, condition in columns)]
+        for row in found["hours"]
     ]
     counts = "; ".join(
         f"{n}: {each['clips']} clips of these, {each['others']} of others"
@@ -212,7 +212,12 @@ def _watched(found: dict[str, Any]) -> list[str]:
         "clips of other sounds, some of which may hold one of these in the background. Recall: the "
         f"share of clips of these sounds with an event of the right label. {counts}."
     )
-    return ["## Ten labels that somebody watches", text, _table(head, cells)]
+    heads = (
+        ["pipeline", "false events an hour", "of them", *(f"in clips, {name}" for name in watched)],
+        ["recall, %", *(f"{name}, {condition}" for name, condition in columns)],
+    )
+    tables = [_table(*each) for each in zip(heads, (false, recalls), strict=True)]
+    return ["## Ten labels that somebody watches", text, *tables]
 
 
 def _distorted(found: dict[str, Any]) -> list[str]:
@@ -223,7 +228,7 @@ def _distorted(found: dict[str, Any]) -> list[str]:
             [
                 condition,
                 *(
-                    f"{_percent(by_row[r]['right'])} {_more(by_row[r]['more_right'])}"
+                    f"{_percent(by_row[r]['right'])} {_more(by_row[r]['more_right'])}".strip()
                     for r in rows
                 ),
             ]
