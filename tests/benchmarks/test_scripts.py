@@ -19,6 +19,7 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "accuracy": f"{GIVEN} --out {{out}}",
     "change_of_sound": "{data} --quick --json {out}/change.json",
     "open_filter": f"{GIVEN} --corpus {{corpus}} --fold 4 --scenes 1",
+    "hearing": "--quick --data {data} --corpus {corpus} --processes 1 --kept {out} --out {out}",
     "front_ends": "--quick",
     "reasoner_step": "{step} --patches 40 --runs 1 --json {out}/steps.json",
     "ablation": f"{GIVEN} --corpus {{corpus}} --traces tiny --only 0 4 --out {{out}}",
