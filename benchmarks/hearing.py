@@ -75,7 +75,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "`light`": ("light", {}),
     "`default`": ("default", {}),
     "`default` without prior": ("default", {"reasoner.prior": 0.0}),
-    "mn04:3 alone": ("default", {"windows": ["mn04:3"], "reasoner.weights": {}}),
     **{
         f"YAMNet and mn04:{length}": (
             "default",

@@ -79,7 +79,7 @@ def test_a_base_may_be_a_file_with_a_base_of_its_own(write):
     write('base = "light"\nhop_s = 0.2', "first.toml")
     write('base = "./first.toml"\nlabels = "Dog"', "second.toml")
     mine = config.load(config.find(write('base = "second.toml"\nhop_s = 0.1')))
-    assert (mine.windows, mine.labels, mine.hop_s) == (["mn04:2"], "Dog", 0.1)
+    assert (mine.windows, mine.labels, mine.hop_s) == (["mn04:3"], "Dog", 0.1)
     assert mine.events == config.load(config.find("light")).events
 
 
