@@ -13,11 +13,11 @@ from tests.conftest import PATIENCE_S, mn04_file
 
 SUBSCRIBER = """
 import json, sys
-from streamtwl import subscribe
+from streamtwl import Event, Hello, subscribe
 for message in subscribe(sys.argv[1], kinds=["hello", "label", "event"]):
-    if message.kind == "hello":
-        print(json.dumps(["hello", sorted(message.models), message.reasoner]), flush=True)
-    elif message.kind == "event":
+    if isinstance(message, Hello):
+        print(json.dumps(["hello", sorted(message.models)]), flush=True)
+    elif isinstance(message, Event):
         print(json.dumps(["event", message.phase, message.label]), flush=True)
     else:
         print(json.dumps(["label", message.label]), flush=True)
