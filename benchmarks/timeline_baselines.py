@@ -131,8 +131,7 @@ def fit_timeline(
 ) -> dict[str, Chosen]:
     """Return timeline baselines by name; `progress` is called with what is being fitted."""
     progress("patch model")
-    penalty = fitting.choose_penalty(fit_on, choose_by)
-    patch = fit_patch_model(fit_on, penalty)
+    penalty, patch = fitting.choose_patch_model(fit_on, choose_by)
     both = joined([fit_on, choose_by])
     patch_of_both = fit_patch_model(both, penalty)
     chosen = {}

@@ -12,7 +12,7 @@ from live_trial import SNR_DB, read_truth, scene_name, slug
 from timeline import Scene, Sound
 
 from streamtwl import config
-from streamtwl.backbones import yamnet
+from streamtwl.pipeline import hearing
 from streamtwl.reasoners import choice, graph
 from streamtwl.stages import SAMPLE_RATE, Patch, Reasoner, Score, Window
 from streamtwl.training import fitting, scored_scenes
@@ -25,7 +25,8 @@ BINS = 10  # of the expected calibration error
 
 def reasoner_of(settings: config.Settings, streams: int = 1) -> Reasoner:
     """Return the reasoner that the settings name, for so many streams."""
-    return choice.make(settings, [yamnet.make(settings)], [f"{i}" for i in range(streams)])
+    names = [f"{i}" for i in range(streams)]
+    return choice.make(settings, choice.load(settings), *hearing(settings), names)
 
 
 def read(
@@ -42,8 +43,8 @@ def read(
         position = 15_600 + round(t * hop_s * SAMPLE_RATE)
         patches = [
             Patch(
-                Window(i, position, 0, t == 0, ((),), 0.0, None, 0.0),
-                (Score("yamnet", 0.96, posteriors[i, t], no_embedding),),
+                Window(i, position, 0, t == 0, (), 0.0, None, 0.0),
+                (Score("yamnet:0.96", 0.96, posteriors[i, t], no_embedding),),
             )
             for i in range(n)
         ]
@@ -65,7 +66,7 @@ def _scores(decision: Any) -> np.ndarray:
 
 def settings(reasoner: str, **trace: Any) -> config.Settings:
     """Return the pipeline's settings with a reasoner, all its traces read before a decision."""
-    shipped = config.load(config.find(config.DEFAULT_PIPELINE))
+    shipped = config.load(config.find("yamnet"))
     changes = {"reasoner.file": reasoner, "labels": "all", "trace.think": "fixed"}
     changes |= {f"trace.{key}": value for key, value in trace.items()}
     return config.override(shipped, changes)

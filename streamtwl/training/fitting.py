@@ -117,8 +117,7 @@ def _hysteresis(
 
 def fit_filter(fit_on: SceneArrays, choose_by: SceneArrays) -> Chosen:
     """Return an HMM filter over a linear model of single patches, and its thresholds."""
-    penalty = choose_penalty(fit_on, choose_by)
-    patch = fit_patch_model(fit_on, penalty)
+    penalty, patch = choose_patch_model(fit_on, choose_by)
     tried = [(setting, scores_of(steps.Filter(patch, **setting), choose_by)) for setting in FILTERS]
     setting, thresholds = pick_best(tried, choose_by)
     patch_of_both = fit_patch_model(joined([fit_on, choose_by]), penalty)
@@ -126,9 +125,12 @@ def fit_filter(fit_on: SceneArrays, choose_by: SceneArrays) -> Chosen:
     return Chosen(step, **thresholds, setting={"penalty": penalty, **setting})
 
 
-def choose_penalty(fit_on: SceneArrays, choose_by: SceneArrays) -> float:
-    """Return the one of PENALTIES whose patch model fits `choose_by` best."""
-    return min(PENALTIES, key=lambda each: _loss(fit_patch_model(fit_on, each), choose_by))
+def choose_patch_model(
+    fit_on: SceneArrays, choose_by: SceneArrays
+) -> tuple[float, steps.PatchModel]:
+    """Return the one of PENALTIES whose patch model fits `choose_by` best, and that model."""
+    tried = [(penalty, fit_patch_model(fit_on, penalty)) for penalty in PENALTIES]
+    return min(tried, key=lambda each: _loss(each[1], choose_by))
 
 
 def fit_patch_model(streams: SceneArrays, penalty: float) -> steps.PatchModel:

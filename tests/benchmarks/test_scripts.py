@@ -19,11 +19,13 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "accuracy": f"{GIVEN} --out {{out}}",
     "change_of_sound": "{data} --quick --json {out}/change.json",
     "open_filter": f"{GIVEN} --corpus {{corpus}} --fold 4 --scenes 1",
+    "hearing": "--quick --data {data} --corpus {corpus} --processes 1 --kept {out} --out {out}",
     "front_ends": "--quick",
     "reasoner_step": "{step} --patches 40 --runs 1 --json {out}/steps.json",
     "ablation": f"{GIVEN} --corpus {{corpus}} --traces tiny --only 0 4 --out {{out}}",
 }
 NOT_RUN = {
+    "hearing_trial": "it needs the weights of mn04, which tests have not",
     "latency": "it waits ten seconds before it measures, twice",
     "live_trial": "it takes longer, but what the others read is written by it: the fixture `trial`",
     "microphone_trial": "it plays a scene in real time",
