@@ -8,6 +8,8 @@ meets all of them alike; a line is the median of all rounds and the spread betwe
 are meant to take 0.35 ms together, the spectrum included.
 """
 
+import streamtwl  # isort: skip  # before numpy, which it holds to one thread
+
 import argparse
 import sys
 import time
@@ -48,6 +50,7 @@ def main() -> None:
             began = time.perf_counter()
             step()
             took[name].append(1000 * (time.perf_counter() - began))
+    Console().print(f"streamtwl {streamtwl.__version__}")
     Console().print(table({name: np.array(each[WARM_UP:]) for name, each in took.items()}))
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ import soundfile
 from streamtwl.models import registry
 from tests.conftest import PATIENCE_S, mn04_file
 
+DOG = ("Dog", "Bark", "Bow-wow", "Yip")
 SUBSCRIBER = """
 import json, sys
-from streamtwl import subscribe
+from streamtwl import Event, Hello, subscribe
 for message in subscribe(sys.argv[1], kinds=["hello", "label", "event"]):
-    if message.kind == "hello":
-        print(json.dumps(["hello", sorted(message.models), message.reasoner]), flush=True)
-    elif message.kind == "event":
+    if isinstance(message, Hello):
+        print(json.dumps(["hello", sorted(message.models)]), flush=True)
+    elif isinstance(message, Event):
         print(json.dumps(["event", message.phase, message.label]), flush=True)
     else:
         print(json.dumps(["label", message.label]), flush=True)
@@ -54,18 +56,20 @@ def test_a_subscriber_in_another_process_receives_what_a_file_holds(
         [sys.executable, "-c", SUBSCRIBER, endpoint], stdout=subprocess.PIPE, text=True
     )
     received = []
+    waited = threading.Timer(PATIENCE_S / 2, subscriber.kill)  # then there are no more lines
+    waited.start()
     try:
         for line in subscriber.stdout:
             received.append(json.loads(line))
-            kinds = {each[0] for each in received}
-            if kinds == {"hello", "label", "event"} and ["label", "Dog"] in received:
+            named = {kind for kind, *_, name in received if kind == "hello" or name in DOG}
+            if named == {"hello", "label", "event"}:
                 break
     finally:
+        waited.cancel()
         subscriber.kill()
         subscriber.wait(PATIENCE_S)
-    [hello, *_] = [each for each in received if each[0] == "hello"]
+    hello = next(each for each in received if each[0] == "hello")
     assert hello[1] == models
-    assert ["label", "Dog"] in received
-    assert any(each[0] == "event" for each in received)
+    assert named == {"hello", "label", "event"}
     assert listening.end() == 0
     assert "models pull" not in listening.stderr()
