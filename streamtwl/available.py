@@ -19,15 +19,16 @@ def settings(
     given = {key: value for key, value in changes.items() if value is not None}
     chosen = config.load(config.find(pipeline))
     if chosen.fallback:
-        fallback = config.load(config.find(chosen.fallback))
+        named, fallback = chosen.fallback, config.load(config.find(chosen.fallback))
         needed = config.backbones(fallback)  # and fetched in any case
         better = [name for name in config.backbones(chosen) if name not in needed]
         if lacking := [name for name in better if not _is_here(name)]:
             chosen = fallback
             if all(map(_is_here, needed)) or not is_offline():  # otherwise an error follows
                 announce(
-                    f"without {' and '.join(lacking)}, whose weights are not here, sounds are "
-                    f"named less well: `streamtwl models pull {' '.join(lacking)}` gets them"
+                    f"without {' and '.join(lacking)}, whose weights are not here, the pipeline is "
+                    f"'{named}': `streamtwl models pull {' '.join(lacking)}` for better "
+                    "names"
                 )
     return config.override(chosen, given)
 
