@@ -64,7 +64,7 @@ def test_it_predicts_unseen_recordings_and_is_a_trunk_with_an_initial_embedding(
 
 def test_stopped_it_goes_on_where_it_was(corpus, tmp_path):
     def stop(what, done, of):
-        if what == pretraining.READING and done > 0.7 * of:
+        if what == pretraining.TRAINING and done > 0.7 * of:
             raise KeyboardInterrupt
 
     whole = pretraining.pretrain(corpus, tmp_path / "whole", 2, 0, 0.48, lambda *_: None)
@@ -73,7 +73,7 @@ def test_stopped_it_goes_on_where_it_was(corpus, tmp_path):
     seen = []
     again = pretraining.pretrain(
         *(corpus, tmp_path / "new" / "traces", 2, 0, 0.48),
-        lambda what, done, of: seen.append(done / of) if what == pretraining.READING else None,
+        lambda what, done, of: seen.append(done / of) if what == pretraining.TRAINING else None,
     )
     assert min(seen) > 0.5
     assert again == whole
@@ -85,7 +85,7 @@ def test_what_is_there_and_no_body_is_not_written_over(corpus, tmp_path, there):
     mine = out if there == "file" else out / "mine.txt"
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("x")
-    with pytest.raises(UsageError, match="mine: it is there"):
+    with pytest.raises(UsageError, match="mine: it exists"):
         pretraining.pretrain(corpus, out, 1, 0, 0.48, lambda *_: pytest.fail("began"))
 
 
