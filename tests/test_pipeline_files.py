@@ -256,7 +256,7 @@ def test_without_mn04_the_default_is_its_fallback_and_a_line_says_so_once(only_y
     settings = available.settings("default", {"hop_s": 0.2, "labels": None}, said.append)
     assert settings == config.override(config.load(config.find("yamnet")), {"hop_s": 0.2})
     [line] = said
-    assert re.search(r"mn04.*'yamnet'.*`streamtwl models pull mn04`", line)
+    assert re.search(r"without mn04, .*`streamtwl models pull mn04`", line)
     assert build(settings, ["a"]).settings.windows == ["yamnet:0.96"]
 
 
