@@ -353,7 +353,7 @@ def _dated_table(results: dict) -> list[str]:
             for level in levels
             for cell in (
                 _interval(each["by_snr"][level]["f1"]),
-                _interval(each["by_snr"][level]["model"], "+"),
+                _interval(each["by_snr"][level]["gpt2"], "+"),
             )
         ]
         lines.append(f"| {method} | {by_s} s | " + " | ".join(cells) + " |")
