@@ -40,6 +40,9 @@ TRAINING = (  # imports the extra `train`
 PROCESSES = (  # waits for real ones
     "e2e/",
     "faults/",
+    "models/test_download.py",
+    "models/test_store.py",
+    "models/test_wheel.py",
     "test_container.py",
     "test_node.py",
     "test_packaging.py",
