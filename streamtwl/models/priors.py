@@ -9,10 +9,8 @@ import numpy as np
 FOLDER = Path(__file__).parent / "priors"
 
 
-def of(backbone: str, categories: Sequence[str]) -> np.ndarray | None:
-    """Return float32[C], the mean logit of each category on generic audio; None: not measured."""
-    file = FOLDER / f"{backbone}.json"
-    if not file.exists():
-        return None
-    logits = json.loads(file.read_text(encoding="utf-8"))["mean_logits"]
+def of(backbone: str, categories: Sequence[str]) -> np.ndarray:
+    """Return float32[C], the mean logit of each category on generic audio."""
+    card = (FOLDER / f"{backbone}.json").read_text(encoding="utf-8")
+    logits = json.loads(card)["mean_logits"]
     return np.array([logits[name] for name in categories], np.float32)
