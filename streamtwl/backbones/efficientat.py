@@ -39,7 +39,8 @@ class EfficientAt:
         self._session = session
         self.categories = audioset_527()
         self.parents = parents_among(self.categories)
-        self.prior = priors.of("mn04", self.categories)  # all were trained on the same data
+        # All were trained on the same data.
+        self.prior: np.ndarray | None = priors.of("mn04", self.categories)
 
     def front_end(self) -> LogMel:
         """Return a new front end."""

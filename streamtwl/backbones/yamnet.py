@@ -38,7 +38,7 @@ class YamNet:
         self._session = session
         self.sha256 = sha256
         self.categories, self.parents = categories(), parents()
-        self.prior = priors.of(self.name, self.categories)
+        self.prior: np.ndarray | None = priors.of(self.name, self.categories)
 
     def front_end(self) -> LogMel:
         """Return a new front end."""
