@@ -29,7 +29,7 @@ test: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow and not soak and not home" $(ARGS)
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal -m "not slow and not soak and not home" $(ARGS)
 
 test-all: test .venv/.test-all
 	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins faketime strace ffmpeg buildah mmdebstrap || true
