@@ -228,7 +228,8 @@ class EventTracker:
 
     def _long_enough(self, state: "_StreamEvents", span: Span, rule: LabelEventSettings) -> bool:
         since = max(span[0], state.stretch.first or 0)  # nothing shows that it lasted longer
-        lasted = (state.stretch.newest if span[1] is None else span[1]) - since
+        until = state.stretch.newest if span[1] is None else span[1]
+        lasted = state.stretch.window_end(until) - state.stretch.window_end(since)
         return lasted >= rule.min_duration_s * SAMPLE_RATE
 
     def _publish(self, state: "_StreamEvents", label: int, span: Span) -> Change:

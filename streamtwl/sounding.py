@@ -38,22 +38,30 @@ class Stretch:
     first: int | None = None  # where its first patch is; None: there was none yet
     newest: int = 0  # where its newest patch is
     decided_to: int = 0  # position of the newest patch's end, or where the sound broke off
+    _behind: int = 0
 
     def is_news(self, position: int) -> bool:
         """Whether a patch covers anything that came after the sound broke off."""
         return self.first is not None or position > self.decided_to
 
     def take(self, position: int, start: int | None, behind: int) -> int:
-        """Return where a patch is: `behind` samples before its end, and not before the stretch.
+        """Return where a patch is: `behind` samples before its end, later than the one before.
 
-        The first one of a stretch begins it.
+        While there are not twice as many samples, it is in the middle of those that there are: no
+        window is longer yet. The first patch of a stretch begins it.
         """
         if self.first is None:
             self.start = max(self.decided_to, start or 0)
-        self.newest = max(self.start, position - behind)
+        at = position - min(behind, (position - self.start) // 2)
+        self.newest = at if self.first is None else max(at, self.newest + 1)
         self.first = self.newest if self.first is None else self.first
+        self._behind = behind
         self.decided_to = position
         return self.newest
+
+    def window_end(self, at: int) -> int:
+        """Return where the window of the patch at `at` ends."""
+        return at + min(self._behind, at - self.start)
 
     def end(self, position: int) -> None:
         """The sound broke off."""

@@ -80,7 +80,9 @@ class Listener:
 
 
 @MOST
-@pytest.mark.parametrize(("lags", "behind"), [(0, 1), (0, 0), (2, 0), (2, 1)])
+@pytest.mark.parametrize(
+    ("lags", "behind"), [(0, 1), (0, 0), (2, 0), (2, 1), (0, 7800), (0, 30_000), (2, 7800)]
+)
 @given(rules=RULES, stretches=st.lists(STRETCH, min_size=1, max_size=4))
 def test_every_event_has_a_length_or_is_retracted(lags, behind, rules, stretches):
     tracker = EventTracker(LABELS, rules, behind, lags)

@@ -8,12 +8,11 @@ import numpy as np
 from streamtwl import plugins
 from streamtwl.config import Settings, TraceSettings
 from streamtwl.errors import UsageError
-from streamtwl.features.window import samples_in
 from streamtwl.models import registry
 from streamtwl.ontology import audioset_527, categories, vocabulary
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import TraceCard
-from streamtwl.reasoners.evidence import Evidence
+from streamtwl.reasoners.evidence import Evidence, delay
 from streamtwl.reasoners.fusion import Fusion
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.reasoners.naming import OpenLabels
@@ -52,7 +51,7 @@ def make(
         chosen = settings.reasoner
         names = _joint(backbones)
         fusion = Fusion(kinds, backbones, names, chosen.prior, chosen.weights)
-        behind = samples_in(backbones[0], kinds[0].length_s) // 2
+        behind = delay(kinds, backbones, chosen, settings.hop_s)
         is_open = set(names) <= set(categories())
         return Evidence(_open_labels(settings, names), fusion, chosen, behind, is_open)
     if loaded is None:

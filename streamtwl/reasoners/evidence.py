@@ -1,11 +1,14 @@
 """The reasoner without training: corrected scores of all windows, smoothed, joined, named."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from streamtwl.config import ReasonerSettings
+from streamtwl.features.window import samples_in
 from streamtwl.reasoners.fusion import Fusion, sigmoid
 from streamtwl.reasoners.naming import Naming, decide
-from streamtwl.stages import SAMPLE_RATE, Decision, Patch
+from streamtwl.stages import SAMPLE_RATE, Backbone, Decision, Patch, WindowKind
 
 
 class Evidence:
@@ -28,7 +31,7 @@ class Evidence:
         behind: int,
         open: bool = True,
     ) -> None:
-        """A score is about the middle of the first window, `behind` samples before its end."""
+        """A score is about the sound `behind` samples before its window's end: see `delay`."""
         self.open = open
         self.on, self.off = settings.on, settings.off
         self.labels = naming.labels
@@ -63,3 +66,22 @@ class Evidence:
         smoothed = {window: kept * past[window] + (1 - kept) * newest[window] for window in newest}
         self._smoothed[at.stream] = at.position, smoothed
         return sigmoid(self._settings.scale * self._fusion.join(smoothed) + self._settings.shift)
+
+
+def delay(
+    kinds: Sequence[WindowKind],
+    backbones: Sequence[Backbone],
+    settings: ReasonerSettings,
+    hop_s: float,
+) -> int:
+    """Return the samples by which scores cross a threshold after the sound did, on average.
+
+    Three delays add up: a window's score is about its middle (of several windows, the mean by their
+    weights); the recursive mean's is a hop times k / (1 - k), where k is the share that it keeps;
+    and the crossing was somewhere in the hop before it was seen.
+    """
+    middles = [samples_in(backbones[kind.backbone], kind.length_s) / 2 for kind in kinds]
+    weights = [settings.weights.get(kind.name, 1.0) for kind in kinds]
+    kept = 0.5 ** (hop_s / settings.half_life_s)
+    hops = kept / (1 - kept) + 0.5
+    return round(float(np.average(middles, weights=weights)) + hops * hop_s * SAMPLE_RATE)
