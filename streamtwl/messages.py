@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from streamtwl.errors import MessageError, UnknownKind
 
-SCHEMA = "1.2"
+SCHEMA = "1.3"
 MAJOR = SCHEMA.partition(".")[0]
 SOURCE_NAME = re.compile("[a-z0-9_-]+")
 
@@ -72,6 +72,13 @@ class Hello(Message):
     settings: Annotated[dict[str, Any], Meta(description="The pipeline, as in its TOML file.")]
     models: Annotated[dict[str, str], Meta(description="Name: SHA-256 of the file.")]
     replay: Replay = None
+    providers: Annotated[
+        dict[str, str],
+        Meta(
+            description="Backbone: what ONNX Runtime runs it on, as CPUExecutionProvider; without "
+            "those that run elsewhere. New in 1.3."
+        ),
+    ] = {}
 
 
 class Patch(Message):

@@ -118,9 +118,14 @@ class Reporter:
         return messages
 
     def hello(
-        self, stream: int, settings: dict, models: dict[str, str], replay: str | None
+        self,
+        stream: int,
+        settings: dict,
+        models: dict[str, str],
+        replay: str | None,
+        providers: dict[str, str],
     ) -> Hello:
-        """Return a source's hello: its labels, settings and models."""
+        """Return a source's hello: its labels, settings and models, and what runs these."""
         return self._seal(
             Hello,
             stream,
@@ -129,6 +134,7 @@ class Reporter:
             settings=settings,
             models=models,
             replay=replay,
+            providers=providers,
         )
 
     def status(self, stream: Stream, stuck: str | None = None, **figures: Any) -> Status:

@@ -69,6 +69,8 @@ class Session:
             any(sink.journals for sink in sinks),
         )
         self._models = {each.name: each.sha256 for each in backbones}
+        runs_on = {each.name: getattr(each, "provider", "") for each in backbones}
+        self._providers = {name: provider for name, provider in runs_on.items() if provider}
         if reasoner.sha256:
             self._models[reasoner.name] = reasoner.sha256
         self._sinks = sinks
@@ -206,7 +208,8 @@ class Session:
             settings["sinks"] = {name: {} for name in self._settings.sinks}  # they may hold secrets
             for stream in self._streams:
                 replay = self._figures()["replay"]
-                self._send(self._reporter.hello(stream.number, settings, self._models, replay))
+                about = (settings, self._models, replay, self._providers)
+                self._send(self._reporter.hello(stream.number, *about))
         if now >= self._status_at + STATUS_S:
             self._status_at = now
             if self._sound_s:

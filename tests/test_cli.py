@@ -590,6 +590,13 @@ def test_hello_and_status_name_the_replay_endpoint(cli, siren):
     assert messages[0].replay.startswith("tcp://127.0.0.1:")
 
 
+def test_hello_says_what_backbones_run_on(cli, siren):
+    command = ("listen", "--file", siren, "--fast", "--json", "--provider", "cpu", *BIND)
+    [hello] = of_kind(messages_in(cli(*command).stdout), "hello")
+    assert hello.providers["yamnet"] == "CPUExecutionProvider"
+    assert hello.providers.keys() <= hello.models.keys()
+
+
 # --- help ---
 
 

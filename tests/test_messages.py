@@ -43,6 +43,7 @@ MESSAGES = [
         settings={"hop_s": 0.48, "events": {"include": []}},
         models={"yamnet": "ab12"},
         replay="tcp://127.0.0.1:5578",
+        providers={"yamnet": "CPUExecutionProvider"},
     ),
     Patch(**COMMON, top=TOP, level_dbfs=-120.0),
     Label(
@@ -109,9 +110,9 @@ def test_what_a_newer_minor_version_adds_is_ignored(message, encoding):
 @every_message
 @every_encoding
 def test_a_newer_major_version_is_refused_with_both_versions(message, encoding):
-    with pytest.raises(MessageError, match=r"schema 2\.0.*1\.2"):
+    with pytest.raises(MessageError, match=rf"schema 2\.0.*{SCHEMA}"):
         decode(changed(message, encoding, schema="2.0"))
-    with pytest.raises(MessageError, match=r"schema 2\.0.*1\.2"):  # unreadable besides
+    with pytest.raises(MessageError, match=rf"schema 2\.0.*{SCHEMA}"):  # unreadable besides
         decode(changed(message, encoding, schema="2.0", seq="three"))
 
 
@@ -132,10 +133,16 @@ def test_messages_of_the_first_version_are_read():
     """They lack what 1.1 added, as an old journal does."""
     for message in MESSAGES:
         plain = json.loads(encode(message, "json")) | {"schema": "1.0"}
-        for added in ("journalled", "journal_errors", "journal"):
+        for added in ("journalled", "journal_errors", "journal", "providers"):
             plain.pop(added, None)
         found = decode(msgspec.json.encode(plain))
         assert not getattr(found, "journalled", False)
+
+
+def test_a_hello_of_1_2_says_nothing_of_providers():
+    plain = json.loads(encode(MESSAGES[0], "json")) | {"schema": "1.2"}
+    del plain["providers"]
+    assert decode(msgspec.json.encode(plain)).providers == {}
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)

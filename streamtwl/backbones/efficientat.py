@@ -8,7 +8,7 @@ from streamtwl.errors import ModelError
 from streamtwl.features import log_mel
 from streamtwl.features.log_mel import EFFICIENTAT_BANDS, LogMel
 from streamtwl.features.spectrum import FRAME, FRAME_HOP
-from streamtwl.models import priors, registry
+from streamtwl.models import priors, registry, runtime
 from streamtwl.ontology import audioset_527, parents_among
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class EfficientAt:
             )
         self.name, self.sha256 = name, sha256
         self._session = session
+        self.provider = runtime.provider(session)
         self.categories = audioset_527()
         self.parents = parents_among(self.categories)
         # All were trained on the same data.

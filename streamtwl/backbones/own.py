@@ -8,7 +8,7 @@ from streamtwl import ontology
 from streamtwl.features import log_mel
 from streamtwl.features.log_mel import LogMel
 from streamtwl.features.spectrum import FRAME, FRAME_HOP
-from streamtwl.models import own
+from streamtwl.models import own, runtime
 from streamtwl.stages import SAMPLE_RATE, FrontEnd
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Own:
         self.parents = ontology.parents_among(self.categories)
         self.prior: np.ndarray | None = None  # not measured
         self._session, self._card = session, card
+        self.provider = runtime.provider(session)
         if card.input == "log_mel":
             self.frame, self.frame_hop = FRAME, FRAME_HOP
             length_s = own.LOG_MEL[0] * FRAME_HOP / SAMPLE_RATE

@@ -8,7 +8,7 @@ from streamtwl.errors import ModelError
 from streamtwl.features import log_mel
 from streamtwl.features.log_mel import LogMel
 from streamtwl.features.spectrum import FRAME, FRAME_HOP
-from streamtwl.models import priors, registry
+from streamtwl.models import priors, registry, runtime
 from streamtwl.ontology import categories, parents
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class YamNet:
                 "get it again with `streamtwl models pull yamnet`"
             )
         self._session = session
+        self.provider = runtime.provider(session)
         self.sha256 = sha256
         self.categories, self.parents = categories(), parents()
         self.prior: np.ndarray | None = priors.of(self.name, self.categories)

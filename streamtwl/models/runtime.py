@@ -52,6 +52,11 @@ def open_session(
     return session
 
 
+def provider(session: "onnxruntime.InferenceSession") -> str:
+    """Return what a session runs on: CUDAExecutionProvider only where CUDA did start."""
+    return session.get_providers()[0]
+
+
 def errors() -> tuple[type[BaseException], ...]:
     """Return what ONNX Runtime raises; they have no common base class."""
     try:

@@ -53,6 +53,15 @@ def test_where_there_is_none_auto_is_quiet_and_cuda_an_error(fake, caplog):
         runtime.open_session("model.onnx", 1, "cuda")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "starts", "provider"),
+    [("auto", True, runtime.CUDA), ("auto", False, runtime.CPU), ("cpu", True, runtime.CPU)],
+)
+def test_the_provider_is_the_one_that_did_start(wanted, starts, provider, fake, monkeypatch):
+    monkeypatch.setattr(Session, "starts", starts)
+    assert runtime.provider(runtime.open_session("model.onnx", 1, wanted)) == provider
+
+
 def test_a_silent_fallback_is_said_once(fake, monkeypatch, caplog):
     monkeypatch.setattr(Session, "starts", False)
     for _ in range(3):
