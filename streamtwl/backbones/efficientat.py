@@ -40,8 +40,8 @@ class EfficientAt:
         self.provider = runtime.provider(session)
         self.categories = audioset_527()
         self.parents = parents_among(self.categories)
-        # All were trained on the same data.
-        self.prior: np.ndarray | None = priors.of("mn04", self.categories)
+        file = registry.path(registry.find(name))
+        self.prior = priors.of(name, self.categories, sha256, file, "mn04")  # the same training
 
     def front_end(self) -> LogMel:
         """Return a new front end."""

@@ -8,7 +8,7 @@ from streamtwl import ontology
 from streamtwl.features import log_mel
 from streamtwl.features.log_mel import LogMel
 from streamtwl.features.spectrum import FRAME, FRAME_HOP
-from streamtwl.models import own, runtime
+from streamtwl.models import own, priors, runtime
 from streamtwl.stages import SAMPLE_RATE, FrontEnd
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Own:
         self.name, self.sha256 = name, card.sha256
         self.categories = tuple(card.labels)
         self.parents = ontology.parents_among(self.categories)
-        self.prior: np.ndarray | None = None  # not measured
+        self.prior = priors.of(name, self.categories, card.sha256, own.path(name))
         self._session, self._card = session, card
         self.provider = runtime.provider(session)
         if card.input == "log_mel":

@@ -39,7 +39,8 @@ class YamNet:
         self.provider = runtime.provider(session)
         self.sha256 = sha256
         self.categories, self.parents = categories(), parents()
-        self.prior: np.ndarray | None = priors.of(self.name, self.categories)
+        file = registry.path(registry.find(self.name))
+        self.prior = priors.of(self.name, self.categories, sha256, file, self.name)
 
     def front_end(self) -> LogMel:
         """Return a new front end."""

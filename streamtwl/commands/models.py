@@ -50,6 +50,18 @@ NameHere = Annotated[
     str | None, typer.Argument(help="A model that is here. (default: all)", show_default=False)
 ]
 Added = Annotated[str, typer.Argument(help="A model that you added.")]
+NameOfAny = Annotated[str, typer.Argument(help="A model that is here, yours included.")]
+Folders = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FOLDER...",
+        help="Recordings, such as you expect to hear and of all kinds: an hour or more is good. "
+        "Several folders count alike.",
+    ),
+]
+Minutes = Annotated[
+    float, typer.Option(min=0.1, help="Of each folder, at most; at most half of one of a file.")
+]
 NewName = Annotated[str, typer.Argument(help="What to call it: a-z, 0-9, _ and -.")]
 OnnxFile = Annotated[
     Path,
@@ -142,6 +154,29 @@ def remove_model(name: Added) -> None:
     from streamtwl.models import own
 
     own.remove(name)
+
+
+@app.command("prior")
+def measure_prior(
+    name: NameOfAny, folders: Folders, minutes: Minutes = 20, offline: Offline = False
+) -> None:
+    """Measure a backbone's prior on recordings of many kinds of sound, and keep it."""
+    import msgspec
+
+    from streamtwl import recordings
+    from streamtwl.measure_prior import measure
+    from streamtwl.models import listing, priors
+
+    file = priors.beside(listing.path(name))
+    groups = {f"{each}": [found.path for found in recordings.find([each])[0]] for each in folders}
+    prior = measure(
+        name, groups, minutes, lambda line: print(f"streamtwl: {line}", file=sys.stderr)
+    )
+    try:
+        file.write_bytes(msgspec.json.encode(prior))
+    except OSError as error:
+        raise ModelError(f"cannot write {file} ({error.strerror or error}): make room") from None
+    print(f"{file}: from {sum(prior.minutes.values()):.1f} minutes of sound")
 
 
 def pull_backbone(settings: Settings) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from streamtwl import folders, plugins
 from streamtwl.errors import ModelError, UsageError
-from streamtwl.models import catalogue, registry
+from streamtwl.models import catalogue, priors, registry
 from streamtwl.models.runtime import errors, open_session
 from streamtwl.stages import SAMPLE_RATE
 
@@ -104,6 +104,7 @@ def remove(name: str) -> None:
         raise UsageError(f"models remove {name}: it takes a model that you added, {there}")
     path(name).unlink()
     _card(name).unlink(missing_ok=True)
+    priors.beside(path(name)).unlink(missing_ok=True)
 
 
 def read_labels(file: Path) -> list[str]:

@@ -1,5 +1,7 @@
 """A backbone of the user's own: what `models add` takes and refuses; a pipeline runs it."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -7,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from streamtwl import config, ontology
 from streamtwl.backbones.own import Frames
+from streamtwl.backbones.own import make as backbone
 from streamtwl.errors import ModelError, UsageError
 from streamtwl.models import own
 from streamtwl.pipeline import build
@@ -299,3 +302,39 @@ def test_the_command_line_adds_lists_verifies_uses_and_removes(saved, cli, wav, 
     gone = cli("label", wav("a.wav", sound), "--pipeline", tmp_path / "mine.toml")
     assert gone.returncode == 2
     assert "no model is called 'mine'" in gone.stderr
+
+
+def test_a_prior_is_measured_on_recordings_and_goes_with_its_model(saved, cli, wav, sound):
+    own.add("mine", saved(shape=("N", 8_000)))
+    file = wav("sounds/a.wav", sound)
+    wav("sounds/b.wav", sound[:16_000])
+    measured = cli("models", "prior", "mine", file.parent)
+    assert (measured.returncode, measured.stderr) == (0, "")
+    assert "0.1 minutes" in measured.stdout
+    prior = backbone("mine", config.Settings()).prior
+    assert prior[1:] == pytest.approx([0, 0], abs=0.01)  # they are 0.5 always
+    assert 1 < prior[0] < 11  # 0.5 or 1: its logits are 0 or, where it is loud, 11.5
+    assert own.names() == ["mine"]
+    own.remove("mine")
+    own.add("mine", saved(shape=("N", 8_000)))
+    assert backbone("mine", config.Settings()).prior is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("mine", "empty"), 1, "no sound in .*empty"),
+        (("mine", "nowhere"), 1, "nowhere"),
+        (("yours", "empty"), 2, "no model is called 'yours'"),
+        (("mine",), 2, "FOLDER"),
+    ],
+)
+def test_what_no_prior_can_be_measured_on_is_said(arguments, code, said, saved, cli, tmp_path):
+    own.add("mine", saved(shape=("N", 8_000)))
+    (tmp_path / "empty").mkdir()
+    name, *folders = arguments
+    ended = cli("models", "prior", name, *(tmp_path / each for each in folders))
+    assert ended.returncode == code
+    assert re.search(said, ended.stderr), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not own.path("mine").with_suffix(".prior.json").exists()
