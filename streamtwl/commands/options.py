@@ -98,6 +98,16 @@ LeaveOut = Annotated[
     list[int] | None,
     typer.Option(help="A fold to keep for a test. Repeat it for several. (default: none)"),
 ]
+ReadWindows = Annotated[
+    str | None,
+    typer.Option(
+        "--windows",
+        help="What the reasoner reads: backbones and how much of the newest sound each scores, as "
+        "yamnet:0.96,mn04:2. (default: yamnet:0.96,mn04:0.96,mn04:2; without mn04's weights "
+        "yamnet:0.96)",
+        show_default=False,
+    ),
+]
 PatchHop = Annotated[
     float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)
 ]
