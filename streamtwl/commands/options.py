@@ -43,7 +43,7 @@ Reasoner = Annotated[
     typer.Option(
         help="What decides: 'evidence' (no language model), 'open' (the GPT-2 of --pipeline gpt2), "
         "or the .onnx file of a trained reasoner with labels of its own, as `streamtwl train` "
-        "makes. (default: the pipeline's, evidence)",
+        "makes, which runs the windows that it reads. (default: the pipeline's, evidence)",
         show_default=False,
     ),
 ]
