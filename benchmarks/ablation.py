@@ -37,12 +37,20 @@ from trial_scenes import TrialScenes, matched
 
 from streamtwl.errors import StreamtwlError
 from streamtwl.ontology import categories
-from streamtwl.training import datasets, fitting, trace_training, training_scenes, trunks
+from streamtwl.reasoners import reads
+from streamtwl.training import (
+    datasets,
+    fitting,
+    trace_reasoner,
+    trace_training,
+    training_scenes,
+    trunks,
+)
 from streamtwl.training import train as training
 from streamtwl.training.posteriors import Scorer
+from streamtwl.training.recipe import TINY, Recipe
 from streamtwl.training.targets import ClosedTargets
 from streamtwl.training.trace_model import TraceModel
-from streamtwl.training.train import Recipe
 
 FOLD = 4 if QUICK else 1
 EPOCHS = 1 if QUICK else 4
@@ -117,9 +125,10 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     kept = options.out / "ablation.json"
     clips = datasets.load(options.data / "esc10")
-    scorer = Scorer(threads=1)
+    scorer = Scorer(training.best_windows(), threads=1)
+    read = reads.of_windows(scorer.windows)
     prepared = training_scenes.prepare(
-        clips, options.corpus, FOLD, [SEED, FOLD], scorer, lambda *_: None
+        clips, options.corpus, FOLD, [SEED, FOLD], scorer, read, lambda *_: None
     )
     fitted = torch.load(options.trial / f"fold{FOLD}" / "models.pt", weights_only=False)
     targets = ClosedTargets(prepared.labels, fitted[fitting.FILTER])
@@ -127,7 +136,7 @@ def main() -> None:
     residual = targets.residual(prepared.fit)
     found: dict[str, dict] = json.loads(kept.read_text()) if kept.exists() else {}
     if RESIDUAL_ALONE not in found:
-        alone = trace_training.beliefs_of(residual, test_scenes.streams()).numpy()
+        alone = trace_training.beliefs_of(residual, test_scenes.streams(read)).numpy()
         found[RESIDUAL_ALONE] = {"weights": 0, "minutes": 0.0, **judge(test_scenes, alone)}
     data: dict[bool, trace_training.TraceExamples] = {}
     for number, (name, variant) in enumerate((VARIANTS | ONE_EPOCH).items()):
@@ -138,7 +147,7 @@ def main() -> None:
         path = residual if variant.get("residual", True) else None
         if (path is not None) not in data:
             recipe = Recipe(residual=path is not None)
-            data[path is not None] = training.training_examples(targets, prepared.fit, recipe)
+            data[path is not None] = trace_reasoner.training_examples(targets, prepared.fit, recipe)
         examples = data[path is not None]
         model = build(prepared.labels, path, variant, str(options.traces), str(options.text_model))
         state = options.out / f"{slug(name.replace('/', '-').replace(';', ''))}.pt"
@@ -146,7 +155,7 @@ def main() -> None:
         seed, epochs = variant.get("seed", SEED), variant.get("epochs", EPOCHS)
         trace_training.fit(model, examples, seed, epochs, state, lambda *_: None)
         decided = trace_training.predict(
-            model, targets.examples(test_scenes.streams(), path), 16, SEED
+            model, targets.examples(test_scenes.streams(read), path), 16, SEED
         )
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         minutes = (time.monotonic() - began) / 60
@@ -162,7 +171,7 @@ def build(
     labels: Sequence[str], residual: Any, variant: dict[str, Any], traces: str, text: str
 ) -> TraceModel:
     """Return an untrained model."""
-    name, seed = variant.get("trunk", trunks.TINY), variant.get("seed", SEED)
+    name, seed = variant.get("trunk", TINY), variant.get("seed", SEED)
     where = {TRACES: traces, TEXT: text}.get(name, name)
     trunk: Any = NoTrunk() if name == NONE else trunks.load(where, seed)
     if name == TEXT:

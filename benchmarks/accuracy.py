@@ -32,6 +32,7 @@ from quick import add_option
 from trial_scenes import TrialScenes, expected_calibration_error, read, reasoner_of, settings
 
 from streamtwl.errors import StreamtwlError
+from streamtwl.training import train as training
 from streamtwl.training.posteriors import Scorer
 from streamtwl.training.trace_model import TraceModel
 
@@ -56,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    scorer = Scorer()
+    scorer = Scorer(training.best_windows())
     results: dict[str, Any] = {
         "clips": clips_after_patches(options.trial, options.data, scorer),
         "open_clips": open_clips(options.data, scorer),
@@ -84,11 +85,12 @@ def calibration(test_scenes: TrialScenes) -> dict[str, float]:
 
     The outcome is the share of the next hop in which the label sounds.
     """
-    ahead = test_scenes.streams().ahead
+    ahead = test_scenes.streams([]).ahead
     errors = {}
     for name, trace in SHIPPED.items():
         chosen = settings(name, **trace)
-        decided, _ = read(reasoner_of(chosen, len(test_scenes.posteriors)), test_scenes.posteriors)
+        reasoner = reasoner_of(chosen, len(test_scenes.rows))
+        decided, _ = read(reasoner, test_scenes.rows, test_scenes.scorer)
         errors[name] = expected_calibration_error(decided[:, :, 0], ahead)
     return errors
 

@@ -14,7 +14,7 @@ from streamtwl.bench import clip_baselines, compare
 from streamtwl.training import datasets
 from streamtwl.training.datasets import Clip
 from streamtwl.training.fitting import FILTER
-from streamtwl.training.posteriors import Scored, Scorer, prefixes
+from streamtwl.training.posteriors import Scorer, prefixes
 
 PATCHES = (1, 2, 3, 5)
 LINEAR = ("LR, root of mean posterior", "LR, log of mean posterior")
@@ -25,6 +25,7 @@ def clips_after_patches(trial: Path, data: Path, scorer: Scorer) -> dict:
     """Return accuracy after so many patches of each clip, of reasoners and of linear models."""
     everything = datasets.load(data / "esc10")
     scored = {clip.path: scorer.score(clip.path) for clip in everything}
+    rows = {clip.path: scorer.score_file(clip.path) for clip in everything}
     folds = [f for f in range(1, 6) if (trial / f"fold{f}" / f"{slug(GPT2)}.onnx").exists()]
     clips = [clip for clip in everything if clip.fold in folds]
     right: dict[str, dict[str, dict[Path, float]]] = {}
@@ -43,8 +44,9 @@ def clips_after_patches(trial: Path, data: Path, scorer: Scorer) -> dict:
                 _note(right, name, n, test, [a == b for a, b in zip(predicted, truth, strict=True)])
         for name in (FILTER, GPT2):
             file = trial / f"fold{fold}" / f"{slug(name)}.onnx"
-            for n, part in prefix_scores.items():
-                predicted = clip_labels(str(file), part)
+            for n in prefix_scores:
+                part = [rows[c.path][: None if n == "all" else int(n)] for c in test]
+                predicted = clip_labels(str(file), part, scorer)
                 _note(right, name, n, test, [a == b for a, b in zip(predicted, truth, strict=True)])
     sources = [clip.source for clip in clips]
     table: dict[str, dict[str, dict]] = {}
@@ -65,13 +67,13 @@ def _note(right: dict, name: str, n: str, clips: Sequence[Clip], values: Sequenc
     of |= {clip.path: float(value) for clip, value in zip(clips, values, strict=True)}
 
 
-def clip_labels(file: str, scored: Sequence[Scored]) -> list[str]:
+def clip_labels(file: str, rows: Sequence[np.ndarray], scorer: Scorer) -> list[str]:
     """Return what each clip is by its patches: the label of most belief, each patch's newest."""
     labels = []
-    for length in sorted({len(each.posteriors) for each in scored}):
-        of = [i for i, each in enumerate(scored) if len(each.posteriors) == length]
+    for length in sorted({len(each) for each in rows}):
+        of = [i for i, each in enumerate(rows) if len(each) == length]
         reasoner = reasoner_of(settings(file), len(of))
-        decided, _ = read(reasoner, np.stack([scored[i].posteriors for i in of]))
+        decided, _ = read(reasoner, np.stack([rows[i] for i in of]), scorer)
         believed = newest(decided)  # n, T, L
         best = np.log(believed + 1e-4).mean(axis=1).argmax(axis=1)
         labels += [(i, reasoner.labels[b]) for i, b in zip(of, best, strict=True)]
@@ -91,11 +93,11 @@ def newest(decided: np.ndarray) -> np.ndarray:
 def open_clips(data: Path, scorer: Scorer) -> dict:
     """Return top-1 of fold 4's clips through the map, the open reasoner beside the evidence."""
     clips = [clip for clip in datasets.load(data / "esc10") if clip.fold == FOLD]
-    scored = [scorer.score(clip.path) for clip in clips]
+    rows = [scorer.score_file(clip.path) for clip in clips]
     right = right_names(data)
     hits = {}
     for name, file in (("evidence", "evidence"), (GPT2, OPEN)):
-        predicted = clip_labels(file, scored)
+        predicted = clip_labels(file, rows, scorer)
         hits[name] = np.array(
             [s in right[c.label] for s, c in zip(predicted, clips, strict=True)], float
         )

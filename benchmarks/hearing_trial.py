@@ -24,15 +24,16 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+import live_trial
 import numpy as np
+import pool as pools
 import score
 import timeline
 import timeline_baselines
@@ -42,47 +43,41 @@ from live_trial import (
     LATENCY_MS,
     SEED,
     SNR_DB,
-    SPAWN,
     decide_offline,
     right_names,
     scene_name,
     slug,
 )
+from pool import SPAWN
 from quick import add_option
 from rich.progress import Progress
 from score import Played
+from timeline_baselines import SMOOTHER
 
 from streamtwl import config
-from streamtwl.backbones.bank import Bank
 from streamtwl.errors import StreamtwlError
-from streamtwl.features.window import Windower
 from streamtwl.pipeline import hearing
-from streamtwl.reasoners import choice
-from streamtwl.stages import SAMPLE_RATE, Block, End, Patch, Score, Window
+from streamtwl.reasoners import choice, reads
+from streamtwl.reasoners.reads import Read
+from streamtwl.stages import SAMPLE_RATE, Patch, Score, Window
 from streamtwl.training import datasets, fitting, scenes, scored_scenes, training_scenes
+from streamtwl.training import train as training
 from streamtwl.training.fitting import FILTER, SceneArrays
-from streamtwl.training.posteriors import Scored, Scorer
+from streamtwl.training.posteriors import Scorer, keep
 from streamtwl.training.scored_scenes import ScoredScene
 
-WINDOWS = ("yamnet:0.96", "mn04:0.96", "mn04:2")  # of training and validation scenes
+WINDOWS = training.WINDOWS  # of training and validation scenes
 TEST_WINDOWS = (*WINDOWS, "mn04:3")  # the shipped pipelines read the last one
-POSTERIOR, EMBEDDING = "posterior", "embedding"
 YAMNET = "YAMNet's posterior"
-VARIANTS = {
-    YAMNET: [("yamnet:0.96", POSTERIOR)],
-    "mn04's posteriors, 0.96 and 2 s": [("mn04:0.96", POSTERIOR), ("mn04:2", POSTERIOR)],
-    "mn04's embeddings, 0.96 and 2 s": [("mn04:0.96", EMBEDDING), ("mn04:2", EMBEDDING)],
-    "both backbones": [
-        ("yamnet:0.96", POSTERIOR),
-        ("mn04:0.96", EMBEDDING),
-        ("mn04:2", EMBEDDING),
-        ("mn04:2", POSTERIOR),
-    ],
+VARIANTS: dict[str, list[Read]] = {
+    YAMNET: [("yamnet:0.96", "posterior")],
+    "mn04's posteriors, 0.96 and 2 s": [("mn04:0.96", "posterior"), ("mn04:2", "posterior")],
+    "mn04's embeddings, 0.96 and 2 s": [("mn04:0.96", "embedding"), ("mn04:2", "embedding")],
+    "both backbones": reads.of_windows(WINDOWS),  # what `streamtwl train` reads
 }
-METHODS = (timeline_baselines.AVERAGE, FILTER, timeline_baselines.SMOOTHER)
+METHODS = (timeline_baselines.AVERAGE, FILTER, SMOOTHER)
 PIPELINES = ("default", "yamnet")
 PARTS = training_scenes.PARTS
-HOPS = 32  # scored in one call
 
 
 class Judged(TypedDict):
@@ -95,64 +90,6 @@ class Judged(TypedDict):
     settings: dict[str, dict[str, float]]
 
 
-class PatchScorer(Scorer):
-    """Scores scenes with several windows: a patch is one row, float16, as `columns` takes apart."""
-
-    def __init__(self, windows: Sequence[str], folder: Path) -> None:
-        settings = config.override(config.Settings(), {"windows": [*windows]})
-        self.backbones, self.kinds = hearing(settings)
-        self.hop_s = settings.hop_s
-        weights = [backbone.sha256 for backbone in self.backbones]
-        self.key = f"patches/{'/'.join([*windows, *weights])}/{self.hop_s:g}"
-        self.folder = folder / "patches"
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-        self.columns: dict[tuple[str, str], slice] = {}  # where in a row a window's outputs are
-        at = 0
-        for each in self.patches(np.zeros(SAMPLE_RATE, np.float32))[0].scores:
-            for what, output in ((POSTERIOR, each.posterior), (EMBEDDING, each.embedding)):
-                self.columns[each.window, what] = slice(at, at + len(output))
-                at += len(output)
-
-    def score_samples(self, samples: np.ndarray) -> Scored:
-        """Return float16[n, F] of float32[n] samples at 16 kHz, in the place of posteriors."""
-        rows = [
-            np.concatenate([part for each in patch.scores for part in each_output(each)])
-            for patch in self.patches(samples)
-        ]
-        return Scored(np.stack(rows).astype(np.float16), np.empty((len(rows), 0), np.float32))
-
-    def patches(self, samples: np.ndarray) -> list[Patch]:
-        """Return the patches of float32[n] samples at 16 kHz."""
-        windower = Windower(self.hop_s, self.backbones, self.kinds)
-        bank = Bank(self.backbones, self.kinds)
-        size = HOPS * round(self.hop_s * SAMPLE_RATE)
-        found: list[Patch] = []
-        for at in range(0, len(samples), size):
-            block = samples[at : at + size].astype(np.float32, copy=False)
-            last = at + size >= len(samples)
-            cut = windower.push([Block(0, at, block, None, 0.0, last=last)])
-            windows = [window for batch in cut if not isinstance(batch, End) for window in batch]
-            found += [
-                replace(p, window=replace(p.window, features=())) for p in bank.score(windows)
-            ]
-        return found
-
-    def inputs(self, rows: np.ndarray | torch.Tensor, variant: str) -> torch.Tensor:
-        """Return float32[..., C], what a variant reads of float16[..., F] rows.
-
-        Embeddings as exponentials: the read-out takes the logarithm of all it reads.
-        """
-        rows = torch.as_tensor(rows)
-        parts = [
-            rows[..., self.columns[window, what]].float().exp()
-            if what == EMBEDDING
-            else rows[..., self.columns[window, what]].float()
-            for window, what in VARIANTS[variant]
-        ]
-        return torch.cat(parts, dim=-1)
-
-
 @dataclass(frozen=True, slots=True)
 class Trial:
     """What is on trial, and where things are."""
@@ -163,7 +100,7 @@ class Trial:
     scenes: int  # a fold, each at every SNR
     minutes: float  # of background
 
-    def training_scenes(self, fold: int, part: int) -> SceneArrays:
+    def training_scenes(self, fold: int, part: int) -> list[ScoredScene]:
         """Return the scenes of one of PARTS to fit, or with PARTS those to choose by, scored.
 
         The same as `training_scenes.prepare` makes for `live_trial.py`.
@@ -172,7 +109,7 @@ class Trial:
         to_fit, material, _ = scored_scenes.materials(clips, self.corpus, fold, SEED)
         if part < PARTS:
             material = scored_scenes.by_source(to_fit, PARTS, SEED)[part]
-        made = scored_scenes.make_training_scenes(
+        return scored_scenes.make_training_scenes(
             material,
             scored_scenes.TRAINING_SCENES if part < PARTS else scored_scenes.VALIDATION_SCENES,
             [SEED, fold, part],
@@ -180,7 +117,6 @@ class Trial:
             lambda *_: None,
             crop=part < PARTS,
         )
-        return fitting.arrays(made, sorted({clip.label for clip in clips}))
 
     def test_scenes(self, fold: int) -> list[tuple[int, int, ScoredScene]]:
         """Return (number, SNR, scene) of the test scenes that `live_trial.py` makes, scored."""
@@ -208,9 +144,7 @@ class Trial:
         if not kept.exists():
             rng = np.random.default_rng([SEED, 0])
             samples = scenes.make_background_scene(rng, packages, seconds)
-            partial = kept.with_suffix(f".{os.getpid()}.npy")
-            np.save(partial, with_all.score_samples(samples / np.float32(32768)).posteriors)
-            partial.rename(kept)
+            keep(with_all.score_samples(samples / np.float32(32768)).astype(np.float16), kept)
         rows = np.load(kept)
         ends = scored_scenes.positions(len(rows), with_all.hop_s, seconds)
         return ScoredScene("background", seconds, ends, rows, [])
@@ -235,16 +169,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     trial = Trial(options.data, options.corpus, options.out, options.scenes, options.minutes)
     with Progress() as progress, ProcessPoolExecutor(options.jobs, SPAWN) as pool:
-        tasks = tasks_of(trial, options.fold)
-        bar = progress.add_task("scoring and fitting", total=len(tasks))
-        running = [pool.submit(work, *arguments) for work, *arguments in tasks]
-        try:
-            for done in as_completed(running):
-                done.result()  # the first failure ends it all
-                progress.advance(bar)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        tasks = [functools.partial(*task) for task in tasks_of(trial, options.fold)]
+        pools.run(pool, progress, "scoring and fitting", tasks)
     results = figures(trial, options.fold)
     tables = markdown(results)
     if options.results:
@@ -266,16 +192,9 @@ def tasks_of(trial: Trial, folds: Sequence[int]) -> list[tuple[Any, ...]]:
     return [task for pair in ahead for tasks in pair for task in tasks]
 
 
-@functools.cache
-def scorer(windows: tuple[str, ...], out: Path) -> PatchScorer:
+def scorer(windows: tuple[str, ...], out: Path) -> Scorer:
     """Return this process's scorer."""
-    torch.set_num_threads(1)
-    return PatchScorer(windows, out)
-
-
-def each_output(score: Score) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a row has of a window, in order."""
-    return score.posterior, score.embedding
+    return live_trial.scorer(windows, out / "patches")
 
 
 def score_training(trial: Trial, fold: int, part: int) -> None:
@@ -294,23 +213,24 @@ def fit(trial: Trial, fold: int, variant: str) -> None:
     kept = trial.out / f"fold{fold}-{slug(variant)}.pt"
     if kept.exists():
         return
-    reads = scorer(WINDOWS, trial.out)
+    scored_by, labels = scorer(TEST_WINDOWS, trial.out), sorted(right_names(trial.data))
+    wanted = VARIANTS[variant]  # whose columns are the same with fewer windows
 
     def read(part: int) -> SceneArrays:
-        whole = trial.training_scenes(fold, part)
-        return replace(whole, posteriors=reads.inputs(whole.posteriors, variant))
+        made = [each.reading(scored_by, wanted) for each in trial.training_scenes(fold, part)]
+        return fitting.arrays(made, labels, scored_by.is_posterior(wanted))
 
     to_fit = fitting.joined([read(part) for part in range(PARTS)])
     chosen = timeline_baselines.fit_timeline(
         to_fit, read(PARTS), SEED, lambda _: None, names=METHODS
     )
     del to_fit
-    labels = sorted(right_names(trial.data))
 
     def play(method: str, number: int, snr_db: int, scored: ScoredScene) -> Played:
         one = chosen[method]
-        scored = replace(scored, posteriors=reads.inputs(scored.posteriors, variant).numpy())
-        scene = decide_offline(scored, one, labels, method == timeline_baselines.SMOOTHER)
+        scene = decide_offline(
+            scored.reading(scored_by, wanted), one, labels, method == timeline_baselines.SMOOTHER
+        )
         return Played(fold, number, snr_db, scene, one.off / one.on)
 
     with torch.no_grad():
@@ -360,14 +280,14 @@ def count_changes(trial: Trial, fold: int, pipeline: str) -> None:
     found: dict[str, list] = {f"{at}": [] for at in SNR_DB}
     for stream, (_, snr_db, scored) in enumerate(tests):
         named: list[str | None] = []
-        for position, row in zip(scored.positions, scored.posteriors, strict=True):
+        for position, row in zip(scored.positions, scored.rows, strict=True):
             window = Window(stream, int(position), 0, not named, (), 0.0, None, 0.0)
             none = np.empty(0, np.float32)
             read = tuple(
                 Score(
                     kind.name,
                     kind.length_s,
-                    row[columns[kind.name, POSTERIOR]].astype(np.float32),
+                    row[columns[kind.name, "posterior"]].astype(np.float32),
                     none,
                 )
                 for kind in kinds

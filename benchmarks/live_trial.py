@@ -7,8 +7,10 @@ For each fold of ESC-10 every baseline, and the GPT-2 with each training seed, i
 of the other folds and the corpus's training side, with all choices made on scenes of a validation
 split (`timeline_baselines.py`); 20 scenes of 2 minutes at 20, 10 and 5 dB, and an hour of
 background, from the fold and the corpus's test side, are played through the product by each of
-them. Every decision is charged the same lateness. The smoother, which sees the future, is the
-bound; it alone does not go through the product. DATED and the GPT-2's first decisions are also
+them. Every decision is charged the same lateness. All read what `streamtwl train` reads
+(`training.WINDOWS`; without mn04's weights YAMNet's posteriors alone), and the HMM filter and the
+smoother YAMNet's posteriors alone as well. The smoothers, which see the future, are the bounds;
+they alone do not go through the product. DATED and the GPT-2's first decisions are also
 judged with their events dated back (`date`): revisions have to be worth more than that. The open
 vocabulary is played on the same scenes and judged through esc50_audioset.csv: its events of sounds
 that are none of the ten are not judged.
@@ -21,22 +23,23 @@ import argparse
 import csv
 import functools
 import json
-import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import pool as pools
 import score
 import soundfile
 import timeline
 import timeline_baselines
 import torch
 import trial
+from pool import SPAWN
 from quick import QUICK, add_option
 from rich.progress import Progress
 from score import Played
@@ -45,8 +48,8 @@ from timeline import Scene, Sound
 import streamtwl
 from streamtwl.errors import StreamtwlError
 from streamtwl.messages import AnyMessage, Event, Label, Scored
-from streamtwl.ontology import categories, everyday
-from streamtwl.reasoners import graph
+from streamtwl.ontology import everyday
+from streamtwl.reasoners import graph, reads
 from streamtwl.reasoners.card import Card
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import (
@@ -56,14 +59,15 @@ from streamtwl.training import (
     scored_scenes,
     steps,
     trace_model,
+    trace_reasoner,
     training_scenes,
 )
 from streamtwl.training import train as training
-from streamtwl.training.posteriors import Scorer
+from streamtwl.training.fitting import SceneArrays
+from streamtwl.training.posteriors import YAMNET, Scorer
+from streamtwl.training.recipe import Recipe
 from streamtwl.training.targets import ClosedTargets
-from streamtwl.training.train import Recipe
 
-SPAWN = multiprocessing.get_context("spawn")
 DATA = Path(__file__).parents[2] / "shared" / "data"
 COMMAND = "benchmarks/live_trial.py"
 SNR_DB = (10,) if QUICK else (20, 10, 5)
@@ -77,6 +81,10 @@ BASELINES = (
         timeline_baselines.GRU,
     ),
 )
+OF_YAMNET = {  # the same on YAMNet's posteriors alone
+    method: f"{method}, YAMNet alone" for method in (fitting.FILTER, timeline_baselines.SMOOTHER)
+}
+SMOOTHERS = (timeline_baselines.SMOOTHER, OF_YAMNET[timeline_baselines.SMOOTHER])
 GPT2 = "GPT-2"
 EPOCHS = 1 if QUICK else Recipe().epochs
 SEEDS = () if QUICK else (2, 3)
@@ -84,7 +92,7 @@ GPT2_RECIPES = {
     GPT2: Recipe(seed=SEED, epochs=EPOCHS),
     **{f"{GPT2}, training seed {seed}": Recipe(seed=seed, epochs=EPOCHS) for seed in SEEDS},
 }
-LIVE = (*BASELINES, *GPT2_RECIPES)
+LIVE = (*BASELINES, OF_YAMNET[fitting.FILTER], *GPT2_RECIPES)
 OPEN = {"open, evidence": ["--reasoner", "evidence", "--labels", "all"]}
 DATED = (
     timeline_baselines.AVERAGE,
@@ -129,23 +137,15 @@ def main() -> None:
     judging = functools.partial(judge, options.out, options.data, options.fold, options.scenes)
     with Progress() as progress, ProcessPoolExecutor(options.jobs, SPAWN) as pool:
 
-        def run(what: str, work: Callable[..., Any], prepared: Sequence[Any]) -> list[Any]:
-            bar = progress.add_task(what, total=len(prepared))
-            running = [pool.submit(work, each) for each in prepared]
-            try:
-                for done in as_completed(running):
-                    done.result()  # the first failure ends it all
-                    progress.advance(bar)
-                return [each.result() for each in running]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        def run(what: str, work: Callable[..., Any], prepared: Iterable[Any]) -> list[Any]:
+            tasks = [functools.partial(work, each) for each in prepared]
+            return pools.run(pool, progress, what, tasks)
 
         run("baselines", train, options.fold)
         run("GPT-2", read, [(name, fold) for fold in options.fold for name in GPT2_RECIPES])
         run("scenes", render, [0, *options.fold])
         run("playing", functools.partial(keep, options.out, options.scenes), plays(options.fold))
-        judged = run("judging", judging, [*LIVE, timeline_baselines.SMOOTHER, *OPEN])
+        judged = run("judging", judging, [*LIVE, *SMOOTHERS, *OPEN])
         run(
             "dating",
             functools.partial(date, options.data, options.corpus, options.out),
@@ -159,7 +159,7 @@ def main() -> None:
         matched = run("matching", matching, GPT2_RECIPES)
     results: dict = {
         "methods": {},
-        "bounds": [timeline_baselines.SMOOTHER],
+        "bounds": [*SMOOTHERS],
         "trainings": [*GPT2_RECIPES],
         "against": {},
         "dated": dict(zip([*DATED, FIRST_DECISIONS], dated, strict=True)),
@@ -182,27 +182,20 @@ def train_fold(data: Path, corpus: Path, out: Path, fold: int) -> None:
     if (folder / "models.pt").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    clips = datasets.load(data / "esc10")
-    scorer = Scorer(threads=1)
-    prepared = training_scenes.prepare(clips, corpus, fold, [SEED, fold], scorer, lambda *_: None)
+    prepared, common = prepare(data, corpus, fold)
     chosen = timeline_baselines.fit_timeline(prepared.whole, prepared.choose, SEED, lambda _: None)
-    seen = sorted({clip.fold for clip in clips} - {fold})
-    common: dict[str, Any] = {
-        "backbone": "yamnet",
-        "hop_s": scorer.hop_s,
-        "labels": prepared.labels,
-        "data": "esc10",
-        "folds": seen,
-        "command": COMMAND,
-        "version": streamtwl.__version__,
-    }
-    for name in BASELINES:
+    of_yamnet = timeline_baselines.fit_timeline(
+        yamnet_alone(prepared.whole), yamnet_alone(prepared.choose), SEED, lambda _: None, OF_YAMNET
+    )
+    chosen |= {OF_YAMNET[method]: one for method, one in of_yamnet.items()}
+    for name in (*BASELINES, OF_YAMNET[fitting.FILTER]):
         one = chosen[name]
+        alone = {"reads": [(YAMNET, "posterior")]} if name in OF_YAMNET.values() else {}
         card = Card(
             name=slug(name),
             about=f"{name} on ESC-10, test fold {fold}",
             kind="recurrent",
+            labels=prepared.labels,
             on=one.on,
             off=one.off,
             validation={
@@ -210,10 +203,50 @@ def train_fold(data: Path, corpus: Path, out: Path, fold: int) -> None:
                 "false_starts_per_minute": one.false_starts_per_minute,
                 **one.setting,
             },
-            **common,
+            **common | alone,
         )
-        steps.export(one.step, len(categories()), card, folder / f"{slug(name)}.onnx")
+        streams = yamnet_alone(prepared.choose) if alone else prepared.choose
+        steps.export(one.step, streams.rows.shape[-1], card, folder / f"{slug(name)}.onnx")
     torch.save(chosen, folder / "models.pt")
+
+
+def prepare(
+    data: Path, corpus: Path, fold: int
+) -> tuple[training_scenes.TrainingScenes, dict[str, Any]]:
+    """Return the scenes that a fold's models are trained on, and what their cards share."""
+    clips, scored_by = datasets.load(data / "esc10"), scorer()
+    prepared = training_scenes.prepare(
+        clips, corpus, fold, [SEED, fold], scored_by, read_of(scored_by), lambda *_: None
+    )
+    return prepared, {
+        "backbone": reads.backbone_of(YAMNET),
+        "reads": read_of(scored_by),
+        "sha256": scored_by.sha256,
+        "hop_s": scored_by.hop_s,
+        "data": "esc10",
+        "folds": sorted({clip.fold for clip in clips} - {fold}),
+        "command": COMMAND,
+        "version": streamtwl.__version__,
+    }
+
+
+@functools.cache
+def scorer(windows: tuple[str, ...] | None = None, folder: Path | None = None) -> Scorer:
+    """Return this process's scorer, of all windows whose weights are here unless some are named."""
+    torch.set_num_threads(1)
+    return Scorer(windows or training.best_windows(), threads=1, folder=folder)
+
+
+def read_of(scored_by: Scorer) -> list[reads.Read]:
+    """Return what all read."""
+    return reads.of_windows(scored_by.windows)
+
+
+def yamnet_alone(streams: SceneArrays) -> SceneArrays:
+    """Return streams of which YAMNet's posteriors are read and nothing else."""
+    columns = scorer().columns[YAMNET, "posterior"]  # the first ones of what is read, too
+    rows, is_posterior = streams.rows[..., columns], streams.is_posterior[columns]
+    return replace(streams, rows=np.ascontiguousarray(rows), is_posterior=is_posterior)
 
 
 def train_trace_model(data: Path, corpus: Path, out: Path, what: tuple[str, int]) -> None:
@@ -223,29 +256,15 @@ def train_trace_model(data: Path, corpus: Path, out: Path, what: tuple[str, int]
     file = folder / f"{slug(name)}.onnx"
     if file.exists():
         return
-    torch.set_num_threads(1)
-    clips = datasets.load(data / "esc10")
-    prepared = training_scenes.prepare(
-        clips, corpus, fold, [SEED, fold], Scorer(threads=1), lambda *_: None
-    )
+    prepared, common = prepare(data, corpus, fold)
     fitted = torch.load(folder / "models.pt", weights_only=False)[fitting.FILTER]
-    recipe = GPT2_RECIPES[name]
+    recipe = replace(GPT2_RECIPES[name], windows=tuple(scorer().windows))
     targets = ClosedTargets(prepared.labels, fitted)
-    kept = training.train_trace_model(
+    kept = trace_reasoner.train_trace_model(
         prepared, targets, recipe, folder / slug(name), lambda *_: None
     )
-    common = {
-        "name": slug(name),
-        "backbone": "yamnet",
-        "hop_s": recipe.hop_s,
-        "data": "esc10",
-        "folds": sorted({clip.fold for clip in clips} - {fold}),
-        "command": COMMAND,
-        "version": streamtwl.__version__,
-    }
-    trace_model.export(
-        kept.model, recipe.hop_s, training.trace_model_card(kept, targets, recipe, common), file
-    )
+    card = trace_reasoner.trace_model_card(kept, targets, recipe, {"name": slug(name), **common})
+    trace_model.export(kept.model, recipe.hop_s, card, file)
 
 
 def make_scenes(data: Path, corpus: Path, out: Path, count: int, minutes: float, fold: int) -> None:
@@ -305,7 +324,7 @@ def judge(
     scenes_of = functools.partial(received_by, out, data, folds=folds, count=count)
     played, background = scenes_of(method)
     against = None
-    if method in (*LIVE, timeline_baselines.SMOOTHER) and method != fitting.FILTER:
+    if method in (*LIVE, *SMOOTHERS) and method != fitting.FILTER:
         against = score.compare(played, scenes_of(fitting.FILTER)[0])
     return method, score.score(played, background), against
 
@@ -315,16 +334,16 @@ def date(data: Path, corpus: Path, out: Path, fold: int) -> None:
     kept = out / f"fold{fold}" / "dates.json"
     if kept.exists():
         return
-    torch.set_num_threads(1)
-    scorer = Scorer(threads=1)
+    scored_by = scorer()
     _, to_choose, _ = scored_scenes.materials(datasets.load(data / "esc10"), corpus, fold, SEED)
     made = scored_scenes.make_training_scenes(
         to_choose,
         scored_scenes.VALIDATION_SCENES,
         [SEED, fold, training_scenes.PARTS],
-        scorer,
+        scored_by,
         lambda *_: None,
     )
+    made = [stream.reading(scored_by, read_of(scored_by)) for stream in made]
     labels = sorted(right_names(data))
     chosen = torch.load(out / f"fold{fold}" / "models.pt", weights_only=False)
     dates = {}
@@ -384,8 +403,8 @@ def received_by(
     out: Path, data: Path, method: str, folds: Sequence[int], count: int
 ) -> tuple[list[Played], list[Played]]:
     """Return (scenes, background) with the events of a method."""
-    if method == timeline_baselines.SMOOTHER:
-        return smooth(out, data, folds, count)
+    if method in SMOOTHERS:
+        return smooth(out, data, method, folds, count)
     return played_live(out, data, method, folds, count)
 
 
@@ -423,14 +442,16 @@ def played_live(
 
 
 def smooth(
-    out: Path, data: Path, folds: Sequence[int], count: int
+    out: Path, data: Path, method: str, folds: Sequence[int], count: int
 ) -> tuple[list[Played], list[Played]]:
-    """Return (scenes, background) with the smoother's events, each received at its own moment."""
-    scorer = Scorer()
+    """Return (scenes, background) with a smoother's events, each received at its own moment."""
+    scored_by = scorer()
+    alone = method in OF_YAMNET.values()
+    read: list[reads.Read] = [(YAMNET, "posterior")] if alone else read_of(scored_by)
     played, background = [], []
     for fold in folds:
         chosen = torch.load(out / f"fold{fold}" / "models.pt", weights_only=False)
-        one = chosen[timeline_baselines.SMOOTHER]
+        one = chosen[method]
         labels = sorted(right_names(data))
         names: list[tuple[int, int | None]] = [(n, at) for n in range(count) for at in SNR_DB]
         backgrounds: list[tuple[int, None]] = (
@@ -439,9 +460,9 @@ def smooth(
         for number, snr_db in [*names, *backgrounds]:
             name = BACKGROUND if snr_db is None else scene_name(fold, number, snr_db)
             truth, duration_s = read_truth(out / "scenes" / name)
-            posteriors = scorer.score(out / "scenes" / f"{name}.flac").posteriors
-            ends = scored_scenes.positions(len(posteriors), scorer.hop_s, duration_s)
-            scored = scored_scenes.ScoredScene(name, duration_s, ends, posteriors, truth)
+            rows = scored_by.pick(scored_by.score_file(out / "scenes" / f"{name}.flac"), read)
+            ends = scored_scenes.positions(len(rows), scored_by.hop_s, duration_s)
+            scored = scored_scenes.ScoredScene(name, duration_s, ends, rows, truth)
             scene = decide_offline(scored, one, labels, looks_ahead=True)
             one_played = Played(fold, number, snr_db or 0, scene, one.off / one.on)
             (background if snr_db is None else played).append(one_played)
@@ -454,12 +475,8 @@ def decide_offline(
     stream: scored_scenes.ScoredScene, chosen: fitting.Chosen, labels: list[str], looks_ahead: bool
 ) -> Scene:
     """Return a scene with the events of a method that does not go through the product."""
-    elapsed_s = torch.from_numpy(steps.elapsed(stream.positions, SAMPLE_RATE))[None]
-    posteriors = torch.from_numpy(stream.posteriors)[None]
-    if looks_ahead:
-        scores = timeline_baselines.smooth(chosen.step, posteriors, elapsed_s)[0]
-    else:
-        scores = steps.run(chosen.step.eval(), posteriors, elapsed_s).numpy()[0]
+    decide = timeline_baselines.smooth if looks_ahead else steps.scores_of
+    [scores] = decide(chosen.step, stream.rows[None], fitting.elapsed(stream.positions)[None])
     best = scores.argmax(axis=1)
     scene = Scene(
         name=stream.name,

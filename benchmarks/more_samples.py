@@ -34,8 +34,9 @@ from typing import Any
 import numpy as np
 import timeline
 import torch
-from live_trial import DATA, SEED, SPAWN
+from live_trial import DATA, SEED
 from matplotlib.figure import Figure
+from pool import SPAWN
 from quick import QUICK, add_option
 from rich.progress import Progress
 from trial_scenes import FOLD, TrialScenes, matched, read, reasoner_of, settings
@@ -44,12 +45,18 @@ import streamtwl
 from streamtwl.config import TraceSettings
 from streamtwl.errors import StreamtwlError
 from streamtwl.reasoners.gpt2 import Gpt2
-from streamtwl.training import datasets, fitting, trace_model, trace_training, training_scenes
-from streamtwl.training import train as training
+from streamtwl.training import (
+    datasets,
+    fitting,
+    trace_model,
+    trace_reasoner,
+    trace_training,
+    training_scenes,
+)
 from streamtwl.training.posteriors import Scorer
+from streamtwl.training.recipe import Recipe
 from streamtwl.training.targets import ClosedTargets
 from streamtwl.training.trace_model import TraceModel
-from streamtwl.training.train import Recipe
 
 DRAWS = 5
 SAMPLES = (1, 16) if QUICK else (1, 2, 4, 8, 16)  # K
@@ -92,7 +99,7 @@ def main() -> None:
     for kind, seed in each:
         found[kind].append(judged(options, kind, seed))
     test_scenes = TrialScenes(options.trial, Scorer(threads=1), FOLD, (SNR_DB,))
-    found["cpu_ms"] = costs(options.out, test_scenes.posteriors[:1])
+    found["cpu_ms"] = costs(options.out, test_scenes)
     found["thinking"] = thinking(test_scenes)
     (options.out / "more_samples.json").write_text(json.dumps(found) + "\n")
     (options.out / "more_samples.md").write_text(markdown(found))
@@ -109,11 +116,6 @@ def judged(options: argparse.Namespace, kind: str, seed: int) -> Any:
     torch.set_num_threads(1)
     scorer = Scorer(threads=1)
     clips = datasets.load(options.data / "esc10")
-    prepared = training_scenes.prepare(
-        clips, options.corpus, FOLD, [SEED, FOLD], scorer, lambda *_: None
-    )
-    fitted = torch.load(options.trial / f"fold{FOLD}" / "models.pt", weights_only=False)
-    targets = ClosedTargets(prepared.labels, fitted[fitting.FILTER])
     recipe = Recipe(
         trunk=str(options.traces),
         trained="embedding",
@@ -122,9 +124,14 @@ def judged(options: argparse.Namespace, kind: str, seed: int) -> Any:
         epochs=EPOCHS,
         seed=seed,
     )
+    prepared = training_scenes.prepare(
+        clips, options.corpus, FOLD, [SEED, FOLD], scorer, recipe.reads, lambda *_: None
+    )
+    fitted = torch.load(options.trial / f"fold{FOLD}" / "models.pt", weights_only=False)
+    targets = ClosedTargets(prepared.labels, fitted[fitting.FILTER])
     made = trained(prepared, targets, recipe, stem)
     test_scenes = TrialScenes(options.trial, scorer, FOLD, (SNR_DB,))
-    data = targets.examples(test_scenes.streams(), None)
+    data = targets.examples(test_scenes.streams(recipe.reads), None)
     f1: Any
     if made.soft:
         f1 = f1_of(test_scenes, next(trace_training.predict_traces(made, data, 0, 0, 1, HORIZON)))
@@ -139,8 +146,8 @@ def trained(
 ) -> TraceModel:
     """Return a model of all scenes but the test fold's, and write its file."""
     parts = [*prepared.parts, prepared.choose]
-    made = training.build(targets, parts, recipe)
-    examples = training.training_examples(targets, parts, recipe)
+    made = trace_reasoner.build(targets, parts, recipe)
+    examples = trace_reasoner.training_examples(targets, parts, recipe)
     trace_training.fit(
         made, examples, recipe.seed, EPOCHS, stem.with_suffix(".pt"), lambda *_: None
     )
@@ -153,8 +160,10 @@ def trained(
         "command": "benchmarks/more_samples.py",
         "version": streamtwl.__version__,
     }
-    unjudged = training.Trained(made, 0.5, 0.25, 0.0, 0.0, EPOCHS)  # thresholds: the scenes' own
-    card = training.trace_model_card(unjudged, targets, recipe, common)
+    unjudged = trace_reasoner.Trained(
+        made, 0.5, 0.25, 0.0, 0.0, EPOCHS
+    )  # thresholds: the scenes' own
+    card = trace_reasoner.trace_model_card(unjudged, targets, recipe, common)
     trace_model.export(made, recipe.hop_s, card, stem.with_suffix(".onnx"))
     return made
 
@@ -194,7 +203,7 @@ def f1_of(test_scenes: TrialScenes, decided: torch.Tensor) -> float:
     return matched(test_scenes, now, test_scenes.labels, 0.5)["f1"]["mean"]
 
 
-def costs(out: Path, posteriors: np.ndarray) -> dict[str, float]:
+def costs(out: Path, test_scenes: TrialScenes) -> dict[str, float]:
     """Return CPU milliseconds a patch of the product's reasoner, by K x M, and of the soft one."""
     found = {}
     for samples, traces in [(0, 1), *itertools.product(SAMPLES, TRACES)]:
@@ -205,7 +214,7 @@ def costs(out: Path, posteriors: np.ndarray) -> dict[str, float]:
             traces=traces,
             horizon_s=HORIZON * 0.48,
         )
-        _, cpu_ms = read(reasoner_of(chosen, len(posteriors)), posteriors)
+        _, cpu_ms = read(reasoner_of(chosen), test_scenes.rows[:1], test_scenes.scorer)
         found[f"{samples}x{traces}" if samples else SOFT] = cpu_ms
     return found
 
@@ -221,8 +230,8 @@ def thinking(test_scenes: TrialScenes) -> dict[str, dict]:
         reasoner = reasoner_of(chosen)
         assert isinstance(reasoner, Gpt2)
         each = []
-        for one in test_scenes.posteriors:
-            each.append(read(reasoner, one[None]))
+        for one in test_scenes.rows:
+            each.append(read(reasoner, one[None], test_scenes.scorer))
             reasoner.forget(0)
         decided = np.concatenate([scores for scores, _ in each])[:, :, 0]
         scenes = test_scenes.scenes(

@@ -29,7 +29,7 @@ from streamtwl.errors import StreamtwlError
 from streamtwl.ontology import vocabulary
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import datasets, scored_scenes
-from streamtwl.training.posteriors import Scorer
+from streamtwl.training.posteriors import YAMNET, Scorer
 
 HALF_LIVES_S = (0.2, 0.3, 0.5, 0.7)
 DURATIONS_S = (0.25, 0.5, 1.0)
@@ -62,9 +62,10 @@ def main() -> None:
     groups, chosen = [], []
     for fold in track(options.fold, "folds"):
         fit, _, _ = scored_scenes.materials(clips, options.corpus, fold)
-        training = scored_scenes.make_training_scenes(
+        made = scored_scenes.make_training_scenes(
             fit, CHOOSE_BY, [SEED, fold, 0], scorer, lambda *_: None
         )
+        training = [each.reading(scorer, [(YAMNET, "posterior")]) for each in made]
         test = []
         for number, snr_db in itertools.product(range(options.scenes), SNR_DB):
             name = scene_name(fold, number, snr_db)
@@ -146,7 +147,7 @@ def scene_of(
     smoothed = pooled if "half_life_s" in setting else filtered
     scores = np.zeros((len(stream.positions), len(labels)), np.float32)
     for row, posterior in zip(
-        scores, smoothed(stream.posteriors, stream.positions, **setting), strict=True
+        scores, smoothed(stream.rows.astype(np.float32), stream.positions, **setting), strict=True
     ):
         specific = names.most_specific(names.scores(posterior), SPECIFIC_RATIO)
         row[:] = [specific[column].max(initial=0) for column in columns]

@@ -26,14 +26,20 @@ from streamtwl import config
 from streamtwl.models import registry
 from streamtwl.ontology import categories, vocabulary
 from streamtwl.reasoners import graph
-from streamtwl.training import datasets, trace_model, trace_training, training_scenes
-from streamtwl.training import train as training
+from streamtwl.training import (
+    datasets,
+    trace_model,
+    trace_reasoner,
+    trace_training,
+    training_scenes,
+)
 from streamtwl.training.datasets import Clip
 from streamtwl.training.posteriors import Scorer
+from streamtwl.training.recipe import Recipe
 from streamtwl.training.targets import OpenTargets, names_of
 from streamtwl.training.trace_model import TraceModel
-from streamtwl.training.train import Recipe
 
+YAMNETS = Recipe(open=True).reads
 NO_TRUNK = "open, without a trunk"
 OPEN_EPOCHS = 1 if QUICK else 6  # at most
 LEFT_OUT = ("rooster", "rain")  # drawn by lot
@@ -49,7 +55,9 @@ def open_scenes(
     Models are files, or have none.
     """
     labels = sorted(right)
-    ahead = test_scenes.streams().ahead[:, :, [test_scenes.labels.index(label) for label in labels]]
+    ahead = test_scenes.streams([]).ahead[
+        :, :, [test_scenes.labels.index(label) for label in labels]
+    ]
     results: dict[str, dict] = {}
     names = vocabulary("all").labels
     columns = [[i for i, n in enumerate(names) if n in right[c]] for c in labels]
@@ -88,13 +96,12 @@ def scores_of(one: str | TraceModel, test_scenes: TrialScenes) -> tuple[np.ndarr
     """Return (float32[n, T, L] of each patch by vocabulary("all"), CPU milliseconds a patch)."""
     chosen = settings(one if isinstance(one, str) else OPEN)
     if isinstance(one, str):
-        decided, cpu_ms = read(
-            reasoner_of(chosen, len(test_scenes.posteriors)), test_scenes.posteriors
-        )
+        reasoner = reasoner_of(chosen, len(test_scenes.rows))
+        decided, cpu_ms = read(reasoner, test_scenes.rows, test_scenes.scorer)
         return decided[:, :, 0], cpu_ms
     targets = OpenTargets({}, test_scenes.labels, chosen.reasoner.half_life_s)
     scores = trace_training.predict(
-        one, targets.examples(test_scenes.streams(), targets.residual([])), 0, 0
+        one, targets.examples(test_scenes.streams(YAMNETS), targets.residual([])), 0, 0
     )[:, :, 0]
     ratio, names = chosen.reasoner.specific_ratio, vocabulary("all")
     decided = [[names.most_specific(names.scores(row), ratio) for row in rows] for rows in scores]
@@ -123,7 +130,7 @@ def train_without_trunk(data: Path, corpus: Path, trial: Path) -> TraceModel:
     )
     trace_training.fit(
         made,
-        training.training_examples(targets, everything, recipe),
+        trace_reasoner.training_examples(targets, everything, recipe),
         SEED,
         int(card.validation["epochs"]),
         kept.with_suffix(".training"),
@@ -139,7 +146,7 @@ def open_training_scenes(
 ) -> tuple[training_scenes.TrainingScenes, OpenTargets]:
     """Return the scenes that an open reasoner is trained on, and its targets."""
     prepared = training_scenes.prepare(
-        clips, corpus, None, [SEED, FOLD], Scorer(threads=1), lambda *_: None, cleaner=True
+        clips, corpus, None, [SEED, FOLD], Scorer(threads=1), YAMNETS, lambda *_: None, cleaner=True
     )
     names = names_of(prepared.labels, data / "esc50_audioset.csv")
     return prepared, OpenTargets(names, prepared.labels, config.Settings().reasoner.half_life_s)
@@ -157,7 +164,7 @@ def train_without_classes(data: Path, corpus: Path, trial: Path) -> Path:
     ]
     recipe = Recipe(seed=SEED, epochs=OPEN_EPOCHS, open=True)
     prepared, targets = open_training_scenes(clips, data, corpus)
-    kept = training.train_trace_model(
+    kept = trace_reasoner.train_trace_model(
         prepared, targets, recipe, out.with_suffix(".training"), lambda *_: None
     )
     common = {
@@ -170,6 +177,9 @@ def train_without_classes(data: Path, corpus: Path, trial: Path) -> Path:
         "version": streamtwl.__version__,
     }
     trace_model.export(
-        kept.model, recipe.hop_s, training.trace_model_card(kept, targets, recipe, common), out
+        kept.model,
+        recipe.hop_s,
+        trace_reasoner.trace_model_card(kept, targets, recipe, common),
+        out,
     )
     return out

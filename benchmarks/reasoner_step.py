@@ -138,7 +138,7 @@ def steps(reasoner: Gpt2, samples: int, traces: int, patches: int) -> Iterator[t
     rng = np.random.default_rng(0)
     for patch in range(patches):
         posteriors = rng.random((1, reasoner.width), np.float32) ** 8
-        drawn = rng.integers(0, (reasoner.width, 16), (1, traces, samples, 2), np.int16)
+        drawn = rng.integers(0, (reasoner.categories, 16), (1, traces, samples, 2), np.int16)
         position = [15_600 + round(patch * HOP_S * SAMPLE_RATE)]
         began, used = time.perf_counter(), time.process_time()
         reasoner.read([0], position, drawn, posteriors)

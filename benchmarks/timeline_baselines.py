@@ -13,17 +13,15 @@ import torch
 from quick import QUICK
 from torch import Tensor, nn
 
-from streamtwl.training import fitting, steps
+from streamtwl.training import fitting, linear, steps
 from streamtwl.training.fitting import (
     FILTER,
     FILTERS,
     LAGS,
     Chosen,
     SceneArrays,
-    fit_patch_model,
     joined,
     pick_best,
-    scores_of,
 )
 
 TOP, AVERAGE, LAGGED, SMOOTHER, GRU = (
@@ -74,7 +72,7 @@ class MovingAverage(nn.Module):
 class Gru(nn.Module):
     """A gated recurrent unit beside a linear path, one probability a label."""
 
-    def __init__(self, features: steps.LogPosterior, labels: int, hidden: int) -> None:
+    def __init__(self, features: steps.Features, labels: int, hidden: int) -> None:
         super().__init__()
         self.features = features
         self.squeeze = nn.Linear(len(features.mean), hidden)
@@ -89,30 +87,32 @@ class Gru(nn.Module):
         scores, state = self.read_stream(posterior[:, None], known)
         return scores[:, 0], state
 
-    def read_stream(self, posteriors: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return float32[n, T, L] scores of gapless float32[n, T, C], and the state after them."""
-        features = self.features(posteriors)
+    def read_stream(self, rows: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return float32[n, T, L] scores of gapless float[n, T, F], and the state after them."""
+        features = self.features(rows.float())
         squeezed = self.drop(torch.relu(self.squeeze(features)))
         states, last = self.gru(squeezed, state[None])
         return torch.sigmoid(self.read(self.drop(states)) + self.direct(features)), last[0]
 
 
 @torch.no_grad()
-def smooth(filter: steps.Filter, posteriors: Tensor, elapsed_s: Tensor) -> np.ndarray:
+def smooth(filter: steps.Filter, streams: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     """Return float32[n, T, L]: the beliefs of the forward-backward smoother, future included.
 
-    Takes float32[n, T, C] and float32[n, T], as `steps.run` does. Rabiner's equations 24-27.
+    Takes float[n, T, F] rows and float32[n, T], as `steps.scores_of` does. Rabiner's equations
+    24-27.
     """
-    evidence = torch.exp(filter.evidence(posteriors))  # [n, T, L + 1]
+    rows, elapsed_s = torch.from_numpy(streams).float(), torch.from_numpy(seconds)
+    evidence = torch.exp(filter.evidence(rows))  # [n, T, L + 1]
     prior = torch.exp(filter.patch.log_prior)
-    state = torch.zeros(len(posteriors), filter.state_size)
+    state = torch.zeros(len(rows), filter.state_size)
     forward = []
-    for t in range(posteriors.shape[1]):
-        _, state = filter(posteriors[:, t], state, elapsed_s[:, t, None])
+    for t in range(rows.shape[1]):
+        _, state = filter(rows[:, t], state, elapsed_s[:, t, None])
         forward.append(state)
     backward = torch.ones_like(state)
     smoothed = []
-    for t in reversed(range(posteriors.shape[1])):
+    for t in reversed(range(rows.shape[1])):
         belief = forward[t] * backward
         smoothed.append(belief / belief.sum(dim=-1, keepdim=True))
         stays = torch.exp(-elapsed_s[:, t, None] / filter.duration_s)
@@ -120,6 +120,11 @@ def smooth(filter: steps.Filter, posteriors: Tensor, elapsed_s: Tensor) -> np.nd
         backward = stays * ahead + (1 - stays) * (ahead @ prior)[:, None]
         backward = backward / backward.sum(dim=-1, keepdim=True)
     return torch.stack(smoothed[::-1], dim=1)[..., :-1].numpy()
+
+
+def scores_of(step: steps.Step, streams: SceneArrays) -> np.ndarray:
+    """Return float32[n, T, L] scores of a model on streams."""
+    return steps.scores_of(step, streams.rows, streams.elapsed_s)
 
 
 def fit_timeline(
@@ -131,14 +136,12 @@ def fit_timeline(
 ) -> dict[str, Chosen]:
     """Return timeline baselines by name; `progress` is called with what is being fitted."""
     progress("patch model")
-    penalty, patch = fitting.choose_patch_model(fit_on, choose_by)
-    both = joined([fit_on, choose_by])
-    patch_of_both = fit_patch_model(both, penalty)
+    models = fitting.fit_patch_models(fit_on, choose_by)
+    penalty, patch, final = models.penalty, *map(steps.PatchModel, (models.fitted, models.final))
     chosen = {}
     for name, candidates in (
         (TOP, [({}, WindowTop)]),
         (AVERAGE, [({"half_life_s": each}, MovingAverage) for each in HALF_LIVES_S]),
-        (FILTER, [(setting, steps.Filter) for setting in FILTERS]),
     ):
         if name not in names:
             continue
@@ -147,8 +150,12 @@ def fit_timeline(
             (setting, scores_of(kind(patch, **setting), choose_by)) for setting, kind in candidates
         ]
         setting, thresholds = pick_best(tried, choose_by)
-        step = candidates[0][1](patch_of_both, **setting)
+        step = candidates[0][1](final, **setting)
         chosen[name] = Chosen(step, **thresholds, setting={"penalty": penalty, **setting})
+    if FILTER in names:
+        progress(FILTER)
+        filter = fitting.choose_filter(models, choose_by)
+        chosen[FILTER] = replace(filter, step=steps.filter_of(filter.step))
     if LAGGED in names:
         one = chosen[FILTER].step
         assert isinstance(one, steps.Filter)
@@ -158,28 +165,27 @@ def fit_timeline(
         tried = [
             (
                 setting,
-                smooth(steps.Filter(patch, **setting), choose_by.posteriors, choose_by.elapsed_s),
+                smooth(steps.Filter(patch, **setting), choose_by.rows, choose_by.elapsed_s),
             )
             for setting in FILTERS
         ]
         setting, thresholds = pick_best(tried, choose_by)
-        smoother = steps.Filter(patch_of_both, **setting)
+        smoother = steps.Filter(final, **setting)
         chosen[SMOOTHER] = Chosen(smoother, **thresholds, setting={"penalty": penalty, **setting})
     if GRU in names:
         progress(GRU)
-        chosen[GRU] = _choose_gru(fit_on, choose_by, both, seed)
+        chosen[GRU] = _choose_gru(fit_on, choose_by, seed)
     return chosen
 
 
-def _choose_gru(
-    fit_on: SceneArrays, choose_by: SceneArrays, both: SceneArrays, seed: int
-) -> Chosen:
+def _choose_gru(fit_on: SceneArrays, choose_by: SceneArrays, seed: int) -> Chosen:
     grus = [_fit_gru(fit_on, hidden, decay, seed, choose_by) for hidden, decay in GRUS]
     tried = [
         ({"hidden": hidden, "decay": decay, "epochs": epochs}, scores_of(gru, choose_by))
         for (gru, epochs), (hidden, decay) in zip(grus, GRUS, strict=True)
     ]
     setting, thresholds = pick_best(tried, choose_by)
+    both = joined([fit_on, choose_by])
     gru, _ = _fit_gru(
         both, setting["hidden"], setting["decay"], seed, epochs=int(setting["epochs"])
     )
@@ -198,17 +204,16 @@ def _fit_gru(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     n_labels = streams.sounding.shape[2]
-    features = steps.LogPosterior(streams.posteriors.flatten(0, 1))
-    gru = Gru(features, n_labels, int(hidden))
+    rows = torch.from_numpy(streams.rows)
+    features = linear.Features.of(streams.rows.reshape(-1, rows.shape[-1]), streams.is_posterior)
+    gru = Gru(steps.Features(features), n_labels, int(hidden))
     optimiser = torch.optim.AdamW(gru.parameters(), lr=2e-3, weight_decay=decay)
     target = torch.from_numpy(streams.sounding).float()
     best, kept, kept_epochs = float("inf"), gru.state_dict(), epochs
     for epoch in range(1, epochs + 1):
         gru.train()
         for batch in np.array_split(rng.permutation(len(target)), -(-len(target) // BATCH)):
-            scores, _ = gru.read_stream(
-                streams.posteriors[batch], torch.zeros(len(batch), gru.state_size)
-            )
+            scores, _ = gru.read_stream(rows[batch], torch.zeros(len(batch), gru.state_size))
             loss = torch.nn.functional.binary_cross_entropy(scores, target[batch])
             optimiser.zero_grad()
             loss.backward()

@@ -13,7 +13,7 @@ from timeline import Scene, Sound
 
 from streamtwl import config
 from streamtwl.pipeline import hearing
-from streamtwl.reasoners import choice, graph
+from streamtwl.reasoners import choice, graph, reads
 from streamtwl.stages import SAMPLE_RATE, Patch, Reasoner, Score, Window
 from streamtwl.training import fitting, scored_scenes
 from streamtwl.training.posteriors import Scorer
@@ -25,27 +25,38 @@ BINS = 10  # of the expected calibration error
 
 def reasoner_of(settings: config.Settings, streams: int = 1) -> Reasoner:
     """Return the reasoner that the settings name, for so many streams."""
-    names = [f"{i}" for i in range(streams)]
-    return choice.make(settings, choice.load(settings), *hearing(settings), names)
+    names, loaded = [f"{i}" for i in range(streams)], choice.load(settings)
+    if loaded is not None:
+        settings = config.with_windows(settings, choice.windows(settings, loaded.card))
+    return choice.make(settings, loaded, *hearing(settings), names)
 
 
-def read(
-    reasoner: Reasoner, posteriors: np.ndarray, hop_s: float = 0.48
-) -> tuple[np.ndarray, float]:
+def read(reasoner: Reasoner, rows: np.ndarray, scorer: Scorer) -> tuple[np.ndarray, float]:
     """Return float32[n, T, 1 + B, L] of n streams side by side, and CPU milliseconds a patch.
 
-    All traces are read, however long it takes. B is 0 where the reasoner does not look back.
+    Takes float32[n, T, F] rows of a scorer. All traces are read, however long it takes. B is 0
+    where the reasoner does not look back.
     """
-    n, n_patches, _ = posteriors.shape
-    no_embedding, decided = np.zeros(0, np.float32), []
+    n, n_patches, _ = rows.shape
+    card = getattr(reasoner, "card", None)
+    names = reads.windows_of(card.reads if card else []) or scorer.windows[:1]
+    decided = []
     cpu_s = 0.0
+
+    def scores_of(row: np.ndarray) -> tuple[Score, ...]:
+        posteriors, embeddings = (
+            [row[scorer.columns[name, output]] for name in names]
+            for output in ("posterior", "embedding")
+        )
+        return tuple(
+            Score(name, 0.0, *outputs)
+            for name, *outputs in zip(names, posteriors, embeddings, strict=True)
+        )
+
     for t in range(n_patches):
-        position = 15_600 + round(t * hop_s * SAMPLE_RATE)
+        position = 15_600 + round(t * scorer.hop_s * SAMPLE_RATE)
         patches = [
-            Patch(
-                Window(i, position, 0, t == 0, (), 0.0, None, 0.0),
-                (Score("yamnet:0.96", 0.96, posteriors[i, t], no_embedding),),
-            )
+            Patch(Window(i, position, 0, t == 0, (), 0.0, None, 0.0), scores_of(rows[i, t]))
             for i in range(n)
         ]
         began = time.process_time()
@@ -73,7 +84,7 @@ def settings(reasoner: str, **trace: Any) -> config.Settings:
 
 
 class TrialScenes:
-    """The trial's scenes of a fold: posteriors of all, what sounds in them, what might sound."""
+    """The trial's scenes of a fold: rows of all, what sounds in them, what might sound."""
 
     def __init__(
         self, trial: Path, scorer: Scorer, fold: int = FOLD, snrs_db: Sequence[int] = SNR_DB
@@ -86,13 +97,14 @@ class TrialScenes:
             if (trial / "scenes" / f"{scene_name(fold, number, snr_db)}.flac").exists()
         ]
         files = [trial / "scenes" / scene_name(fold, *name) for name in self.names]
-        posteriors = [scorer.score(file.with_suffix(".flac")).posteriors for file in files]
+        rows = [scorer.score_file(file.with_suffix(".flac")) for file in files]
+        self.scorer = scorer
         self.truths: list[list[Sound]] = []
         for file in files:
             truth, self.duration_s = read_truth(file)
             self.truths.append(truth)
-        n_patches = min(map(len, posteriors))
-        self.posteriors = np.stack([each[:n_patches] for each in posteriors])
+        n_patches = min(map(len, rows))
+        self.rows = np.stack([each[:n_patches] for each in rows])
         self.positions = scored_scenes.positions(n_patches, scorer.hop_s, self.duration_s)
         self.groups = [number for number, _ in self.names]
         file = trial / f"fold{fold}" / f"{slug(fitting.FILTER)}.onnx"
@@ -116,13 +128,16 @@ class TrialScenes:
             decided.append(timeline.retrack(scene, on, off))
         return decided
 
-    def streams(self) -> fitting.SceneArrays:
-        """Return them as arrays."""
+    def streams(self, read: Sequence[reads.Read]) -> fitting.SceneArrays:
+        """Return them as arrays, and of their rows what is read; nothing: the first posterior."""
+        read = read or [(self.scorer.windows[0], "posterior")]
         made = [
-            scored_scenes.ScoredScene("", self.duration_s, self.positions, posteriors, truth)
-            for posteriors, truth in zip(self.posteriors, self.truths, strict=True)
+            scored_scenes.ScoredScene(
+                "", self.duration_s, self.positions, self.scorer.pick(rows, read), truth
+            )
+            for rows, truth in zip(self.rows, self.truths, strict=True)
         ]
-        return fitting.arrays(made, self.labels)
+        return fitting.arrays(made, self.labels, self.scorer.is_posterior(read))
 
 
 def matched(test_scenes: TrialScenes, scores: np.ndarray, labels: list[str], share: float) -> dict:

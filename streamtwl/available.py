@@ -1,10 +1,11 @@
 """The pipeline that can run here: the one that is named or, without its weights, its fallback."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from streamtwl import config
 from streamtwl.config import Settings
+from streamtwl.errors import ModelError
 from streamtwl.models import own, registry
 from streamtwl.models.wheel import is_offline
 
@@ -14,15 +15,21 @@ def settings(
 ) -> Settings:
     """Return the settings of a pipeline, changed where a change is given (is not None).
 
-    `announce` gets a line where it is the fallback's, with what to do about it. Raises ConfigError.
+    With a reasoner's file, the windows are those that it reads. `announce` gets a line where the
+    settings are the fallback's, with what to do about it. Raises ConfigError, UsageError for a
+    file that is no reasoner, ModelError where weights that it needs are not here.
     """
     given = {key: value for key, value in changes.items() if value is not None}
     chosen = config.load(config.find(pipeline))
+    changed = config.override(chosen, given)
+    if (windows := _windows_of_file(changed)) is not None:
+        changed = config.with_windows(changed, windows)
+        check(config.backbones(changed), f"the reasoner {changed.reasoner.file} reads")
+        return changed
     if chosen.fallback:
         named, fallback = chosen.fallback, config.load(config.find(chosen.fallback))
         needed = config.backbones(fallback)  # and fetched in any case
-        better = [name for name in config.backbones(chosen) if name not in needed]
-        if lacking := [name for name in better if not _is_here(name)]:
+        if lacking := absent(config.backbones(chosen), needed):
             chosen = fallback
             if all(map(_is_here, needed)) or not is_offline():  # otherwise an error follows
                 announce(
@@ -31,6 +38,34 @@ def settings(
                     "names"
                 )
     return config.override(chosen, given)
+
+
+def check(backbones: Iterable[str], who: str) -> None:
+    """Raise ModelError where weights are not here that are fetched only when the user says so."""
+    if lacking := absent(backbones):
+        raise ModelError(
+            f"{who} {' and '.join(lacking)}, whose weights are not here: run `streamtwl models "
+            f"pull {' '.join(lacking)}`"
+        )
+
+
+def absent(backbones: Iterable[str], fetched: Sequence[str] = ("yamnet",)) -> list[str]:
+    """Return those whose weights are not here, without those that are fetched in any case."""
+    names = dict.fromkeys(backbones)
+    return [name for name in names if name not in fetched and not _is_here(name)]
+
+
+def _windows_of_file(settings: Settings) -> list[str] | None:
+    """Return the windows that the reasoner's file reads; None where it has no file."""
+    if settings.reasoner.file in ("", "evidence"):
+        return None
+    from streamtwl.reasoners import choice, graph  # of which the others need nothing
+
+    path = choice.file(settings)
+    if path is None:
+        return None
+    card = graph.read_card(graph.open_session(path, 1, settings.backbone.provider), path)
+    return choice.windows(settings, card)
 
 
 def _is_here(backbone: str) -> bool:

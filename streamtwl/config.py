@@ -194,6 +194,11 @@ def backbones(settings: Settings) -> list[str]:
     return list(dict.fromkeys(window.partition(":")[0] for window in settings.windows))
 
 
+def with_windows(settings: Settings, windows: list[str]) -> Settings:
+    """Return the settings with these windows; raises ConfigError for one that cannot be."""
+    return override(settings, {"windows": windows, "backbone.model": ""})
+
+
 def load(path: Path) -> Settings:
     """Read a pipeline file; raises ConfigError that names the file, the key and valid values."""
     try:

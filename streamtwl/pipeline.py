@@ -17,7 +17,7 @@ import numpy as np
 from streamtwl import config, plugins
 from streamtwl.backbones import efficientat, own, yamnet
 from streamtwl.backbones.bank import Bank
-from streamtwl.config import EventSettings, Settings, override
+from streamtwl.config import EventSettings, Settings, override, with_windows
 from streamtwl.errors import ConfigError
 from streamtwl.events import EventTracker
 from streamtwl.features.window import Windower, frames_in, samples_in
@@ -148,7 +148,8 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
     a label or a stage that does not exist.
     """
     loaded = choice.load(settings)
-    settings = override(settings, {"windows": choice.windows(settings, loaded)})
+    if loaded is not None:
+        settings = with_windows(settings, choice.windows(settings, loaded.card))
     backbones, kinds = hearing(settings)
     reasoner = choice.make(settings, loaded, backbones, kinds, sources)
     settings = override(settings, _events(settings, reasoner))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from streamtwl.features.window import frames_in
-from streamtwl.stages import SAMPLE_RATE, Backbone, Patch, Score, Window, WindowKind
+from streamtwl.features.window import Windower, frames_in
+from streamtwl.stages import SAMPLE_RATE, Backbone, Block, End, Patch, Score, Window, WindowKind
 
 
 class Bank:
@@ -46,3 +46,11 @@ class Bank:
             (w, k): Score(self._kinds[k].name, length_s, posteriors[rows[w]], embeddings[rows[w]])
             for w, k in kinds
         }
+
+
+def of_silence(backbones: Sequence[Backbone], kinds: Sequence[WindowKind]) -> Patch:
+    """Return a patch of silence, which shows how long posteriors and embeddings are."""
+    block = Block(0, 0, np.zeros(SAMPLE_RATE, np.float32), None, 0.0, last=True)
+    cut = Windower(0.48, backbones, kinds).push([block])
+    first = next(windows for windows in cut if not isinstance(windows, End))
+    return Bank(backbones, kinds).score(first)[0]

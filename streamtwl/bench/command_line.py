@@ -8,7 +8,7 @@ import typer
 
 from streamtwl import folders
 from streamtwl.commands import train as product
-from streamtwl.commands.options import Corpus, Data, LeaveOut, Offline, PatchHop
+from streamtwl.commands.options import Corpus, Data, LeaveOut, Offline, PatchHop, ReadWindows
 from streamtwl.commands.progress import bars
 from streamtwl.config import Settings
 
@@ -73,6 +73,7 @@ def train(
     ] = Path("reasoner.onnx"),
     corpus: Corpus = None,
     leave_out: LeaveOut = None,
+    windows: ReadWindows = None,
     trunk: Annotated[
         str,
         typer.Option(
@@ -141,7 +142,7 @@ def train(
         "seed": seed,
         "hop_s": hop,
     }
-    product.run(data, corpus, out, leave_out or [], recipe, names)
+    product.run(data, corpus, out, leave_out or [], recipe, windows, names)
 
 
 @app.command()

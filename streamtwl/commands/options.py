@@ -43,7 +43,7 @@ Reasoner = Annotated[
     typer.Option(
         help="What decides: 'evidence' (no language model), 'open' (the GPT-2 of --pipeline gpt2), "
         "or the .onnx file of a trained reasoner with labels of its own, as `streamtwl train` "
-        "makes. (default: the pipeline's, evidence)",
+        "makes, which runs the windows that it reads. (default: the pipeline's, evidence)",
         show_default=False,
     ),
 ]
@@ -97,6 +97,16 @@ Corpus = Annotated[
 LeaveOut = Annotated[
     list[int] | None,
     typer.Option(help="A fold to keep for a test. Repeat it for several. (default: none)"),
+]
+ReadWindows = Annotated[
+    str | None,
+    typer.Option(
+        "--windows",
+        help="What the reasoner reads: backbones and how much of the newest sound each scores, as "
+        "yamnet:0.96,mn04:2. (default: yamnet:0.96,mn04:0.96,mn04:2; without mn04's weights "
+        "yamnet:0.96)",
+        show_default=False,
+    ),
 ]
 PatchHop = Annotated[
     float, typer.Option(help="Seconds from one patch to the next.", min=0.01, max=0.96)

@@ -9,11 +9,11 @@ import typer
 from typer.core import TyperCommand
 
 from streamtwl.commands.bench import moved
-from streamtwl.commands.options import Corpus, Data, LeaveOut, Offline, PatchHop
+from streamtwl.commands.options import Corpus, Data, LeaveOut, Offline, PatchHop, ReadWindows
 from streamtwl.errors import UsageError
 
 BENCH_SWITCHES = {  # of `train` once, of `bench train` now
-    *("--body", "--train", "--trace", "--residual", "--no-residual", "--rows", "--open", "--names"),
+    *("--train", "--trace", "--residual", "--no-residual", "--rows", "--open", "--names"),
 }
 
 
@@ -36,20 +36,30 @@ def train(
     ] = Path("reasoner.onnx"),
     corpus: Corpus = None,
     leave_out: LeaveOut = None,
+    windows: ReadWindows = None,
+    trunk: Annotated[
+        str,
+        typer.Option(
+            "--body",
+            help="The language model: tiny (a small GPT-2), or none: the hidden Markov model alone,"
+            " for which the extra `fit` is enough. Others: `streamtwl bench train --help`.",
+        ),
+    ] = "tiny",
     epochs: Annotated[int, typer.Option(help="At most.", min=1)] = 8,
     seed: Annotated[int, typer.Option(help="Of the scenes and the weights.", min=0)] = 0,
     hop: PatchHop = 0.48,
     offline: Offline = False,
 ) -> None:
-    """Train a reasoner on your own labelled clips (needs the extra `train`).
+    """Train a reasoner on your own labelled clips (needs the extra `train`, or `fit`).
 
     The clips are put over backgrounds into scenes. A hidden Markov model learns what sounds when,
     and a language model reads the stream and corrects it. Epochs and thresholds are chosen on clips
     kept apart. `listen --reasoner FILE` then uses it. Stopped, the same command goes on.
 
-    `streamtwl bench train` has the switches of research: other models, other traces, none.
+    `streamtwl bench train` has the switches of research: other models, other traces.
     """
-    run(data, corpus, out, leave_out or [], {"epochs": epochs, "seed": seed, "hop_s": hop})
+    recipe = {"trunk": trunk, "epochs": epochs, "seed": seed, "hop_s": hop}
+    run(data, corpus, out, leave_out or [], recipe, windows)
 
 
 def run(
@@ -58,23 +68,27 @@ def run(
     out: Path,
     leave_out: Sequence[int],
     recipe: dict[str, Any],
+    windows: str | None,
     names: Path | None = None,
 ) -> None:
     """Train a reasoner on a data set and say how it did on the validation split.
 
-    `recipe` are fields of `training.train.Recipe`. Raises UsageError where the extra is not there,
-    and for data that cannot be trained on.
+    `recipe` are fields of `training.recipe.Recipe`, `windows` those to read, separated by commas;
+    None: the best whose weights are here. Raises UsageError where the extra is not there, and for
+    data that cannot be trained on.
     """
     from streamtwl import folders
     from streamtwl.commands.progress import bars
 
-    with extra("train"):
+    alone = recipe["trunk"] == "none"
+    enough = "" if alone else "; without a language model (--body none) '.[cpu,fit]' is enough"
+    with extra("train", "fit" if alone else "train", enough):
         from streamtwl.training import train as training
-    corpus = corpus or folders.cache() / "corpus"
-    with bars(training.STAGES) as advance:
-        card = training.train(
-            data, corpus, out, leave_out, training.Recipe(**recipe), advance, names
-        )
+
+        wanted = training.Recipe(**recipe, windows=training.windows(windows))
+        corpus = corpus or folders.cache() / "corpus"
+        with bars(training.STAGES) as advance:
+            card = training.train(data, corpus, out, leave_out, wanted, advance, names)
     figures = card.validation
     print(
         f"{out}: {len(card.labels)} labels; on validation scenes in-force F1 "
@@ -84,11 +98,12 @@ def run(
 
 
 @contextlib.contextmanager
-def extra(command: str) -> Iterator[None]:
-    """Raise UsageError that says what to install where something of the extra is not there."""
+def extra(command: str, needed: str = "train", more: str = "") -> Iterator[None]:
+    """Raise UsageError that says what to install, and `more`, where something is not there."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"{command} needs {error.name}: in a clone, .venv/bin/pip install -e '.[cpu,train]'"
+            f"{command} needs {error.name}: in a clone, .venv/bin/pip install -e "
+            f"'.[cpu,{needed}]'{more}"
         ) from None

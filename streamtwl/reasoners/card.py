@@ -5,6 +5,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from streamtwl.reasoners.reads import Read
+
 CARD = "streamtwl.card"
 
 
@@ -17,7 +19,8 @@ class TraceCard(Struct, kw_only=True):
     samples: tuple[int, int]  # K, from and to; 0, 0 where the trace is soft
     temperature: float
     context: int  # tokens, at most
-    residual: str  # what reads the posterior beside it; empty: there is none
+    residual: str  # what reads the row beside it; empty: there is none
+    categories: int = 0  # C of the posterior that the trace is of: the row begins with it; 0: is it
 
 
 class Card(Struct, kw_only=True):
@@ -26,7 +29,7 @@ class Card(Struct, kw_only=True):
     name: str  # [a-z0-9_-]+
     about: str
     kind: Literal["recurrent", "gpt2"]  # the contract that the graph keeps: see the module
-    backbone: str  # whose posteriors it reads
+    backbone: str  # the first one that it reads
     hop_s: float  # of the streams it was trained on
     labels: list[str]  # of its scores, in their order
     on: float  # the thresholds chosen with it: an event begins here ...
@@ -38,6 +41,8 @@ class Card(Struct, kw_only=True):
     trace: TraceCard | None = None  # of a gpt2
     open: bool = False  # the labels are the backbone's categories, for a vocabulary to name
     validation: dict[str, float] = {}  # its figures on the validation split that it was chosen on
+    reads: list[Read] = []  # its row, in order; empty: the posterior of the first window there is
+    sha256: dict[str, str] = {}  # of the weights of the backbones that it was trained with
 
 
 def decode(text: str) -> Card:

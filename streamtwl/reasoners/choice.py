@@ -2,16 +2,18 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from streamtwl import plugins
+from streamtwl.backbones import bank
 from streamtwl.config import Settings, TraceSettings
 from streamtwl.errors import UsageError
-from streamtwl.models import registry
+from streamtwl.models import own, registry
 from streamtwl.ontology import audioset_527, categories, vocabulary
-from streamtwl.reasoners import graph
-from streamtwl.reasoners.card import TraceCard
+from streamtwl.reasoners import graph, reads
+from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.reasoners.evidence import Evidence, delay
 from streamtwl.reasoners.fusion import Fusion
 from streamtwl.reasoners.gpt2 import Gpt2
@@ -24,18 +26,34 @@ _log = logging.getLogger(__name__)
 
 def load(settings: Settings) -> graph.Graph | None:
     """Return the file of the reasoner that the settings name; None for one that has none."""
+    path = file(settings)
+    return None if path is None else graph.load(path, provider=settings.backbone.provider)
+
+
+def file(settings: Settings) -> Path | None:
+    """Return where the file of the reasoner is that the settings name; None if it has none."""
     named = settings.reasoner.file or Evidence.name
     if named == Evidence.name or named in plugins.names("reasoners"):
         return None
-    return graph.load(registry.find_reasoner(named), provider=settings.backbone.provider)
+    return registry.find_reasoner(named)
 
 
-def windows(settings: Settings, loaded: graph.Graph | None) -> list[str]:
-    """Return the windows that are read: of a file's backbone the first one, otherwise all."""
-    if loaded is None:
-        return settings.windows
-    of_backbone = [w for w in settings.windows if w.partition(":")[0] == loaded.card.backbone]
-    return of_backbone[:1] or settings.windows
+def windows(settings: Settings, card: Card) -> list[str]:
+    """Return the windows that a reasoner's file reads, whichever the settings have.
+
+    A card that does not say reads the pipeline's first window of its backbone, or its shortest.
+    Raises UsageError for a backbone that there is none of.
+    """
+    there = [each for each in settings.windows if reads.backbone_of(each) == card.backbone]
+    found = reads.windows_of(card.reads) or there[:1] or [card.backbone]
+    known = [*registry.MODELS, *plugins.names("backbones"), *own.names()]
+    for name in map(reads.backbone_of, found):
+        if name not in known:
+            raise UsageError(
+                f"--reasoner {settings.reasoner.file} reads the backbone {name}, and there is "
+                f"{', '.join(known)}: `streamtwl models add` adds one of your own"
+            )
+    return found
 
 
 def make(
@@ -61,7 +79,7 @@ def make(
         reasoner = Gpt2(loaded, settings.trace, settings.hop_s, _open_labels(settings), sources)
     else:
         reasoner = Recurrent(loaded)
-    _check(loaded, settings, backbones[0])
+    _check(loaded, settings, backbones, kinds)
     return reasoner
 
 
@@ -72,7 +90,12 @@ def _joint(backbones: Sequence[Backbone]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in passed_over)
 
 
-def _check(loaded: graph.Graph, settings: Settings, backbone: Backbone) -> None:
+def _check(
+    loaded: graph.Graph,
+    settings: Settings,
+    backbones: Sequence[Backbone],
+    kinds: Sequence[WindowKind],
+) -> None:
     """Raise UsageError where a file does not fit the pipeline; warn where it fits badly."""
     card, named = loaded.card, settings.reasoner.file
     if settings.labels != "all" and not card.open:
@@ -80,17 +103,21 @@ def _check(loaded: graph.Graph, settings: Settings, backbone: Backbone) -> None:
             f"--labels {settings.labels}: the reasoner {card.name} has labels of its own "
             f"({', '.join(card.labels[:3])}, ...); leave --labels out"
         )
-    if card.backbone != backbone.name:
+    width = _width(card.reads or [(kinds[0].name, "posterior")], backbones, kinds)
+    if width != loaded.shapes["posterior"][1]:
+        what = ", ".join(" ".join(each) for each in card.reads) or f"{card.backbone}'s posterior"
         raise UsageError(
-            f"--reasoner {named} reads {card.backbone}, not {backbone.name}: "
-            f'set windows = ["{card.backbone}"] in the pipeline'
+            f"--reasoner {named}: its graph takes a row of {loaded.shapes['posterior'][1]} numbers "
+            f"(posterior), and what it reads has {width} here ({what})"
         )
-    width = loaded.shapes["posterior"][1]
-    if width != len(backbone.categories):
-        raise UsageError(
-            f"--reasoner {named}: its posterior has {width} categories, not "
-            f"{card.backbone}'s {len(backbone.categories)}"
-        )
+    for backbone in backbones:
+        trained_with = card.sha256.get(backbone.name, backbone.sha256)
+        if trained_with != backbone.sha256:
+            _log.warning(
+                "reasoner %s was trained with other weights of %s (SHA-256 %s..., here %s...): "
+                "train it again",
+                *(card.name, backbone.name, trained_with[:8], backbone.sha256[:8]),
+            )
     if abs(card.hop_s - settings.hop_s) > 1e-6:
         _log.warning(
             "reasoner %s was trained at a hop of %g s, not %g s",
@@ -100,6 +127,17 @@ def _check(loaded: graph.Graph, settings: Settings, backbone: Backbone) -> None:
         )
     if card.trace is not None:
         _warn_of_trace(card.name, card.trace, settings.trace)
+
+
+def _width(
+    read: Sequence[reads.Read], backbones: Sequence[Backbone], kinds: Sequence[WindowKind]
+) -> int:
+    """Return how many numbers a row has, F."""
+    if any(output == "embedding" for _, output in read):  # only a score says how long it is
+        columns = reads.columns(bank.of_silence(backbones, kinds))
+        return sum(columns[each].stop - columns[each].start for each in read)
+    of = {kind.name: backbones[kind.backbone] for kind in kinds}
+    return sum(len(of[window].categories) for window, _ in read)
 
 
 def _warn_of_trace(name: str, read: TraceCard, trace: TraceSettings) -> None:

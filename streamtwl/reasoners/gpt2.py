@@ -4,7 +4,9 @@ The graph of a reasoner's file takes one patch of R rows, each a trace of T new 
 read before:
 
     tokens int64[R, T, 2]: category (C: the boundary), confidence bin; the boundary is the last
-    posterior float32[R, C], state float32[R, D], elapsed_s float32[R, 1]: the residual path's
+    posterior float32[R, F]: the row that the card's `reads` make of the patch (`reads.py`); it
+        begins with the posterior of C categories that the samples are drawn from
+    state float32[R, D], elapsed_s float32[R, 1]: the residual path's
     attention_mask bool[R, P + T], position_ids int64[R, T]
     past_key_values.0.key, past_key_values.0.value, ...: float32[R, H, P, E], two a layer
     off float32[L], if the graph takes it: the score below which an event of each label ends
@@ -29,7 +31,7 @@ import numpy as np
 
 from streamtwl.config import LabelEventSettings, TraceSettings
 from streamtwl.errors import UsageError
-from streamtwl.reasoners import graph
+from streamtwl.reasoners import graph, reads
 from streamtwl.reasoners.graph import Graph
 from streamtwl.reasoners.naming import Naming, OpenLabels, OwnLabels, decide
 from streamtwl.reasoners.sampling import Sampler, confidence_bin
@@ -68,7 +70,7 @@ class _Input:
     """One patch of one stream, as every trace reads it."""
 
     tokens: np.ndarray  # int64[M, T, 2]
-    posterior: np.ndarray  # float32[C]
+    row: np.ndarray  # float32[F]
     state: np.ndarray  # float32[D] of the residual path, before the patch
     elapsed_s: np.ndarray  # float32[1]
 
@@ -126,7 +128,8 @@ class Gpt2:
             self.on, self.off = LabelEventSettings().on, LabelEventSettings().off
         self.labels = self._naming.labels
         self.lags = loaded.shapes["scores"][1] - 1
-        self._boundary = self.width = loaded.shapes["posterior"][1]
+        self.width = loaded.shapes["posterior"][1]  # F
+        self.categories = read.categories or self.width  # C
         self._state_size = loaded.shapes["state"][1]
         self._layers = sum(name.startswith(f"{PAST}.") for name in loaded.shapes) // 2
         _, heads, _, width = loaded.shapes[f"{PAST}.0.key"]
@@ -157,34 +160,34 @@ class Gpt2:
     def step(self, patches: list[Patch]) -> list[Decision]:
         """Take one new patch of each of S streams; the first group of traces decides."""
         streams = [patch.window.stream for patch in patches]
-        posteriors = np.stack([patch.posterior for patch in patches])
+        rows = np.stack([reads.row(patch, self.card.reads) for patch in patches])
         samples = np.empty((len(patches), self._traces, 0, 2), np.int16)
         if self._samples:
-            drawn = zip(streams, posteriors, strict=True)
+            drawn = zip(streams, rows[:, : self.categories], strict=True)
             samples = np.stack([self._sampler.draw(*each) for each in drawn])
         positions = [patch.window.position for patch in patches]
-        return self.read(streams, positions, samples, posteriors)
+        return self.read(streams, positions, samples, rows)
 
     def read(
         self,
         streams: list[int],
         positions: list[int],
         samples: np.ndarray,
-        posteriors: np.ndarray,
+        rows: np.ndarray,
     ) -> list[Decision]:
-        """Read one new patch of each of S streams: int16[S, M, K, 2], float32[S, C].
+        """Read one new patch of each of S streams: int16[S, M, K, 2], float32[S, F].
 
         The first group of traces advances, and decides.
         """
         self._retire()
         known = []
-        tokens = self._tokens(samples, posteriors)
+        tokens = self._tokens(samples, rows[:, : self.categories])
         for i, (number, position) in enumerate(zip(streams, positions, strict=True)):
             stream = self._stream(number)
             before, stream.position = stream.position, position
             elapsed_s = ENDLESS_S if before is None else (position - before) / SAMPLE_RATE
             since = np.array([elapsed_s], np.float32)
-            stream.recent.append(_Input(tokens[i], posteriors[i], stream.state, since))
+            stream.recent.append(_Input(tokens[i], rows[i], stream.state, since))
             known.append(stream)
         drawn = list(samples[..., 0]) if self._samples else None
         self._patch = _Step(known, drawn, [[] for _ in known])
@@ -265,7 +268,7 @@ class Gpt2:
     def _tokens(self, samples: np.ndarray, posteriors: np.ndarray) -> np.ndarray:
         """Return int64[S, M, T, 2]: the samples, and the boundary with the total score's bin."""
         totals = confidence_bin(posteriors.sum(axis=1))
-        boundary = np.stack((np.full_like(totals, self._boundary), totals), axis=-1)
+        boundary = np.stack((np.full_like(totals, self.categories), totals), axis=-1)
         boundary = np.broadcast_to(boundary[:, None, None], (len(totals), self._traces, 1, 2))
         drawn = samples[:, : self._traces, : self._samples]
         return np.concatenate((drawn, boundary), axis=2).astype(np.int64)
@@ -323,7 +326,7 @@ class Gpt2:
         present = np.arange(n_past) < lengths[:, None]
         feeds = {
             "tokens": np.stack([inputs[s].tokens[m] for s, m, _ in rows]),
-            "posterior": np.stack([each.posterior for each in of_rows]),
+            "posterior": np.stack([each.row for each in of_rows]),
             "state": np.stack([each.state for each in of_rows]),
             "elapsed_s": np.stack([each.elapsed_s for each in of_rows]),
             "attention_mask": np.concatenate((present, np.ones((len(rows), n_tokens), bool)), 1),

@@ -1,8 +1,10 @@
-"""A trained reasoner that reads posteriors: an ONNX graph that takes one step, with a state.
+"""A trained reasoner that reads patches: an ONNX graph that takes one step, with a state.
 
-    posterior float32[S, C], state float32[S, D], elapsed_s float32[S, 1]
+    posterior float32[S, F], state float32[S, D], elapsed_s float32[S, 1]
         -> scores float32[S, L] in [0, 1], new_state float32[S, D]
 
+`posterior` is the row that the card's `reads` make of a patch: see `reasoners/reads.py`. (Its name
+is from files that read a posterior and nothing else.)
 Scores may be float32[S, 1 + B, L]: of this patch, and of the B patches before it by now.
 A stream's first step has a state of zeros and an endless `elapsed_s`; after a gap in the stream it
 is longer than a hop, and the graph itself has to forget.
@@ -10,7 +12,7 @@ is longer than a hop, and the graph itself has to forget.
 
 import numpy as np
 
-from streamtwl.reasoners import graph
+from streamtwl.reasoners import graph, reads
 from streamtwl.reasoners.graph import Graph
 from streamtwl.reasoners.naming import OwnLabels, decide
 from streamtwl.stages import SAMPLE_RATE, Decision, Patch
@@ -33,7 +35,7 @@ class Recurrent:
         self._session, self.card, self.sha256 = loaded.session, loaded.card, loaded.sha256
         self.name, self.open = self.card.name, self.card.open
         self.on, self.off = self.card.on, self.card.off
-        self.width = loaded.shapes["posterior"][1]  # C
+        self.width = loaded.shapes["posterior"][1]  # F
         size = loaded.shapes["scores"]
         self.lags = size[1] - 1 if len(size) == 3 else 0
         self.labels = self.card.labels
@@ -51,7 +53,7 @@ class Recurrent:
             states.append(state)
             elapsed_s.append(ENDLESS_S if before is None else (position - before) / SAMPLE_RATE)
         given = {
-            "posterior": np.stack([patch.posterior for patch in patches]),
+            "posterior": np.stack([reads.row(patch, self.card.reads) for patch in patches]),
             "state": np.stack(states),
             "elapsed_s": np.array(elapsed_s, np.float32)[:, None],
         }

@@ -5,13 +5,15 @@ Settings are chosen on a validation split; the final model is then trained on bo
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 
 from streamtwl.backbones.yamnet import WINDOW
+from streamtwl.reasoners.recurrent import ENDLESS_S
 from streamtwl.stages import SAMPLE_RATE
-from streamtwl.training import steps
+from streamtwl.training import hmm, linear
+from streamtwl.training.linear import PatchModel
 from streamtwl.training.scored_scenes import ScoredScene
 
 FILTER = "HMM filter"
@@ -21,7 +23,7 @@ FALSE_STARTS_PER_MINUTE = 2.0  # thresholds are the best of those with no more o
 # What validation streams choose from
 ONS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 OFF_SHARES = (1.0, 0.7, 0.5, 0.3)  # of the threshold for on
-PENALTIES = (3e-4, 1e-3, 3e-3)  # on the squared weights of the patch model
+PENALTIES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # on the squared weights of the patch model
 DURATIONS_S = (0.15, 0.25, 0.5, 1.0, 2.0, 4.0)
 EXPONENTS = (0.35, 0.5, 0.7, 1.0)
 FILTERS: list[dict[str, float]] = [
@@ -35,19 +37,20 @@ FILTERS: list[dict[str, float]] = [
 class SceneArrays:
     """Streams of one length as arrays: n streams, T patches."""
 
-    posteriors: torch.Tensor  # float32[n, T, C]
-    elapsed_s: torch.Tensor  # float32[n, T]
+    rows: np.ndarray  # float16[n, T, F], what is read of each patch
+    is_posterior: np.ndarray  # bool[F]: which columns are scores of a posterior
+    elapsed_s: np.ndarray  # float32[n, T] since the patch before
     sounding: np.ndarray  # bool[n, T, L] at each window's end
     recently: np.ndarray  # bool[n, T, L] at some moment of the window
     ahead: np.ndarray  # float64[n, T, L]: share of the time until the next decision
-    cleaner: torch.Tensor | None = None  # float32[n, T, C]: what the posteriors are in less noise
+    cleaner: np.ndarray | None = None  # float16[n, T, F]: what the rows are in less noise
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """A model as the validation split chose it, trained on all training streams."""
 
-    step: steps.Step
+    step: Any  # an hmm.Filter; a torch module of the benchmarks' baselines
     on: float
     off: float
     setting: dict[str, float]
@@ -55,8 +58,19 @@ class Chosen:
     false_starts_per_minute: float
 
 
-def arrays(streams: Sequence[ScoredScene], labels: Sequence[str]) -> SceneArrays:
-    """Return streams of one length as arrays."""
+@dataclass(frozen=True, slots=True)
+class PatchModels:
+    """Linear models of single patches."""
+
+    penalty: float
+    fitted: PatchModel  # on the streams to fit: settings are chosen with it
+    final: PatchModel  # on those to choose by as well
+
+
+def arrays(
+    streams: Sequence[ScoredScene], labels: Sequence[str], is_posterior: np.ndarray
+) -> SceneArrays:
+    """Return streams of one length as arrays; bool[F] says which columns of rows are scores."""
     n_patches = min(len(stream.positions) for stream in streams)
     shape = (len(streams), n_patches, len(labels))
     sounding, recently, ahead = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape)
@@ -71,16 +85,21 @@ def arrays(streams: Sequence[ScoredScene], labels: Sequence[str]) -> SceneArrays
             recently[n, :, i] |= in_window
             overlap = np.minimum(until, sound.offset_s) - np.maximum(at, sound.onset_s)
             ahead[n, :, i] += overlap.clip(min=0) / np.maximum(until - at, 1e-9)
-    elapsed_s = [steps.elapsed(stream.positions[:n_patches], SAMPLE_RATE) for stream in streams]
     cleaner = [each.cleaner[:n_patches] for each in streams if each.cleaner is not None]
     return SceneArrays(
-        torch.from_numpy(np.stack([stream.posteriors[:n_patches] for stream in streams])),
-        torch.from_numpy(np.stack(elapsed_s)),
+        np.stack([stream.rows[:n_patches] for stream in streams]),
+        is_posterior,
+        np.stack([elapsed(stream.positions[:n_patches]) for stream in streams]),
         sounding,
         recently,
         ahead.clip(max=1.0),
-        torch.from_numpy(np.stack(cleaner)) if cleaner else None,
+        np.stack(cleaner) if cleaner else None,
     )
+
+
+def elapsed(positions: np.ndarray) -> np.ndarray:
+    """Return float32[T] seconds since the patch before, of int64[T] positions."""
+    return np.append(ENDLESS_S, np.diff(positions) / SAMPLE_RATE).astype(np.float32)
 
 
 def in_force(
@@ -117,63 +136,50 @@ def _hysteresis(
 
 def fit_filter(fit_on: SceneArrays, choose_by: SceneArrays) -> Chosen:
     """Return an HMM filter over a linear model of single patches, and its thresholds."""
-    penalty, patch = choose_patch_model(fit_on, choose_by)
-    tried = [(setting, scores_of(steps.Filter(patch, **setting), choose_by)) for setting in FILTERS]
+    return choose_filter(fit_patch_models(fit_on, choose_by), choose_by)
+
+
+def choose_filter(models: PatchModels, choose_by: SceneArrays) -> Chosen:
+    """Return the HMM filter with the one of FILTERS that gives the best timeline."""
+    logs = models.fitted(choose_by.rows)
+    tried = [
+        (setting, hmm.Filter(models.fitted, **setting).scores(logs, choose_by.elapsed_s))
+        for setting in FILTERS
+    ]
     setting, thresholds = pick_best(tried, choose_by)
-    patch_of_both = fit_patch_model(joined([fit_on, choose_by]), penalty)
-    step = steps.Filter(patch_of_both, **setting)
-    return Chosen(step, **thresholds, setting={"penalty": penalty, **setting})
+    step = hmm.Filter(models.final, **setting)
+    return Chosen(step, **thresholds, setting={"penalty": models.penalty, **setting})
 
 
-def choose_patch_model(
-    fit_on: SceneArrays, choose_by: SceneArrays
-) -> tuple[float, steps.PatchModel]:
+def fit_patch_models(fit_on: SceneArrays, choose_by: SceneArrays) -> PatchModels:
+    """Return linear models of single patches with the best of PENALTIES."""
+    penalty, fitted = choose_patch_model(fit_on, choose_by)
+    final = fit_patch_model(joined([fit_on, choose_by]), penalty, fitted)
+    return PatchModels(penalty, fitted, final)
+
+
+def choose_patch_model(fit_on: SceneArrays, choose_by: SceneArrays) -> tuple[float, PatchModel]:
     """Return the one of PENALTIES whose patch model fits `choose_by` best, and that model."""
-    tried = [(penalty, fit_patch_model(fit_on, penalty)) for penalty in PENALTIES]
-    return min(tried, key=lambda each: _loss(each[1], choose_by))
+    patch, tried = None, []
+    for penalty in PENALTIES:
+        patch = fit_patch_model(fit_on, penalty, patch)
+        tried.append((_loss(patch, choose_by), penalty, patch))
+    _, penalty, patch = min(tried, key=lambda each: each[0])
+    return penalty, patch
 
 
-def fit_patch_model(streams: SceneArrays, penalty: float) -> steps.PatchModel:
-    """Return the softmax regression on single patches; where two labels sound, each counts half."""
-    posteriors = streams.posteriors.flatten(0, 1)
-    sounding = torch.from_numpy(streams.sounding).flatten(0, 1).float()
-    none = (sounding.sum(dim=1, keepdim=True) == 0).float()
-    target = torch.cat((sounding, none), dim=1)
-    target = target / target.sum(dim=1, keepdim=True)
-    model = steps.PatchModel(steps.LogPosterior(posteriors), sounding.shape[1])
-    model.log_prior = torch.log(target.mean(dim=0).clamp_min(steps.FLOOR))
-    features = model.features(posteriors)
-    nn = torch.nn
-    nn.init.zeros_(model.linear.weight)
-    nn.init.zeros_(model.linear.bias)
-    optimiser = torch.optim.LBFGS(
-        model.linear.parameters(), max_iter=150, history_size=20, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        loss = nn.functional.cross_entropy(model.linear(features), target)
-        loss = loss + penalty / 2 * model.linear.weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    return model.requires_grad_(False)
+def fit_patch_model(
+    streams: SceneArrays, penalty: float, start: PatchModel | None = None
+) -> PatchModel:
+    """Return the linear model of single patches; `start` is one to start from."""
+    rows = streams.rows.reshape(-1, streams.rows.shape[-1])
+    sounding = streams.sounding.reshape(len(rows), -1)
+    return linear.fit(rows, streams.is_posterior, sounding, penalty, start)
 
 
-@torch.no_grad()
-def scores_of(step: steps.Step, streams: SceneArrays) -> np.ndarray:
-    """Return float32[n, T, L] scores of a model on streams, in [0, 1]."""
-    return steps.run(step.eval(), streams.posteriors, streams.elapsed_s).numpy()
-
-
-def _loss(patch: steps.PatchModel, streams: SceneArrays) -> float:
+def _loss(patch: PatchModel, streams: SceneArrays) -> float:
     """Return the mean negative log-probability of what sounds at each patch."""
-    sounding = torch.from_numpy(streams.sounding).float()
-    none = (sounding.sum(dim=2, keepdim=True) == 0).float()
-    target = torch.cat((sounding, none), dim=2)
-    target = target / target.sum(dim=2, keepdim=True)
-    return float(-(target * patch(streams.posteriors)).sum(dim=2).mean())
+    return float(-(linear.shares(streams.sounding) * patch(streams.rows)).sum(axis=2).mean())
 
 
 def pick_best(
@@ -209,13 +215,17 @@ def pick_best(
 def joined(parts: Sequence[SceneArrays]) -> SceneArrays:
     """Return streams of several parts as one, cut to the shortest."""
     n_patches = min(part.sounding.shape[1] for part in parts)
+
+    def join(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([array[:, :n_patches] for array in arrays])
+
+    cleaner = [part.cleaner for part in parts if part.cleaner is not None]
     return SceneArrays(
-        torch.cat([part.posteriors[:, :n_patches] for part in parts]),
-        torch.cat([part.elapsed_s[:, :n_patches] for part in parts]),
-        np.concatenate([part.sounding[:, :n_patches] for part in parts]),
-        np.concatenate([part.recently[:, :n_patches] for part in parts]),
-        np.concatenate([part.ahead[:, :n_patches] for part in parts]),
-        torch.cat([part.cleaner[:, :n_patches] for part in parts if part.cleaner is not None])
-        if all(part.cleaner is not None for part in parts)
-        else None,
+        join([part.rows for part in parts]),
+        parts[0].is_posterior,
+        join([part.elapsed_s for part in parts]),
+        join([part.sounding for part in parts]),
+        join([part.recently for part in parts]),
+        join([part.ahead for part in parts]),
+        join(cleaner) if len(cleaner) == len(parts) else None,
     )

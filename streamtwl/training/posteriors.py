@@ -1,6 +1,7 @@
-"""What the backbone says of each clip, computed once and kept by the clip's content."""
+"""What the backbones say of a sound, patch by patch; of each clip computed once and kept."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +9,25 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from streamtwl import folders
+from streamtwl import config, folders
 from streamtwl.audio.resample import Resampler
-from streamtwl.backbones.yamnet import YamNet
+from streamtwl.backbones.bank import Bank, of_silence
+from streamtwl.config import Settings
 from streamtwl.errors import AudioError
 from streamtwl.features.window import Windower
-from streamtwl.models import registry
-from streamtwl.stages import Block, End, WindowKind
+from streamtwl.models import own, registry
+from streamtwl.pipeline import hearing
+from streamtwl.reasoners import reads
+from streamtwl.reasoners.reads import Read
+from streamtwl.stages import SAMPLE_RATE, Block, End
 
-BATCH = 64  # windows a model call
+YAMNET = "yamnet:0.96"
+HOPS = 32  # scored in one call
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A clip's patches."""
+    """A clip's patches, of one window."""
 
     posteriors: np.ndarray  # float32[n, C], in [0, 1]
     embeddings: np.ndarray  # float32[n, D]
@@ -40,47 +46,84 @@ class Augmentation:
 
 
 class Scorer:
-    """Scores clips with a model at a hop, through the live path's own front end."""
+    """Scores sound with windows of any backbones at a hop, through the live path's own stages.
 
-    def __init__(self, model: str = "yamnet", hop_s: float = 0.48, threads: int = 2) -> None:
-        found = registry.find(model)
-        registry.pull(found)
-        self._backbone = YamNet(registry.session(found, threads))
-        self.key = f"{registry.checksum(found)}/{hop_s:g}"
+    A patch is a row: posterior and embedding of each window, one after another.
+    """
+
+    def __init__(
+        self,
+        windows: Sequence[str] = (YAMNET,),
+        hop_s: float = 0.48,
+        threads: int = 2,
+        folder: Path | None = None,
+    ) -> None:
+        """Get weights that are not here; rows are kept in `folder`, else in the user's cache."""
+        changes = {"windows": [*windows], "hop_s": hop_s, "backbone.threads": threads}
+        settings = config.override(Settings(), changes)
+        for name in filter(own.needs_pull, config.backbones(settings)):
+            registry.pull(registry.find(name))
+        self._backbones, self._kinds = hearing(settings)
+        self.windows = [*windows]
         self.hop_s = hop_s
-        self.folder = folders.cache() / "posteriors"
+        self.sha256 = {backbone.name: backbone.sha256 for backbone in self._backbones}
+        self.key = f"patches/{'/'.join([*windows, *self.sha256.values()])}/{hop_s:g}"
+        self.columns = reads.columns(of_silence(self._backbones, self._kinds))  # in a row
+        self.folder = folder or folders.cache() / "posteriors"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def score(self, path: Path, augmentation: Augmentation | None = None) -> Scored:
-        """Return the patches of a recording, from the cache where they are there."""
+        """Return what the first window says of a recording."""
+        rows = self.score_file(path, augmentation)
+        posterior, embedding = (
+            rows[:, self.columns[self.windows[0], output]] for output in ("posterior", "embedding")
+        )
+        return Scored(posterior, embedding)
+
+    def score_file(self, path: Path, augmentation: Augmentation | None = None) -> np.ndarray:
+        """Return float32[n, F] rows of a recording, from the cache where they are there."""
         content = path.read_bytes()
         changed = f"{augmentation.name}/{augmentation.seed}" if augmentation else ""
         named = hashlib.sha256(content + f"/{self.key}/{changed}".encode()).hexdigest()
-        cached = self.folder / f"{named}.npz"
+        cached = self.folder / f"{named}.npy"
         if cached.exists():
-            with np.load(cached) as arrays:
-                return Scored(arrays["posteriors"], arrays["embeddings"])
+            return np.load(cached)
         samples = read(path)
         if augmentation is not None:
             seed = [int(named[:8], 16), augmentation.seed]
             samples = augmentation.change(samples, np.random.default_rng(seed))
-        scored = self.score_samples(samples)
-        partial = cached.with_suffix(".partial.npz")
-        np.savez(partial, posteriors=scored.posteriors, embeddings=scored.embeddings)
-        partial.rename(cached)  # whole, or not there
-        return scored
+        rows = self.score_samples(samples)
+        keep(rows, cached)
+        return rows
 
-    def score_samples(self, samples: np.ndarray) -> Scored:
-        """Return the patches of float32[n] samples at 16 kHz."""
-        block = Block(0, 0, samples.astype(np.float32, copy=False), None, 0.0, last=True)
-        cut = Windower(self.hop_s, [self._backbone], [WindowKind("yamnet", 0, 0.96)]).push([block])
-        windows = [window for batch in cut if not isinstance(batch, End) for window in batch]
-        log_mel = np.stack([window.features[0] for window in windows])
-        batches = [
-            self._backbone.score(log_mel[i : i + BATCH]) for i in range(0, len(log_mel), BATCH)
-        ]
-        posteriors, embeddings = zip(*batches, strict=True)
-        return Scored(np.concatenate(posteriors), np.concatenate(embeddings))
+    def score_samples(self, samples: np.ndarray) -> np.ndarray:
+        """Return float32[n, F] rows of float32[n] samples at 16 kHz."""
+        windower = Windower(self.hop_s, self._backbones, self._kinds)
+        bank = Bank(self._backbones, self._kinds)
+        size = HOPS * round(self.hop_s * SAMPLE_RATE)
+        rows: list[np.ndarray] = []
+        for at in range(0, len(samples), size):
+            block = samples[at : at + size].astype(np.float32, copy=False)
+            cut = windower.push([Block(0, at, block, None, 0.0, last=at + size >= len(samples))])
+            windows = [window for batch in cut if not isinstance(batch, End) for window in batch]
+            rows += [reads.row(patch, [*self.columns]) for patch in bank.score(windows)]
+        return np.stack(rows)
+
+    def pick(self, rows: np.ndarray, read: Sequence[Read]) -> np.ndarray:
+        """Return float[..., F'], what is read of float[..., F] rows."""
+        return np.concatenate([rows[..., self.columns[each]] for each in read], axis=-1)
+
+    def is_posterior(self, read: Sequence[Read]) -> np.ndarray:
+        """Return bool[F'], which columns of such a row are scores of a posterior."""
+        sizes = [self.columns[each].stop - self.columns[each].start for each in read]
+        return np.repeat([output == "posterior" for _, output in read], sizes)
+
+
+def keep(rows: np.ndarray, path: Path) -> None:
+    """Write an array; the file is whole, or not there."""
+    partial = path.with_suffix(f".{os.getpid()}.npy")
+    np.save(partial, rows)
+    partial.rename(path)
 
 
 def read(path: Path) -> np.ndarray:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from streamtwl.backbones.yamnet import WINDOW
+from streamtwl.reasoners.reads import Read
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import scenes
 from streamtwl.training.datasets import Clip, split, validation_split
-from streamtwl.training.posteriors import Scorer
+from streamtwl.training.posteriors import Scorer, keep
 
 SCENE_S = 120.0
 TRAINING_SNR_DB = (0.0, 25.0)
@@ -44,9 +45,14 @@ class ScoredScene:
     name: str
     duration_s: float
     positions: np.ndarray  # int64[n], where each patch's window ends
-    posteriors: np.ndarray  # float32[n, C]
+    rows: np.ndarray  # float16[n, F], as the scorer's columns take them apart
     truth: list[Sound]
-    cleaner: np.ndarray | None = None  # float32[n, C]: the same scene in less noise, for a teacher
+    cleaner: np.ndarray | None = None  # float16[n, F]: the same scene in less noise, for a teacher
+
+    def reading(self, scorer: Scorer, read: Sequence[Read]) -> "ScoredScene":
+        """Return the same, and of its rows what is read."""
+        cleaner = None if self.cleaner is None else scorer.pick(self.cleaner, read)
+        return replace(self, rows=scorer.pick(self.rows, read), cleaner=cleaner)
 
     def sounding(self, labels: Sequence[str], before_s: float = 0.0) -> np.ndarray:
         """Return bool[n, L]: which labels sound `before_s` before each window's end."""
@@ -129,7 +135,7 @@ def make_training_scenes(
         made = score_scene(f"{number:03}", plan, snr_db, scorer)
         if cleaner:
             less_noise = score_scene(made.name, plan, snr_db + CLEANER_DB, scorer)
-            made = replace(made, cleaner=less_noise.posteriors)
+            made = replace(made, cleaner=less_noise.rows)
         streams.append(made)
         progress(number + 1, count)
     return streams
@@ -147,9 +153,9 @@ def make_background_scenes(
     for number in range(count):
         rng = np.random.default_rng([*seed, number])
         samples = scenes.make_background_scene(rng, material.packages, SCENE_S)
-        posteriors = scorer.score_samples(samples.astype(np.float32) / 32768).posteriors
-        ends = positions(len(posteriors), scorer.hop_s, SCENE_S)
-        streams.append(ScoredScene(f"background-{number:03}", SCENE_S, ends, posteriors, []))
+        rows = scorer.score_samples(samples.astype(np.float32) / 32768).astype(np.float16)
+        ends = positions(len(rows), scorer.hop_s, SCENE_S)
+        streams.append(ScoredScene(f"background-{number:03}", SCENE_S, ends, rows, []))
         progress(number + 1, count)
     return streams
 
@@ -165,16 +171,14 @@ def score_scene(name: str, plan: scenes.Plan, snr_db: float, scorer: Scorer) -> 
     key = hashlib.sha256(f"{plan}/{versions}/{snr_db}/{scorer.key}".encode()).hexdigest()
     cached = scorer.folder / f"scene-{key}.npy"
     if cached.exists():
-        posteriors = np.load(cached)
+        rows = np.load(cached)
     else:
         samples, _ = scenes.make_scene(plan, snr_db)
-        posteriors = scorer.score_samples(samples.astype(np.float32) / 32768).posteriors
-        partial = cached.with_suffix(".partial.npy")
-        np.save(partial, posteriors)
-        partial.rename(cached)
+        rows = scorer.score_samples(samples.astype(np.float32) / 32768).astype(np.float16)
+        keep(rows, cached)
     duration_s = plan.length / SAMPLE_RATE
-    ends = positions(len(posteriors), scorer.hop_s, duration_s)
-    return ScoredScene(name, duration_s, ends, posteriors, events)
+    ends = positions(len(rows), scorer.hop_s, duration_s)
+    return ScoredScene(name, duration_s, ends, rows, events)
 
 
 def positions(patches: int, hop_s: float, duration_s: float) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Models that take a stream of posteriors step by step, and their export to a reasoner's file.
+"""Models that take a stream of patches step by step, and their export to a reasoner's file.
 
-Each is a torch module with the interface of `reasoners/recurrent.py`: (posterior, state, elapsed_s)
-to (scores, new state).
+Each is a torch module with the interface of `reasoners/recurrent.py`: (row of a patch, state,
+elapsed_s) to (scores, new state). What is fitted comes from `linear.py`.
 """
 
 from pathlib import Path
@@ -11,55 +11,62 @@ import torch
 from torch import Tensor, nn
 
 from streamtwl.reasoners.card import Card
-from streamtwl.reasoners.recurrent import ENDLESS_S, OUTPUTS
+from streamtwl.reasoners.recurrent import OUTPUTS
+from streamtwl.training import hmm, linear
 from streamtwl.training.export import write
+from streamtwl.training.linear import FLOOR
 
-FLOOR = 1e-6  # under a posterior's logarithm
 
+class Features(nn.Module):
+    """Rows as features, as `linear.Features` makes them."""
 
-class LogPosterior(nn.Module):
-    """Posteriors as features: logarithms brought to zero mean and unit variance."""
+    is_posterior: Tensor  # bool[F]
+    mean: Tensor  # float32[F]
+    scale: Tensor  # float32[F]
 
-    mean: Tensor  # float32[C]
-    scale: Tensor  # float32[C]
-
-    def __init__(self, posteriors: Tensor) -> None:
-        """Take float32[n, C] training posteriors for mean and variance."""
+    def __init__(self, fitted: linear.Features) -> None:
         super().__init__()
-        logs = torch.log(posteriors + FLOOR)
-        self.register_buffer("mean", logs.mean(dim=0))
-        self.register_buffer("scale", logs.std(dim=0).clamp_min(FLOOR))
+        for name in ("is_posterior", "mean", "scale"):
+            self.register_buffer(name, torch.from_numpy(getattr(fitted, name)))
 
     def forward(self, posterior: Tensor) -> Tensor:
-        """Return float32[..., C] features."""
-        return (torch.log(posterior + FLOOR) - self.mean) / self.scale
+        """Return float32[..., F] features of rows."""
+        logs = torch.log(torch.relu(posterior) + FLOOR)
+        return (torch.where(self.is_posterior, logs, posterior) - self.mean) / self.scale
+
+    def with_logs(self, mean: float, scale: float) -> "Features":
+        """Return the same, but the logarithms of all posteriors with this mean and scale."""
+        of_logs = self.is_posterior.numpy()
+        return Features(
+            linear.Features(
+                of_logs,
+                np.where(of_logs, np.float32(mean), self.mean.numpy()),
+                np.where(of_logs, np.float32(scale), self.scale.numpy()),
+            )
+        )
 
 
 class PatchModel(nn.Module):
-    """A softmax regression over L labels and "none", on one patch."""
+    """A softmax regression over L labels and "none", on one patch: a fitted `linear.PatchModel`."""
 
+    weight: Tensor  # float32[L + 1, F]
+    bias: Tensor  # float32[L + 1]
     log_prior: Tensor  # float32[L + 1]: log shares of training time
 
-    def __init__(self, features: LogPosterior, labels: int) -> None:
+    def __init__(self, fitted: linear.PatchModel) -> None:
         super().__init__()
-        self.features = features
-        self.linear = nn.Linear(len(features.mean), labels + 1)
-        self.register_buffer("log_prior", torch.zeros(labels + 1))
+        self.features = Features(fitted.features)
+        for name in ("weight", "bias", "log_prior"):
+            self.register_buffer(name, torch.from_numpy(getattr(fitted, name)))
 
     def forward(self, posterior: Tensor) -> Tensor:
-        """Return float32[..., L + 1] log-probabilities; "none" is the last."""
-        return torch.log_softmax(self.linear(self.features(posterior)), dim=-1)
+        """Return float32[..., L + 1] log-probabilities of rows; "none" is the last."""
+        logits = nn.functional.linear(self.features(posterior), self.weight, self.bias)
+        return torch.log_softmax(logits, dim=-1)
 
 
 class Filter(nn.Module):
-    """The forward filter of a hidden Markov model whose states are the labels and "none".
-
-    The state is drawn anew from the prior at the rate 1 / duration_s, else it stays: its transition
-    over t seconds is exp(-t / duration_s) I + (1 - exp(-t / duration_s)) 1 prior^T. A patch counts
-    with the weight (p(label | patch) / prior) ** exponent: windows overlap and share their noise,
-    so each is less than one independent observation. Rabiner, A tutorial on hidden Markov models,
-    Proc. IEEE 77 (1989), equations 19-20, with scaled likelihoods for the emissions.
-    """
+    """The forward filter of a hidden Markov model: `hmm.Filter`, one step of it."""
 
     def __init__(self, patch: PatchModel, duration_s: float, exponent: float) -> None:
         super().__init__()
@@ -79,6 +86,11 @@ class Filter(nn.Module):
         return self.exponent * (self.patch(posterior) - self.patch.log_prior)
 
 
+def filter_of(fitted: hmm.Filter) -> Filter:
+    """Return a fitted filter as a module."""
+    return Filter(PatchModel(fitted.patch), fitted.duration_s, fitted.exponent)
+
+
 class FixedLag(nn.Module):
     """A filter that looks back: its belief about this patch, and its revised beliefs about earlier.
 
@@ -94,6 +106,11 @@ class FixedLag(nn.Module):
         self._n = filter.state_size  # L + 1
         self._sizes = [(1 + lags) * self._n, lags * self._n, lags]
         self.state_size = sum(self._sizes)
+
+    @property
+    def features(self) -> Features:
+        """The features of a row that it reads."""
+        return self.filter.patch.features
 
     def forward(self, posterior: Tensor, state: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
         """Return float32[S, 1 + lags, L]: newest patch first, and the new state."""
@@ -129,6 +146,8 @@ class Pooled(nn.Module):
         super().__init__()
         self.half_life_s = half_life_s
         self.lags = lags
+        constants = np.zeros(categories, np.float32), np.ones(categories, np.float32)
+        self.features = Features(linear.Features(np.ones(categories, bool), *constants))
         self._sizes = [categories, lags * categories]
         self.state_size = sum(self._sizes)
 
@@ -147,29 +166,30 @@ Residual = FixedLag | Pooled
 Step = Filter | Residual
 
 
-def run(step: Step, posteriors: Tensor, elapsed_s: Tensor) -> Tensor:
+def run(step: Step, rows: Tensor, elapsed_s: Tensor) -> Tensor:
     """Return float32[n, T, L] scores of n streams of T patches.
 
-    Takes float32[n, T, C], and float32[n, T] seconds since the patch before, first ENDLESS_S.
+    Takes float[n, T, F], and float32[n, T] seconds since the patch before, first ENDLESS_S.
     """
-    state = torch.zeros(len(posteriors), step.state_size)
+    state = torch.zeros(len(rows), step.state_size)
     scores = []
-    for t in range(posteriors.shape[1]):
-        scored, state = step(posteriors[:, t], state, elapsed_s[:, t, None])
+    for t in range(rows.shape[1]):
+        scored, state = step(rows[:, t].float(), state, elapsed_s[:, t, None])
         scores.append(scored)
     return torch.stack(scores, dim=1)
 
 
-def elapsed(positions: np.ndarray, rate: int) -> np.ndarray:
-    """Return float32[T] seconds since the patch before, of int64[T] positions."""
-    return np.append(ENDLESS_S, np.diff(positions) / rate).astype(np.float32)
+@torch.no_grad()
+def scores_of(step: Step, rows: np.ndarray, elapsed_s: np.ndarray) -> np.ndarray:
+    """Return float32[n, T, L] scores in [0, 1] of float[n, T, F] rows, as `run` does."""
+    return run(step.eval(), torch.from_numpy(rows), torch.from_numpy(elapsed_s)).numpy()
 
 
-def export(step: Step, categories: int, card: Card, path: Path) -> None:
-    """Write a reasoner's file: the graph, and its card in the metadata."""
+def export(step: Step, width: int, card: Card, path: Path) -> None:
+    """Write a reasoner's file: the graph, and its card in the metadata; rows have that width."""
     streams = torch.export.Dim("streams")
     example_inputs = {
-        "posterior": torch.full((2, categories), 0.1),
+        "posterior": torch.full((2, width), 0.1),
         "state": torch.zeros(2, step.state_size),
         "elapsed_s": torch.full((2, 1), card.hop_s),
     }

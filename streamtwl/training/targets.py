@@ -11,7 +11,7 @@ from torch import Tensor
 
 from streamtwl.errors import UsageError
 from streamtwl.ontology import ancestors, categories, everyday
-from streamtwl.training import fitting, steps, trace_training
+from streamtwl.training import fitting, hmm, steps, trace_training
 from streamtwl.training.fitting import Chosen, SceneArrays
 from streamtwl.training.trace_training import TraceExamples
 from streamtwl.training.training_scenes import TrainingScenes
@@ -64,7 +64,7 @@ class ClosedTargets:
 
     def residual(self, parts: Sequence[SceneArrays]) -> steps.FixedLag:
         """Return the HMM filter, with the setting that the validation split chose for it."""
-        return steps.FixedLag(self._filter(parts), LAGS).requires_grad_(False)
+        return steps.FixedLag(steps.filter_of(self._filter(parts)), LAGS)
 
     def examples(self, streams: SceneArrays, residual: steps.Residual | None) -> TraceExamples:
         """Return streams with the share of the next hop in which each label sounds."""
@@ -78,13 +78,14 @@ class ClosedTargets:
 
     def background_events_allowed(self, prepared: TrainingScenes) -> float:
         """Return as many as the HMM filter causes, fitted on the same scenes."""
-        scores = fitting.scores_of(self._filter(prepared.fit), prepared.background)
+        filter, background = self._filter(prepared.fit), prepared.background
+        scores = filter.scores(filter.patch(background.rows), background.elapsed_s)
         return fitting.onsets(scores, self._fitted.on, self._fitted.off)
 
-    def _filter(self, parts: Sequence[SceneArrays]) -> steps.Filter:
+    def _filter(self, parts: Sequence[SceneArrays]) -> hmm.Filter:
         setting = self._fitted.setting
         patch = fitting.fit_patch_model(fitting.joined(parts), setting["penalty"])
-        return steps.Filter(patch, setting["duration_s"], setting["exponent"])
+        return hmm.Filter(patch, setting["duration_s"], setting["exponent"])
 
 
 class OpenTargets:
@@ -144,9 +145,9 @@ class OpenTargets:
 
     def _teach(self, streams: SceneArrays) -> Tensor:
         """Return float32[n, T, C]."""
-        scores = streams.posteriors
+        scores = torch.from_numpy(streams.rows).float()
         if streams.cleaner is not None:
-            scores = torch.maximum(scores, streams.cleaner)
+            scores = torch.maximum(scores, torch.from_numpy(streams.cleaner))
         padded = torch.cat((scores, scores[:, -1:], scores[:, -1:]), dim=1)
         target = (padded[:, 1:-1] + padded[:, 2:]) / 2
         ahead = torch.from_numpy(streams.ahead).float()

@@ -4,8 +4,9 @@ A patch is K samples and a boundary token, or, in the soft trace, one token: the
 posterior's expectation of a sample's embedding. At each boundary the trunk's last hidden state is
 read out (of a trunk that grows, added to the embedding): L labels now, and L for each of the `lags`
 patches before, as they look by now. A residual
-path adds what a filter that looks back makes of the posteriors; the boundary's embedding then
-carries its beliefs and the posterior's logarithms as well.
+path adds what a filter that looks back makes of the row of the patch; the boundary's embedding then
+carries its beliefs and the row's features as well. A row (`reasoners/reads.py`) begins with the
+posterior that samples are drawn from.
 """
 
 from pathlib import Path
@@ -18,13 +19,12 @@ from streamtwl.config import LabelEventSettings
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.gpt2 import INPUTS, OFF, OUTPUTS, cache_names
 from streamtwl.reasoners.sampling import N_BINS
-from streamtwl.training import steps
 from streamtwl.training.export import write
 from streamtwl.training.steps import Residual
 from streamtwl.training.trunks import Trunk
 
 CONTEXT = 512  # tokens
-LOG_MEAN, LOG_SCALE = 7.0, 3.0  # bring a posterior's logarithms to about zero mean, unit variance
+LOG_MEAN, LOG_SCALE = -7.0, 3.0  # bring a posterior's logarithms to about zero mean, unit variance
 SURE = 1e-4  # the residual's beliefs are kept this far from 0 and 1
 
 
@@ -67,13 +67,15 @@ class TraceModel(nn.Module):
         self.read = nn.Linear(trunk.width, (1 + lags) * labels)
         self.grown = nn.Parameter(torch.zeros(1)) if grows else None
         self.residual = residual
+        self.width = categories if residual is None else len(residual.features.mean)
         self.floored: Tensor | None
         self.register_buffer("floored", floored, persistent=False)
         if residual is not None:
             nn.init.zeros_(self.read.weight)
             nn.init.zeros_(self.read.bias)
             self.belief = nn.Linear((1 + lags) * labels, trunk.width)
-            self.posterior_in = nn.Linear(categories, trunk.width)
+            self.features = residual.features.with_logs(LOG_MEAN, LOG_SCALE)
+            self.posterior_in = nn.Linear(len(self.features.mean), trunk.width)
             self.drop_posterior = nn.Dropout(0.3)
             nn.init.normal_(self.posterior_in.weight, std=0.005)
             nn.init.zeros_(self.posterior_in.bias)
@@ -95,12 +97,13 @@ class TraceModel(nn.Module):
         self.symbols.weight.copy_(words[: self.categories + 1])
         self.bins.weight.copy_(words[self.categories + 1 :])
 
-    def embed(self, tokens: Tensor, posterior: Tensor, believed: Tensor | None) -> Tensor:
+    def embed(self, tokens: Tensor, row: Tensor, believed: Tensor | None) -> Tensor:
         """Return float32[..., T, D] of int64[..., T, 2] tokens that end in a boundary.
 
-        `posterior` float32[..., C] is read by the soft trace only, `believed` float32[..., 1 +
-        lags, L] are the residual's log-odds.
+        `row` float32[..., F] begins with the posterior, which the soft trace reads; `believed`
+        float32[..., 1 + lags, L] are the residual's log-odds.
         """
+        posterior = row[..., : self.categories]
         bins = self.bins(tokens[..., 1])
         if self.bare:
             bins = bins * (tokens[..., :1] == self.categories)
@@ -114,8 +117,8 @@ class TraceModel(nn.Module):
             added = shares @ self.symbols.weight[:-1]
             added = added if self.bare else added + in_bins @ self.bins.weight
         if believed is not None:
-            logs = (torch.log(posterior + steps.FLOOR) + LOG_MEAN) / LOG_SCALE
-            path = self.belief(believed.flatten(-2)) + self.posterior_in(self.drop_posterior(logs))
+            features = self.drop_posterior(self.features(row))
+            path = self.belief(believed.flatten(-2)) + self.posterior_in(features)
             added = path if added is None else added + path
         if added is None:
             return embedded
@@ -145,13 +148,13 @@ class TraceModel(nn.Module):
         plain = self.floored & (believed >= log_odds(ends))
         return torch.where(plain, torch.maximum(said, believed), said)
 
-    def read_stream(self, tokens: Tensor, posteriors: Tensor, believed: Tensor | None) -> Tensor:
+    def read_stream(self, tokens: Tensor, rows: Tensor, believed: Tensor | None) -> Tensor:
         """Return float32[n, P, 1 + lags, L] log-odds of n streams from their beginning.
 
-        Takes int64[n, P, T, 2], float32[n, P, C], float32[n, P, 1 + lags, L].
+        Takes int64[n, P, T, 2], float32[n, P, F], float32[n, P, 1 + lags, L].
         """
         n, patches, length, _ = tokens.shape
-        embedded = self.embed(tokens, posteriors, believed).flatten(1, 2)
+        embedded = self.embed(tokens, rows, believed).flatten(1, 2)
         mask = torch.ones(n, patches * length, dtype=torch.bool)
         positions = torch.arange(patches * length).expand(n, -1)
         hidden, _ = self.trunk(embedded, self.trunk.empty_cache(n), mask, positions)
@@ -188,7 +191,7 @@ def export(model: TraceModel, hop_s: float, card: Card, path: Path) -> None:
     state = 1 if model.residual is None else model.residual.state_size
     given: dict[str, Any] = {
         "tokens": torch.zeros(rows, length, 2, dtype=torch.int64),
-        "posterior": torch.full((rows, model.categories), 0.1),
+        "posterior": torch.full((rows, model.width), 0.1),
         "state": torch.zeros(rows, state),
         "elapsed_s": torch.full((rows, 1), hop_s),
         "attention_mask": torch.ones(rows, past + length, dtype=torch.bool),

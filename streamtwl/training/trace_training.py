@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from streamtwl.training import schedule
+from streamtwl.training import schedule, steps
 from streamtwl.training.fitting import SceneArrays
 from streamtwl.training.steps import Residual
 from streamtwl.training.trace_model import TraceModel, draw, log_odds
@@ -26,7 +26,7 @@ ALONE_RATE = 3e-2  # where only embedding and read-out are trained: benchmarks/r
 class TraceExamples:
     """What a trace model is trained on: n streams, T patches; B = 1 + lags."""
 
-    posteriors: Tensor  # float32[n, T, C]
+    rows: Tensor  # float16[n, T, F], the posterior of C categories first
     believed: Tensor | None  # float32[n, T, B, L] log-odds of the residual path
     target: Tensor  # float32[n, T, B, L]: in [0, 1], for a patch and those before it
     weight: Tensor | None = None  # float32[L]: of a label in the loss; None: all alike
@@ -43,30 +43,26 @@ def examples(
     believed = None if residual is None else log_odds(beliefs_of(residual, streams))
     n_patches = target.shape[1]
     shifted = [functional.pad(target, (0, 0, lag, 0))[:, :n_patches] for lag in range(lags + 1)]
-    return TraceExamples(streams.posteriors, believed, torch.stack(shifted, dim=2), weight)
+    rows = torch.from_numpy(streams.rows)
+    return TraceExamples(rows, believed, torch.stack(shifted, dim=2), weight)
 
 
 @torch.no_grad()
 def beliefs_of(residual: Residual, streams: SceneArrays) -> Tensor:
     """Return float32[n, T, 1 + lags, L] beliefs of a residual path."""
-    state = torch.zeros(len(streams.posteriors), residual.state_size)
-    beliefs = []
-    for t in range(streams.posteriors.shape[1]):
-        now, state = residual(streams.posteriors[:, t], state, streams.elapsed_s[:, t, None])
-        beliefs.append(now)
-    return torch.stack(beliefs, dim=1)
+    return steps.run(residual, torch.from_numpy(streams.rows), torch.from_numpy(streams.elapsed_s))
 
 
 def joined(parts: Sequence[TraceExamples]) -> TraceExamples:
     """Return several parts as one, cut to the shortest."""
-    n_patches = min(part.posteriors.shape[1] for part in parts)
+    n_patches = min(part.rows.shape[1] for part in parts)
 
     def join(tensors: Sequence[Tensor]) -> Tensor:
         return torch.cat([tensor[:, :n_patches] for tensor in tensors])
 
     believed = [part.believed for part in parts if part.believed is not None]
     return TraceExamples(
-        join([part.posteriors for part in parts]),
+        join([part.rows for part in parts]),
         join(believed) if believed else None,
         join([part.target for part in parts]),
         parts[0].weight,
@@ -87,15 +83,15 @@ def fit(
 
     The schedule is for `of_epochs`, of which the first `epochs` are run; see `schedule.run`.
     """
-    patches = VISITS * data.posteriors.shape[0] * data.posteriors.shape[1]
+    patches = VISITS * data.rows.shape[0] * data.rows.shape[1]
     rate = LEARNING_RATE
     learns = any(weights.requires_grad for weights in model.trunk.parameters())
     if not learns and model.residual is None:
         rate = ALONE_RATE
 
     def next_loss(generator: torch.Generator) -> tuple[Tensor, int]:
-        tokens, posteriors, believed, target = _draw_batch(model, data, generator)
-        logits = model.read_stream(tokens, posteriors, believed)
+        tokens, rows, believed, target = _draw_batch(model, data, generator)
+        logits = model.read_stream(tokens, rows, believed)
         loss = functional.binary_cross_entropy_with_logits(logits, target, data.weight)
         return loss, tokens.shape[0] * tokens.shape[1]
 
@@ -127,19 +123,19 @@ def predict_traces(
     """
     model.eval()
     generator = torch.Generator().manual_seed(seed)
-    n_patches = data.posteriors.shape[1]
+    n_patches = data.rows.shape[1]
     samples = 0 if model.soft else samples
     context = min(horizon, _patches(samples, model))
     half = context // 2
     for _ in range(traces):
-        tokens = draw(data.posteriors, samples, generator)
+        tokens = draw(data.rows[..., : model.categories].float(), samples, generator)
         scores = torch.zeros(data.target.shape)
         start, decided = 0, 0
         while decided < n_patches:
             end = min(n_patches, start + context)
             part = slice(start, end)
             believed = None if data.believed is None else data.believed[:, part]
-            logits = model.read_stream(tokens[:, part], data.posteriors[:, part], believed)
+            logits = model.read_stream(tokens[:, part], data.rows[:, part].float(), believed)
             scores[:, decided:end] = torch.sigmoid(logits[:, decided - start :])
             start, decided = end - half, end
         yield scores
@@ -152,17 +148,18 @@ def _patches(samples: int, model: TraceModel) -> int:
 def _draw_batch(
     model: TraceModel, data: TraceExamples, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Return (tokens, posteriors, believed, target) of random stretches, all with the same K."""
+    """Return (tokens, rows, believed, target) of random stretches, all with the same K."""
 
     def pick(high: int, count: int) -> Tensor:
         return torch.randint(high, (count,), generator=generator)
 
     samples = 0 if model.soft else SAMPLES[int(pick(len(SAMPLES), 1))]
-    n, n_patches = data.posteriors.shape[:2]
+    n, n_patches = data.rows.shape[:2]
     length = min(n_patches, _patches(samples, model))
-    rows = max(1, TOKENS // (length * (samples + 1)) // (2 if model.soft else 1))
-    stream = pick(n, rows)[:, None]
-    patch = pick(n_patches - length + 1, rows)[:, None] + torch.arange(length)
-    posteriors = data.posteriors[stream, patch]
+    count = max(1, TOKENS // (length * (samples + 1)) // (2 if model.soft else 1))
+    stream = pick(n, count)[:, None]
+    patch = pick(n_patches - length + 1, count)[:, None] + torch.arange(length)
+    rows = data.rows[stream, patch].float()
     believed = None if data.believed is None else data.believed[stream, patch]
-    return draw(posteriors, samples, generator), posteriors, believed, data.target[stream, patch]
+    tokens = draw(rows[..., : model.categories], samples, generator)
+    return tokens, rows, believed, data.target[stream, patch]

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamtwl.errors import UsageError
+from streamtwl.reasoners.reads import Read
 from streamtwl.training import fitting, scored_scenes
 from streamtwl.training.datasets import Clip
 from streamtwl.training.fitting import SceneArrays
 from streamtwl.training.posteriors import Scorer
+from streamtwl.training.scored_scenes import ScoredScene
 
 FITTING, CHOOSING, BACKGROUND = "scenes to fit", "scenes to choose by", "background scenes"
 QUIET = 5  # background scenes in each part of those to fit
@@ -45,17 +47,23 @@ def prepare(
     test_fold: int | None,
     seed: Sequence[int],
     scorer: Scorer,
+    read: Sequence[Read],
     progress: Progress,
     cleaner: bool = False,
 ) -> TrainingScenes:
-    """Make the scenes and score them; raises UsageError for clips that make none.
+    """Make the scenes and score them, to `read` these outputs of their windows.
 
+    Raises UsageError for clips that make none.
     With `cleaner` they are also scored in less noise: see `scored_scenes.make_training_scenes`.
     """
     labels = sorted({clip.label for clip in clips})
     to_fit, to_choose, _ = scored_scenes.materials(clips, corpus, test_fold, seed[0])
     fit: list[SceneArrays] = []
     quiet: list[SceneArrays] = []
+
+    def arrays(streams: Sequence[ScoredScene]) -> SceneArrays:
+        picked = [stream.reading(scorer, read) for stream in streams]
+        return fitting.arrays(picked, labels, scorer.is_posterior(read))
 
     def count(done: int, of: int) -> None:
         progress(FITTING, len(fit) * of + done, PARTS * of)
@@ -70,13 +78,13 @@ def prepare(
             crop=True,
             cleaner=cleaner,
         )
-        fit.append(fitting.arrays(made, labels))
+        fit.append(arrays(made))
         if not cleaner:
             rng_seed = [*seed, PARTS + 2 + number]
             made = scored_scenes.make_background_scenes(
                 part, QUIET, rng_seed, scorer, lambda *_: None
             )
-            quiet.append(fitting.arrays(made, labels))
+            quiet.append(arrays(made))
     made = scored_scenes.make_training_scenes(
         to_choose,
         scored_scenes.VALIDATION_SCENES,
@@ -92,9 +100,7 @@ def prepare(
         scorer,
         lambda done, total: progress(BACKGROUND, done, total),
     )
-    prepared = TrainingScenes(
-        fit, fitting.arrays(made, labels), fitting.arrays(background, labels), quiet, labels
-    )
+    prepared = TrainingScenes(fit, arrays(made), arrays(background), quiet, labels)
     sounding = prepared.whole.sounding.any(axis=1).any(axis=0)
     if not sounding.all():
         raise UsageError(

@@ -23,8 +23,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from streamtwl.errors import UsageError
 from streamtwl.models import wheel
 from streamtwl.training import embedding_init
+from streamtwl.training.recipe import TINY
 
-TINY = "tiny"
 PRETRAINING = "pretraining.json"  # in a folder of `streamtwl bench pretrain`: how it was made
 TINY_POSITIONS = 512
 WORDS_STD = 0.02  # of a fresh model's word embeddings: GPT2Config.initializer_range

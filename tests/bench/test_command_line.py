@@ -13,7 +13,15 @@ def test_it_shows_what_there_is(cli, arguments):
 
 def test_train_has_what_a_user_sets_and_bench_train_every_switch(cli):
     users, everything = (cli(*each, "--help").stdout for each in (["train"], ["bench", "train"]))
-    for switch in ("--corpus", "--leave-out", "--epochs", "--seed", "--hop", "--offline"):
+    for switch in (
+        "--corpus",
+        "--leave-out",
+        "--windows",
+        "--body",
+        "--epochs",
+        "--seed",
+        "--offline",
+    ):
         assert switch in users
         assert switch in everything
     for switch in train.BENCH_SWITCHES:
@@ -26,7 +34,6 @@ def test_train_has_what_a_user_sets_and_bench_train_every_switch(cli):
     [
         ("evaluate nowhere", "evaluate"),
         ("pretrain --corpus nowhere -o DIR", "pretrain"),
-        ("train nowhere --body none", "train"),
         ("train nowhere --trace=sampled --no-residual", "train"),
         ("train --open nowhere --names table.csv", "train"),
     ],

@@ -1,39 +1,15 @@
-"""The offline trial's own parts: rows of patches, changes of the label, events in background."""
+"""The offline trial's own parts: changes of the label, events in background."""
 
 import hearing_trial
 import numpy as np
 import pytest
 import timeline
-from hearing_trial import FILTER, METHODS, YAMNET, PatchScorer
+from hearing_trial import FILTER, METHODS
 from score import Played
 from timeline import ReceivedEvent, Scene
 
 from streamtwl.stages import SAMPLE_RATE
-from streamtwl.training.posteriors import Scorer
 from streamtwl.training.scored_scenes import ScoredScene, Sound
-
-
-def test_a_row_has_what_the_live_path_scores(yamnet, tmp_path):
-    rng = np.random.default_rng(3)
-    samples = (0.1 * rng.standard_normal(17 * SAMPLE_RATE)).astype(np.float32)  # several blocks
-    scorer = PatchScorer(["yamnet:0.96"], tmp_path)
-    rows = scorer.score_samples(samples).posteriors
-    expected = Scorer().score_samples(samples)
-    np.testing.assert_allclose(
-        scorer.inputs(rows, YAMNET).numpy(), expected.posteriors, rtol=2e-3, atol=1e-6
-    )
-    embeddings = rows[:, scorer.columns["yamnet:0.96", "embedding"]]
-    np.testing.assert_allclose(embeddings, expected.embeddings, rtol=2e-3, atol=1e-4)
-
-
-def test_an_embedding_is_read_as_an_exponential(yamnet, tmp_path, monkeypatch):
-    scorer = PatchScorer(["yamnet:0.96"], tmp_path)
-    monkeypatch.setitem(hearing_trial.VARIANTS, "embedding", [("yamnet:0.96", "embedding")])
-    rows = np.zeros((2, 3, 521 + 1024), np.float16)
-    rows[..., 521:] = -0.25
-    read = scorer.inputs(rows, "embedding")
-    assert read.shape == (2, 3, 1024)
-    np.testing.assert_allclose(read.log(), -0.25, rtol=1e-6)
 
 
 def named(*labels: str | None) -> tuple[list[str | None], ScoredScene]:

@@ -17,6 +17,7 @@ from timeline_baselines import (
     MovingAverage,
     WindowTop,
     fit_timeline,
+    scores_of,
     smooth,
 )
 
@@ -42,6 +43,7 @@ LABELS = ["dog", "saw"]
 PATCHES, CATEGORIES = 40, 8
 HOP_S = 0.48
 DURATION_S = (15_600 + 7680 * (PATCHES - 1)) / SAMPLE_RATE + 0.2
+ALL = np.ones(CATEGORIES, bool)  # columns are scores
 NAMES = (TOP, AVERAGE, FILTER, LAGGED, SMOOTHER, GRU)
 
 
@@ -51,8 +53,9 @@ def by_hand(sounding, recently=None, ahead=None, hop_s: float = 1.0) -> SceneArr
     elapsed_s = np.full(sounding.shape[:2], hop_s, np.float32)
     elapsed_s[:, 0] = ENDLESS_S
     return SceneArrays(
-        torch.zeros(*sounding.shape[:2], CATEGORIES),
-        torch.from_numpy(elapsed_s),
+        np.zeros((*sounding.shape[:2], CATEGORIES), np.float32),
+        ALL,
+        elapsed_s,
         sounding,
         sounding if recently is None else np.array(recently, bool),
         sounding.astype(float) if ahead is None else np.array(ahead, float),
@@ -137,14 +140,14 @@ def stream(truth: list[Sound], seed: int = 0, noise: float = 0.05) -> ScoredScen
     made = ScoredScene(f"{seed}", DURATION_S, ends, np.zeros((0, 0)), truth)
     posteriors = noise * np.random.default_rng(seed).random((PATCHES, CATEGORIES))
     posteriors[:, [1, 4]] += 0.8 * made.sounding(LABELS)
-    return replace(made, posteriors=posteriors.astype(np.float32).clip(0, 1))
+    return replace(made, rows=posteriors.astype(np.float32).clip(0, 1))
 
 
 def test_arrays_by_hand():
     """Windows end at 0.975, 1.455, 1.935 s ..."""
     truth = [Sound("saw", 1.0, 1.5), Sound("saw", 1.2, 1.3), Sound("dog", 0.0, 1.0)]
-    made = arrays([stream(truth), stream([])], LABELS)
-    assert made.posteriors.shape == (2, PATCHES, CATEGORIES)
+    made = arrays([stream(truth), stream([])], LABELS, ALL)
+    assert made.rows.shape == (2, PATCHES, CATEGORIES)
     np.testing.assert_allclose(made.elapsed_s[0, :3], [ENDLESS_S, 0.48, 0.48], rtol=1e-5)
     dog, saw = 0, 1
     assert np.flatnonzero(made.sounding[0, :, dog]).tolist() == [0]
@@ -160,15 +163,21 @@ def test_arrays_by_hand():
 
 
 def test_the_last_decision_speaks_up_to_the_end():
-    made = arrays([stream([Sound("dog", DURATION_S - 0.1, DURATION_S)])], LABELS)
+    made = arrays([stream([Sound("dog", DURATION_S - 0.1, DURATION_S)])], LABELS, ALL)
     assert np.flatnonzero(made.ahead[0, :, 0]).tolist() == [PATCHES - 1]
     np.testing.assert_allclose(made.ahead[0, -1, 0], 0.5)
 
 
 def test_streams_are_cut_to_the_shortest():
     short = stream([])
-    short = replace(short, positions=short.positions[:7], posteriors=short.posteriors[:7])
-    assert arrays([stream([]), short], LABELS).sounding.shape == (2, 7, 2)
+    short = replace(short, positions=short.positions[:7], rows=short.rows[:7])
+    assert arrays([stream([]), short], LABELS, ALL).sounding.shape == (2, 7, 2)
+
+
+def test_seconds_since_the_patch_before():
+    found = fitting.elapsed(np.array([15_600, 23_280, 23_280 + SAMPLE_RATE, 40_000]))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [ENDLESS_S, 0.48, 1.0, 720 / SAMPLE_RATE], rtol=1e-6)
 
 
 # Training and choosing
@@ -187,7 +196,7 @@ def scenes(count: int, seed: int, noise: float = 0.05, names: list[str] = LABELS
         one = stream(sounds, seed=1000 * seed + number, noise=noise)
         renamed = dict(zip(LABELS, names, strict=True))
         made.append(replace(one, truth=[replace(s, label=renamed[s.label]) for s in sounds]))
-    return arrays(made, LABELS)
+    return arrays(made, LABELS, ALL)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -228,7 +237,7 @@ def fitted(fit_on: SceneArrays, choose_by: SceneArrays, seed: int = 0) -> dict[s
 def test_a_patch_model_learns_which_category_is_whose():
     fit_on, new = scenes(8, 1), scenes(4, 2)
     model = fit_patch_model(fit_on, 1e-3)
-    found = torch.exp(model(new.posteriors)).numpy()
+    found = np.exp(model(new.rows))
     single = new.sounding.sum(axis=2) <= 1
     expected = np.where(new.sounding.any(axis=2), new.sounding.argmax(axis=2), len(LABELS))
     assert (found.argmax(axis=2) == expected)[single].mean() > 0.98
@@ -236,13 +245,14 @@ def test_a_patch_model_learns_which_category_is_whose():
     assert len(both)
     assert (both[:, :2] > 0.2).all()  # where two sound, each is half
     none = (~fit_on.sounding.any(axis=2)).mean()
-    np.testing.assert_allclose(torch.exp(model.log_prior)[-1], none, rtol=1e-4)
-    assert torch.exp(model.log_prior).sum() == pytest.approx(1)
+    np.testing.assert_allclose(np.exp(model.log_prior)[-1], none, rtol=1e-4)
+    assert np.exp(model.log_prior).sum() == pytest.approx(1)
 
 
 def test_a_penalty_keeps_weights_small():
     fit_on = scenes(4, 1)
-    free, tied = (fit_patch_model(fit_on, each).linear.weight.norm() for each in (1e-4, 1.0))
+    models = (fit_patch_model(fit_on, each) for each in (1e-4, 1.0))
+    free, tied = (np.linalg.norm(model.weight) for model in models)
     assert tied < free / 3
 
 
@@ -253,9 +263,9 @@ def test_every_baseline_solves_an_easy_problem(right):
         assert one.off <= one.on
         assert one.false_starts_per_minute <= fitting.FALSE_STARTS_PER_MINUTE
         scores = (
-            smooth(one.step, new.posteriors, new.elapsed_s)
+            smooth(one.step, new.rows, new.elapsed_s)
             if name == SMOOTHER
-            else steps.run(one.step, new.posteriors, new.elapsed_s).numpy()
+            else scores_of(one.step, new)
         )
         if name == LAGGED:
             scores = scores[:, :, 0]  # of the newest patch
@@ -283,9 +293,8 @@ def test_the_filter_is_the_one_that_training_fits():
     trained = fitting.fit_filter(fit_on, choose_by)
     here = fit_timeline(fit_on, choose_by, 0, lambda _: None, [FILTER])[FILTER]
     assert replace(trained, step=here.step) == here
-    np.testing.assert_array_equal(
-        fitting.scores_of(trained.step, new), fitting.scores_of(here.step, new)
-    )
+    expected = trained.step.scores(trained.step.patch(new.rows), new.elapsed_s)
+    np.testing.assert_allclose(scores_of(here.step, new), expected, atol=1e-5)
 
 
 def test_progress_names_what_is_trained():
@@ -297,10 +306,10 @@ def test_progress_names_what_is_trained():
 def test_the_final_models_know_the_validation_streams_too():
     """Validation streams use another category for a saw: only who saw them can know it."""
     fit_on, choose_by = scenes(6, 1), scenes(6, 2)
-    choose_by.posteriors[:, :, [4, 6]] = choose_by.posteriors[:, :, [6, 4]].clone()
+    choose_by.rows[:, :, [4, 6]] = choose_by.rows[:, :, [6, 4]]
     [chosen] = [fitted(fit_on, choose_by)[TOP]]
-    learnt = chosen.step.patch.linear.weight[LABELS.index("saw")].tolist()
-    only_fit = fit_patch_model(fit_on, 1e-3).linear.weight[LABELS.index("saw")].tolist()
+    learnt = chosen.step.patch.weight[LABELS.index("saw")].tolist()
+    only_fit = fit_patch_model(fit_on, 1e-3).weight[LABELS.index("saw")].tolist()
     assert learnt[6] > only_fit[6] + 0.5
 
 
@@ -315,10 +324,10 @@ def test_the_validation_streams_decide(right):
 def test_the_validation_streams_choose_the_half_life(right):
     """Where a sound's patches come and go, a longer average is what helps."""
     choose_by = scenes(8, 2)
-    flicker = torch.rand(8, PATCHES, 1, generator=torch.manual_seed(1)) < 0.4
-    silent = choose_by.posteriors.clone()
+    flicker = np.random.default_rng(1).random((8, PATCHES, 1)) < 0.4
+    silent = choose_by.rows.copy()
     silent[:, :, [1, 4]] = 0.02
-    spoilt = replace(choose_by, posteriors=torch.where(flicker, silent, choose_by.posteriors))
+    spoilt = replace(choose_by, rows=np.where(flicker, silent, choose_by.rows))
     average = fitted(scenes(6, 1), spoilt)[AVERAGE]
     assert (right[AVERAGE].step.half_life_s, average.step.half_life_s) == (0.1, 0.7)
     assert average.in_force_f1 < right[AVERAGE].in_force_f1 - 0.1
@@ -326,15 +335,12 @@ def test_the_validation_streams_choose_the_half_life(right):
 
 def spurious(streams: SceneArrays, seed: int) -> SceneArrays:
     """The same with a category that also fires, more or less, where its label does not sound."""
-    rng = torch.manual_seed(seed)
-    n = len(streams.posteriors)
-    fires = torch.rand(n, PATCHES, generator=rng) < 0.15
-    louder = 0.1 + 0.8 * torch.rand(n, PATCHES, generator=rng)
-    posteriors = streams.posteriors.clone()
-    posteriors[:, :, 1] = torch.where(
-        fires, torch.maximum(posteriors[:, :, 1], louder), posteriors[:, :, 1]
-    )
-    return replace(streams, posteriors=posteriors)
+    rng = np.random.default_rng(seed)
+    rows = streams.rows.copy()
+    fires = rng.random(rows.shape[:2]) < 0.15
+    louder = 0.1 + 0.8 * rng.random(rows.shape[:2])
+    rows[:, :, 1] = np.where(fires, np.maximum(rows[:, :, 1], louder), rows[:, :, 1])
+    return replace(streams, rows=rows)
 
 
 def test_false_starts_are_capped_on_the_validation_streams(monkeypatch):

@@ -16,7 +16,10 @@ from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.reasoners.gpt2 import ENDLESS_S, Gpt2
 from streamtwl.reasoners.naming import OwnLabels, decide
 from streamtwl.reasoners.sampling import confidence_bin
+from streamtwl.stages import Patch, Score
 from streamtwl.training import steps, trace_model, trunks
+from tests.fitted import random_patch_model
+from tests.patches import window
 
 HOP = 7680
 LABELS = ["dog", "rain", "siren"]
@@ -40,14 +43,13 @@ def make(
     lags: int = LAGS,
     grown: float | None = None,
     floored: list[bool] | None = None,
+    embedding: int = 0,
 ) -> Made:
     """Write a file whose weights are random, and large enough to matter."""
     torch.manual_seed(7)
     path = None
     if residual:
-        patch = steps.PatchModel(steps.LogPosterior(torch.rand(50, WIDTH)), len(LABELS))
-        torch.nn.init.normal_(patch.linear.weight, std=0.1)
-        patch.log_prior = torch.log(torch.full((len(LABELS) + 1,), 0.25))
+        patch = steps.PatchModel(random_patch_model(WIDTH, len(LABELS), 7, embedding, std=0.1))
         path = steps.FixedLag(steps.Filter(patch, 0.3, 0.7), lags)
     module = trace_model.TraceModel(
         trunks.load(trunk, 3),
@@ -90,7 +92,9 @@ def make(
             temperature=1.0,
             context=512,
             residual="HMM filter" if residual else "",
+            categories=WIDTH if embedding else 0,
         ),
+        reads=[("a:1", "posterior"), ("b:2", "embedding")] if embedding else [],
     )
     file = folder / f"toy-{soft}-{residual}.onnx"
     trace_model.export(module, 0.48, card, file)
@@ -153,7 +157,7 @@ def scratch(
     """Return float32[n, 1 + LAGS, L] of one reading of patches [first, last), in torch, at once."""
     module = made.module
     boundary = np.stack(
-        (np.full(len(posteriors), WIDTH), confidence_bin(posteriors.sum(axis=1))), axis=-1
+        (np.full(len(posteriors), WIDTH), confidence_bin(posteriors[:, :WIDTH].sum(axis=1))), -1
     )[:, None]
     tokens = boundary if module.soft else np.concatenate((drawn[:, 0], boundary), axis=1)
     inputs = torch.from_numpy(posteriors)
@@ -209,6 +213,29 @@ def test_step_by_step_is_as_from_scratch_over_200_patches(kind, request):
                 break
         assert rebases > 10
         assert worst < 1e-4
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_it_reads_what_its_card_names_and_samples_the_posterior(soft, tmp_path):
+    made = make(tmp_path, soft, residual=True, embedding=5)
+    reasoner = Gpt2(graph.load(made.file), TraceSettings(samples=4), 0.48, sources=["mic"])
+    posteriors, _ = sounds(6, 0)
+    embeddings = np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
+    nothing = np.empty(0, np.float32)
+    decided, drawn = [], []
+    for t, (posterior, embedding) in enumerate(zip(posteriors, embeddings, strict=True)):
+        scores = Score("a:1", 1.0, posterior, nothing), Score("b:2", 2.0, nothing, embedding)
+        [decision] = reasoner.step([Patch(window(15600 + HOP * t), scores)])
+        decided.append(all_of(decision))
+        if not soft:
+            categories_of = decision.drawn
+            assert (categories_of < WIDTH).all()
+            bins = confidence_bin(posterior[categories_of])
+            drawn.append(np.stack((categories_of, bins), axis=-1)[None])
+    rows = np.hstack((posteriors, embeddings))
+    expected = scratch(made, rows, np.array(drawn), 0, 6)
+    np.testing.assert_allclose(decided, expected, atol=1e-4)
+    assert np.abs(scratch(made, rows * 0.9, np.array(drawn), 0, 6) - expected).max() > 1e-3
 
 
 def test_scores_depend_on_earlier_patches(sampled):

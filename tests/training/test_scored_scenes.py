@@ -57,10 +57,7 @@ def clips(tmp_path_factory) -> list[Clip]:
 @pytest.fixture
 def scorer(yamnet, tmp_path) -> Scorer:
     """With a cache of its own."""
-    made = Scorer(threads=1)
-    made.folder = tmp_path / "posteriors"
-    made.folder.mkdir()
-    return made
+    return Scorer(threads=1, folder=tmp_path / "posteriors")
 
 
 @pytest.fixture
@@ -167,8 +164,8 @@ def test_windows_end_a_hop_apart_and_the_last_one_with_the_recording():
 
 @pytest.mark.parametrize("samples", [8000, 15_600, 23_280, 23_281, 40_000])
 def test_a_recording_has_as_many_patches_as_positions_short_of_its_end(scorer, samples):
-    scored = scorer.score_samples(np.zeros(samples, np.float32))
-    ends = positions(len(scored.posteriors), scorer.hop_s, samples / RATE)
+    rows = scorer.score_samples(np.zeros(samples, np.float32))
+    ends = positions(len(rows), scorer.hop_s, samples / RATE)
     assert ends[-1] == samples
     assert (ends[:-1] < samples).all()
 
@@ -183,8 +180,8 @@ def test_the_same_seed_gives_the_same_streams_and_another_does_not(clips, corpus
     )
     for a, b, c in zip(one, again, other, strict=True):
         assert a.truth == b.truth != c.truth
-        np.testing.assert_array_equal(a.posteriors, b.posteriors)
-        assert np.abs(a.posteriors - c.posteriors).max() > 0.01
+        np.testing.assert_array_equal(a.rows, b.rows)
+        assert np.abs(a.rows - c.rows).max() > 0.01
     assert one[0].truth != one[1].truth
     [first] = make_training_scenes(fit, 1, [1, 1], scorer, quiet)
     assert first.truth == one[0].truth  # whatever the count
@@ -197,8 +194,8 @@ def test_a_stream_is_whole(clips, corpus, scorer, short):
     assert reported == [(1, 2), (2, 2)]
     for stream in made:
         assert stream.duration_s == SCENE_S
-        assert stream.posteriors.shape == (len(stream.positions), 521)
-        assert stream.posteriors.dtype == np.float32
+        assert stream.rows.shape == (len(stream.positions), 521 + 1024)
+        assert stream.rows.dtype == np.float16
         assert stream.positions[-1] == SCENE_S * RATE
         assert stream.truth
         for sound in stream.truth:
@@ -215,7 +212,7 @@ def test_the_second_time_posteriors_are_read_from_the_cache(clips, corpus, score
         np.save(path, np.load(path) + 1)
     again = make_training_scenes(fit, 2, [1], scorer, quiet)
     for a, b in zip(made, again, strict=True):
-        np.testing.assert_array_equal(a.posteriors + 1, b.posteriors)
+        np.testing.assert_array_equal(a.rows + 1, b.rows)
     assert sorted(scorer.folder.iterdir()) == kept
 
 
@@ -231,11 +228,9 @@ def test_a_corpus_made_again_at_the_same_place_is_not_read_from_the_cache(
         soundfile.write(piece, 0.1 * rng.standard_normal(2 * RATE), RATE)
         scenes.read.cache_clear()  # as another process would find it
         os.utime(piece, ns=(0, number))
-        scored.append(scored_scenes.score_scene("a", plan, 5.0, scorer).posteriors)
+        scored.append(scored_scenes.score_scene("a", plan, 5.0, scorer).rows)
     assert not np.allclose(*scored)
-    np.testing.assert_array_equal(
-        scored_scenes.score_scene("a", plan, 5.0, scorer).posteriors, scored[1]
-    )
+    np.testing.assert_array_equal(scored_scenes.score_scene("a", plan, 5.0, scorer).rows, scored[1])
     assert len(list(scorer.folder.iterdir())) == 2
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.recurrent import ENDLESS_S, Recurrent
-from streamtwl.training import steps
+from streamtwl.training import fitting, hmm, steps
+from tests.fitted import random_patch_model
 from tests.patches import patches
 
 RATE = 16_000
@@ -21,17 +22,8 @@ CATEGORIES = 6
 LABELS = ["dog", "rain", "saw"]
 
 
-def log_posterior(seed: int = 0) -> steps.LogPosterior:
-    posteriors = np.random.default_rng(seed).uniform(0, 1, (50, CATEGORIES)) ** 3
-    return steps.LogPosterior(torch.from_numpy(posteriors.astype("f4")))
-
-
-def patch_model(seed: int = 0, labels: int = len(LABELS)) -> steps.PatchModel:
-    torch.manual_seed(seed)
-    model = steps.PatchModel(log_posterior(seed), labels)
-    model.log_prior = torch.log_softmax(torch.randn(labels + 1), dim=0)
-    torch.nn.init.normal_(model.linear.weight)
-    return model.requires_grad_(False)
+def patch_model(seed: int = 0) -> steps.PatchModel:
+    return steps.PatchModel(random_patch_model(CATEGORIES, len(LABELS), seed))
 
 
 def posteriors_of(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -50,7 +42,7 @@ def likelihoods(step: steps.Filter, posterior: torch.Tensor) -> np.ndarray:
     patch = step.patch
     mean, scale = patch.features.mean.double().numpy(), patch.features.scale.double().numpy()
     features = (np.log(posterior.double().numpy() + 1e-6) - mean) / scale
-    weight, bias = patch.linear.weight.double().numpy(), patch.linear.bias.double().numpy()
+    weight, bias = patch.weight.double().numpy(), patch.bias.double().numpy()
     odds = np.exp(features @ weight.T + bias)
     probabilities = odds / odds.sum(axis=-1, keepdims=True)
     return (probabilities / np.exp(patch.log_prior.double().numpy())) ** step.exponent
@@ -65,19 +57,12 @@ def transition(step: steps.Filter, elapsed_s: float) -> np.ndarray:
 # Features and patch model
 
 
-def test_features_of_the_training_data_have_no_mean_and_unit_variance():
-    posteriors = posteriors_of(200)
-    features = steps.LogPosterior(posteriors)(posteriors)
-    np.testing.assert_allclose(features.mean(dim=0), 0, atol=1e-5)
-    np.testing.assert_allclose(features.std(dim=0), 1, atol=1e-4)
-
-
-def test_a_category_that_is_always_silent_or_never_heard_before_stays_finite():
-    posteriors = posteriors_of(20)
-    posteriors[:, 2] = 0
-    features = steps.LogPosterior(posteriors)
-    assert torch.isfinite(features(torch.zeros(1, CATEGORIES))).all()
-    assert torch.isfinite(features(torch.ones(1, CATEGORIES))).all()
+def test_a_module_gives_what_the_fitted_model_gives():
+    fitted = random_patch_model(CATEGORIES, len(LABELS), embedding=4)
+    rows = np.random.default_rng(1).normal(size=(3, 5, CATEGORIES + 4)).astype(np.float32)
+    rows[..., :CATEGORIES] = rows[..., :CATEGORIES] ** 2 % 1
+    found = steps.PatchModel(fitted)(torch.from_numpy(rows))
+    np.testing.assert_allclose(found, fitted(rows), atol=1e-5)
 
 
 def test_probabilities_of_a_patch_are_of_labels_and_none():
@@ -120,17 +105,10 @@ def test_a_long_gap_makes_the_filter_forget_and_a_short_one_does_not():
 
 def test_long_certainty_does_not_underflow():
     step = steps.Filter(patch_model(), 0.5, 1.0)
-    torch.nn.init.normal_(step.patch.linear.weight, std=40)
+    step.patch.weight *= 40
     found = steps.run(step, posteriors_of(2, 150), seconds(*[[0.01] * 149] * 2))
     assert torch.isfinite(found).all()
     assert ((found >= 0) & (found.sum(dim=-1, keepdim=True) < 1.0001)).all()
-
-
-def test_seconds_since_the_patch_before():
-    positions = np.array([15_600, 23_280, 23_280 + RATE, 40_000])
-    found = steps.elapsed(positions, RATE)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, [ENDLESS_S, 0.48, 1.0, 720 / RATE], rtol=1e-6)
 
 
 # As a reasoner's file
@@ -166,6 +144,12 @@ def test_a_file_gives_the_scores_of_its_model(exported):
     gives_the_scores_of_its_model(*exported)
 
 
+def test_the_file_that_needs_no_torch_gives_the_scores_of_the_module(tmp_path):
+    fitted = hmm.Filter(random_patch_model(CATEGORIES, len(LABELS)), 1.0, 0.7)
+    hmm.write(fitted, CARD, tmp_path / "filter.onnx")
+    gives_the_scores_of_its_model(steps.filter_of(fitted), tmp_path / "filter.onnx")
+
+
 def gives_the_scores_of_its_model(model: torch.nn.Module, path: Path) -> None:
     """Three streams: one has a gap, one joins later, one leaves early; so S is 2, 3 and 1."""
     posteriors = posteriors_of(3, 8)
@@ -176,7 +160,7 @@ def gives_the_scores_of_its_model(model: torch.nn.Module, path: Path) -> None:
         steps.run(
             model,
             posteriors[n : n + 1, first[n] : stop[n]],
-            torch.from_numpy(steps.elapsed(positions[n, first[n] : stop[n]], RATE))[None],
+            torch.from_numpy(fitting.elapsed(positions[n, first[n] : stop[n]]))[None],
         )[0]
         for n in range(3)
     ]

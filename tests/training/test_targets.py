@@ -10,8 +10,9 @@ from streamtwl.errors import UsageError
 from streamtwl.ontology import categories
 from streamtwl.training import steps, trace_training
 from streamtwl.training.fitting import SceneArrays
+from streamtwl.training.recipe import Recipe
 from streamtwl.training.targets import TRUE_WEIGHT, OpenTargets, names_of
-from streamtwl.training.train import Recipe, build
+from streamtwl.training.trace_reasoner import build
 
 INDEX = {name: i for i, name in enumerate(categories())}
 DOG, BARK, ANIMAL, SIREN = (INDEX[name] for name in ("Dog", "Bark", "Animal", "Siren"))
@@ -20,18 +21,19 @@ PATCHES = 6
 
 def streams(scores: dict[int, list[float]], ahead: list[float], cleaner=None) -> SceneArrays:
     """One stream of a label "dog"; what the backbone scores, by category."""
-    posteriors = torch.zeros(1, PATCHES, len(categories()))
+    rows = np.zeros((1, PATCHES, len(categories())), np.float32)
     for category, each in scores.items():
-        posteriors[0, :, category] = torch.tensor(each)
+        rows[0, :, category] = each
     sounding = np.array(ahead)[None, :, None] > 0
     clean = None
     if cleaner is not None:
-        clean = torch.zeros_like(posteriors)
+        clean = np.zeros_like(rows)
         for category, scores in cleaner.items():
-            clean[0, :, category] = torch.tensor(scores)
+            clean[0, :, category] = scores
     return SceneArrays(
-        posteriors,
-        torch.full((1, PATCHES), 0.48),
+        rows,
+        np.ones(len(categories()), bool),
+        np.full((1, PATCHES), 0.48, np.float32),
         sounding,
         sounding,
         np.array(ahead, float)[None, :, None],
@@ -110,9 +112,9 @@ def test_scores_of_the_labels_are_those_of_their_best_names():
 def test_the_residual_path_is_the_evidence_and_looks_back():
     """Now: pooled. A patch ago: the window after it. Two ago: the mean of the two after it."""
     path = steps.Pooled(1, half_life_s=0.48, lags=2)
-    posteriors = torch.tensor([0.8, 0.4, 0.0, 0.6])[None, :, None]
-    elapsed_s = torch.tensor([[1e9, 0.48, 0.48, 0.48]])
-    scene = SceneArrays(posteriors, elapsed_s, *[np.zeros((1, 4, 1))] * 3)
+    posteriors = np.array([0.8, 0.4, 0.0, 0.6], np.float32)[None, :, None]
+    elapsed_s = np.array([[1e9, 0.48, 0.48, 0.48]], np.float32)
+    scene = SceneArrays(posteriors, np.ones(1, bool), elapsed_s, *[np.zeros((1, 4, 1))] * 3)
     now, one_ago, two_ago = trace_training.beliefs_of(path, scene)[0, :, :, 0].T.numpy()
     np.testing.assert_allclose(now, [0.8, 0.6, 0.3, 0.45], atol=1e-6)
     np.testing.assert_allclose(one_ago, posteriors[0, :, 0])

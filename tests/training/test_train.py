@@ -12,18 +12,20 @@ import torch
 
 from streamtwl.config import TraceSettings
 from streamtwl.errors import UsageError
+from streamtwl.models import registry
 from streamtwl.reasoners import card as cards
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.reasoners.recurrent import Recurrent
-from streamtwl.training import scored_scenes, training_scenes
+from streamtwl.training import scored_scenes, trace_reasoner, training_scenes
 from streamtwl.training import train as training
+from streamtwl.training.recipe import Recipe, options
 from streamtwl.training.trace_model import TraceModel
-from streamtwl.training.train import Recipe
-from tests.conftest import PATIENCE_S
+from tests.conftest import PATIENCE_S, mn04_file
 
 RATE = 16_000
+BOTH = ("yamnet:0.96", "mn04:0.96")
 TONES = {"beep": 1000, "hum": 120}
 
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
@@ -69,8 +71,9 @@ def short(monkeypatch):
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        (Recipe(trunk="none", seed=1), "--body none"),
-        (Recipe(epochs=3, seed=1), "--epochs 3 --seed 1"),
+        (Recipe(trunk="none", seed=1), "--body none --windows yamnet:0.96 --seed 1"),
+        (Recipe(epochs=3, seed=1), "--epochs 3 --windows yamnet:0.96 --seed 1"),
+        (Recipe(epochs=1, seed=1, windows=BOTH), "--epochs 1 --windows yamnet:0.96,mn04:0.96 "),
         (
             Recipe(epochs=2, seed=1, soft=False, residual=False, trained="embedding"),
             "--body tiny --train embedding --trace sampled --no-residual --epochs 2",
@@ -81,6 +84,8 @@ def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(
     material, tmp_path, short, recipe, said
 ):
     reported = {}
+    if recipe.windows == BOTH:
+        registry.pull(registry.find("mn04"), source=str(mn04_file()))
 
     def progress(what: str, done: int, total: int) -> None:
         reported[what] = (done, total)
@@ -97,8 +102,10 @@ def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(
     assert loads(graph.load(out)).card == card
     assert (card.name, card.labels, card.folds) == ("tones", ["beep", "hum"], [1, 2, 3, 5])
     assert f"--leave-out 4 {said}" in card.command
-    is_users = recipe == Recipe(epochs=recipe.epochs, seed=recipe.seed)
-    assert card.command.startswith(f"streamtwl {'train' if is_users else 'bench train'} sounds ")
+    kind = "train" if recipe.is_of_train else "bench train"
+    assert card.command.startswith(f"streamtwl {kind} sounds ")
+    assert card.reads == recipe.reads
+    assert card.sha256.keys() == {window.partition(":")[0] for window in recipe.windows}
     assert str(tmp_path) not in card.command
     command = [sys.executable, "-c", "from streamtwl.cli import main; main()", "label"]
     sound = material / "sounds" / "beep" / "3.wav"
@@ -124,7 +131,7 @@ def test_a_training_stopped_in_either_stage_goes_on_to_the_same_file(
     monkeypatch.setattr(scored_scenes, "VALIDATION_SCENES", 2)
     monkeypatch.setattr(scored_scenes, "BACKGROUND_SCENES", 1)
     # To trace the graph takes longer than to train so little, and is the other tests' matter.
-    monkeypatch.setattr(training.trace_model, "export", weights_and_card)
+    monkeypatch.setattr(trace_reasoner.trace_model, "export", weights_and_card)
     recipe = Recipe(epochs=2, seed=1)
     stops = [training.CHECKING, training.FINAL]
 
@@ -152,7 +159,7 @@ def test_a_trunk_is_named_by_what_finds_it_elsewhere(tmp_path, trunk):
     local.mkdir()
     recipe = Recipe(trunk=str(local) if trunk == "a folder" else trunk)
     quoted = "'a folder'" if trunk == "a folder" else trunk
-    assert f"--body {quoted} --train" in training._options(recipe)
+    assert f"--body {quoted} --train" in options(recipe)
 
 
 @pytest.mark.parametrize("name", ["Tones.onnx", "tones.bin"])
@@ -168,6 +175,9 @@ def test_a_name_that_could_not_go_on_the_wire_is_refused_before_any_work(materia
     [
         (Recipe(trunk="none", open=True), None, "--body none"),
         (Recipe(), "names.csv", "--names is for --open"),
+        (Recipe(windows=("mn04:2", "yamnet:0.96")), None, "name yamnet:0.96 first"),
+        (Recipe(windows=("mn04:2",), residual=False), None, "leave --windows out"),
+        (Recipe(windows=("mn04:2",), open=True), None, "leave --windows out"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_any_work(

@@ -1,0 +1,65 @@
+"""Rows of patches: what the live path scores, kept by the content of a file."""
+
+import numpy as np
+import pytest
+
+from streamtwl import config
+from streamtwl.backbones.bank import Bank
+from streamtwl.config import Settings
+from streamtwl.features.window import Windower
+from streamtwl.models import registry
+from streamtwl.pipeline import hearing
+from streamtwl.reasoners import reads
+from streamtwl.stages import SAMPLE_RATE, Block, End
+from streamtwl.training.posteriors import Scorer
+from tests.conftest import mn04_file
+
+WINDOWS = ("yamnet:0.96", "mn04:0.96", "mn04:2")
+
+
+@pytest.fixture(scope="module")
+def samples() -> np.ndarray:
+    """Noise of 17 s, several blocks of the scorer, that grows louder."""
+    noise = np.random.default_rng(3).standard_normal(17 * SAMPLE_RATE)
+    return (noise * np.linspace(0.001, 0.1, len(noise))).astype(np.float32)
+
+
+@pytest.fixture
+def scorer(yamnet, tmp_path) -> Scorer:
+    """Of three windows of two backbones, with a cache of its own."""
+    registry.pull(registry.find("mn04"), source=str(mn04_file()))
+    return Scorer(WINDOWS, threads=1, folder=tmp_path / "rows")
+
+
+def test_a_row_has_what_a_reasoner_reads_live(scorer, samples):
+    settings = config.with_windows(Settings(), [*WINDOWS])
+    backbones, kinds = hearing(settings)
+    windower, bank = Windower(settings.hop_s, backbones, kinds), Bank(backbones, kinds)
+    patches = []
+    for at in range(0, len(samples), 1600):  # as a microphone gives it
+        last = at + 1600 >= len(samples)
+        cut = windower.push([Block(0, at, samples[at : at + 1600], None, 0.0, last=last)])
+        patches += [
+            p for windows in cut if not isinstance(windows, End) for p in bank.score(windows)
+        ]
+    read = reads.of_windows(WINDOWS)
+    live = np.stack([reads.row(patch, read) for patch in patches])
+    rows = scorer.pick(scorer.score_samples(samples), read)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, live, atol=1e-5)
+    is_posterior = scorer.is_posterior(read)
+    assert is_posterior.sum() == 521 + 527
+    assert ((live[:, is_posterior] >= 0) & (live[:, is_posterior] <= 1)).all()
+    assert live[:, ~is_posterior].min() < 0
+
+
+def test_a_file_is_scored_once(scorer, samples, wav, monkeypatch):
+    file = wav("noise.wav", samples[: 3 * SAMPLE_RATE])
+    rows = scorer.score_file(file)
+    monkeypatch.setattr(Scorer, "score_samples", None)  # from here on only the cache
+    np.testing.assert_array_equal(scorer.score_file(file), rows)
+    scored = scorer.score(file)
+    np.testing.assert_array_equal(scored.posteriors, rows[:, :521])
+    np.testing.assert_array_equal(scored.embeddings, rows[:, 521 : 521 + 1024])
+    with pytest.raises(TypeError):
+        Scorer(WINDOWS[:2], threads=1, folder=scorer.folder).score_file(file)
