@@ -68,6 +68,7 @@ class Scorer:
         self.hop_s = hop_s
         self.sha256 = {backbone.name: backbone.sha256 for backbone in self._backbones}
         self.key = f"patches/{'/'.join([*windows, *self.sha256.values()])}/{hop_s:g}"
+        self.first = Windower(hop_s, self._backbones, self._kinds).needs(0)  # samples, of a patch
         self.columns = reads.columns(of_silence(self._backbones, self._kinds))  # in a row
         self.folder = folder or folders.cache() / "posteriors"
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,7 @@ def materials(
     return (
         Material(fit, [pieces for pieces in to_fit if pieces]),
         Material(choose, [pieces for pieces in to_choose if pieces]),
-        Material(test, scenes.read_pieces(corpus, "test")),
+        Material(test, [] if test_fold is None else scenes.read_pieces(corpus, "test")),
     )
 
 
@@ -154,7 +154,7 @@ def make_background_scenes(
         rng = np.random.default_rng([*seed, number])
         samples = scenes.make_background_scene(rng, material.packages, SCENE_S)
         rows = scorer.score_samples(samples.astype(np.float32) / 32768).astype(np.float16)
-        ends = positions(len(rows), scorer.hop_s, SCENE_S)
+        ends = positions(len(rows), scorer.hop_s, SCENE_S, scorer.first)
         streams.append(ScoredScene(f"background-{number:03}", SCENE_S, ends, rows, []))
         progress(number + 1, count)
     return streams
@@ -177,11 +177,11 @@ def score_scene(name: str, plan: scenes.Plan, snr_db: float, scorer: Scorer) -> 
         rows = scorer.score_samples(samples.astype(np.float32) / 32768).astype(np.float16)
         keep(rows, cached)
     duration_s = plan.length / SAMPLE_RATE
-    ends = positions(len(rows), scorer.hop_s, duration_s)
+    ends = positions(len(rows), scorer.hop_s, duration_s, scorer.first)
     return ScoredScene(name, duration_s, ends, rows, events)
 
 
-def positions(patches: int, hop_s: float, duration_s: float) -> np.ndarray:
-    """Return int64[n], where the windows of a recording's patches end."""
-    ends = WINDOW + round(hop_s * SAMPLE_RATE) * np.arange(patches)
+def positions(patches: int, hop_s: float, duration_s: float, first: int = WINDOW) -> np.ndarray:
+    """Return int64[n], where the windows of a recording's patches end; the first one at `first`."""
+    ends = first + round(hop_s * SAMPLE_RATE) * np.arange(patches)
     return np.minimum(ends, round(duration_s * SAMPLE_RATE))

@@ -16,7 +16,11 @@ from tests.conftest import PATIENCE_S
 RATE = 16_000
 WITHOUT_TORCH = """
 import sys
-sys.modules |= dict.fromkeys(["torch", "transformers"])
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
 from streamtwl.training import scored_scenes
 scored_scenes.SCENE_S = 20.0
 scored_scenes.TRAINING_SCENES = scored_scenes.VALIDATION_SCENES = 2
