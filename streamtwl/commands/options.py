@@ -17,8 +17,8 @@ ProviderName = StrEnum("ProviderName", ["auto", "cpu", "cuda"])
 Pipeline = Annotated[
     str,
     typer.Option(
-        help="'default' (YAMNet and mn04; without mn04's weights YAMNet alone), 'light' (mn04 "
-        "alone), 'yamnet' (YAMNet alone), 'gpt2' (a GPT-2 that reads YAMNet's scores), or a "
+        help="'default' (YAMNet and mn04; without mn04's weights YAMNet alone), 'light' (the same "
+        "every 0.96 s), 'yamnet' (YAMNet alone), 'gpt2' (a GPT-2 that reads YAMNet's scores), or a "
         "pipeline file (.toml)."
     ),
 ]
