@@ -33,8 +33,8 @@ Labels = Annotated[
 Hop = Annotated[
     float | None,
     typer.Option(
-        help="Seconds from one decision to the next, a multiple of 0.01 up to 0.96; 0.08 is quick."
-        " (default: the pipeline's, 0.48)",
+        help="Seconds from one decision to the next, a multiple of 0.01, no longer than the first "
+        "window; 0.08 is quick. (default: the pipeline's, 0.48)",
         show_default=False,
     ),
 ]

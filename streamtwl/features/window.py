@@ -15,9 +15,9 @@ class Windower:
     """Blocks of several streams in, their windows out: one every hop, none across a gap.
 
     `hop_s` is a multiple of 10 ms. The first window of a stretch of sound without gaps comes when
-    the first of `kinds` has FIRST_S of it; longer ones grow until they are full. The last block of
-    a stream is padded with zeros to the next hop, as YAMNet's reference does; a stream shorter than
-    a window gives one window.
+    the first of `kinds` has FIRST_S of it (or a hop, or what another backbone needs at least, where
+    that is more); longer ones grow until they are full. The last block of a stream is padded with
+    zeros to the next hop, as YAMNet's reference does; a stream shorter than a window gives one.
     """
 
     def __init__(
@@ -26,8 +26,9 @@ class Windower:
         self._backbones = backbones
         first = backbones[kinds[0].backbone]
         self._hop = round(hop_s * SAMPLE_RATE / first.frame_hop) * first.frame_hop
-        first_s = max(first.lengths_s[0], min(FIRST_S, kinds[0].length_s))
-        self._size = samples_in(first, first_s)
+        first_s = min(max(FIRST_S, hop_s), kinds[0].length_s)
+        shortest = [samples_in(each, each.lengths_s[0]) for each in backbones]
+        self._size = max(samples_in(first, first_s), *shortest)
         longest = [max(k.length_s for k in kinds if k.backbone == b) for b in range(len(backbones))]
         self._frames = [frames_in(*each) for each in zip(backbones, longest, strict=True)]
         self._stretches: dict[int, _Stretch] = {}

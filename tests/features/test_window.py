@@ -244,6 +244,42 @@ def test_a_longer_window_grows_until_there_is_sound_enough():
         np.testing.assert_allclose(long, expected, rtol=0, atol=1e-4)
 
 
+class Other(FrontEndOnly):
+    """A backbone of the same front end, for windows of other lengths."""
+
+    def __init__(self, *lengths_s: float) -> None:
+        super().__init__()
+        self.lengths_s = lengths_s
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "starts_at"),
+    [
+        (Other(0.1, 10), [FrontEndOnly()], 15_600),  # YAMNet has to have its 96 frames
+        (Other(0.1, 10), [Other(0.5, 10)], 8240),
+        (Other(0.1, 10), [Other(0.05, 10)], 3440),
+    ],
+)
+def test_the_first_window_has_what_every_backbone_needs(first, others, starts_at):
+    kinds = [WindowKind("a:0.2", 0, 0.2), WindowKind("b", 1, others[0].lengths_s[0])]
+    windows = windows_of(Windower(0.1, [first, *others], kinds), blocks_of(noise(40_000), [700]))
+    assert windows[0].position == starts_at
+    assert [w.position for w in windows[1:3]] == [starts_at + 1600, starts_at + 3200]
+    least = round(100 * others[0].lengths_s[0])
+    assert all(len(window.features[1]) >= least for window in windows)
+
+
+@pytest.mark.parametrize("size", [1000, 80_000, 400_000])
+def test_a_hop_may_be_longer_than_the_time_to_a_first_decision(size):
+    kinds = [WindowKind("a:10.24", 0, 10.24), WindowKind("a:0.96", 0, 0.96)]
+    samples = noise(200_000)
+    windows = windows_of(Windower(5.0, [Other(0.5, 10.24)], kinds), blocks_of(samples, [size]))
+    assert [window.position for window in windows] == [80_240, 160_240, 200_000]
+    assert [len(window.features[0]) for window in windows] == [500, 1000, 1024]
+    levels = [20 * np.log10(np.sqrt(np.mean(part**2))) for part in np.split(samples, 5)[:4:2]]
+    assert [w.level_dbfs for w in windows[:2]] == pytest.approx(levels, abs=0.2)
+
+
 # --- where sound breaks off ---
 
 
