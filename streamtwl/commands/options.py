@@ -18,8 +18,8 @@ Pipeline = Annotated[
     str,
     typer.Option(
         help="'default' (YAMNet and mn04; without mn04's weights YAMNet alone), 'light' (mn04 "
-        "alone), 'yamnet' (YAMNet alone), 'gpt2' (a GPT-2 that reads YAMNet's scores), or a "
-        "pipeline file (.toml)."
+        "alone), 'yamnet' (YAMNet alone), 'gpt2' (a GPT-2 that reads YAMNet's scores), 'ast' (an "
+        "Audio Spectrogram Transformer that you have exported), or a pipeline file (.toml)."
     ),
 ]
 Labels = Annotated[
