@@ -17,6 +17,7 @@ from typing import Any
 import onnx
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -36,7 +37,7 @@ SHORTEST = 50  # frames of a window: half a second, the shortest that the paper 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 DAMAGED = (  # what transformers raises on files that are not what they should be
     *(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError),
-    *(pickle.UnpicklingError, SafetensorError),
+    *(pickle.UnpicklingError, SafetensorError, StrictDataclassError),
 )
 
 
@@ -136,12 +137,13 @@ def load(named: str) -> tuple[ASTForAudioClassification, ASTFeatureExtractor]:
             local_files_only=local,
             dtype=torch.float32,
             attn_implementation="eager",  # without torch's guard against masks that leave nothing
+            ignore_mismatched_sizes=True,  # which are reported, as those that are missing
             output_loading_info=True,
         )
     except DAMAGED as error:
         raise _refusal(named, path.is_dir(), error) from None
     model, report = loaded
-    if absent := sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"])):
+    if absent := sorted(report["missing_keys"]) + [name for name, *_ in report["mismatched_keys"]]:
         raise ModelError(
             f"{named}: it has no {absent[0]} that fits, of {len(absent)} tensors: get it again"
         )
