@@ -280,7 +280,7 @@ def test_full_size_listens_to_the_end(cache, cli, wav, noise, tmp_path):
     ("file", "keys", "said"),
     [
         ("config.json", {"model_type": "gpt2"}, "of type gpt2, not audio-spectrogram-transformer"),
-        ("config.json", {"hidden_size": 48}, "it has no .* that fits, of 37"),
+        ("config.json", {"hidden_size": 48}, "it has no .* that fits"),
         ("config.json", {"num_attention_heads": "many"}, "it is damaged"),
         ("config.json", {"id2label": None, "num_labels": 527}, "have no names: set id2label"),
         ("config.json", {"max_length": 400}, "it has no .*position_embeddings that fits, of 1 "),
