@@ -1,12 +1,15 @@
-"""The pipeline that can run here: the one that is named or, without its weights, its fallback."""
+"""The pipeline that can run here: the one that is named or, without its weights, its fallback.
+
+A fallback may have one of its own.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from streamtwl import config
 from streamtwl.config import Settings
-from streamtwl.errors import ModelError
-from streamtwl.models import own, registry
+from streamtwl.errors import ConfigError, ModelError
+from streamtwl.models import catalogue, own, registry
 from streamtwl.models.wheel import is_offline
 
 
@@ -20,23 +23,29 @@ def settings(
     file that is no reasoner, ModelError where weights that it needs are not here.
     """
     given = {key: value for key, value in changes.items() if value is not None}
-    chosen = config.load(config.find(pipeline))
+    chosen, passed = config.load(config.find(pipeline)), [pipeline]
     changed = config.override(chosen, given)
     if (windows := _windows_of_file(changed)) is not None:
         changed = config.with_windows(changed, windows)
         check(config.backbones(changed), f"the reasoner {changed.reasoner.file} reads")
         return changed
-    if chosen.fallback:
-        named, fallback = chosen.fallback, config.load(config.find(chosen.fallback))
-        needed = config.backbones(fallback)  # and fetched in any case
-        if lacking := absent(config.backbones(chosen), needed):
-            chosen = fallback
-            if all(map(_is_here, needed)) or not is_offline():  # otherwise an error follows
-                announce(
-                    f"without {' and '.join(lacking)}, whose weights are not here, the pipeline is "
-                    f"'{named}': `streamtwl models pull {' '.join(lacking)}` for better "
-                    "names"
-                )
+    lines = []
+    while named := chosen.fallback:
+        fallback = config.load(config.find(named))
+        lacking = absent(config.backbones(chosen), config.backbones(fallback))
+        if not lacking:
+            break
+        if named in passed:
+            raise ConfigError(f"pipeline {pipeline}: its fallback '{named}' falls back to itself")
+        passed.append(named)
+        chosen = fallback
+        lines.append(
+            f"without {' and '.join(lacking)}, whose weights are not here, the pipeline is "
+            f"'{named}': {' and '.join(map(_how_to_get, lacking))} for better names"
+        )
+    if all(map(_is_here, config.backbones(chosen))) or not is_offline():  # or an error follows
+        for line in lines:
+            announce(line)
     return config.override(chosen, given)
 
 
@@ -44,8 +53,8 @@ def check(backbones: Iterable[str], who: str) -> None:
     """Raise ModelError where weights are not here that are fetched only when the user says so."""
     if lacking := absent(backbones):
         raise ModelError(
-            f"{who} {' and '.join(lacking)}, whose weights are not here: run `streamtwl models "
-            f"pull {' '.join(lacking)}`"
+            f"{who} {' and '.join(lacking)}, whose weights are not here: run "
+            f"{' and '.join(map(_how_to_get, lacking))}"
         )
 
 
@@ -70,4 +79,10 @@ def _windows_of_file(settings: Settings) -> list[str] | None:
 
 def _is_here(backbone: str) -> bool:
     """Whether a backbone's weights are at hand, without any network, or are not ours to fetch."""
-    return not own.needs_pull(backbone) or registry.is_here(registry.find(backbone))
+    if not own.needs_pull(backbone):
+        return True
+    return backbone not in catalogue.EXPORTED and registry.is_here(registry.find(backbone))
+
+
+def _how_to_get(backbone: str) -> str:
+    return f"`{catalogue.EXPORTED.get(backbone, f'streamtwl models pull {backbone}')}`"

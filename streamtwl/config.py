@@ -168,7 +168,7 @@ class Settings(_Section):
     base: str = ""  # a pipeline that ships, of which this one is a change
     fallback: str = ""  # one that ships: for machines without the weights that this one needs
     labels: str = "all"  # everyday, all, or names separated by commas
-    hop_s: Annotated[float, Meta(ge=0.01, le=0.96)] = 0.48
+    hop_s: Annotated[float, Meta(ge=0.01, le=60)] = 0.48
     windows: Annotated[list[Window], Meta(min_length=1, max_length=16)] = msgspec.field(
         default_factory=lambda: ["yamnet:0.96"]
     )

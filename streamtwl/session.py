@@ -11,6 +11,7 @@ import msgspec
 import psutil
 from reactivex import Subject
 
+from streamtwl import pace
 from streamtwl.audio.intake import Intake
 from streamtwl.config import Settings
 from streamtwl.errors import DeviceError
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 STATUS_S = 1.0
 HELLO_S = 60.0
 MEMORY_S = 10.0  # measuring it goes through all processes
-STUCK_S = 5.0  # without a sign of life from the worker
+STUCK_S = 5.0  # without a sign of life from the worker; two hops where they are longer
 
 
 UNKNOWN: dict[str, Any] = {  # figures of `Status` that no sink knows
@@ -78,6 +79,11 @@ class Session:
         self.outcomes: Subject[Outcome] = Subject()
         self.messages: Subject[AnyMessage] = Subject()
         self._due_s = settings.hop_s if all(source.clocked for source in sources) else None
+        if self._due_s is not None and (
+            problem := pace.problem(self._pipeline.bank, self._settings, len(sources))
+        ):
+            _log.warning(problem)
+        self._stuck_s = max(STUCK_S, 2 * self._settings.hop_s)
         self._last_position = None if duration_s is None else round(duration_s * SAMPLE_RATE)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -110,17 +116,17 @@ class Session:
     def watch(self) -> None:
         """Report in the worker's place when it is stuck, in a file that does not answer, say."""
         now = time.monotonic()
-        if now > self._watched_at + STUCK_S / 2:  # the process was held up, not the worker
+        if now > self._watched_at + self._stuck_s / 2:  # the process was held up, not the worker
             self._alive_at = now
         self._watched_at = now
-        if now < self._alive_at + STUCK_S or not self._reporting.acquire(blocking=False):
+        if now < self._alive_at + self._stuck_s or not self._reporting.acquire(blocking=False):
             return
         try:
             reading = self._intake.reading
             what = f"'{reading.source.name}' does not answer" if reading else "the model is stuck"
             if not self._stuck:
                 _log.warning("stalled: %s", what)
-            self._stuck = f"{what}, for over {STUCK_S:g} s"
+            self._stuck = f"{what}, for over {self._stuck_s:g} s"
             if reading and self._working.acquire(blocking=False):
                 try:
                     self._pause()

@@ -32,6 +32,7 @@ PATIENCE_S = 600  # whatever takes longer has hung, on a slow machine too
 TRAINING = (  # imports the extra `train`
     "bench/",
     "benchmarks/",
+    "models/test_ast_onnx.py",
     "models/test_checkpoints.py",
     "reasoners/test_gpt2.py",
     "tools/",

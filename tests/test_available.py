@@ -3,6 +3,7 @@
 import pytest
 
 from streamtwl import available
+from streamtwl.errors import ConfigError
 
 
 @pytest.fixture
@@ -40,6 +41,32 @@ def test_yamnet_that_is_not_here_yet_is_no_reason_for_the_fallback(here):
     settings = available.settings("default", {}, said.append)
     assert settings.windows == ["yamnet:0.96", "mn04:3"]
     assert said == []
+
+
+def test_a_fallback_may_have_one_of_its_own(here):
+    here.add("yamnet")
+    said = []
+    assert available.settings("ast", {}, said.append).windows == ["yamnet:0.96"]
+    first, second = said
+    assert "without ast," in first
+    assert "'default'" in first
+    assert "`streamtwl models export-ast " in first
+    assert "`streamtwl models pull mn04`" in second
+
+
+def test_ast_is_run_where_it_is_here(here):
+    here |= {"ast"}
+    said = []
+    assert available.settings("ast", {}, said.append).windows == ["ast:10.24", "ast:0.96"]
+    assert said == []
+
+
+def test_fallbacks_in_a_circle_are_refused(here, tmp_path):
+    for name, other in ("ab", "ba"):
+        text = f'windows = ["{name}"]\nfallback = "{tmp_path}/{other}.toml"\n'
+        (tmp_path / f"{name}.toml").write_text(text)
+    with pytest.raises(ConfigError, match="falls back to itself"):
+        available.settings(str(tmp_path / "a.toml"), {})
 
 
 @pytest.mark.parametrize("named", ["yamnet", "gpt2"])

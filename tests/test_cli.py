@@ -616,7 +616,7 @@ def test_the_version_is_the_packages(cli):
         ("devices", ["sample rate"]),
         ("history", ["2h", "--label 'Dog*'", "hour", "STREAMTWL_STATE", "default", "local"]),
         ("schema", ["JSON Schema"]),
-        ("models", ["list", "pull", "path", "verify", "add", "remove", "prior"]),
+        ("models", ["list", "pull", "path", "verify", "add", "export-ast", "remove", "prior"]),
         ("models list", ["here"]),
         ("models pull", ["yamnet", "default", "--from", "STREAMTWL_MODELS"]),
         ("models verify", ["SHA-256"]),

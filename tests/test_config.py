@@ -112,7 +112,7 @@ def test_rules_go_by_patterns_and_later_ones_count_more(pipeline):
         ("[publish]\nbind = 5577", ["publish.bind", "str", "int"]),
         # values
         ("hop_s = 0", ["hop_s", "0.01"]),
-        ("hop_s = 0.97", ["hop_s", "0.96"]),
+        ("hop_s = 60.01", ["hop_s", "60"]),
         ("hop_s = 0.125", ["hop_s", "0.125", "0.01"]),
         ("hop_s = nan", ["hop_s"]),
         ("[backbone]\nthreads = 0", ["backbone.threads", "1"]),
@@ -188,7 +188,7 @@ def test_override_leaves_the_settings_it_was_given():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("hop_s", 0.125), ("hop_s", 3), ("trace.samples", 0), ("trace.samples", 5000)],
+    [("hop_s", 0.125), ("hop_s", 61), ("trace.samples", 0), ("trace.samples", 5000)],
 )
 def test_override_checks_again(key, value):
     with pytest.raises(UsageError, match=key):

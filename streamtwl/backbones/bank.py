@@ -1,10 +1,12 @@
 """All backbones of a pipeline: windows in, patches out, windows of one length in one batch."""
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
+from streamtwl.features.spectrum import BINS
 from streamtwl.features.window import Windower, frames_in
 from streamtwl.stages import SAMPLE_RATE, Backbone, Block, End, Patch, Score, Window, WindowKind
 
@@ -31,6 +33,19 @@ class Bank:
         for w, k in sorted(found):
             scores[w].append(found[w, k])
         return [Patch(w, tuple(s)) for w, s in zip(windows, scores, strict=True)]
+
+    def seconds(self, streams: int) -> dict[str, float]:
+        """Return, by backbone, how long it takes for all full windows of one hop, run once."""
+        nothing = np.empty(0, np.float32), np.empty((0, BINS), np.float32)
+        took: dict[str, float] = defaultdict(float)
+        for kind, frames in zip(self._kinds, self._frames, strict=True):
+            backbone = self.backbones[kind.backbone]
+            bands = backbone.front_end().push(*nothing).shape[1]
+            silence = np.zeros((streams, frames, bands), np.float32)
+            began = time.perf_counter()
+            backbone.score(silence)
+            took[backbone.name] += time.perf_counter() - began
+        return dict(took)
 
     def _batch(
         self, windows: list[Window], of: tuple[int, int], kinds: list[tuple[int, int]]

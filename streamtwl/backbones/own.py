@@ -6,8 +6,9 @@ import numpy as np
 
 from streamtwl import ontology
 from streamtwl.features import log_mel
+from streamtwl.features.fbank import Fbank
 from streamtwl.features.log_mel import LogMel
-from streamtwl.features.spectrum import FRAME, FRAME_HOP
+from streamtwl.features.spectrum import FRAME, FRAME_HOP, Frames
 from streamtwl.models import own, priors, runtime
 from streamtwl.stages import SAMPLE_RATE, FrontEnd
 
@@ -17,19 +18,15 @@ if TYPE_CHECKING:
     from streamtwl.config import Settings
 
 
-class Frames:
+class Waveform:
     """A waveform's front end: frames of the samples themselves, end to end."""
 
     def __init__(self, size: int) -> None:
-        self._tail = np.empty(0, np.float32)  # samples of a frame that is not complete
-        self._size = size
+        self._frames = Frames(size, size)
 
     def push(self, samples: np.ndarray, power: np.ndarray) -> np.ndarray:
         """Take float32[n] samples; return the float32[m, size] frames they complete."""
-        pending = np.concatenate((self._tail, samples))
-        whole = len(pending) // self._size * self._size
-        self._tail = pending[whole:]
-        return pending[:whole].reshape(-1, self._size)
+        return self._frames.push(samples)
 
 
 class Own:
@@ -45,19 +42,21 @@ class Own:
         self.prior = priors.of(name, self.categories, card.sha256, own.path(name))
         self._session, self._card = session, card
         self.provider = runtime.provider(session)
-        if card.input == "log_mel":
-            self.frame, self.frame_hop = FRAME, FRAME_HOP
-            length_s = own.LOG_MEL[0] * FRAME_HOP / SAMPLE_RATE
-        else:
+        self.frame, self.frame_hop = FRAME, FRAME_HOP
+        shortest, longest = card.frames if card.input == "fbank" else [own.LOG_MEL[0]] * 2
+        if card.input == "waveform":
             # a hop (a multiple of 10 ms) and a window are both whole numbers of frames
             self.frame = self.frame_hop = int(np.gcd(card.samples, FRAME_HOP))
-            length_s = card.samples / SAMPLE_RATE
-        self.lengths_s = (length_s, length_s)
+            shortest = longest = card.samples // self.frame
+        second = SAMPLE_RATE / self.frame_hop  # frames
+        self.lengths_s = (shortest / second, longest / second)
         self._outputs = [card.posterior, *filter(None, [card.embedding])]
 
     def front_end(self) -> FrontEnd:
         """Return a new front end."""
-        return LogMel(log_mel.yamnet) if self._card.input == "log_mel" else Frames(self.frame)
+        if self._card.input == "fbank":
+            return Fbank(self._card.bands)
+        return LogMel(log_mel.yamnet) if self._card.input == "log_mel" else Waveform(self.frame)
 
     def score(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return posteriors float32[N, C], embeddings [N, D] of float32[N, frames, bands]."""

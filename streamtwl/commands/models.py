@@ -71,6 +71,20 @@ OnnxFile = Annotated[
         "and gives posterior [N, C] and, if you like, embedding [N, D].",
     ),
 ]
+AstModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID|FOLDER",
+        help="An ASTForAudioClassification: an id of Hugging Face's hub, as "
+        "MIT/ast-finetuned-audioset-10-10-0.4593, or a folder with config.json.",
+    ),
+]
+AstName = Annotated[
+    str, typer.Option("-o", "--name", help="What to call the backbone: a-z, 0-9, _ and -.")
+]
+Int8 = Annotated[
+    bool, typer.Option("--int8", help="Linear layers in int8: a quarter of the size, and quicker.")
+]
 LabelsFile = Annotated[
     Path | None,
     typer.Option(
@@ -146,6 +160,23 @@ def add_model(name: NewName, file: OnnxFile, labels: LabelsFile = None) -> None:
 
     card = own.add(name, file, labels)
     print(f'{name}: {len(card.labels)} categories; set windows = ["{name}"] in a pipeline')
+
+
+@app.command("export-ast")
+def export_ast(
+    model: AstModel, name: AstName = "ast", int8: Int8 = False, offline: Offline = False
+) -> None:
+    """Make a backbone of an Audio Spectrogram Transformer of Hugging Face (extra `train`)."""
+    from streamtwl.commands.train import extra
+
+    with extra("models export-ast"):
+        from streamtwl.models import ast_onnx
+    card = ast_onnx.export(model, name, int8)
+    shortest, longest = (frames / 100 for frames in card.frames)
+    print(
+        f"{name}: {len(card.labels)} categories, SHA-256 {card.sha256}; set windows = "
+        f'["{name}:{longest:g}"] in a pipeline, or any length from {shortest:g} s'
+    )
 
 
 @app.command("remove")

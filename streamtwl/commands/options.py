@@ -18,8 +18,9 @@ Pipeline = Annotated[
     str,
     typer.Option(
         help="'default' (YAMNet and mn04; without mn04's weights YAMNet alone), 'light' (the same "
-        "every 0.96 s), 'yamnet' (YAMNet alone), 'gpt2' (a GPT-2 that reads YAMNet's scores), or a "
-        "pipeline file (.toml)."
+        "every 0.96 s), 'yamnet' (YAMNet alone), 'gpt2' (a GPT-2 that reads the default's scores "
+        "and has second thoughts), 'ast' (an Audio Spectrogram Transformer that you have "
+        "exported), or a pipeline file (.toml)."
     ),
 ]
 Labels = Annotated[
@@ -33,15 +34,15 @@ Labels = Annotated[
 Hop = Annotated[
     float | None,
     typer.Option(
-        help="Seconds from one decision to the next, a multiple of 0.01 up to 0.96; 0.08 is quick."
-        " (default: the pipeline's, 0.48)",
+        help="Seconds from one decision to the next, a multiple of 0.01, no longer than the first "
+        "window; 0.08 is quick. (default: the pipeline's, 0.48)",
         show_default=False,
     ),
 ]
 Reasoner = Annotated[
     str | None,
     typer.Option(
-        help="What decides: 'evidence' (no language model), 'open' (the GPT-2 of --pipeline gpt2), "
+        help="What decides: 'evidence' (no language model), 'reader' (the GPT-2 of --pipeline gpt2), "
         "or the .onnx file of a trained reasoner with labels of its own, as `streamtwl train` "
         "makes, which runs the windows that it reads. (default: the pipeline's, evidence)",
         show_default=False,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from streamtwl.features.spectrum import Spectrum
+from streamtwl.features.spectrum import FRAME_HOP, Spectrum
 from streamtwl.stages import SAMPLE_RATE, Backbone, Block, End, Window, WindowKind
 
 SILENCE_DBFS = -120.0
@@ -15,9 +15,10 @@ class Windower:
     """Blocks of several streams in, their windows out: one every hop, none across a gap.
 
     `hop_s` is a multiple of 10 ms. The first window of a stretch of sound without gaps comes when
-    the first of `kinds` has FIRST_S of it; longer ones grow until they are full. The last block of
-    a stream is padded with zeros to the next hop, as YAMNet's reference does; a stream shorter than
-    a window gives one window.
+    the first of `kinds` has FIRST_S of it (or a hop, or what another backbone needs at least, where
+    that is more); longer ones grow until they are full. The last block of a stream is padded with
+    zeros to the next hop, as YAMNet's reference does, or only to the next frame where a hop is
+    longer than FIRST_S; a stream shorter than a window gives one.
     """
 
     def __init__(
@@ -26,8 +27,9 @@ class Windower:
         self._backbones = backbones
         first = backbones[kinds[0].backbone]
         self._hop = round(hop_s * SAMPLE_RATE / first.frame_hop) * first.frame_hop
-        first_s = max(first.lengths_s[0], min(FIRST_S, kinds[0].length_s))
-        self._size = samples_in(first, first_s)
+        shortest = [samples_in(each, each.lengths_s[0]) for each in backbones]
+        self._least = max(samples_in(first, min(FIRST_S, kinds[0].length_s)), *shortest)
+        self._size = max(self._least, samples_in(first, min(hop_s, kinds[0].length_s)))
         longest = [max(k.length_s for k in kinds if k.backbone == b) for b in range(len(backbones))]
         self._frames = [frames_in(*each) for each in zip(backbones, longest, strict=True)]
         self._stretches: dict[int, _Stretch] = {}
@@ -61,7 +63,8 @@ class Windower:
             if stretch is not None:
                 self._count_dropped(block.stream, stretch, block.position)
             features = [*map(_Features, self._backbones, self._frames)]
-            stretch = _Stretch(block.stream, block.position, self._hop, self._size, features)
+            sizes = self._hop, self._size, self._least
+            stretch = _Stretch(block.stream, block.position, sizes, features)
             self._stretches[block.stream] = stretch
         windows = stretch.push(block)
         stretch.over = block.breaks_off
@@ -80,13 +83,14 @@ class _Stretch:
     """The sound of one stream since its start or since a gap, cut into windows."""
 
     def __init__(
-        self, stream: int, start: int, hop: int, size: int, features: list["_Features"]
+        self, stream: int, start: int, sizes: tuple[int, int, int], features: list["_Features"]
     ) -> None:
+        """Take the samples of a hop, of the first window, and of the shortest that can be one."""
         self.over = False  # the sound broke off: what comes next is another stretch
         self.position = start  # of the next sample
-        self.due = start + size  # position at which the next window is complete
+        self._hop, self._size, self._least = sizes
+        self.due = start + self._size  # position at which the next window is complete
         self._stream, self._start = stream, start
-        self._hop, self._size = hop, size
         self._spectrum = Spectrum()
         self._features = features
         self._samples = np.empty(0, np.float32)  # of the next window
@@ -99,9 +103,19 @@ class _Stretch:
         windows = self._complete(block.samples, end, block)
         fresh = len(self._samples) - (0 if self._first else self._size - self._hop)
         if block.last and fresh > 0:
-            padding = np.zeros(self._size - len(self._samples), np.float32)
+            self.due -= (early := self._early())
+            padding = np.zeros(self._size - early - len(self._samples), np.float32)
             windows += self._complete(padding, end, block)
         return windows
+
+    def _early(self) -> int:
+        """Return how many samples before a hop that is long the last window ends: whole frames."""
+        if self._hop <= FIRST_S * SAMPLE_RATE:
+            return 0
+        missing = self._size - len(self._samples)
+        if self._first:
+            missing = min(missing, self._size - self._least)
+        return missing // FRAME_HOP * FRAME_HOP
 
     def _complete(self, samples: np.ndarray, end: int, block: Block) -> list[Window]:
         """Return the windows that these samples, or this padding, complete."""

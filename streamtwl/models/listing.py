@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamtwl.errors import ModelError, UsageError
-from streamtwl.models import own, registry
+from streamtwl.models import catalogue, own, registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,13 @@ class Row:
 def rows() -> list[Row]:
     """Return one row for each model."""
     shipped = [_shipped(model) for model in registry.MODELS.values()]
-    return shipped + [_own(name) for name in own.names()]
+    added = own.names()
+    absent = [
+        Row(name, "backbone that a command makes", "", "", "no", command)
+        for name, command in catalogue.EXPORTED.items()
+        if name not in added
+    ]
+    return shipped + absent + [_own(name) for name in added]
 
 
 def path(name: str) -> Path:
@@ -67,6 +73,8 @@ def _verify(name: str) -> tuple[bool, str]:
 
 
 def _find(name: str) -> registry.Model:
+    if name in catalogue.EXPORTED:
+        catalogue.find(name)  # which says how it is made
     if name not in registry.MODELS:
         there = ", ".join([*registry.MODELS, *own.names()])
         raise UsageError(f"no model is called '{name}': there is {there}")
@@ -92,7 +100,11 @@ def _own(name: str) -> Row:
         card = own.card(name)
     except ModelError:
         return Row(name, "", "", size, "damaged", "")
-    takes = "log-mel" if card.input == "log_mel" else f"{card.samples} samples"
+    takes = {
+        "log_mel": "log-mel",
+        "waveform": f"{card.samples} samples",
+        "fbank": f"Kaldi's filter bank, {card.frames[0]} to {card.frames[1]} frames",
+    }[card.input]
     return Row(
         name,
         f"backbone of yours: {takes}, {len(card.labels)} categories",

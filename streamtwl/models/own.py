@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     import onnxruntime
 
 LOG_MEL = (96, 64)  # frames and bands of YAMNet's window
+FBANK = "fbank"  # the name of an input that takes Kaldi's filter bank
 USUAL_SAMPLES = 15_360  # 0.96 s, of a waveform whose length the file leaves open
 MIN_SAMPLES, MAX_SAMPLES = SAMPLE_RATE // 10, 60 * SAMPLE_RATE
 
-Input = Literal["log_mel", "waveform"]
+Input = Literal["log_mel", "waveform", "fbank"]
 
 
 class Card(msgspec.Struct):
@@ -31,11 +32,13 @@ class Card(msgspec.Struct):
 
     sha256: str
     input: Input
-    samples: int  # of a waveform's window; 0 for log_mel
+    samples: int  # of a waveform's window; 0 for the others
     labels: list[str]  # C, in the posterior's order
     posterior: str  # the output's name
     embedding: str | None  # the output's name, where there is one
     origin: str  # the path that it was added from
+    frames: tuple[int, int] = (0, 0)  # of the shortest and the longest window; fbank only
+    bands: int = 0  # fbank only
 
 
 def names() -> list[str]:
@@ -69,16 +72,23 @@ def card(name: str) -> Card:
     )
 
 
-def add(name: str, file: Path, labels: Path | None = None) -> Card:
-    """Check a file and keep a copy of it; raises UsageError, ModelError if it is not suitable."""
+def check_name(name: str, command: str = "add") -> None:
+    """Raise UsageError unless `models COMMAND` can add a model of that name."""
+    what = f"models {command} {name}"
     if not re.fullmatch("[a-z0-9][a-z0-9_-]*", name):
-        raise UsageError(f"models add {name}: a name consists of a-z, 0-9, _ and -")
+        raise UsageError(f"{what}: a name consists of a-z, 0-9, _ and -")
     if name in registry.MODELS or name in plugins.names("backbones"):
-        raise UsageError(f"models add {name}: streamtwl has a model of that name, choose another")
+        raise UsageError(f"{what}: streamtwl has a model of that name, choose another")
     if path(name).exists():
-        raise UsageError(
-            f"models add {name}: it exists already: run `streamtwl models remove {name}`"
-        )
+        raise UsageError(f"{what}: it exists already: run `streamtwl models remove {name}`")
+
+
+def add(name: str, file: Path, labels: Path | None = None, origin: str = "") -> Card:
+    """Check a file and keep a copy of it; raises UsageError, ModelError if it is not suitable.
+
+    `origin` is where it is from, if not from that path.
+    """
+    check_name(name)
     if not file.is_file():
         raise UsageError(f"models add {name}: there is no file {file}")
     listed = None if labels is None else read_labels(labels)
@@ -87,6 +97,7 @@ def add(name: str, file: Path, labels: Path | None = None) -> Card:
         with tempfile.TemporaryDirectory(prefix=".add-", dir=_folder()) as scratch:
             copy = Path(shutil.copyfile(file, Path(scratch) / "model.onnx"))
             made = _check(copy, file, listed)  # the copy: the file may change in between
+            made.origin = origin or made.origin
             copy.replace(path(name))
             _card(name).write_bytes(msgspec.json.encode(made))
     except OSError as error:
@@ -143,14 +154,15 @@ def _check(copy: Path, file: Path, labels: list[str] | None) -> Card:
         reason = _first(error).replace(str(copy), file.name)
         whole = "; export it as one file, weights included" if "external" in reason.lower() else ""
         raise ModelError(f"{file}: ONNX Runtime cannot load it ({reason}){whole}") from None
-    kind, samples = _input(session, file)
+    kind, samples, bands = _input(session, file)
+    frames = _frames(session, file) if kind == "fbank" else (0, 0)
     if labels is None:
         labels = _labels_within(session, file)
     _check_labels(labels, file)
     posterior, embedding = _outputs(session, file)
-    shape = LOG_MEL if kind == "log_mel" else (samples,)
+    shape = {"log_mel": LOG_MEL, "waveform": (samples,), "fbank": (frames[0], bands)}[kind]
     windows = np.random.default_rng(0).normal(0, 0.1, (2, *shape)).astype(np.float32)
-    windows[0] = np.log(0.001) if kind == "log_mel" else 0  # silence
+    windows[0] = 0 if kind == "waveform" else np.log(0.001)  # silence
     try:
         [scores, *vectors] = run(session, [posterior, *filter(None, [embedding])], windows)
     except errors() as error:
@@ -170,25 +182,43 @@ def _check(copy: Path, file: Path, labels: list[str] | None) -> Card:
             f"{file}: {embedding} of 2 windows is {list(vectors[0].shape)}, not [2, D]: export it "
             "flat, or leave it out"
         )
-    return Card(registry.sha256(copy), kind, samples, labels, posterior, embedding, str(file))
+    sha256 = registry.sha256(copy)
+    return Card(sha256, kind, samples, labels, posterior, embedding, str(file), frames, bands)
 
 
-def _input(session: "onnxruntime.InferenceSession", file: Path) -> tuple[Input, int]:
-    """Return the kind of input that the graph takes, and the samples of a waveform's window."""
+def _input(session: "onnxruntime.InferenceSession", file: Path) -> tuple[Input, int, int]:
+    """Return the kind of input, and the samples of a waveform's window, or the bands of fbank."""
     inputs = session.get_inputs()
     shape = list(inputs[0].shape) if len(inputs) == 1 else []
     free_or_one = shape and (shape[0] == 1 or not isinstance(shape[0], int))
     if free_or_one and inputs[0].type == "tensor(float)":
         sizes = [each if isinstance(each, int) else None for each in shape[1:]]
+        if inputs[0].name == FBANK and len(sizes) == 2 and sizes[0] is None and sizes[1]:
+            return "fbank", 0, sizes[1]
         if len(sizes) == 2 and sizes[0] in (None, LOG_MEL[0]) and sizes[1] in (None, LOG_MEL[1]):
-            return "log_mel", 0
+            return "log_mel", 0, 0
         if len(sizes) == 1 and (sizes[0] is None or MIN_SAMPLES <= sizes[0] <= MAX_SAMPLES):
-            return "waveform", sizes[0] or USUAL_SAMPLES
+            return "waveform", sizes[0] or USUAL_SAMPLES, 0
     takes = ", ".join(f"{each.name} {each.type}{each.shape}" for each in inputs) or "nothing"
     raise ModelError(
         f"{file}: it takes {takes}; a backbone takes one input, float32 log-mel [N, 96, 64] as "
         "YAMNet's, or a 16 kHz waveform [N, samples] of 0.1 to 60 s"
     )
+
+
+def _frames(session: "onnxruntime.InferenceSession", file: Path) -> tuple[int, int]:
+    """Return the least and the most frames that a graph over the filter bank takes."""
+    text = session.get_modelmeta().custom_metadata_map.get("frames", "")
+    try:
+        fewest, most = msgspec.json.decode(text, type=tuple[int, int])
+    except msgspec.DecodeError:
+        fewest, most = 0, 0
+    if not 1 <= fewest <= most:
+        raise ModelError(
+            f"{file}: its metadata has frames {text or 'nowhere'}, a file with an input {FBANK} "
+            "has the least and the most, as [50, 1024]: make it with `streamtwl models export-ast`"
+        )
+    return fewest, most
 
 
 def _outputs(session: "onnxruntime.InferenceSession", file: Path) -> tuple[str, str | None]:

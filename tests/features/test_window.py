@@ -244,6 +244,64 @@ def test_a_longer_window_grows_until_there_is_sound_enough():
         np.testing.assert_allclose(long, expected, rtol=0, atol=1e-4)
 
 
+class Other(FrontEndOnly):
+    """A backbone of the same front end, for windows of other lengths."""
+
+    def __init__(self, *lengths_s: float) -> None:
+        super().__init__()
+        self.lengths_s = lengths_s
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "starts_at"),
+    [
+        (Other(0.1, 10), [FrontEndOnly()], 15_600),  # YAMNet has to have its 96 frames
+        (Other(0.1, 10), [Other(0.5, 10)], 8240),
+        (Other(0.1, 10), [Other(0.05, 10)], 3440),
+    ],
+)
+def test_the_first_window_has_what_every_backbone_needs(first, others, starts_at):
+    kinds = [WindowKind("a:0.2", 0, 0.2), WindowKind("b", 1, others[0].lengths_s[0])]
+    windows = windows_of(Windower(0.1, [first, *others], kinds), blocks_of(noise(40_000), [700]))
+    assert windows[0].position == starts_at
+    assert [w.position for w in windows[1:3]] == [starts_at + 1600, starts_at + 3200]
+    least = round(100 * others[0].lengths_s[0])
+    assert all(len(window.features[1]) >= least for window in windows)
+
+
+@pytest.mark.parametrize("size", [1000, 80_000, 400_000])
+def test_a_hop_may_be_longer_than_the_time_to_a_first_decision(size):
+    kinds = [WindowKind("a:10.24", 0, 10.24), WindowKind("a:0.96", 0, 0.96)]
+    samples = noise(200_000)
+    windows = windows_of(Windower(5.0, [Other(0.5, 10.24)], kinds), blocks_of(samples, [size]))
+    assert [window.position for window in windows] == [80_240, 160_240, 200_000]
+    assert [len(window.features[0]) for window in windows] == [500, 1000, 1024]
+    whole = log_mel(np.pad(samples, (0, 80)))  # to the next frame
+    np.testing.assert_allclose(windows[2].features[0], whole[-1024:], rtol=0, atol=1e-4)
+    levels = [20 * np.log10(np.sqrt(np.mean(part**2))) for part in np.split(samples, 5)[:4:2]]
+    assert [w.level_dbfs for w in windows[:2]] == pytest.approx(levels, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("length", "ends"),
+    [
+        (1, [1]),  # padded to 0.96 s
+        (16_000, [16_000]),
+        (80_239, [80_239]),
+        (80_240, [80_240]),
+        (80_241, [80_240, 80_241]),
+    ],
+)
+def test_a_long_hop_is_not_padded_with_seconds_of_zeros(length, ends):
+    kinds = [WindowKind("a:10.24", 0, 10.24)]
+    windower = Windower(5.0, [Other(0.5, 10.24)], kinds)
+    windows = windows_of(windower, [block(noise(length), last=True)])
+    assert [window.position for window in windows] == ends
+    padded = np.pad(noise(length), (0, max(160, 15_600 - length)))
+    expected = log_mel(padded[: max(15_600, 160 * math.ceil((length - 400) / 160) + 400)])
+    np.testing.assert_allclose(windows[-1].features[0], expected, rtol=0, atol=1e-4)
+
+
 # --- where sound breaks off ---
 
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from streamtwl import config, ontology
-from streamtwl.backbones.own import Frames
+from streamtwl.backbones.own import Waveform
 from streamtwl.backbones.own import make as backbone
 from streamtwl.errors import ModelError, UsageError
 from streamtwl.models import own
@@ -35,13 +35,15 @@ def model(
     embedding=False,
     dtype=FLOAT,
     output="posterior",
+    name="x",
+    frames="",
 ) -> onnx.ModelProto:
     """Return a graph whose first posterior grows with what it takes; the others are 0.5."""
     weights = np.zeros((1, n_labels), np.float32)
     weights[0, 0] = 1e4 if len(shape) == 2 else 1
     axes = np.arange(1, len(shape))
     nodes = [
-        helper.make_node("Cast", ["x"], ["float"], to=FLOAT),
+        helper.make_node("Cast", [name], ["float"], to=FLOAT),
         helper.make_node("Mul", ["float", "float"], ["square"]),
         helper.make_node("ReduceMean", ["square", "axes"], ["mean"], keepdims=0),
         helper.make_node("Unsqueeze", ["mean", "one"], ["embedding"]),
@@ -55,13 +57,13 @@ def model(
     graph = helper.make_graph(
         nodes,
         "toy",
-        [helper.make_tensor_value_info("x", dtype, shape)],
+        [helper.make_tensor_value_info(name, dtype, shape)],
         outputs,
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    if labels:
-        helper.set_model_props(made, {"labels": labels})
+    metadata = {"labels": labels, "frames": frames}
+    helper.set_model_props(made, {key: text for key, text in metadata.items() if text})
     return made
 
 
@@ -119,6 +121,26 @@ def test_a_log_mel_model_runs_through_the_pipeline_with_its_embedding(saved, sou
     assert len(decisions[0].scores) == 3
 
 
+def test_a_model_over_the_filter_bank_has_windows_of_any_length(saved, sound):
+    file = saved(name="fbank", shape=("N", "frames", 40), frames="[20, 150]", embedding=True)
+    card = own.add("mine", file)
+    assert (card.frames, card.bands) == ((20, 150), 40)
+    changes = {"windows": ["mine:1.5", "mine:0.2"], "backbone.model": "", "reasoner.file": ""}
+    patches, _ = run("mine", sound, **changes)
+    lengths = [[score.length_s for score in patch.scores] for patch in patches]
+    np.testing.assert_allclose(lengths[:3], [[0.96, 0.2], [1.44, 0.2], [1.5, 0.2]])
+    silence = np.log(2.0**-23) ** 2
+    assert patches[0].scores[1].embedding[0] == pytest.approx(silence, rel=1e-4)
+    with pytest.raises(UsageError, match=r"mine scores windows of 0\.2 to 1\.5 s"):
+        run("mine", sound, **changes | {"windows": ["mine:1.6"]})
+
+
+@pytest.mark.parametrize("frames", ["", "[50]", "[0, 100]", "[100, 50]", "some"])
+def test_a_model_over_the_filter_bank_says_which_lengths_it_takes(frames, saved):
+    with pytest.raises(ModelError, match=r"has frames.*export-ast"):
+        own.add("mine", saved(name="fbank", shape=("N", "frames", 40), frames=frames))
+
+
 def test_without_an_embedding_it_has_no_width(saved, sound):
     own.add("mine", saved())
     patches, _ = run("mine", sound)
@@ -162,7 +184,7 @@ def test_a_hop_longer_than_its_windows_is_refused(saved):
 def test_frames_are_the_samples_end_to_end_whatever_the_blocks():
     samples = np.arange(1000, dtype=np.float32)
     for size in (1, 7, 160, 1000):
-        front_end = Frames(80)
+        front_end = Waveform(80)
         parts = [front_end.push(samples[i : i + size], POWER) for i in range(0, 1000, size)]
         assert np.concatenate(parts).tolist() == samples[:960].reshape(-1, 80).tolist()
 
@@ -207,6 +229,14 @@ def test_what_does_not_fit_is_one_line(made, said, saved, cache):
     assert "mine.onnx" in str(raised.value)
     assert own.names() == []
     assert list((cache / "own").iterdir()) == []
+
+
+def test_ast_is_said_to_be_made_not_fetched(cli):
+    assert "export-ast" in cli("models", "list").stdout
+    for command in (("pull", "ast"), ("path", "ast"), ("verify", "ast")):
+        ran = cli("models", *command)
+        assert ran.returncode == 2
+        assert "ast is not here yet: `streamtwl models export-ast " in ran.stderr
 
 
 def two_outputs():
