@@ -22,22 +22,23 @@ def settings(
     given = {key: value for key, value in changes.items() if value is not None}
     chosen = config.load(config.find(pipeline))
     changed = config.override(chosen, given)
-    if (windows := _windows_of_file(changed)) is not None:
+    windows = _windows_of_file(changed)
+    if windows is not None:
         changed = config.with_windows(changed, windows)
-        check(config.backbones(changed), f"the reasoner {changed.reasoner.file} reads")
-        return changed
-    if chosen.fallback:
+    if chosen.fallback and not given.get("reasoner.file"):  # a file that was named is not replaced
         named, fallback = chosen.fallback, config.load(config.find(chosen.fallback))
         needed = config.backbones(fallback)  # and fetched in any case
-        if lacking := absent(config.backbones(chosen), needed):
-            chosen = fallback
+        if lacking := absent(config.backbones(changed), needed):
             if all(map(_is_here, needed)) or not is_offline():  # otherwise an error follows
                 announce(
                     f"without {' and '.join(lacking)}, whose weights are not here, the pipeline is "
                     f"'{named}': `streamtwl models pull {' '.join(lacking)}` for better "
                     "names"
                 )
-    return config.override(chosen, given)
+            return config.override(fallback, given)
+    if windows is not None:
+        check(config.backbones(changed), f"the reasoner {changed.reasoner.file} reads")
+    return changed
 
 
 def check(backbones: Iterable[str], who: str) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from streamtwl import available
+from streamtwl.errors import ModelError
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def here(monkeypatch):
     return there
 
 
-@pytest.mark.parametrize("named", ["default", "light"])
+@pytest.mark.parametrize("named", ["default", "light", "gpt2"])
 @pytest.mark.parametrize("yamnet", [False, True])
 def test_without_mn04_the_fallback_runs_and_one_line_says_how_to_get_it(named, yamnet, here):
     here |= {"yamnet"} if yamnet else set()
@@ -42,8 +43,12 @@ def test_yamnet_that_is_not_here_yet_is_no_reason_for_the_fallback(here):
     assert said == []
 
 
-@pytest.mark.parametrize("named", ["yamnet", "gpt2"])
-def test_a_pipeline_without_a_fallback_is_what_was_named(named, here):
+def test_a_pipeline_without_a_fallback_is_what_was_named(here):
     said = []
-    assert available.settings(named, {}, said.append).windows == ["yamnet:0.96"]
+    assert available.settings("yamnet", {}, said.append).windows == ["yamnet:0.96"]
     assert said == []
+
+
+def test_a_reasoner_that_was_named_is_not_replaced(here):
+    with pytest.raises(ModelError, match="the reasoner reader reads mn04, whose weights are not"):
+        available.settings("default", {"reasoner.file": "reader"})

@@ -21,6 +21,7 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "open_filter": f"{GIVEN} --corpus {{corpus}} --fold 4 --scenes 1",
     "hearing": "--quick --data {data} --corpus {corpus} --processes 1 --kept {out} --out {out}",
     "front_ends": "--quick",
+    "untaught": "--quick --data {data} --corpus {corpus} --out {out}",
     "reasoner_step": "{step} --patches 40 --runs 1 --json {out}/steps.json",
     "ablation": f"{GIVEN} --corpus {{corpus}} --traces tiny --only 0 4 --out {{out}}",
 }
