@@ -39,7 +39,9 @@ def read(reasoner: Reasoner, rows: np.ndarray, scorer: Scorer) -> tuple[np.ndarr
     """
     n, n_patches, _ = rows.shape
     card = getattr(reasoner, "card", None)
-    names = reads.windows_of(card.reads if card else []) or scorer.windows[:1]
+    names = scorer.windows  # which the evidence reads; a file, those that its card names
+    if card is not None:
+        names = reads.windows_of(card.reads) or scorer.windows[:1]
     decided = []
     cpu_s = 0.0
 

@@ -23,16 +23,17 @@ def settings(
     file that is no reasoner, ModelError where weights that it needs are not here.
     """
     given = {key: value for key, value in changes.items() if value is not None}
-    chosen, passed = config.load(config.find(pipeline)), [pipeline]
-    changed = config.override(chosen, given)
-    if (windows := _windows_of_file(changed)) is not None:
-        changed = config.with_windows(changed, windows)
-        check(config.backbones(changed), f"the reasoner {changed.reasoner.file} reads")
-        return changed
-    lines = []
-    while named := chosen.fallback:
+    chosen, passed, lines = config.load(config.find(pipeline)), [pipeline], []
+    while True:
+        changed = config.override(chosen, given)
+        windows = _windows_of_file(changed)
+        if windows is not None:
+            changed = config.with_windows(changed, windows)
+        named = chosen.fallback
+        if not named or (windows is not None and given.get("reasoner.file")):
+            break  # a file that was named is not replaced
         fallback = config.load(config.find(named))
-        lacking = absent(config.backbones(chosen), config.backbones(fallback))
+        lacking = absent(config.backbones(changed), config.backbones(fallback))
         if not lacking:
             break
         if named in passed:
@@ -46,7 +47,9 @@ def settings(
     if all(map(_is_here, config.backbones(chosen))) or not is_offline():  # or an error follows
         for line in lines:
             announce(line)
-    return config.override(chosen, given)
+    if windows is not None:
+        check(config.backbones(changed), f"the reasoner {changed.reasoner.file} reads")
+    return changed
 
 
 def check(backbones: Iterable[str], who: str) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from streamtwl import available
-from streamtwl.errors import ConfigError
+from streamtwl.errors import ConfigError, ModelError
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def here(monkeypatch):
     return there
 
 
-@pytest.mark.parametrize("named", ["default", "light"])
+@pytest.mark.parametrize("named", ["default", "light", "gpt2"])
 @pytest.mark.parametrize("yamnet", [False, True])
 def test_without_mn04_the_fallback_runs_and_one_line_says_how_to_get_it(named, yamnet, here):
     here |= {"yamnet"} if yamnet else set()
@@ -69,8 +69,12 @@ def test_fallbacks_in_a_circle_are_refused(here, tmp_path):
         available.settings(str(tmp_path / "a.toml"), {})
 
 
-@pytest.mark.parametrize("named", ["yamnet", "gpt2"])
-def test_a_pipeline_without_a_fallback_is_what_was_named(named, here):
+def test_a_pipeline_without_a_fallback_is_what_was_named(here):
     said = []
-    assert available.settings(named, {}, said.append).windows == ["yamnet:0.96"]
+    assert available.settings("yamnet", {}, said.append).windows == ["yamnet:0.96"]
     assert said == []
+
+
+def test_a_reasoner_that_was_named_is_not_replaced(here):
+    with pytest.raises(ModelError, match="the reasoner reader reads mn04, whose weights are not"):
+        available.settings("default", {"reasoner.file": "reader"})

@@ -188,7 +188,7 @@ def test_a_model_refines_what_is_near_the_threshold_of_events(file, on):
     assert set(pipeline.reasoner._begins) == {pipeline.settings.events.on}
 
 
-@pytest.mark.parametrize("file", ["open", "evidence", "esc10-hmm"])
+@pytest.mark.parametrize("file", ["open", "evidence", "reader", "esc10-hmm"])
 def test_rules_that_do_not_fit_together_are_refused_with_both_names(file):
     rules = {"D*": {"on": 0.9, "off": 0.5}, "*g": {"on": 0.3}}
     with pytest.raises(

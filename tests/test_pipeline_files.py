@@ -11,6 +11,7 @@ from streamtwl.errors import ConfigError, StreamtwlError, UsageError
 from streamtwl.models import registry
 from streamtwl.pipeline import build
 from streamtwl.reasoners.evidence import Evidence
+from streamtwl.reasoners.reader import Reader
 from tests.conftest import mn04_file
 
 
@@ -233,8 +234,8 @@ def test_every_pipeline_that_ships_is_built(named, both):
     said: list[str] = []
     pipeline = build(available.settings(named, {}, said.append), ["a"])
     assert said == []
-    assert isinstance(pipeline.reasoner, Evidence) == (named != "gpt2")
-    assert len(pipeline.bank.backbones) == (2 if named in ("default", "light") else 1)
+    assert isinstance(pipeline.reasoner, Reader if named == "gpt2" else Evidence)
+    assert len(pipeline.bank.backbones) == (1 if named == "yamnet" else 2)
 
 
 # --- without weights ---

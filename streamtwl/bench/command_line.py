@@ -66,6 +66,45 @@ def pretrain(
 
 
 @app.command()
+def reader(
+    out: Annotated[
+        Path, typer.Option("-o", "--output", help="The reader's file, which gives it its name.")
+    ] = Path("reader.onnx"),
+    corpus: Corpus = None,
+    pipeline: Annotated[
+        str, typer.Option(help="Whose windows, prior and weights it is for.")
+    ] = "default",
+    sounds: Annotated[
+        list[Path] | None,
+        typer.Option(help="A data set whose clips sound in the scenes; its labels are not used."),
+    ] = None,
+    fold: Annotated[list[int] | None, typer.Option(help="Of the data sets: only these.")] = None,
+    scenes: Annotated[int, typer.Option(help="Of two minutes.", min=1)] = 200,
+    epochs: Annotated[int, typer.Option(help="Each is two stretches of every scene.", min=1)] = 6,
+    seed: Annotated[int, typer.Option(help="Of the order and the weights.", min=0)] = 0,
+    offline: Offline = False,
+) -> None:
+    """Train the reader: a small GPT-2 that reads any category's scores as they come and go.
+
+    It needs no labels: what it learns to say is what the evidence says a little later, and in less
+    noise. The same command resumes a training that was stopped.
+    """
+    with product.extra("reader"):
+        from streamtwl.training import reader as training
+    recipe = training.Recipe(pipeline, scenes, epochs, seed)
+    with bars(training.STAGES) as advance:
+        training.train(
+            corpus or folders.cache() / "corpus",
+            sounds or [],
+            fold or [],
+            out,
+            recipe,
+            advance,
+        )
+    print(f"{out}: listen with it: streamtwl listen --reasoner {out}")
+
+
+@app.command()
 def train(
     data: Data,
     out: Annotated[

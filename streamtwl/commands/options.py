@@ -42,9 +42,9 @@ Hop = Annotated[
 Reasoner = Annotated[
     str | None,
     typer.Option(
-        help="What decides: 'evidence' (no language model), 'reader' (the GPT-2 of --pipeline gpt2), "
-        "or the .onnx file of a trained reasoner with labels of its own, as `streamtwl train` "
-        "makes, which runs the windows that it reads. (default: the pipeline's, evidence)",
+        help="What decides: 'evidence' (no language model), 'reader' (the GPT-2 of --pipeline "
+        "gpt2), or the .onnx file of a trained reasoner with labels of its own, as `streamtwl "
+        "train` makes, which runs the windows that it reads. (default: the pipeline's, evidence)",
         show_default=False,
     ),
 ]

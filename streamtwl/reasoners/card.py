@@ -23,12 +23,28 @@ class TraceCard(Struct, kw_only=True):
     categories: int = 0  # C of the posterior that the trace is of: the row begins with it; 0: is it
 
 
+class ReaderCard(Struct, kw_only=True):
+    """How a reader joins windows, and what it reads of them: see `reasoners/reader.py`."""
+
+    windows: list[str]
+    prior: float  # the share of the backbones' priors that is taken off
+    weights: dict[str, float]  # of the windows in their join
+    half_life_s: float  # of a window's scores in their mean
+    scale: float  # what is no candidate has the confidence sigmoid(scale * join + shift)
+    shift: float
+    candidates: int  # categories a hop
+    context: int  # hops, at most
+    behind_s: float  # from the moment that a score is about to the end of its window
+
+
 class Card(Struct, kw_only=True):
     """Where a trained reasoner comes from, and what it needs."""
 
     name: str  # [a-z0-9_-]+
     about: str
-    kind: Literal["recurrent", "gpt2"]  # the contract that the graph keeps: see the module
+    kind: Literal[
+        "recurrent", "gpt2", "reader"
+    ]  # the contract that the graph keeps: see the module
     backbone: str  # the first one that it reads
     hop_s: float  # of the streams it was trained on
     labels: list[str]  # of its scores, in their order
@@ -39,6 +55,7 @@ class Card(Struct, kw_only=True):
     command: str  # makes it again
     version: str  # of streamtwl
     trace: TraceCard | None = None  # of a gpt2
+    reader: ReaderCard | None = None
     open: bool = False  # the labels are the backbone's categories, for a vocabulary to name
     validation: dict[str, float] = {}  # its figures on the validation split that it was chosen on
     reads: list[Read] = []  # its row, in order; empty: the posterior of the first window there is

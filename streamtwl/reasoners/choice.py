@@ -11,13 +11,14 @@ from streamtwl.backbones import bank
 from streamtwl.config import Settings, TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.models import own, registry
-from streamtwl.ontology import audioset_527, categories, vocabulary
+from streamtwl.ontology import audioset_527, categories, kinds_among, vocabulary
 from streamtwl.reasoners import graph, reads
 from streamtwl.reasoners.card import Card, TraceCard
 from streamtwl.reasoners.evidence import Evidence, delay
 from streamtwl.reasoners.fusion import Fusion
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.reasoners.naming import OpenLabels
+from streamtwl.reasoners.reader import Reader
 from streamtwl.reasoners.recurrent import Recurrent
 from streamtwl.stages import Backbone, Reasoner, WindowKind
 
@@ -74,6 +75,9 @@ def make(
         return Evidence(_open_labels(settings, names), fusion, chosen, behind, is_open)
     if loaded is None:
         return plugins.load("reasoners", named, {})(settings, backbones, sources)
+    _warn(loaded.card, settings, backbones)
+    if loaded.card.kind == "reader":
+        return _reader(settings, loaded, backbones, kinds)
     reasoner: Reasoner
     if loaded.card.kind == "gpt2":
         reasoner = Gpt2(loaded, settings.trace, settings.hop_s, _open_labels(settings), sources)
@@ -81,6 +85,23 @@ def make(
         reasoner = Recurrent(loaded)
     _check(loaded, settings, backbones, kinds)
     return reasoner
+
+
+def _reader(
+    settings: Settings,
+    loaded: graph.Graph,
+    backbones: Sequence[Backbone],
+    kinds: Sequence[WindowKind],
+) -> Reader:
+    """Make a reader, which joins windows as its card says, not as the pipeline does."""
+    names, read = _joint(backbones), loaded.card.reader
+    if read is None:
+        raise UsageError(f"--reasoner {loaded.path}: its card does not say how it reads")
+    fusion = Fusion(kinds, backbones, names, read.prior, read.weights)
+    labels = _open_labels(settings, names)
+    of_labels = np.where(labels.wanted, 0.0, 1.0) * np.ones(len(labels.labels))
+    wanted = labels.of_scores(of_labels) < 1.0
+    return Reader(loaded, labels, fusion, kinds_among(names), wanted)
 
 
 def _joint(backbones: Sequence[Backbone]) -> tuple[str, ...]:
@@ -96,7 +117,7 @@ def _check(
     backbones: Sequence[Backbone],
     kinds: Sequence[WindowKind],
 ) -> None:
-    """Raise UsageError where a file does not fit the pipeline; warn where it fits badly."""
+    """Raise UsageError where a file that reads rows does not fit the pipeline."""
     card, named = loaded.card, settings.reasoner.file
     if settings.labels != "all" and not card.open:
         raise UsageError(
@@ -110,6 +131,10 @@ def _check(
             f"--reasoner {named}: its graph takes a row of {loaded.shapes['posterior'][1]} numbers "
             f"(posterior), and what it reads has {width} here ({what})"
         )
+
+
+def _warn(card: Card, settings: Settings, backbones: Sequence[Backbone]) -> None:
+    """Warn where a file fits the pipeline badly."""
     for backbone in backbones:
         trained_with = card.sha256.get(backbone.name, backbone.sha256)
         if trained_with != backbone.sha256:

@@ -8,15 +8,12 @@ from streamtwl.config import ReasonerSettings
 from streamtwl.features.window import samples_in
 from streamtwl.reasoners.fusion import Fusion, sigmoid
 from streamtwl.reasoners.naming import Naming, decide
+from streamtwl.reasoners.smoothing import Smoother
 from streamtwl.stages import SAMPLE_RATE, Backbone, Decision, Patch, WindowKind
 
 
 class Evidence:
-    """Recursive means of each window's scores with exponential forgetting, joined at every hop.
-
-    The weight of a patch halves every `half_life_s` seconds of stream time. Windows are smoothed
-    before they are joined: the mean of logits would let one low score undo many high ones.
-    """
+    """Recursive means of each window's scores (`smoothing.py`), joined and calibrated."""
 
     name, sha256 = "evidence", ""
     lags = 0
@@ -39,7 +36,7 @@ class Evidence:
         self._naming = naming
         self._fusion = fusion
         self._settings = settings
-        self._smoothed: dict[int, tuple[int, dict[str, np.ndarray]]] = {}  # stream: (position, ...)
+        self._smoother = Smoother(fusion, settings.half_life_s)
 
     def step(self, patches: list[Patch]) -> list[Decision]:
         """Take one new patch of each of S streams."""
@@ -47,7 +44,7 @@ class Evidence:
 
     def forget(self, stream: int) -> None:
         """Drop the state of a stream whose sound broke off."""
-        self._smoothed.pop(stream, None)
+        self._smoother.forget(stream)
 
     def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
         """Do nothing: decisions do not depend on them."""
@@ -58,13 +55,7 @@ class Evidence:
 
     def _score(self, patch: Patch) -> np.ndarray:
         """Return float32[C], each category's confidence in [0, 1]."""
-        at = patch.window
-        newest = {score.window: self._fusion.corrected(score) for score in patch.scores}
-        before, past = self._smoothed.get(at.stream, (at.position, newest))
-        elapsed_s = (at.position - before) / SAMPLE_RATE
-        kept = np.float32(0.5 ** (elapsed_s / self._settings.half_life_s))
-        smoothed = {window: kept * past[window] + (1 - kept) * newest[window] for window in newest}
-        self._smoothed[at.stream] = at.position, smoothed
+        _, smoothed = self._smoother.push(patch)
         return sigmoid(self._settings.scale * self._fusion.join(smoothed) + self._settings.shift)
 
 

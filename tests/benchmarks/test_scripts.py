@@ -23,6 +23,7 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "front_ends": "--quick",
     "ast_windows": "--quick --out {out}",
     "small_ast": "{data} --quick --out {out}",
+    "untaught": "--quick --data {data} --corpus {corpus} --out {out}",
     "reasoner_step": "{step} --patches 40 --runs 1 --json {out}/steps.json",
     "ablation": f"{GIVEN} --corpus {{corpus}} --traces tiny --only 0 4 --out {{out}}",
 }

@@ -44,8 +44,12 @@ def dog(esc10, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "models"),
-    [((), ["mn04", "yamnet"]), (("--reasoner", "open"), ["open", "yamnet"])],
-    ids=["evidence", "open"],
+    [
+        ((), ["mn04", "yamnet"]),
+        (("--reasoner", "open"), ["open", "yamnet"]),
+        (("--pipeline", "gpt2"), ["mn04", "reader", "yamnet"]),
+    ],
+    ids=["evidence", "open", "reader"],
 )
 def test_a_subscriber_in_another_process_receives_what_a_file_holds(
     options, models, weights, dog, run, tmp_path

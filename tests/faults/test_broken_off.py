@@ -37,7 +37,7 @@ def check(listening, broke_off: int) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("reasoner", ["open", "evidence"])
+@pytest.mark.parametrize("reasoner", ["reader", "evidence"])
 def test_a_pipe_that_stalls_ends_its_events(reasoner, siren, listen):
     listening = listen("--stdin", "--labels", "everyday", "--reasoner", reasoner)
     listening.feed(siren)

@@ -22,12 +22,23 @@ RESEARCH = sorted(registry.RESEARCH.glob("*.onnx"))
 
 
 def test_they_are_there_and_small():
-    assert [file.stem for file in SHIPPED] == ["open"]
+    assert [file.stem for file in SHIPPED] == ["open", "reader"]
     assert [file.stem for file in RESEARCH] == ["esc10-gpt2", "esc10-hmm", "esc10-paper"]
     assert sum(file.stat().st_size for file in SHIPPED) < 6e6
 
 
-@pytest.mark.parametrize("file", SHIPPED + RESEARCH, ids=lambda file: file.stem)
+TAUGHT = [file for file in SHIPPED + RESEARCH if file.stem != "reader"]
+
+
+def test_the_readers_card_says_that_no_label_was_used():
+    file = registry.CHECKPOINTS / "reader.onnx"
+    card = graph.read_card(graph.open_session(file, 1), file)
+    assert (card.name, card.kind, card.data, card.folds) == ("reader", "reader", "corpus", [])
+    assert card.command.startswith("streamtwl bench reader --corpus CORPUS -o reader.onnx")
+    assert card.reads == [("yamnet:0.96", "posterior"), ("mn04:3", "posterior")]
+
+
+@pytest.mark.parametrize("file", TAUGHT, ids=lambda file: file.stem)
 def test_its_card_says_where_it_comes_from(file):
     card = graph.read_card(graph.open_session(file, 1), file)
     assert card.name == file.stem
