@@ -1,6 +1,6 @@
 """A small AST trained here, through the whole path: sound, training, `export-ast`, streaming.
 
-    .venv/bin/python benchmarks/small_ast.py ../shared/data --out small-ast [--minutes 40]
+    .venv/bin/python benchmarks/small_ast.py ../shared/data --out small-ast [--steps 3000]
 
 AST's released weights are not part of this project, so a network of random weights shows that the
 numbers are right, and this one that they make sense. It is `ASTForAudioClassification` with
@@ -47,8 +47,7 @@ MEAN, STD = -4.2677393, 4.5689974  # of AudioSet, as `ASTFeatureExtractor` has t
 CROPS_S = (0.5, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 5.0)  # one of these a batch
 AFTER_S = (1.0, 2.0, 5.0)
 BATCH = 4 if QUICK else 16
-STEPS = 3 if QUICK else 3000
-KEPT_EVERY = 2 if QUICK else 200  # steps
+KEPT_EVERY = 2 if QUICK else 100  # steps
 LEARNING_RATE, WARM_UP = 1e-3, 300  # AdamW, cosine; steps
 CERTAIN = 0.9  # the target of a true label, at least
 FIT, CHOOSE, TEST = (1, 2, 3), 5, 4  # folds
@@ -204,7 +203,7 @@ def logits_of(net: ASTForAudioClassification, features: torch.Tensor) -> torch.T
         net.audio_spectrogram_transformer.embeddings = embeddings
 
 
-def train(data: Path, out: Path, minutes: float) -> ASTForAudioClassification:
+def train(data: Path, out: Path, steps: int, minutes: float) -> ASTForAudioClassification:
     """Train, keeping the state in `out`, and resuming from it; returns the network."""
     tables = {"esc10": data / "esc50_audioset.csv"}
     if (data / "kitchen20").exists():
@@ -213,7 +212,7 @@ def train(data: Path, out: Path, minutes: float) -> ASTForAudioClassification:
     choose = sounds(data, "esc10", tables["esc10"], (CHOOSE,))
     teachers, net = Teachers(), network()
     optimiser = torch.optim.AdamW(net.parameters(), LEARNING_RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, steps))
     kept, step, spent = out / "state.pt", 0, 0.0
     if kept.exists():
         state = torch.load(kept, weights_only=True)
@@ -223,7 +222,7 @@ def train(data: Path, out: Path, minutes: float) -> ASTForAudioClassification:
         schedule.load_state_dict(state["schedule"])
     loss_of = torch.nn.BCEWithLogitsLoss(reduction="none")
     began, losses = time.process_time() - spent, []
-    while step < STEPS and time.process_time() - began < 60 * minutes:
+    while step < steps and time.process_time() - began < 60 * minutes:
         features, targets = batch(fit, teachers, [0, step])
         net.train()
         loss = loss_of(logits_of(net, features), targets).sum(dim=1).mean()
@@ -234,7 +233,7 @@ def train(data: Path, out: Path, minutes: float) -> ASTForAudioClassification:
         schedule.step()
         step += 1
         losses.append(float(loss.detach()))
-        if step % KEPT_EVERY == 0 or step == STEPS:
+        if step % KEPT_EVERY == 0 or step == steps:
             right = validate(net, choose)
             print(
                 f"{step} steps: loss {np.mean(losses):.3f}, fold {CHOOSE} {right:.1%}", flush=True
@@ -246,9 +245,9 @@ def train(data: Path, out: Path, minutes: float) -> ASTForAudioClassification:
     return net
 
 
-def rate(step: int) -> float:
-    """Return the share of the learning rate at a step."""
-    return min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * min(1.0, step / STEPS))) / 2
+def rate(step: int, steps: int) -> float:
+    """Return the share of the learning rate at a step of so many."""
+    return min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
 
 
 def validate(net: ASTForAudioClassification, choose: Sequence[Sound]) -> float:
@@ -292,12 +291,13 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="the folder that esc10/ is in")
     parser.add_argument("--out", type=Path, required=True, help="folder for the network")
-    parser.add_argument("--minutes", type=float, default=40, help="of training, at most")
+    parser.add_argument("--steps", type=int, default=3000, help="of training (default 3000)")
+    parser.add_argument("--minutes", type=float, default=40, help="of a core, at most (default 40)")
     add_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    net = train(options.data, options.out, options.minutes)
+    net = train(options.data, options.out, 3 if QUICK else options.steps, options.minutes)
     net.save_pretrained(options.out / "model")
     ASTFeatureExtractor(max_length=LONGEST).save_pretrained(options.out / "model")
     if NAME in own.names():
