@@ -13,6 +13,7 @@ from streamtwl.backbones.own import make as backbone
 from streamtwl.errors import ModelError, UsageError
 from streamtwl.models import own
 from streamtwl.pipeline import build
+from streamtwl.reasoners import choice
 from streamtwl.stages import Block
 
 LABELS = ["Dog", "Animal", "my kettle"]
@@ -169,10 +170,10 @@ def test_labels_are_those_of_its_categories(labels, expected, saved):
     assert build(settings, ["test"]).reasoner.labels == expected
 
 
-def test_a_shipped_reasoner_that_reads_yamnet_is_refused(saved):
+def test_a_shipped_reasoner_reads_what_it_was_trained_on_and_not_mine(saved):
     own.add("mine", saved())
-    with pytest.raises(UsageError, match="reads yamnet, not mine"):
-        run("mine", np.zeros(20_000), **{"reasoner.file": "open"})
+    settings = config.override(config.Settings(), {"windows": ["mine"], "reasoner.file": "open"})
+    assert choice.windows(settings, choice.load(settings).card) == ["yamnet"]
 
 
 def test_a_hop_longer_than_its_windows_is_refused(saved):
