@@ -284,6 +284,7 @@ def test_a_card_with_other_labels_than_the_graph_has_scores_is_refused(tmp_path,
     assert str(path) in refusal(raised)
 
 
+@pytest.mark.usefixtures("yamnet")
 @pytest.mark.parametrize(("name", "size"), [("posterior", 10), ("state", "D")])
 def test_a_graph_of_other_shapes_is_refused(tmp_path, name, size):
     path = write(tmp_path / "toy.onnx")
