@@ -15,7 +15,6 @@ from tests.training.test_steps import (
     LABELS,
     gives_the_scores_of_its_model,
     likelihoods,
-    log_posterior,
     patch_model,
     posteriors_of,
     seconds,
@@ -66,7 +65,7 @@ def test_the_smoother_does_not_underflow():
 
 def gru(seed: int = 0) -> Gru:
     torch.manual_seed(seed)
-    return Gru(log_posterior(seed), len(LABELS), hidden=5).requires_grad_(False).eval()
+    return Gru(patch_model(seed).features, len(LABELS), hidden=5).requires_grad_(False).eval()
 
 
 # Moving average, window top, GRU
