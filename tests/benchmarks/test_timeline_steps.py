@@ -9,6 +9,7 @@ from timeline_baselines import GAP_S, Gru, MovingAverage, WindowTop, smooth
 
 from streamtwl.reasoners.recurrent import ENDLESS_S
 from streamtwl.training import steps
+from tests.fitted import random_patch_model
 from tests.training.test_steps import (
     CARD,
     CATEGORIES,
@@ -39,10 +40,11 @@ def all_paths(step: steps.Filter, posterior: torch.Tensor, elapsed_s: list[float
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_smoother_is_what_all_state_paths_add_up_to(seed):
-    step = steps.Filter(patch_model(seed, labels=2), duration_s=0.8, exponent=0.7)
+    patch = steps.PatchModel(random_patch_model(CATEGORIES, 2, seed))
+    step = steps.Filter(patch, duration_s=0.8, exponent=0.7)
     posteriors = posteriors_of(2, 5, seed=seed)
     elapsed_s = [[0.48, 0.48, 0.1, 3.0], [0.05, 0.9, 0.48, 0.48]]
-    found = smooth(step, posteriors, seconds(*elapsed_s))
+    found = smooth(step, posteriors.numpy(), seconds(*elapsed_s).numpy())
     assert found.shape == (2, 5, 2)
     for n in range(2):
         expected = all_paths(step, posteriors[n], elapsed_s[n])[:, :-1]
@@ -52,15 +54,16 @@ def test_the_smoother_is_what_all_state_paths_add_up_to(seed):
 def test_at_the_last_patch_the_smoother_knows_no_more_than_the_filter():
     step = steps.Filter(patch_model(), 1.0, 0.7)
     posteriors, elapsed_s = posteriors_of(3, 20), seconds(*[[0.48] * 19] * 3)
-    smoothed, filtered = smooth(step, posteriors, elapsed_s), steps.run(step, posteriors, elapsed_s)
+    smoothed = smooth(step, posteriors.numpy(), elapsed_s.numpy())
+    filtered = steps.run(step, posteriors, elapsed_s)
     np.testing.assert_allclose(smoothed[:, -1], filtered[:, -1], atol=1e-5)
     assert np.abs(smoothed[:, :-1] - filtered[:, :-1].numpy()).max() > 0.05
 
 
 def test_the_smoother_does_not_underflow():
-    step = steps.Filter(patch_model(), 0.5, 1.0)
-    torch.nn.init.normal_(step.patch.linear.weight, std=40)
-    assert np.isfinite(smooth(step, posteriors_of(2, 150), seconds(*[[0.01] * 149] * 2))).all()
+    patch = steps.PatchModel(random_patch_model(CATEGORIES, len(LABELS), std=40))
+    step, elapsed_s = steps.Filter(patch, 0.5, 1.0), seconds(*[[0.01] * 149] * 2)
+    assert np.isfinite(smooth(step, posteriors_of(2, 150).numpy(), elapsed_s.numpy())).all()
 
 
 def gru(seed: int = 0) -> Gru:
@@ -84,12 +87,12 @@ def test_the_past_of_the_moving_average_halves_in_its_half_life(half_life_s):
 
 def test_window_top_keeps_only_the_strongest_and_nothing_where_none_is():
     patch = patch_model()
-    torch.nn.init.zeros_(patch.linear.weight)
+    patch.weight.zero_()
     for bias, expected in (
         ([1.0, 3.0, 2.0, 0.0], [0, np.e**3, 0]),
         ([1.0, 3.0, 2.0, 4.0], [0, 0, 0]),
     ):
-        patch.linear.bias = torch.nn.Parameter(torch.tensor(bias), requires_grad=False)
+        patch.bias = torch.tensor(bias)
         found = steps.run(WindowTop(patch), posteriors_of(1, 1), seconds([]))[0, 0]
         np.testing.assert_allclose(found, np.array(expected) / np.exp(bias).sum(), rtol=1e-5)
 

@@ -355,7 +355,7 @@ def mn04(tmp_path):
 
 def test_the_list_says_what_is_here_and_from_where(mn04, tmp_path):
     rows = {row.name: row for row in listing.rows()}
-    assert list(rows) == ["yamnet", "mn04", "mn10", "mn20", "mn40"]
+    assert list(rows) == ["yamnet", "mn04", "mn10", "mn20", "mn40", "ast"]
     assert (rows["mn04"].here, rows["mn04"].source) == ("yes", str(tmp_path / FILE))
     assert (rows["mn10"].here, rows["mn10"].source) == ("no", "github.com")
     assert rows["mn10"].size == "about 20.0 MB"
