@@ -31,17 +31,18 @@ def reasoner_of(settings: config.Settings, streams: int = 1) -> Reasoner:
     return choice.make(settings, loaded, *hearing(settings), names)
 
 
-def read(reasoner: Reasoner, rows: np.ndarray, scorer: Scorer) -> tuple[np.ndarray, float]:
+def read(
+    reasoner: Reasoner, rows: np.ndarray, scorer: Scorer, windows: Sequence[str] = ()
+) -> tuple[np.ndarray, float]:
     """Return float32[n, T, 1 + B, L] of n streams side by side, and CPU milliseconds a patch.
 
-    Takes float32[n, T, F] rows of a scorer. All traces are read, however long it takes. B is 0
+    Takes float32[n, T, F] rows of a scorer. `windows` are those that a reasoner without a file
+    reads (the scorer's first). All traces are read, however long it takes. B is 0
     where the reasoner does not look back.
     """
     n, n_patches, _ = rows.shape
     card = getattr(reasoner, "card", None)
-    names = scorer.windows  # which the evidence reads; a file, those that its card names
-    if card is not None:
-        names = reads.windows_of(card.reads) or scorer.windows[:1]
+    names = reads.windows_of(card.reads if card else []) or windows or scorer.windows[:1]
     decided = []
     cpu_s = 0.0
 

@@ -106,7 +106,7 @@ def judge(
         streams = [str(i) for i in range(len(rows))]
         reasoner = choice.make(chosen, choice.load(chosen), *stages, streams)
         truths = [truth_of(plan, names, reasoner.labels, hops) for _, plan, _ in made]
-        scores, ms[file] = read(reasoner, rows, scorer)
+        scores, ms[file] = read(reasoner, rows, scorer, scorer.windows)
         for lag in LAGS:
             if lag <= reasoner.lags:
                 by_now = settled(scores, lag)
