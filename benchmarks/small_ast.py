@@ -20,6 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamtwl import config  # before transformers, whose telemetry it switches off
+
+# isort: split
 import numpy as np
 import torch
 from hearing_sounds import right_names
@@ -28,7 +31,6 @@ from rich.console import Console
 from rich.table import Table
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
-from streamtwl import config
 from streamtwl.features.fbank import Fbank
 from streamtwl.features.spectrum import BINS, Spectrum
 from streamtwl.features.window import frames_in, samples_in
