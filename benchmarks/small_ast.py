@@ -41,8 +41,8 @@ from streamtwl.stages import SAMPLE_RATE, Backbone
 from streamtwl.training import datasets
 from streamtwl.training.posteriors import read
 
-NAME = "small-ast"  # of the backbone, among the user's own
-WIDTH, LAYERS, HEADS = 128, 4, 4
+NAME = "small-ast-quick" if QUICK else "small-ast"  # of the backbone, among the user's own
+WIDTH, LAYERS, HEADS = 128, 1 if QUICK else 4, 4
 PATCH = 16  # frames and bands, and the stride of both
 LONGEST = 500  # frames
 MEAN, STD = -4.2677393, 4.5689974  # of AudioSet, as `ASTFeatureExtractor` has them

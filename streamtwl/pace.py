@@ -26,7 +26,8 @@ def problem(bank: Bank, settings: Settings, streams: int) -> str | None:
 
 def _advice(windows: Sequence[str], total_s: float) -> str:
     """Return what to do; a hop is no longer than the first window."""
-    held_s = max(0.01, math.ceil(total_s / SHARE * 10) / 10)
+    per_s = 10 if total_s > SHARE else 100  # hops are rounded up to tenths, short ones less
+    held_s = math.ceil(total_s / SHARE * per_s) / per_s
     longest_s = float(windows[0].partition(":")[2] or 0)
     others = "score shorter windows or fewer, or run on a GPU"
     return f"--hop {held_s:g}, or {others}" if held_s <= longest_s else others

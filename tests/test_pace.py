@@ -60,6 +60,13 @@ def test_a_first_run_that_allocates_is_not_the_measure():
     assert pace.problem(bank({"slow": 3.0}, {"slow": 0.5}), settings(), 1) is None
 
 
+def test_a_short_hop_is_advised_to_the_hundredth():
+    took = {"slow": 0.057}
+    problem = pace.problem(bank(took, took), settings(hop_s=0.05), 1)
+    assert problem is not None
+    assert "--hop 0.08, or" in problem
+
+
 @pytest.mark.parametrize(
     ("took", "streams", "said"),
     [
