@@ -238,8 +238,18 @@ def quantise(file: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     metadata = {each.key: each.value for each in onnx.load(file).metadata_props}
-    logging.getLogger().setLevel(logging.ERROR)  # advice on shape inference, which torch has done
-    quantize_dynamic(file, file, ["MatMul", "Gemm"], weight_type=QuantType.QInt8, per_channel=True)
+    root = logging.getLogger()
+    root.addFilter(_is_error)  # the rest is advice on shape inference, which torch has done
+    try:
+        quantize_dynamic(
+            file, file, ["MatMul", "Gemm"], weight_type=QuantType.QInt8, per_channel=True
+        )
+    finally:
+        root.removeFilter(_is_error)
     made = onnx.load(file)
     onnx.helper.set_model_props(made, metadata)
     onnx.save(made, file)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
