@@ -70,7 +70,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def scoring_server() -> Iterator[str]:
-    """One that gives log-probabilities: with many times the work a token."""
+    """One that gives log-probabilities: it sorts Gemma's 262,144 tokens for each of the prompt."""
     with serve("--n_ctx", "256", "--logits_all", "true") as url:
         yield url
 
@@ -94,10 +94,8 @@ def test_of_clear_traces_it_names_most(server):
 
 def test_the_label_of_the_highest_log_probability_is_chosen(scoring_server):
     model, _ = connect(scoring_server, choose="logprob")
-    said = "Bark, growl: dog. Meow, purr: cat. Moo:"
-    assert model.choose(said, ["helicopter", "cow", "keyboard"]).option == "cow"
-    scores = {each: model._log_probability(said, f" {each}") for each in ("cow", "cow and calf")}
-    assert 0 > scores["cow"] > scores["cow and calf"] > -100
+    answer = model.choose("Dogs bark, cows", ["moo", "compile"])
+    assert answer.option == "moo"
 
 
 def test_a_prompt_beyond_its_context_is_one_line(server):
