@@ -129,6 +129,9 @@ class Session:
             return
         try:
             reading = self._intake.reading
+            if not reading and getattr(self._pipeline.reasoner, "waiting", False):
+                self._report(now)
+                return
             what = f"'{reading.source.name}' does not answer" if reading else "the model is stuck"
             if not self._stuck:
                 _log.warning("stalled: %s", what)

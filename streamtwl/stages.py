@@ -233,7 +233,7 @@ class Reasoner(Protocol):
     """Patches to decisions, keeping state per stream.
 
     One that works on a thread of its own may also have `figures()`, which returns fields of
-    `Status`, and `close()`, which ends that thread.
+    `Status`, `close()`, which ends that thread, and `waiting`, whether `refine` waits for it.
     """
 
     name: str

@@ -1,12 +1,19 @@
 """A whole session with a language model on loopback: events, states, what is published of it."""
 
+import contextlib
+import math
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 import streamtwl
+from streamtwl import config
+from streamtwl.audio.addresses import SourceOptions, make_sources
+from streamtwl.audio.intake import Intake
 from streamtwl.messages import Event, Hello, Label, Status
+from streamtwl.session import Session
 from tests.language_model_server import hangs, language_model, names, sends
 
 pytestmark = pytest.mark.usefixtures("yamnet")
@@ -69,6 +76,25 @@ def test_nothing_of_the_address_but_its_host_is_published(pipeline):
     assert status.failed_thoughts > 0
     assert "HTTP 500" in status.thoughts_error
     assert "a-secret-path" not in str(messages)
+
+
+def test_a_recording_that_waits_for_the_model_is_not_stalled(pipeline, caplog):
+    settings = config.load(Path(pipeline("http://127.0.0.1:1")))
+    sources = make_sources(SourceOptions(["demo:"], fast=True))
+    messages = []
+    with contextlib.closing(Intake(sources)) as intake:
+        intake.start()
+        session = Session(intake, sources, settings, [])
+        session.messages.subscribe(messages.append)
+        for waiting in (True, False):
+            session._pipeline.reasoner.waiting = waiting
+            session._alive_at, session._watched_at = -math.inf, time.monotonic()
+            session._status_at = -math.inf
+            session.watch()
+            stalled = of(Status, messages)[-1].state == "stalled"
+            assert stalled != waiting
+        session.stop()
+    assert caplog.text.count("stuck") == 1
 
 
 def test_only_words_leave(pipeline):

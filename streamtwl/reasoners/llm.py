@@ -141,6 +141,7 @@ class Llm:
         self._on = self._off = np.full(len(self.labels), np.inf, np.float32)
         self._streams: dict[int, _Stream] = {}
         self._newest: list[tuple[int, Decision]] = []  # stream, the floor's decision
+        self.waiting = False  # for the model, as it may where there is no deadline
         self._sampler = None
         if chosen.trace == "sampled":
             numbers = (trace.samples, trace.traces, trace.temperature, trace.seed)
@@ -170,7 +171,9 @@ class Llm:
 
     def refine(self, deadline: float) -> list[Decision] | None:
         """Wait for the model, where there is no deadline; return the decisions by now."""
+        self.waiting = True
         self._thinker.wait()
+        self.waiting = False
         return self._decide(1)
 
     def forget(self, stream: int) -> None:

@@ -64,7 +64,7 @@ def serve(*options: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with serve("--n_ctx", "1536") as url:
+    with serve("--n_ctx", "2048") as url:
         yield url
 
 
@@ -76,7 +76,7 @@ def scoring_server() -> Iterator[str]:
 
 
 def connect(url: str, **changes) -> tuple[Endpoint, prompts.Prompt]:
-    chosen = msgspec.structs.replace(prompts.preset("base"), model="gemma", context=1536, **changes)
+    chosen = msgspec.structs.replace(prompts.preset("base"), model="gemma", **changes)
     fields = prompts.request_fields(chosen, "")
     prompt = prompts.Prompt(chosen, LABELS, none=False, drawn=False)
     return Endpoint(address_of(url), chosen, fields, PATIENCE_S), prompt
