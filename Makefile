@@ -40,7 +40,7 @@ test-all: test .venv/.test-all
 test-home: .venv/.test
 	$(BIN)/pytest -m home $(ARGS)
 
-test-llm: export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_COMMON=OFF
+test-llm: export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 test-llm: .venv/.test-llm
 	$(BIN)/pytest -m llm $(ARGS)
 

@@ -14,6 +14,7 @@ name. The answer itself, with what the model thought, is in the next `label` mes
 Recordings that nobody waits for (`--fast`, `label`) wait for the answers: `refine`.
 """
 
+import logging
 import sys
 import time
 from collections import Counter, deque
@@ -24,7 +25,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from streamtwl.config import LlmSettings, Settings
+from streamtwl.config import LlmSettings, Settings, TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.reasoners import trace_words
 from streamtwl.reasoners.endpoint import Answer, Endpoint, address_of, key_for
@@ -34,6 +35,8 @@ from streamtwl.reasoners.sampling import Sampler
 from streamtwl.reasoners.thinker import Thinker
 from streamtwl.reasoners.trace_words import Step
 from streamtwl.stages import SAMPLE_RATE, Decision, Patch, Thought
+
+_log = logging.getLogger(__name__)
 
 TEXT = 4000  # characters of a thought that are kept
 END_S = 5.0  # for the thread, after its request was cancelled
@@ -146,6 +149,11 @@ class Llm:
         if chosen.trace == "sampled":
             numbers = (trace.samples, trace.traces, trace.temperature, trace.seed)
             self._sampler = Sampler(sources, *numbers)
+        elif (trace.samples, trace.traces) != (TraceSettings().samples, TraceSettings().traces):
+            _log.warning(
+                "nothing is drawn for the language model: for --samples and --traces set trace = "
+                '"sampled" under [llm]'
+            )
         kind = preset_of(chosen)
         prompt = Prompt(kind, self.labels, True, self._sampler is not None)
         self._endpoint = connect(chosen, kind)

@@ -319,6 +319,12 @@ def test_what_does_not_fit_is_said_at_the_start(changes, words):
     assert str(raised.value).isprintable()
 
 
+@pytest.mark.parametrize(("trace", "warnings"), [("soft", 1), ("sampled", 0)])
+def test_samples_of_a_trace_that_is_not_sampled_are_said(trace, warnings, listening, caplog):
+    listening("http://127.0.0.1:1", **{"llm.trace": trace, "trace.samples": 5})
+    assert caplog.text.count("nothing is drawn") == warnings
+
+
 def test_a_key_in_the_place_of_its_variables_name_is_not_shown():
     with pytest.raises(ConfigError) as raised:
         chosen("http://127.0.0.1:1/v1", **{"llm.key_env": "sk-1234"})
