@@ -2,6 +2,7 @@
 # make test      set up what the quick tests need (no torch), check and test
 # make test-all  the same, then training, the benchmarks and all that is slow
 # make test-home how many recordings in ../shared/data/home get a right name: seldom, docs/testing.md
+# make test-llm  a real language model beside the stream: builds llama.cpp, docs/testing.md
 # make soak      the long tests
 # make train     set up what training and the benchmarks need
 # make docs      set up what the pages need and build them into site/
@@ -10,7 +11,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: listen test test-all test-home soak train docs
+.PHONY: listen test test-all test-home test-llm soak train docs
 .NOTPARALLEL:
 
 listen: ARGS ?= --labels everyday
@@ -29,15 +30,19 @@ test: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal -m "not slow and not soak and not home" $(ARGS)
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal -m "not slow and not soak and not home and not llm" $(ARGS)
 
 test-all: test .venv/.test-all
 	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins faketime strace ffmpeg buildah mmdebstrap || true
 	$(BIN)/mypy
-	$(BIN)/pytest -m "slow and not soak" $(ARGS)
+	$(BIN)/pytest -m "slow and not soak and not llm" $(ARGS)
 
 test-home: .venv/.test
 	$(BIN)/pytest -m home $(ARGS)
+
+test-llm: export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
+test-llm: .venv/.test-llm
+	$(BIN)/pytest -m llm $(ARGS)
 
 soak: .venv/.test
 	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins faketime || true

@@ -6,6 +6,8 @@ A fallback may have one of its own.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from streamtwl import config
 from streamtwl.config import Settings
 from streamtwl.errors import ConfigError, ModelError
@@ -39,7 +41,7 @@ def settings(
         if named in passed:
             raise ConfigError(f"pipeline {pipeline}: its fallback '{named}' falls back to itself")
         passed.append(named)
-        chosen = fallback
+        chosen = _with_language_model(fallback, chosen)
         lines.append(
             f"without {' and '.join(lacking)}, whose weights are not here, the pipeline is "
             f"'{named}': {' and '.join(map(_how_to_get, lacking))} for better names"
@@ -50,6 +52,14 @@ def settings(
     if windows is not None:
         check(config.backbones(changed), f"the reasoner {changed.reasoner.file} reads")
     return changed
+
+
+def _with_language_model(fallback: Settings, chosen: Settings) -> Settings:
+    """Return the fallback with the language model of the pipeline, if it has one."""
+    if chosen.reasoner.file != "llm":
+        return fallback
+    kept = {"labels": chosen.labels, "reasoner.file": "llm"}
+    return config.override(fallback, kept | {"llm": msgspec.to_builtins(chosen.llm)})
 
 
 def check(backbones: Iterable[str], who: str) -> None:

@@ -66,6 +66,23 @@ class ReasonerSettings(_Section):
     floor: Share = 0.1  # below this confidence the label is null
 
 
+class LlmSettings(_Section):
+    """[llm]: the language model of --reasoner llm, and where it is served."""
+
+    endpoint: str = ""  # http(s)://host:port/v1
+    preset: str = "chat"  # one of reasoners/presets.toml
+    model: str = ""  # as the server calls it; "": the preset's
+    effort: str = ""  # how long it thinks: one of the preset's; "": the preset's own
+    key_env: Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?\Z")] = ""  # the variable with
+    # the server's key; "": OPENAI_API_KEY, which goes over https or to this machine only
+    timeout_s: PositiveSeconds = 30.0  # for a request
+    after_s: Seconds = 2.0  # of an event, before the model looks at it; at its end at the latest
+    votes: Annotated[int, Meta(ge=1, le=64)] = 1  # answers a trace; most of them decide
+    trace: Literal["soft", "sampled"] = "soft"  # confidences; or K draws a patch, M times: [trace]
+    context: Annotated[int, Meta(ge=0, le=10_000_000)] = 0  # tokens; 0: the preset's
+    choose: Literal["", "grammar", "choice", "logprob"] = ""  # base models only; "": the preset's
+
+
 class LabelEventSettings(_Section):
     """When one label's events begin and end."""
 
@@ -175,6 +192,7 @@ class Settings(_Section):
     backbone: BackboneSettings = msgspec.field(default_factory=BackboneSettings)
     trace: TraceSettings = msgspec.field(default_factory=TraceSettings)
     reasoner: ReasonerSettings = msgspec.field(default_factory=ReasonerSettings)
+    llm: LlmSettings = msgspec.field(default_factory=LlmSettings)
     events: EventSettings = msgspec.field(default_factory=EventSettings)
     publish: PublishSettings = msgspec.field(default_factory=PublishSettings)
     journal: JournalSettings = msgspec.field(default_factory=JournalSettings)
@@ -277,6 +295,8 @@ def _explain(message: str, settings: Any = Settings) -> str:
         return f"unknown key '{unknown[1]}'{section}; it takes {takes}"
     if "matching regex" in problem:  # of Window
         problem = "it takes a backbone and seconds, as mn04:3"
+        if key == "llm.key_env":
+            problem = "it takes the name of an environment variable, never a key"
     if "enum value" in problem:
         problem += f"; it takes {', '.join(map(repr, get_args(_type_of(settings, path))))}"
     if problem.startswith(("label.", "audioset.label.")):  # from EventSettings.rule

@@ -8,6 +8,8 @@ StreamtwlError               anything below; the command line prints it in one l
 │   └── UnreachableError     a server that does not answer: worth another try
 ├── ModelError               weights that are absent, damaged, or do not fit
 │   └── NoAnswerError        a host that did not answer in time
+├── EndpointError            a language model's server: absent, slow, refusing, talking nonsense
+│   └── NoLabelError         it answers, but with none of the labels
 ├── MessageError             what was received is not a message of this schema
 │   └── UnknownKind          a kind of message that a newer version has: skip it
 └── SinkError                a port in use, a file that cannot be written
@@ -56,6 +58,21 @@ class ModelError(StreamtwlError):
 
 class NoAnswerError(ModelError):
     """A host of weights did not answer in time: it is not tried again at every start."""
+
+
+class EndpointError(StreamtwlError):
+    """The server of a language model does not answer, refuses, or gives no label.
+
+    `retry_after_s` is how long it wants to be left alone; `passing`, whether it may answer later.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0, passing: bool = True) -> None:
+        super().__init__(message)
+        self.retry_after_s, self.passing = retry_after_s, passing
+
+
+class NoLabelError(EndpointError):
+    """The server answers, but with none of the labels."""
 
 
 class MessageError(StreamtwlError):

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from streamtwl.errors import MessageError, UnknownKind
 
-SCHEMA = "1.3"
+SCHEMA = "1.4"
 MAJOR = SCHEMA.partition(".")[0]
 SOURCE_NAME = re.compile("[a-z0-9_-]+")
 
@@ -63,6 +63,18 @@ class Message(msgspec.Struct, kw_only=True, tag_field="kind", tag=str.lower):
     def topic(self) -> str:
         """`<kind>/<source>/`: a subscription to `label/` takes every source's labels."""
         return topic(type(self), self.source)
+
+
+class Thought(msgspec.Struct, frozen=True):
+    """What a language model says that an event is."""
+
+    label: Annotated[str | None, Meta(description="Null: none of the labels.")]
+    instead_of: Annotated[str, Meta(description="The event's label until then.")]
+    start: Annotated[Count, Meta(description="Position at which the event began.")]
+    text: Annotated[
+        str, Meta(description="What it thought, cut short; empty where it does not say.")
+    ]
+    latency_ms: Annotated[float, Meta(description="From the query to its answer.")]
 
 
 class Hello(Message):
@@ -113,6 +125,13 @@ class Label(Message):
         Meta(description="From the window's last sample at the resampler's output to publication."),
     ]
     journalled: Journalled = False
+    thoughts: Annotated[
+        list[Thought],
+        Meta(
+            description="Answers of a language model that came since the last decision; the event "
+            "that it names otherwise is `revised`."
+        ),
+    ] = []
 
 
 class Event(Message):
@@ -195,6 +214,16 @@ class Status(Message):
     ] = 0
     journal: Annotated[
         str | None, Meta(description="Why the journal fails; null: it works, or is off.")
+    ] = None
+    thoughts: Annotated[Count, Meta(description="Answers of the language model.")] = 0
+    dropped_thoughts: Annotated[
+        Count, Meta(description="Events that it never saw, as a newer one came.")
+    ] = 0
+    failed_thoughts: Annotated[
+        Count, Meta(description="Queries to its server that led to no label.")
+    ] = 0
+    thoughts_error: Annotated[
+        str | None, Meta(description="Why it does not answer; null: it does, or there is none.")
     ] = None
 
 

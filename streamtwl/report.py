@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from streamtwl.messages import (
     Patch,
     Scored,
     Status,
+    Thought,
     topic,
 )
 from streamtwl.pipeline import Outcome
@@ -94,6 +96,7 @@ class Reporter:
                     traces=decision.traces,
                     refinement=decision.refinement,
                     latency_ms=1000 * latency_s,
+                    thoughts=[Thought(**asdict(each)) for each in decision.thoughts],
                 )
             )
         self._ended[outcome.stream] = outcome.last

@@ -13,6 +13,7 @@ from reactivex import Subject
 
 from streamtwl import pace
 from streamtwl.audio.intake import Intake
+from streamtwl.audio.network_address import Address
 from streamtwl.config import Settings
 from streamtwl.errors import DeviceError
 from streamtwl.messages import AnyMessage
@@ -36,6 +37,10 @@ UNKNOWN: dict[str, Any] = {  # figures of `Status` that no sink knows
     "journal_errors": 0,
     "journal": None,
 }
+
+
+def _nothing() -> None:
+    """Do what a reasoner without a thread of its own does at the end."""
 
 
 class Session:
@@ -108,6 +113,7 @@ class Session:
         """Request the end: sound received so far is still processed and published."""
         self._stop.set()
         self._intake.wake()
+        getattr(self._pipeline.reasoner, "close", _nothing)()
 
     def running(self) -> bool:
         """Whether the worker is still running."""
@@ -123,6 +129,9 @@ class Session:
             return
         try:
             reading = self._intake.reading
+            if not reading and getattr(self._pipeline.reasoner, "waiting", False):
+                self._report(now)
+                return
             what = f"'{reading.source.name}' does not answer" if reading else "the model is stuck"
             if not self._stuck:
                 _log.warning("stalled: %s", what)
@@ -212,6 +221,8 @@ class Session:
             self._hello_at = now
             settings = msgspec.to_builtins(self._settings)
             settings["sinks"] = {name: {} for name in self._settings.sinks}  # they may hold secrets
+            if endpoint := self._settings.llm.endpoint:
+                settings["llm"]["endpoint"] = str(Address(endpoint))  # and so may its path
             for stream in self._streams:
                 replay = self._figures()["replay"]
                 about = (settings, self._models, replay, self._providers)
@@ -240,6 +251,7 @@ class Session:
         figures = dict(UNKNOWN)
         for sink in self._sinks:
             figures |= sink.figures()
+        figures |= getattr(self._pipeline.reasoner, "figures", dict)()
         return figures
 
     def _measure_memory_mb(self) -> float:

@@ -202,6 +202,17 @@ class Patch:
 
 
 @dataclass(frozen=True, slots=True)
+class Thought:
+    """What a language model says that an event is."""
+
+    label: str | None  # None: none of the labels
+    instead_of: str  # the event's label until now
+    start: int  # position at which that event began
+    text: str  # what it thought; "" where it does not say
+    latency_ms: float  # from the query to its answer
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The label in force after a patch, and how sure the reasoner is of each label."""
 
@@ -215,10 +226,15 @@ class Decision:
     earlier: np.ndarray | None = None  # float32[B, 2, L]: scores and specific of the B patches
     # before, newest first, as revised by now
     drawn: np.ndarray | None = None  # int[n] categories that were drawn for the patch, if any
+    thoughts: tuple[Thought, ...] = ()  # of a language model, that came since the last decision
 
 
 class Reasoner(Protocol):
-    """Patches to decisions, keeping state per stream."""
+    """Patches to decisions, keeping state per stream.
+
+    One that works on a thread of its own may also have `figures()`, which returns fields of
+    `Status`, `close()`, which ends that thread, and `waiting`, whether `refine` waits for it.
+    """
 
     name: str
     sha256: str  # of its file; "" where it has none

@@ -43,6 +43,17 @@ def test_yamnet_that_is_not_here_yet_is_no_reason_for_the_fallback(here):
     assert said == []
 
 
+def test_without_mn04_the_language_model_stays(here):
+    here.add("yamnet")
+    said = []
+    settings = available.settings("llm", {"llm.model": "mine"}, said.append)
+    assert settings.windows == ["yamnet:0.96"]
+    assert (settings.reasoner.file, settings.labels) == ("llm", "everyday")
+    assert (settings.llm.preset, settings.llm.model) == ("gpt-oss-20b", "mine")
+    assert settings.reasoner.scale == available.settings("yamnet", {}).reasoner.scale
+    assert len(said) == 1
+
+
 def test_a_fallback_may_have_one_of_its_own(here):
     here.add("yamnet")
     said = []

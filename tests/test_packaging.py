@@ -94,7 +94,7 @@ def test_what_needs_more_says_what_to_install(bare, command):
 def test_the_wheels_own_reasoners_are_named_where_another_is_wanted(bare):
     ended = bare("listen", "--demo", "--reasoner", "esc10-hmm")
     assert ended.returncode == 2
-    assert "there is evidence, open, reader, or an .onnx file" in ended.stderr
+    assert "there is evidence, llm, open, reader, or an .onnx file" in ended.stderr
 
 
 def test_without_pip_and_uv_the_weights_are_wanted_in_one_line(bare, tmp_path):

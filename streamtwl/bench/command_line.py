@@ -8,7 +8,18 @@ import typer
 
 from streamtwl import folders
 from streamtwl.commands import train as product
-from streamtwl.commands.options import Corpus, Data, LeaveOut, Offline, PatchHop, ReadWindows
+from streamtwl.commands.listen import Endpoint, Model, Preset
+from streamtwl.commands.models import pull_backbone
+from streamtwl.commands.options import (
+    Corpus,
+    Data,
+    LeaveOut,
+    Offline,
+    PatchHop,
+    Pipeline,
+    ReadWindows,
+    pipeline_settings,
+)
 from streamtwl.commands.progress import bars
 from streamtwl.config import Settings
 
@@ -221,3 +232,69 @@ def evaluate(
     with bars(clips.STAGES) as advance:
         results = clips.evaluate(data, out, advance, fold or [], limit, hop, noise)
     print(clips.markdown(results))
+
+
+@app.command()
+def llm(
+    data: Annotated[
+        Path, typer.Argument(help="A data set: ESC-50's layout, or a folder per class.")
+    ],
+    endpoint: Endpoint = None,
+    preset: Preset = None,
+    model: Model = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            help="How long the model thinks, as its preset has it: low, medium, high; off.",
+            show_default=False,
+        ),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            help="A table (CSV, columns category and audioset, names set off by |) of what the "
+            "labels are called in AudioSet. (default: they have its names)",
+            show_default=False,
+        ),
+    ] = None,
+    fold: Annotated[
+        list[int] | None,
+        typer.Option(help="Only this fold. Repeat it for several. (default: all)"),
+    ] = None,
+    samples: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="K, names drawn from each patch; 0: all confidences. Repeat it for several.",
+            min=0,
+            max=4096,
+        ),
+    ] = None,
+    traces: Annotated[int, typer.Option(help="M, traces drawn.", min=1, max=256)] = 1,
+    votes: Annotated[int, typer.Option(help="Answers a trace.", min=1, max=64)] = 1,
+    seeds: Annotated[int, typer.Option(help="Draws of all that is drawn.", min=1)] = 1,
+    out: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the answers and table.md.")
+    ] = Path("llm"),
+    pipeline: Pipeline = "llm",
+    offline: Offline = False,
+) -> None:
+    """Have a language model name labelled clips by their traces, beside vote and floor.
+
+    The extras `train` and `llm` are needed. The same command resumes where it was stopped: every
+    answer is kept in the output folder.
+    """
+    with product.extra("llm"):
+        from streamtwl.bench import llm as bench
+    changes = {
+        "llm.endpoint": endpoint,
+        "llm.preset": preset,
+        "llm.model": model,
+        "llm.effort": effort,
+        "llm.votes": votes,
+        "trace.traces": traces,
+    }
+    settings = pipeline_settings(pipeline, changes)
+    pull_backbone(settings)
+    with bars(bench.STAGES) as advance:
+        ks = list(dict.fromkeys(samples or [0]))
+        print(bench.evaluate(data, names, out, settings, fold or [], ks, seeds, advance))

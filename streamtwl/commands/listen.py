@@ -124,6 +124,29 @@ Budget = Annotated[
 Seed = Annotated[
     int | None, typer.Option(help="Of the draws. (default: the pipeline's, 0)", show_default=False)
 ]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="Of --reasoner llm: an OpenAI-compatible server of a language model, as "
+        "http://127.0.0.1:8000/v1. What was recognised is sent there, in words; never sound.",
+        show_default=False,
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Of --reasoner llm: the kind of model, gpt-oss-20b, qwen3-14b, chat (any other) or "
+        "base (without a chat template). (default: the pipeline's, chat)",
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Of --reasoner llm: the model as its server calls it. (default: the preset's)",
+        show_default=False,
+    ),
+]
 Bind = Annotated[
     str | None,
     typer.Option(
@@ -207,6 +230,9 @@ def listen(
     pipeline: Pipeline = DEFAULT_PIPELINE,
     labels: Labels = None,
     reasoner: Reasoner = None,
+    endpoint: Endpoint = None,
+    preset: Preset = None,
+    model: Model = None,
     hop: Hop = None,
     samples: Samples = None,
     traces: Traces = None,
@@ -249,6 +275,9 @@ def listen(
         "labels": labels,
         "backbone.provider": provider and provider.value,
         "reasoner.file": reasoner,
+        "llm.endpoint": endpoint,
+        "llm.preset": preset,
+        "llm.model": model,
         "hop_s": hop,
         "trace.samples": samples,
         "trace.traces": traces,

@@ -20,7 +20,7 @@ Pipeline = Annotated[
         help="'default' (YAMNet and mn04; without mn04's weights YAMNet alone), 'light' (the same "
         "every 0.96 s), 'yamnet' (YAMNet alone), 'gpt2' (a GPT-2 that reads the default's scores "
         "and has second thoughts), 'ast' (an Audio Spectrogram Transformer that you have "
-        "exported), or a pipeline file (.toml)."
+        "exported), 'llm' (a language model on a server of yours), or a pipeline file (.toml)."
     ),
 ]
 Labels = Annotated[
@@ -43,8 +43,9 @@ Reasoner = Annotated[
     str | None,
     typer.Option(
         help="What decides: 'evidence' (no language model), 'reader' (the GPT-2 of --pipeline "
-        "gpt2), or the .onnx file of a trained reasoner with labels of its own, as `streamtwl "
-        "train` makes, which runs the windows that it reads. (default: the pipeline's, evidence)",
+        "gpt2), 'llm' (a language model on a server, beside evidence), or the .onnx file of a "
+        "trained reasoner with labels of its own, as `streamtwl train` makes, which runs the "
+        "windows that it reads. (default: the pipeline's, evidence)",
         show_default=False,
     ),
 ]

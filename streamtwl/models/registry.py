@@ -215,7 +215,7 @@ def find_reasoner(name: str) -> Path:
         file.stem: file for folder in (RESEARCH, CHECKPOINTS) for file in folder.glob("*.onnx")
     }
     if name not in found:
-        names = ", ".join(["evidence", *sorted(found)])
+        names = ", ".join(["evidence", "llm", *sorted(found)])
         raise UsageError(f"no reasoner is called '{name}': there is {names}, or an .onnx file")
     return found[name]
 

@@ -24,6 +24,8 @@ from streamtwl.stages import Backbone, Reasoner, WindowKind
 
 _log = logging.getLogger(__name__)
 
+LLM = "llm"  # evidence, and a language model on a server
+
 
 def load(settings: Settings) -> graph.Graph | None:
     """Return the file of the reasoner that the settings name; None for one that has none."""
@@ -34,7 +36,7 @@ def load(settings: Settings) -> graph.Graph | None:
 def file(settings: Settings) -> Path | None:
     """Return where the file of the reasoner is that the settings name; None if it has none."""
     named = settings.reasoner.file or Evidence.name
-    if named == Evidence.name or named in plugins.names("reasoners"):
+    if named in (Evidence.name, LLM) or named in plugins.names("reasoners"):
         return None
     return registry.find_reasoner(named)
 
@@ -66,13 +68,10 @@ def make(
 ) -> Reasoner:
     """Make the reasoner. One from a file has to fit the rest; raises UsageError where not."""
     named = settings.reasoner.file or Evidence.name
-    if named == Evidence.name:
-        chosen = settings.reasoner
+    if named in (Evidence.name, LLM):
         names = _joint(backbones)
-        fusion = Fusion(kinds, backbones, names, chosen.prior, chosen.weights)
-        behind = delay(kinds, backbones, chosen, settings.hop_s)
-        is_open = set(names) <= set(categories())
-        return Evidence(_open_labels(settings, names), fusion, chosen, behind, is_open)
+        floor = _evidence(settings, backbones, kinds, names)
+        return _language_model(floor, names, settings, sources) if named == LLM else floor
     if loaded is None:
         return plugins.load("reasoners", named, {})(settings, backbones, sources)
     _warn(loaded.card, settings, backbones)
@@ -102,6 +101,31 @@ def _reader(
     of_labels = np.where(labels.wanted, 0.0, 1.0) * np.ones(len(labels.labels))
     wanted = labels.of_scores(of_labels) < 1.0
     return Reader(loaded, labels, fusion, kinds_among(names), wanted)
+
+
+def _evidence(
+    settings: Settings,
+    backbones: Sequence[Backbone],
+    kinds: Sequence[WindowKind],
+    names: Sequence[str],
+) -> Evidence:
+    chosen = settings.reasoner
+    fusion = Fusion(kinds, backbones, names, chosen.prior, chosen.weights)
+    behind = delay(kinds, backbones, chosen, settings.hop_s)
+    is_open = set(names) <= set(categories())
+    return Evidence(_open_labels(settings, names), fusion, chosen, behind, is_open)
+
+
+def _language_model(
+    floor: Evidence, names: Sequence[str], settings: Settings, sources: Sequence[str]
+) -> Reasoner:
+    try:
+        from streamtwl.reasoners import llm
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--reasoner llm needs {error.name}: install the extra `llm`, as streamtwl[cpu,llm]"
+        ) from None
+    return llm.make(floor, names, settings, sources)
 
 
 def _joint(backbones: Sequence[Backbone]) -> tuple[str, ...]:

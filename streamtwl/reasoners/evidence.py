@@ -33,14 +33,18 @@ class Evidence:
         self.on, self.off = settings.on, settings.off
         self.labels = naming.labels
         self.behind = behind
-        self._naming = naming
+        self.naming = naming
         self._fusion = fusion
         self._settings = settings
         self._smoother = Smoother(fusion, settings.half_life_s)
 
     def step(self, patches: list[Patch]) -> list[Decision]:
         """Take one new patch of each of S streams."""
-        return [decide(self._naming, self._score(patch)) for patch in patches]
+        return [self.decision(self.score(patch)) for patch in patches]
+
+    def decision(self, scores: np.ndarray) -> Decision:
+        """Return the decision that float32[C] confidences lead to."""
+        return decide(self.naming, scores)
 
     def forget(self, stream: int) -> None:
         """Drop the state of a stream whose sound broke off."""
@@ -53,8 +57,8 @@ class Evidence:
         """Return None: there is nothing to refine."""
         return None
 
-    def _score(self, patch: Patch) -> np.ndarray:
-        """Return float32[C], each category's confidence in [0, 1]."""
+    def score(self, patch: Patch) -> np.ndarray:
+        """Take a stream's next patch; return float32[C], each category's confidence in [0, 1]."""
         _, smoothed = self._smoother.push(patch)
         return sigmoid(self._settings.scale * self._fusion.join(smoothed) + self._settings.shift)
 
