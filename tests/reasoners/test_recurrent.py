@@ -216,7 +216,7 @@ def test_a_reasoner_is_found_by_its_path_or_the_name_of_one_that_is_shipped(
     monkeypatch.setattr(registry, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(registry, "RESEARCH", tmp_path / "none")  # as from a wheel
     assert registry.find_reasoner("toy") == toy
-    with pytest.raises(UsageError, match="evidence, toy"):
+    with pytest.raises(UsageError, match="evidence, llm, toy"):
         registry.find_reasoner("nosuch")
 
 
