@@ -226,7 +226,11 @@ def load(path: Path) -> Settings:
 
 
 def _read(path: Path, changes: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return a pipeline file's keys over those of its base; `changes` are files based on it."""
+    """Return a pipeline file's keys over those of its base; `changes` are files based on it.
+
+    A reasoner's file reads certain windows: one of the base is not that of a file which names
+    others.
+    """
     try:
         keys = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
@@ -241,7 +245,12 @@ def _read(path: Path, changes: tuple[str, ...] = ()) -> dict[str, Any]:
     base, changes = find(named), (*changes, os.path.realpath(path))
     if os.path.realpath(base) in changes:
         raise ConfigError(f"pipeline {path}: base is {named!r}, which is based on this one")
-    return _over(keys, _read(base, changes))
+    under = _read(base, changes)
+    backbone, reasoner = keys.get("backbone"), under.get("reasoner")
+    others = "windows" in keys or (isinstance(backbone, dict) and "model" in backbone)
+    if others and isinstance(reasoner, dict):
+        reasoner.pop("file", None)
+    return _over(keys, under)
 
 
 def _over(keys: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:

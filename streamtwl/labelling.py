@@ -16,7 +16,7 @@ from streamtwl.pipeline import Outcome, Pipeline
 from streamtwl.recorded_at import WallClock
 from streamtwl.results import Labelled, Span
 from streamtwl.sounding import Sounding
-from streamtwl.stages import SAMPLE_RATE, Chunk
+from streamtwl.stages import SAMPLE_RATE, Chunk, Decision
 
 WIDTH = 8  # files at once, sharing model calls
 TOP = 5
@@ -50,6 +50,29 @@ class BatchRecording(Recording):
             raise AudioError(f"'{self.path}' cannot be decoded: {problem}") from error
 
 
+class Strength:
+    """How strong each label is over a recording: its mean score, as it was last revised."""
+
+    def __init__(self, n_labels: int) -> None:
+        self.decisions = 0
+        self._settled = np.zeros(n_labels)
+        self._open: list[np.ndarray] = []  # float32[L] of the hops that may be revised, newest last
+
+    def add(self, decision: Decision, first: bool) -> None:
+        """Take the final decision on a hop; the first one after a gap revises none before it."""
+        lags = 0 if first or decision.earlier is None else len(decision.earlier)
+        lags = min(lags, len(self._open))
+        for specific in self._open[: len(self._open) - lags]:
+            self._settled += specific
+        revised = [] if not lags or decision.earlier is None else [*decision.earlier[:lags, 1]]
+        self._open = [*revised[::-1], decision.specific]
+        self.decisions += 1
+
+    def mean(self) -> np.ndarray:
+        """Return float64[L]; zeros where there was no hop."""
+        return np.sum([self._settled, *self._open], axis=0) / max(1, self.decisions)
+
+
 class _File:
     """What is collected for one file while it runs."""
 
@@ -57,8 +80,7 @@ class _File:
         assert isinstance(stream.source, Recording)
         self.stream = stream
         self.recording = stream.source
-        self.total = np.zeros(n_labels)
-        self.decisions = 0
+        self.strength = Strength(n_labels)
         self.named = False
         self.events: dict[int, Sounding] = {}  # by number, as last published
 
@@ -93,9 +115,8 @@ def label_files(
         gathered.events |= {event.number: event for _, event in outcome.changes}
         if outcome.last:
             done.append(outcome.stream)
-        elif outcome.decision is not None and outcome.final:
-            gathered.total += outcome.decision.specific
-            gathered.decisions += 1
+        elif outcome.decision is not None and outcome.patch is not None and outcome.final:
+            gathered.strength.add(outcome.decision, outcome.patch.window.first)
             gathered.named |= outcome.decision.label is not None
 
     pipeline.subscribe(take)
@@ -118,14 +139,14 @@ def label_files(
 
 
 def _result(file: Path, gathered: _File, labels: list[str]) -> Labelled:
-    mean = gathered.total / max(1, gathered.decisions)
+    mean = gathered.strength.mean()
     strongest = np.argsort(-mean, kind="stable")[:TOP]
     top = [Scored(labels[i], round(float(mean[i]), 4)) for i in strongest]
     return Labelled(
         file=readable(str(file)),
         duration_s=round(gathered.stream.position / SAMPLE_RATE, 3),
         label=top[0].label if gathered.named else None,
-        top=top if gathered.decisions else [],
+        top=top if gathered.strength.decisions else [],
         events=[
             Span(
                 event.label,

@@ -90,7 +90,10 @@ class Reporter:
                     captured_at,
                     label=decision.label,
                     confidence=_share(decision.confidence),
-                    top=_top(self._labels, decision.specific),
+                    top=_top(
+                        self._labels,
+                        decision.specific if decision.in_force is None else decision.in_force,
+                    ),
                     reasoner=self._reasoner,
                     samples=decision.samples,
                     traces=decision.traces,

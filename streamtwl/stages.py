@@ -225,6 +225,8 @@ class Decision:
     refinement: int = 0  # 0 is the first decision on a patch
     earlier: np.ndarray | None = None  # float32[B, 2, L]: scores and specific of the B patches
     # before, newest first, as revised by now
+    in_force: np.ndarray | None = None  # float32[L]: the strongest of these is the label, where it
+    # is not that of `specific`
     drawn: np.ndarray | None = None  # int[n] categories that were drawn for the patch, if any
     thoughts: tuple[Thought, ...] = ()  # of a language model, that came since the last decision
 

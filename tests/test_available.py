@@ -15,7 +15,7 @@ def here(monkeypatch):
     return there
 
 
-@pytest.mark.parametrize("named", ["default", "light", "gpt2"])
+@pytest.mark.parametrize("named", ["default", "evidence", "light", "gpt2"])
 @pytest.mark.parametrize("yamnet", [False, True])
 def test_without_mn04_the_fallback_runs_and_one_line_says_how_to_get_it(named, yamnet, here):
     here |= {"yamnet"} if yamnet else set()

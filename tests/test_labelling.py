@@ -11,9 +11,10 @@ from streamtwl.audio import demo
 from streamtwl.commands import label as label_command
 from streamtwl.config import Settings, override
 from streamtwl.errors import SinkError, UsageError
-from streamtwl.labelling import label_files
+from streamtwl.labelling import Strength, label_files
 from streamtwl.pipeline import build
 from streamtwl.results import Labelled, Writer, form_of
+from streamtwl.stages import Decision
 
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 
@@ -22,6 +23,32 @@ pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 def siren() -> np.ndarray:
     [sound] = [sound for sound in demo.TIMELINE if sound.label == "Siren"]
     return demo.scene()[int(sound.start_s * 16_000) : int(sound.end_s * 16_000)]
+
+
+def decision(specific: float, *earlier: float) -> Decision:
+    by_now = np.array([[[0.0], [each]] for each in earlier]) if earlier else None
+    return Decision(None, 0.0, np.zeros(1), np.array([specific]), earlier=by_now)
+
+
+def test_strength_is_the_mean_over_all_hops_as_last_revised():
+    strength = Strength(1)
+    assert strength.mean() == [0]
+    strength.add(decision(0.5, 9, 9), first=True)  # there was no hop before
+    assert strength.mean() == [0.5]
+    strength.add(decision(0.1, 0.3, 9), first=False)
+    assert strength.mean() == pytest.approx([(0.3 + 0.1) / 2])
+    strength.add(decision(0.2, 0.4, 0.6), first=False)
+    strength.add(decision(0.0, 0.7, 0.8), first=False)  # the first one can change no more
+    assert strength.mean() == pytest.approx([(0.6 + 0.8 + 0.7 + 0.0) / 4])
+    strength.add(decision(0.9, 0.0, 0.0), first=True)  # after a gap
+    assert strength.mean() == pytest.approx([(0.6 + 0.8 + 0.7 + 0.0 + 0.9) / 5])
+
+
+def test_strength_without_revisions_is_the_mean():
+    strength = Strength(1)
+    for each in (0.2, 0.4, 0.9):
+        strength.add(decision(each), first=False)
+    assert strength.mean() == pytest.approx([0.5])
 
 
 def label(files, output=None, folder=None, form=None, settings=None) -> int:

@@ -229,12 +229,12 @@ def test_the_open_reasoner_reads_yamnet_only_within_the_default_pipeline(both):
     assert pipeline.reasoner.name == "open"
 
 
-@pytest.mark.parametrize("named", ["default", "yamnet", "light", "gpt2"])
+@pytest.mark.parametrize("named", ["default", "evidence", "yamnet", "light", "gpt2"])
 def test_every_pipeline_that_ships_is_built(named, both):
     said: list[str] = []
     pipeline = build(available.settings(named, {}, said.append), ["a"])
     assert said == []
-    assert isinstance(pipeline.reasoner, Reader if named == "gpt2" else Evidence)
+    assert isinstance(pipeline.reasoner, Reader if named in ("default", "gpt2") else Evidence)
     assert len(pipeline.bank.backbones) == (1 if named == "yamnet" else 2)
 
 
@@ -320,6 +320,21 @@ def test_the_old_key_of_the_backbone_is_its_window(load, yamnet):
 def test_the_old_key_takes_the_place_of_a_bases_windows(load):
     mine = load('base = "gpt2"\n[backbone]\nmodel = "mn04"')
     assert mine.windows == ["mn04"]
+
+
+@pytest.mark.parametrize(
+    ("toml", "file"),
+    [
+        ('base = "default"', "reader"),
+        ('base = "default"\n[backbone]\nthreads = 2', "reader"),
+        ('base = "default"\nwindows = ["mn04:2"]', ""),
+        ('base = "gpt2"\n[backbone]\nmodel = "mn04"', ""),
+        ('base = "default"\nwindows = ["mn04:2"]\n[reasoner]\nfile = "reader"', "reader"),
+        ('base = "llm"\nwindows = ["mn04:2"]\n[reasoner]\nfloor = 0.2\nfile = "llm"', "llm"),
+    ],
+)
+def test_other_windows_are_not_read_by_the_bases_reasoner(toml, file, load):
+    assert load(toml).reasoner.file == file
 
 
 def test_an_old_key_of_no_backbone_is_refused(load):

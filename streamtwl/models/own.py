@@ -1,5 +1,6 @@
 """Models of the user's own: ONNX files that were checked and are kept beside a card, by name."""
 
+import contextlib
 import csv
 import re
 import shutil
@@ -42,8 +43,10 @@ class Card(msgspec.Struct):
 
 
 def names() -> list[str]:
-    """Return the names of the models that the user added."""
-    return sorted(file.stem for file in _folder().glob("*.onnx"))
+    """Return the names of the models that the user added; none of a folder that cannot be read."""
+    with contextlib.suppress(OSError):
+        return sorted(file.stem for file in _folder().glob("*.onnx"))
+    return []
 
 
 def needs_pull(backbone: str) -> bool:

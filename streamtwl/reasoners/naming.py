@@ -71,16 +71,23 @@ class OpenLabels:
         return self.vocabulary.lowest(thresholds)
 
 
-def decide(naming: Naming, scores: np.ndarray, earlier: np.ndarray | None = None) -> Decision:
+def decide(
+    naming: Naming,
+    scores: np.ndarray,
+    earlier: np.ndarray | None = None,
+    in_force: np.ndarray | None = None,
+) -> Decision:
     """Return the decision on a patch, and by now on the B before it.
 
-    Takes float32[L], or float32[C] for the open vocabulary, and float32[B, L or C].
+    Takes float32[L], or float32[C] for the open vocabulary, and float32[B, L or C]. The label in
+    force is the strongest of `in_force`, scores too, where it is not that of the patch alone.
     """
     scores, specific = naming.label(scores)
-    best = int(specific.argmax())
-    confidence = float(specific[best])
+    strongest = specific if in_force is None else (in_force := naming.label(in_force)[1])
+    best = int(strongest.argmax())
+    confidence = float(strongest[best])
     label = naming.labels[best] if confidence >= naming.threshold else None
     by_now = None
     if earlier is not None and len(earlier):
         by_now = np.stack([naming.label(each) for each in earlier])
-    return Decision(label, confidence, scores, specific, earlier=by_now)
+    return Decision(label, confidence, scores, specific, earlier=by_now, in_force=in_force)

@@ -2,8 +2,10 @@
 
 At each hop the categories that score highest are candidates. A candidate is a row with a key-value
 cache of its own, all rows of all streams are read in one batch, and each gives one probability for
-now and for each of the hops before. All other categories keep what the evidence says. The graph of
-a reasoner's file takes T new hops of R rows after up to P read before:
+now and for each of the hops before. All other categories keep what the evidence says. Events are of
+the newest hop, and revised; the label in force is by the mean over it and the hops that can still
+be revised, so that it changes no more often than the sound. The graph of a reasoner's file takes T
+new hops of R rows after up to P read before:
 
     features float32[R, T, F]: `own` of the category and `around`, see `candidates.py`
     recent float32[R, T, K, V]: the first V of `own`, now and in the K - 1 hops before
@@ -192,9 +194,10 @@ class Reader:
         now[stream.rows] = scores[:, 0]
         for lag, belief in enumerate(stream.beliefs, 1):
             belief[stream.rows] = scores[:, lag]
-        decision = decide(self._naming, now, np.stack(stream.beliefs))
+        beliefs = np.stack([now, *stream.beliefs])
+        in_force = beliefs[: len(stream.hops)].mean(axis=0)
         stream.beliefs.appendleft(now)
-        return decision
+        return decide(self._naming, now, beliefs[1:], in_force)
 
 
 def recent(values: np.ndarray, hops: int, count: int) -> np.ndarray:

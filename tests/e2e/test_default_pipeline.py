@@ -1,4 +1,4 @@
-"""The default pipeline, two backbones and evidence, from a file to a subscriber elsewhere."""
+"""The default pipeline, two backbones and a reader, from a file to a subscriber elsewhere."""
 
 import json
 import subprocess
@@ -45,11 +45,11 @@ def dog(esc10, tmp_path):
 @pytest.mark.parametrize(
     ("options", "models"),
     [
-        ((), ["mn04", "yamnet"]),
+        ((), ["mn04", "reader", "yamnet"]),
         (("--reasoner", "open"), ["open", "yamnet"]),
-        (("--pipeline", "gpt2"), ["mn04", "reader", "yamnet"]),
+        (("--pipeline", "evidence"), ["mn04", "yamnet"]),
     ],
-    ids=["evidence", "open", "reader"],
+    ids=["default", "open", "evidence"],
 )
 def test_a_subscriber_in_another_process_receives_what_a_file_holds(
     options, models, weights, dog, run, tmp_path

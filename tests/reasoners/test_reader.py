@@ -131,6 +131,22 @@ def test_streams_do_not_change_each_other(make, hops):
         assert decisions[0].earlier == pytest.approx(expected.earlier, abs=1e-4)
 
 
+def test_the_label_in_force_is_the_strongest_of_what_can_still_be_revised(make, hops):
+    reader = make("all")
+    naming, changes, of_newest = reader._naming, [], []
+    for t, patch in enumerate(hops(40, seed=3)):
+        [decision] = reader.step([patch])
+        said = [decision.scores, *decision.earlier[:t, 0]]
+        mean = np.mean(said, axis=0)
+        mean = naming.vocabulary.most_specific(mean, naming.specific_ratio) * naming.wanted
+        assert decision.confidence == pytest.approx(mean.max(), abs=1e-5)
+        assert decision.label in (None, reader.labels[mean.argmax()])
+        assert decision.in_force == pytest.approx(mean, abs=1e-5)
+        changes.append(decision.in_force.argmax())
+        of_newest.append(decision.specific.argmax())
+    assert 0 < np.count_nonzero(np.diff(changes)) < np.count_nonzero(np.diff(of_newest))
+
+
 def test_what_broke_off_is_forgotten(make, hops):
     reader = make()
     for patch in hops(9, seed=1):

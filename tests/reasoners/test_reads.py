@@ -128,7 +128,7 @@ def with_file(file: Path, pipeline: str = config.DEFAULT_PIPELINE) -> Settings:
     return override(config.load(config.find(pipeline)), {"reasoner.file": str(file)})
 
 
-@pytest.mark.parametrize("pipeline", ["default", "yamnet", "light", "gpt2"])
+@pytest.mark.parametrize("pipeline", ["default", "evidence", "yamnet", "light"])
 def test_the_windows_that_run_are_those_that_the_file_reads(mn04, tmp_path, pipeline):
     settings = with_file(write(tmp_path / "toy.onnx", 521 + 384 + 527, reads=BOTH), pipeline)
     built = build(settings, ["mic"])
