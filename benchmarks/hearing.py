@@ -45,7 +45,7 @@ from threadpoolctl import threadpool_limits
 from streamtwl import config
 from streamtwl.config import Settings
 from streamtwl.errors import StreamtwlError
-from streamtwl.labelling import TOP, WIDTH
+from streamtwl.labelling import TOP, WIDTH, Strength
 from streamtwl.models import registry
 from streamtwl.ontology import ancestors, categories, vocabulary
 from streamtwl.pipeline import Outcome, build
@@ -61,23 +61,24 @@ PLAIN = "YAMNet without prior"
 # A row each: the pipeline that ships, and what is changed in it
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     PLAIN: (
-        "gpt2",  # for its rules of events, as `evidence` had them until now
+        "yamnet",
         {
-            "reasoner.file": "",
             "reasoner.prior": 0.0,
+            "reasoner.scale": 1.0,
+            "reasoner.shift": 0.0,
             "reasoner.half_life_s": 0.7,
             "reasoner.on": 0.4,
             "reasoner.off": 0.2,
         },
     ),
-    "`gpt2`": ("gpt2", {}),
     "`yamnet`": ("yamnet", {}),
     "`light`": ("light", {}),
     "`default`": ("default", {}),
-    "`default` without prior": ("default", {"reasoner.prior": 0.0}),
+    "`evidence`": ("evidence", {}),
+    "`evidence` without prior": ("evidence", {"reasoner.prior": 0.0}),
     **{
         f"YAMNet and mn04:{length}": (
-            "default",
+            "evidence",
             {
                 "windows": ["yamnet:0.96", f"mn04:{length}"],
                 "reasoner.weights": {"yamnet:0.96": 0.4, f"mn04:{length}": 0.6},
@@ -86,7 +87,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         for length in (2, 5)
     },
 }
-SHIPPED = ("`yamnet`", "`light`", "`default`")
+SHIPPED = ("`yamnet`", "`light`", "`default`", "`evidence`")
 UNCALIBRATED = ", not calibrated"
 RAW = {"reasoner.scale": 1.0, "reasoner.shift": 0.0}
 
@@ -193,7 +194,7 @@ class Taken:
     """What a pipeline gave for one stream."""
 
     labels: list[str]
-    total: np.ndarray  # float64[L], of the decisions' specific scores
+    strength: Strength
     decisions: list[tuple[Decision, float]] = field(default_factory=list)  # and the hop's dBFS
     events: dict[int, Sounding] = field(default_factory=dict)  # by number, as last published
 
@@ -201,8 +202,9 @@ class Taken:
         """Take an outcome, as `streamtwl label` does."""
         self.events |= {event.number: event for _, event in outcome.changes}
         if outcome.decision is not None and outcome.patch is not None and outcome.final:
-            self.total += outcome.decision.specific
-            self.decisions.append((outcome.decision, outcome.patch.window.level_dbfs))
+            window = outcome.patch.window
+            self.strength.add(outcome.decision, window.first)
+            self.decisions.append((outcome.decision, window.level_dbfs))
 
     def published(self) -> list[str]:
         """Return the labels of all events that were not retracted."""
@@ -211,7 +213,7 @@ class Taken:
     def judged(self, right: frozenset[str]) -> dict[str, Any]:
         """Return what is right and what is not; an ancestor of a right name is no wrong event."""
         named = any(decision.label is not None for decision, _ in self.decisions)
-        top = [self.labels[i] for i in np.argsort(-self.total, kind="stable")[:TOP]]
+        top = [self.labels[i] for i in np.argsort(-self.strength.mean(), kind="stable")[:TOP]]
         loudest = max((dbfs for _, dbfs in self.decisions), default=0.0)
         sounding = [each for each, dbfs in self.decisions if dbfs >= loudest - SOUNDING_DB]
         in_force = [(each.label, each.confidence) for each in sounding]
@@ -243,7 +245,7 @@ class Row:
     def begin(self, streams: int) -> None:
         """Take so many new streams."""
         labels = self._pipeline.reasoner.labels
-        self.taken = [Taken(labels, np.zeros(len(labels))) for _ in range(streams)]
+        self.taken = [Taken(labels, Strength(len(labels))) for _ in range(streams)]
 
     def push(self, blocks: list[Block]) -> None:
         """Run the graph."""
@@ -295,7 +297,7 @@ def rows_here() -> dict[str, Settings]:
         settings = config.override(config.load(config.find(pipeline)), changes)
         if all(registry.is_here(registry.find(b)) for b in config.backbones(settings)):
             found[name] = settings
-            if name in SHIPPED:
+            if name in SHIPPED and not settings.reasoner.file:  # a reader calibrates itself
                 found[name + UNCALIBRATED] = config.override(settings, RAW)
     return found
 

@@ -43,10 +43,10 @@ def summary(
         "calibration": {
             row: {
                 when: {
-                    conditions: _calibration(results, row + suffix, which)
+                    conditions: _calibration(results, one if one in rows else row, which)
                     for conditions, which in (("clean", ["clean"]), ("all three", [*SNRS_DB]))
                 }
-                for when, suffix in (("before", uncalibrated), ("after", ""))
+                for when, one in (("before", row + uncalibrated), ("after", row))
             }
             for row in here
         },
@@ -155,7 +155,7 @@ def markdown(found: dict[str, Any]) -> str:
         + "; ".join(sets)
         + ". Of kitchen20's twenty classes seven have no name in AudioSet and are left out (book, "
         "dishwasher, fridge, juicer, peel, stove-burner, sweep), and so are clips of recordings of "
-        "which a training fold has a part. Rows below `default` take it apart, with its "
+        "which a training fold has a part. Rows below `evidence` take it apart, with its "
         "thresholds and calibration: compare their names, not their events.",
     ]
     if CLIPS < 100:

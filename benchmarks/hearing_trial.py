@@ -11,8 +11,8 @@ are judged in force, by a middle of the window and a latency as in `live_trial.p
 compared with YAMNET's HMM filter of this run. The hour of background is read by the models of all
 folds: events in it as set, and at the recall that YAMNET's HMM filter has as set.
 
-The pipelines `default` and `yamnet` read the test scenes, too: how often does the label in force
-change, from a sound's onset to its offset, the first naming included, while nothing else sounds?
+PIPELINES read the test scenes, too: how often does the label in force change, from a sound's onset
+to its offset, the first naming included, while nothing else sounds?
 
 TRIAL keeps scored patches and fitted models: what is there is not computed again. The tables and
 figures go to --results, as .json and .md. About an hour for all folds on two cores; --fold and
@@ -76,7 +76,7 @@ VARIANTS: dict[str, list[Read]] = {
     "both backbones": reads.of_windows(WINDOWS),  # what `streamtwl train` reads
 }
 METHODS = (timeline_baselines.AVERAGE, FILTER, SMOOTHER)
-PIPELINES = ("default", "yamnet")
+PIPELINES = ("default", "evidence", "yamnet")
 PARTS = training_scenes.PARTS
 
 

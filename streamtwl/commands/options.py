@@ -17,10 +17,11 @@ ProviderName = StrEnum("ProviderName", ["auto", "cpu", "cuda"])
 Pipeline = Annotated[
     str,
     typer.Option(
-        help="'default' (YAMNet and mn04; without mn04's weights YAMNet alone), 'light' (the same "
-        "every 0.96 s), 'yamnet' (YAMNet alone), 'gpt2' (a GPT-2 that reads the default's scores "
-        "and has second thoughts), 'ast' (an Audio Spectrogram Transformer that you have "
-        "exported), 'llm' (a language model on a server of yours), or a pipeline file (.toml)."
+        help="'default' or 'gpt2' (YAMNet and mn04, read by a GPT-2 that has second thoughts; "
+        "without mn04's weights YAMNet alone), 'evidence' (the same without GPT-2), 'light' (every "
+        "0.96 s and without GPT-2), 'yamnet' (YAMNet alone), 'ast' (an Audio Spectrogram "
+        "Transformer that you have exported), 'llm' (a language model on a server of yours), or a "
+        "pipeline file (.toml)."
     ),
 ]
 Labels = Annotated[
@@ -42,10 +43,10 @@ Hop = Annotated[
 Reasoner = Annotated[
     str | None,
     typer.Option(
-        help="What decides: 'evidence' (no language model), 'reader' (the GPT-2 of --pipeline "
-        "gpt2), 'llm' (a language model on a server, beside evidence), or the .onnx file of a "
+        help="What decides: 'reader' (the GPT-2 of the default), 'evidence' (no language model; "
+        "see --pipeline evidence), 'llm' (a language model on a server, beside evidence), or the .onnx file of a "
         "trained reasoner with labels of its own, as `streamtwl train` makes, which runs the "
-        "windows that it reads. (default: the pipeline's, evidence)",
+        "windows that it reads. (default: the pipeline's, reader)",
         show_default=False,
     ),
 ]

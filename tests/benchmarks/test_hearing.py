@@ -6,6 +6,7 @@ import hearing_tables
 import numpy as np
 import pytest
 
+from streamtwl.labelling import Strength
 from streamtwl.sounding import Sounding
 from streamtwl.stages import SAMPLE_RATE, Decision
 
@@ -19,9 +20,10 @@ def decision(label: str | None, confidence: float = 0.5) -> Decision:
 def test_an_ancestor_of_a_right_name_is_no_wrong_event_and_a_retracted_one_is_none():
     events = [Sounding(i, label, 0, patches=1) for i, label in enumerate(LABELS)]
     events.append(Sounding(4, "Cat", 0, end=0, retracted=True))
-    total = np.array([0.1, 0.3, 0.2, 0.4])
+    strength = Strength(4)
+    strength.add(Decision(None, 0.0, np.zeros(4), np.array([0.1, 0.3, 0.2, 0.4])), first=True)
     taken = hearing.Taken(
-        LABELS, total, [(decision("Cat"), -20.0)], {event.number: event for event in events}
+        LABELS, strength, [(decision("Cat"), -20.0)], {event.number: event for event in events}
     )
     judged = taken.judged(frozenset({"Dog", "Bark"}))
     assert (judged["right"], judged["among_five"], judged["event"]) == (False, True, True)
@@ -35,13 +37,13 @@ def test_only_hops_that_sound_count_for_changes_and_confidences():
         (decision(None, 0.05), -30.0),
         (decision("Bark", 0.6), -25.0),
     ]
-    judged = hearing.Taken(LABELS, np.ones(4), decisions).judged(frozenset({"Dog"}))
+    judged = hearing.Taken(LABELS, Strength(4), decisions).judged(frozenset({"Dog"}))
     assert judged["changes"] == 2
     assert judged["confidences"] == [[0.9, True], [0.6, False]]
 
 
 def test_a_clip_of_which_nothing_was_named_is_not_right():
-    judged = hearing.Taken(LABELS, np.ones(4), [(decision(None), -20.0)]).judged(frozenset(LABELS))
+    judged = hearing.Taken(LABELS, Strength(4), [(decision(None), -20.0)]).judged(frozenset(LABELS))
     assert (judged["right"], judged["among_five"]) == (False, False)
 
 
