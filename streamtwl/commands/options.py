@@ -44,9 +44,9 @@ Reasoner = Annotated[
     str | None,
     typer.Option(
         help="What decides: 'reader' (the GPT-2 of the default), 'evidence' (no language model; "
-        "see --pipeline evidence), 'llm' (a language model on a server, beside evidence), or the .onnx file of a "
-        "trained reasoner with labels of its own, as `streamtwl train` makes, which runs the "
-        "windows that it reads. (default: the pipeline's, reader)",
+        "see --pipeline evidence), 'llm' (a language model on a server, beside evidence), or the "
+        ".onnx file of a trained reasoner with labels of its own, as `streamtwl train` makes, "
+        "which runs the windows that it reads. (default: the pipeline's, reader)",
         show_default=False,
     ),
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
@@ -20,6 +21,7 @@ from streamtwl.models import ast_onnx, own
 from streamtwl.models.runtime import open_session
 from streamtwl.pipeline import build
 from streamtwl.stages import Block
+from streamtwl.training import reader
 
 POWER = np.empty((0, 257), np.float32)
 MEAN, STD = -4.2677393, 4.5689974  # of AudioSet: ASTFeatureExtractor's
@@ -256,21 +258,42 @@ def test_the_command_line_exports_lists_and_labels(folder, cache, cli, wav, nois
     assert "models remove ast" in again.stderr
 
 
-def test_full_size_listens_to_the_end(cache, cli, wav, noise, tmp_path):
+@pytest.fixture
+def reader_of_ast(folder, cache, tmp_path) -> Path:
+    """A GPT-2 that was trained on a small AST's windows."""
+    ast_onnx.export(str(folder), "ast")
+    rng = np.random.default_rng(1)
+    corpus = tmp_path / "corpus" / "train"
+    for name, length_s in (("game", 1), ("music", 30)):
+        (corpus / name).mkdir(parents=True)
+        sound = 0.1 * rng.standard_normal(16_000 * length_s)
+        soundfile.write(corpus / name / "a.flac", sound, 16_000)
+    made = tmp_path / "ast-reader.onnx"
+    reader.train(
+        corpus.parent, [], [], made, reader.Recipe("ast", scenes=1, epochs=1), lambda *_: None
+    )
+    own.remove("ast")
+    return made
+
+
+def test_full_size_listens_to_the_end(reader_of_ast, cache, cli, wav, noise, tmp_path):
     file = tmp_path / "full.onnx"
     ast_onnx.write(network(), ASTFeatureExtractor(), file)
     own.add("ast", file)
     assert own.card("ast").frames == (50, 1024)
     sound = wav("a.wav", np.resize(noise, 11 * 16_000))
-    ran = cli(
-        *("listen", "--file", sound, "--fast", "--pipeline", "ast", "--json", "--no-journal"),
-        *("--bind", "tcp://127.0.0.1:*"),
-    )
-    assert ran.returncode == 0, ran.stderr
-    messages = [json.loads(line) for line in ran.stdout.splitlines()]
-    positions = [each["position"] for each in messages if each["kind"] == "label"]
-    assert positions == [80_240, 160_240, 176_000]
-    assert messages[-1]["state"] == "ended"
+    for reasoner, named in (("evidence", "evidence"), (reader_of_ast, "ast-reader")):
+        ran = cli(
+            *("listen", "--file", sound, "--fast", "--pipeline", "ast", "--json", "--no-journal"),
+            *("--bind", "tcp://127.0.0.1:*", "--reasoner", reasoner),
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert ("trained with other weights of ast" in ran.stderr) == (named == "ast-reader")
+        messages = [json.loads(line) for line in ran.stdout.splitlines()]
+        labels = [each for each in messages if each["kind"] == "label"]
+        assert [each["position"] for each in labels] == [80_240, 160_240, 176_000]
+        assert {each["reasoner"] for each in labels} == {named}
+        assert messages[-1]["state"] == "ended"
 
 
 # --- what is none ---
