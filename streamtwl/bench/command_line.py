@@ -26,6 +26,7 @@ from streamtwl.config import Settings
 Weights = StrEnum("Weights", ["all", "embedding"])
 Rows = StrEnum("Rows", ["own", "random"])
 Trace = StrEnum("Trace", ["soft", "sampled"])
+Body = StrEnum("Body", ["trained", "random", "none"])
 
 app = typer.Typer(
     name="bench",
@@ -92,6 +93,13 @@ def reader(
     fold: Annotated[list[int] | None, typer.Option(help="Of the data sets: only these.")] = None,
     scenes: Annotated[int, typer.Option(help="Of two minutes.", min=1)] = 200,
     epochs: Annotated[int, typer.Option(help="Each is two stretches of every scene.", min=1)] = 6,
+    body: Annotated[
+        Body,
+        typer.Option(
+            help="The GPT-2: trained, left as random, or none beside the linear path, to see what "
+            "it is worth."
+        ),
+    ] = Body.trained,
     seed: Annotated[int, typer.Option(help="Of the order and the weights.", min=0)] = 0,
     offline: Offline = False,
 ) -> None:
@@ -102,7 +110,7 @@ def reader(
     """
     with product.extra("reader"):
         from streamtwl.training import reader as training
-    recipe = training.Recipe(pipeline, scenes, epochs, seed)
+    recipe = training.Recipe(pipeline, scenes, epochs, seed, body)
     with bars(training.STAGES) as advance:
         training.train(
             corpus or folders.cache() / "corpus",

@@ -53,6 +53,7 @@ SOUNDS = 150  # of a package, at most
 BEHIND_S = 0.8  # onsets are said 1 s late, offsets 0.5 s (scenes of the same folds)
 NO_SOUNDS = ("asterisk", "espeak", "klettres", "noise")  # voices and noise: backgrounds only
 
+TRAINED, RANDOM, NONE = "trained", "random", "none"  # what becomes of the GPT-2
 STAGES = SCORING, READING, TRAINING = "scenes, scored", "scenes, read", "training"
 SCENES = 200  # of two minutes
 # As many wrong events as the evidence has at 0.4, on ESC-10's and kitchen20's training folds
@@ -215,14 +216,26 @@ def sounds(packages: Sequence[Sequence[Path]]) -> list[Clip]:
     return found
 
 
-def new_model(heard: Sequence[Heard], chosen: ReasonerSettings, seed: int) -> ReaderModel:
-    """Return a model that says what the evidence says."""
+def new_model(
+    heard: Sequence[Heard], chosen: ReasonerSettings, seed: int, body: str = TRAINED
+) -> ReaderModel:
+    """Return a model that says what the evidence says.
+
+    Of a `body` that is "random" the GPT-2 stays as it is drawn; with "none" the linear path is all.
+    """
     torch.manual_seed(seed)
     own, around = heard[0].own.shape[-1], heard[0].around.shape[-1]
     lined = 1 + (own - 3) // 4
     model = ReaderModel(own, around, lined, chosen.scale, chosen.shift)
     some = [_stretch(scene, 0, len(scene.own))[0].flatten(0, 1)[::97] for scene in heard]
     model.standardise(torch.cat(some))
+    frozen: dict[str, list[nn.Module]] = {
+        TRAINED: [],
+        RANDOM: [model.trunk],
+        NONE: [model.embed, model.trunk, model.read],
+    }
+    for part in frozen[body]:
+        part.requires_grad_(False)
     return model
 
 
@@ -318,6 +331,18 @@ class Recipe:
     scenes: int = SCENES
     epochs: int = 6
     seed: int = 0
+    body: str = TRAINED
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What readers are trained on: scenes as they read them, and the pipeline."""
+
+    settings: Settings
+    scorer: Scorer
+    heard: list[Heard]
+    sounds: list[str]  # data sets whose clips sound in the scenes
+    folds: list[int]
 
 
 def train(
@@ -333,8 +358,23 @@ def train(
     `folders` are data sets whose clips, of these folds, sound in the scenes, too; their labels are
     not used. The same call resumes a training that was stopped.
     """
+    _check_name(out)
+    return train_on(prepare(corpus, folders, folds, recipe, progress), out, recipe, progress)
+
+
+def _check_name(out: Path) -> None:
     if out.suffix != ".onnx" or not SOURCE_NAME.fullmatch(out.stem):
         raise UsageError(f"-o {out}: use a name of a-z, 0-9, _ and - that ends in .onnx")
+
+
+def prepare(
+    corpus: Path,
+    folders: Sequence[Path],
+    folds: Sequence[int],
+    recipe: Recipe,
+    progress: Callable[[str, int, int], None],
+) -> Prepared:
+    """Make the scenes and read them, as `train` does."""
     settings = config.load(config.find(recipe.pipeline))
     packages = scenes.read_pieces(corpus, "train")
     clips = sounds(packages)
@@ -356,31 +396,34 @@ def train(
         assert scene.cleaner is not None
         heard.append(hearing_.heard(scene.rows, scene.cleaner, scorer))
         progress(READING, number, len(made))
-    del made
-    model = new_model(heard, settings.reasoner, recipe.seed)
-    key = hashlib.sha256(f"{recipe}/{scorer.key}/{heard[-1].taught.sum()}".encode()).hexdigest()
+    names = [folder.resolve().name for folder in folders]
+    return Prepared(settings, scorer, heard, names, sorted(folds))
+
+
+def train_on(
+    prepared: Prepared, out: Path, recipe: Recipe, progress: Callable[[str, int, int], None]
+) -> Card:
+    """Train a reader on prepared scenes, write its file, return its card."""
+    heard = prepared.heard
+    model = new_model(heard, prepared.settings.reasoner, recipe.seed, recipe.body)
+    made_of = f"{recipe}/{prepared.scorer.key}/{heard[-1].taught.sum()}"
+    key = hashlib.sha256(made_of.encode()).hexdigest()
     state = out.with_suffix(f".{key[:8]}.training")
     fit(model, heard, recipe.seed, recipe.epochs, state, lambda a, b: progress(TRAINING, a, b))
-    card = card_of(out.stem, settings, recipe, scorer, folders, folds)
+    card = card_of(out.stem, prepared, recipe)
     export(model, card, out)
     state.unlink(missing_ok=True)
     return card
 
 
-def card_of(
-    name: str,
-    settings: Settings,
-    recipe: Recipe,
-    scorer: Scorer,
-    folders: Sequence[Path],
-    folds: Sequence[int],
-) -> Card:
+def card_of(name: str, prepared: Prepared, recipe: Recipe) -> Card:
     """Return the card of a reader."""
-    chosen = settings.reasoner
-    names = [folder.resolve().name for folder in folders]
+    settings = prepared.settings
+    chosen, names = settings.reasoner, prepared.sounds
     options = "" if recipe.pipeline == config.DEFAULT_PIPELINE else f" --pipeline {recipe.pipeline}"
     options += "".join(f" --sounds {name}" for name in names)
-    options += "".join(f" --fold {fold}" for fold in folds)
+    options += "".join(f" --fold {fold}" for fold in prepared.folds)
+    options += "" if recipe.body == TRAINED else f" --body {recipe.body}"
     return Card(
         name=name,
         about="GPT-2 reads each candidate category's own scores, beside a linear path",
@@ -392,12 +435,12 @@ def card_of(
         on=ON,
         off=OFF,
         data=", ".join(["corpus", *names]),
-        folds=sorted(folds),
+        folds=prepared.folds,
         command=f"streamtwl bench reader --corpus CORPUS -o {name}.onnx{options}"
         f" --scenes {recipe.scenes} --epochs {recipe.epochs} --seed {recipe.seed}",
         version=streamtwl.__version__,
         reads=[(window, "posterior") for window in settings.windows],
-        sha256=scorer.sha256,
+        sha256=prepared.scorer.sha256,
         reader=ReaderCard(
             windows=settings.windows,
             prior=chosen.prior,

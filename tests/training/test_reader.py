@@ -82,6 +82,26 @@ def test_it_learns_and_a_stopped_training_resumes(heard, tmp_path):
     assert any(not torch.equal(a, b) for a, b in zip(whole, fresh.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(
+    ("body", "changes"),
+    [
+        (reader.TRAINED, {"line", "shift", "embed", "trunk", "read"}),
+        (reader.RANDOM, {"line", "shift", "embed", "read"}),
+        (reader.NONE, {"line", "shift"}),
+    ],
+)
+def test_only_what_the_body_says_is_trained(body, changes, heard, tmp_path):
+    model = reader.new_model([heard], YAMNET.reasoner, seed=1, body=body)
+    before = {name: each.clone() for name, each in model.named_parameters()}
+    reader.fit(model, [heard], 1, 1, tmp_path / "state", lambda *_: None)
+    moved = {
+        name.partition(".")[0]
+        for name, each in model.named_parameters()
+        if not torch.equal(each, before[name])
+    }
+    assert moved == changes
+
+
 @pytest.fixture
 def corpus(tmp_path):
     rng = np.random.default_rng(0)
