@@ -37,7 +37,7 @@ def test_the_shipped_pipeline_is_the_defaults_but_for_its_windows_and_audiosets_
     settings, defaults = config.load(config.find(config.DEFAULT_PIPELINE)), Settings()
     tuned = {
         f"reasoner.{key}": getattr(defaults.reasoner, key)
-        for key in ("file", "floor", "on", "off", "weights", "scale", "shift")
+        for key in ("file", "on", "off", "weights", "scale", "shift")
     }
     changes = {"windows": defaults.windows, "fallback": "", "events.audioset": {}, **tuned}
     assert config.override(settings, changes) == defaults

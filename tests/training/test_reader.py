@@ -52,11 +52,11 @@ def test_untrained_it_says_what_the_evidence_says(heard):
     n, hops = features.shape[:2]
     mask, positions = torch.ones(n, hops, dtype=torch.bool), torch.arange(hops).expand(n, -1)
     with torch.no_grad():
-        scores, _ = model(features, recent, mask, positions, model.trunk.empty_cache(n))
+        logits, _ = model.logits(features, recent, mask, positions, model.trunk.empty_cache(n))
     joined = recent[:, :, 0, 0]
-    expected = torch.sigmoid(YAMNET.reasoner.scale * joined + YAMNET.reasoner.shift)
-    torch.testing.assert_close(scores[..., 0], expected)
-    torch.testing.assert_close(scores[:, LAGS:, LAGS], expected[:, :-LAGS])
+    expected = YAMNET.reasoner.scale * joined + YAMNET.reasoner.shift
+    torch.testing.assert_close(logits[..., 0], expected)
+    torch.testing.assert_close(logits[:, LAGS:, LAGS], expected[:, :-LAGS])
 
 
 def test_it_learns_and_a_stopped_training_resumes(heard, tmp_path):
