@@ -6,37 +6,37 @@
 Everything goes through the product's own reasoners, patch by patch, from the posteriors of its
 front end and backbone. Clips: after 1, 2, 3, 5 and all patches of each ESC-10 clip, by reasoners
 of the trial not trained on its fold, against logistic regressions on the same patches. Scenes: the
-trial's fold 4, which no shipped checkpoint was trained on: calibration, and the open vocabulary
-through esc50_audioset.csv with the ontology rule. OUT/accuracy.json, accuracy.md and
-accuracy.png hold the result. Models trained for it stay in TRIAL and are not trained again: after a
-change to their training, delete TRIAL/open-*.
+trial's fold 4, which no shipped checkpoint was trained on: calibration. OUT/accuracy.json,
+accuracy.md and accuracy.png hold the result.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from after_patches import LINEAR, OPEN, PATCHES, clips_after_patches, open_clips, plot
-from live_trial import DATA, GPT2, right_names
-from open_vocabulary import (
-    LEFT_OUT,
-    NO_TRUNK,
-    open_scenes,
-    train_without_classes,
-    train_without_trunk,
-)
+from live_trial import DATA, GPT2, slug
+from matplotlib.figure import Figure
 from quick import add_option
+from rich.progress import track
 from trial_scenes import TrialScenes, expected_calibration_error, read, reasoner_of, settings
 
+from streamtwl.bench import clip_baselines, compare
 from streamtwl.errors import StreamtwlError
+from streamtwl.training import datasets
 from streamtwl.training import train as training
-from streamtwl.training.posteriors import Scorer
-from streamtwl.training.trace_model import TraceModel
+from streamtwl.training.datasets import Clip
+from streamtwl.training.fitting import FILTER
+from streamtwl.training.posteriors import Scorer, prefixes
 
-SHIPPED = {"esc10-gpt2": {}, "esc10-hmm": {}, "esc10-paper": {"samples": 16}}
+PATCHES = (1, 2, 3, 5)
+LINEAR = ("LR, root of mean posterior", "LR, log of mean posterior")
+CHECKPOINTS = {"esc10-gpt2": {}, "esc10-hmm": {}, "esc10-paper": {"samples": 16}}
 
 
 def main() -> None:
@@ -47,12 +47,7 @@ def main() -> None:
     add = parser.add_argument
     add("--trial", type=Path, required=True, help="what live_trial.py wrote")
     add("--out", type=Path, required=True, help="folder for the results")
-    add("--data", type=Path, default=DATA, help="esc10/ and esc50_audioset.csv (../shared/data)")
-    add(
-        "--corpus",
-        type=Path,
-        help="also train an open reasoner without a trunk, and one without two classes (an hour)",
-    )
+    add("--data", type=Path, default=DATA, help="the data (../shared/data)")
     add_option(parser)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -60,19 +55,8 @@ def main() -> None:
     scorer = Scorer(training.best_windows())
     results: dict[str, Any] = {
         "clips": clips_after_patches(options.trial, options.data, scorer),
-        "open_clips": open_clips(options.data, scorer),
+        "calibration": calibration(TrialScenes(options.trial, scorer)),
     }
-    test_scenes = TrialScenes(options.trial, scorer)
-    results["calibration"] = calibration(test_scenes)
-    right = right_names(options.data)
-    models: dict[str, str | TraceModel] = {OPEN: OPEN}
-    if options.corpus is not None:
-        models[NO_TRUNK] = train_without_trunk(options.data, options.corpus, options.trial)
-    results["open_scenes"] = open_scenes(test_scenes, right, models)
-    if options.corpus is not None:
-        file = train_without_classes(options.data, options.corpus, options.trial)
-        some = {name: right[name] for name in LEFT_OUT}
-        results["left_out"] = open_scenes(test_scenes, some, {"not trained on these": str(file)})
     (options.out / "accuracy.json").write_text(json.dumps(results, indent=2) + "\n")
     plot(results["clips"], options.out / "accuracy.png")
     tables = markdown(results)
@@ -80,14 +64,101 @@ def main() -> None:
     print(tables)
 
 
+def clips_after_patches(trial: Path, data: Path, scorer: Scorer) -> dict:
+    """Return accuracy after so many patches of each clip, of reasoners and of linear models."""
+    everything = datasets.load(data / "esc10")
+    scored = {clip.path: scorer.score(clip.path) for clip in everything}
+    rows = {clip.path: scorer.score_file(clip.path) for clip in everything}
+    folds = [f for f in range(1, 6) if (trial / f"fold{f}" / f"{slug(GPT2)}.onnx").exists()]
+    clips = [clip for clip in everything if clip.fold in folds]
+    right: dict[str, dict[str, dict[Path, float]]] = {}
+    for fold in track(folds, "clips"):
+        training, test = datasets.split(everything, fold)
+        truth = [clip.label for clip in test]
+        prefix_scores = {f"{n}": prefixes([scored[c.path] for c in test], n) for n in PATCHES}
+        prefix_scores["all"] = [scored[clip.path] for clip in test]
+        for name in LINEAR:
+            baseline = next(each for each in clip_baselines.BASELINES if each.name == name)
+            model, _ = clip_baselines.fit(
+                baseline, training, [scored[c.path] for c in training], fold
+            )
+            for n, part in prefix_scores.items():
+                predicted = model.predict(clip_baselines.features(baseline, part, 0))
+                _note(right, name, n, test, [a == b for a, b in zip(predicted, truth, strict=True)])
+        for name in (FILTER, GPT2):
+            file = trial / f"fold{fold}" / f"{slug(name)}.onnx"
+            for n in prefix_scores:
+                part = [rows[c.path][: None if n == "all" else int(n)] for c in test]
+                predicted = clip_labels(str(file), part, scorer)
+                _note(right, name, n, test, [a == b for a, b in zip(predicted, truth, strict=True)])
+    sources = [clip.source for clip in clips]
+    table: dict[str, dict[str, dict]] = {}
+    for name, by_n in right.items():
+        for n, of in by_n.items():
+            values = np.array([of[clip.path] for clip in clips], float)
+            row = {"accuracy": asdict(compare.mean_interval(values, sources))}
+            if name not in LINEAR:
+                for other in LINEAR:
+                    others = np.array([right[other][n][clip.path] for clip in clips], float)
+                    row[f"against {other}"] = asdict(compare.paired(values, others, sources))
+            table.setdefault(name, {})[n] = row
+    return table
+
+
+def _note(right: dict, name: str, n: str, clips: Sequence[Clip], values: Sequence[bool]) -> None:
+    of = right.setdefault(name, {}).setdefault(n, {})
+    of |= {clip.path: float(value) for clip, value in zip(clips, values, strict=True)}
+
+
+def clip_labels(file: str, rows: Sequence[np.ndarray], scorer: Scorer) -> list[str]:
+    """Return what each clip is by its patches: the label of most belief, each patch's newest."""
+    labels = []
+    for length in sorted({len(each) for each in rows}):
+        of = [i for i, each in enumerate(rows) if len(each) == length]
+        reasoner = reasoner_of(settings(file), len(of))
+        decided, _ = read(reasoner, np.stack([rows[i] for i in of]), scorer)
+        believed = newest(decided)  # n, T, L
+        best = np.log(believed + 1e-4).mean(axis=1).argmax(axis=1)
+        labels += [(i, reasoner.labels[b]) for i, b in zip(of, best, strict=True)]
+    return [label for _, label in sorted(labels)]
+
+
+def newest(decided: np.ndarray) -> np.ndarray:
+    """Return float32[n, T, L], the last decision on each patch, of float32[n, T, 1 + B, L]."""
+    n_patches, lags = decided.shape[1], decided.shape[2] - 1
+    predicted = [
+        decided[:, min(t + lags, n_patches - 1), min(lags, n_patches - 1 - t)]
+        for t in range(n_patches)
+    ]
+    return np.stack(predicted, axis=1)
+
+
+def plot(clips: dict, path: Path) -> None:
+    """Draw the accuracy after so many patches of each method, with its interval."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    lengths = [*map(str, PATCHES), "all"]
+    for i, (name, rows) in enumerate(clips.items()):
+        each = [rows[n]["accuracy"] for n in lengths]
+        mean = np.array([one["mean"] for one in each])
+        ends = np.abs([[one[end] for one in each] for end in ("low", "high")] - mean)
+        at = np.arange(len(lengths)) + 0.06 * i
+        axes.errorbar(at, 100 * mean, 100 * ends, marker="o", capsize=3, label=name)
+    axes.set_xticks(range(len(lengths)), lengths)
+    axes.set_xlabel("patches of a clip")
+    axes.set_ylabel("right, %")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
 def calibration(test_scenes: TrialScenes) -> dict[str, float]:
-    """Return the expected calibration error of what ships, over all labels and patches.
+    """Return the expected calibration error of the checkpoints, over all labels and patches.
 
     The outcome is the share of the next hop in which the label sounds.
     """
     ahead = test_scenes.streams([]).ahead
     errors = {}
-    for name, trace in SHIPPED.items():
+    for name, trace in CHECKPOINTS.items():
         chosen = settings(name, **trace)
         reasoner = reasoner_of(chosen, len(test_scenes.rows))
         decided, _ = read(reasoner, test_scenes.rows, test_scenes.scorer)
@@ -107,56 +178,14 @@ def markdown(results: dict) -> str:
             if f"against {other}" in rows["1"]:
                 cells = [_percent(rows[n][f"against {other}"]["difference"], "+") for n in lengths]
                 lines.append(f"| {name} against {other} | {' | '.join(cells)} |")
-    lines += ["", "### Clips of fold 4, open vocabulary through the map, top-1", ""]
-    lines += ["| evidence | GPT-2 | difference |", "| --- | --- | --- |"]
-    of = results["open_clips"]
-    difference = _percent(of["difference"]["difference"], "+")
-    lines.append(f"| {_percent(of['evidence'])} | {_percent(of[GPT2])} | {difference} |")
-    lines += [""]
-    lines += ["### Expected calibration error, scenes of fold 4", ""]
+    lines += ["", "### Expected calibration error, scenes of fold 4", ""]
     lines += [f"- {name}: {error:.4f}" for name, error in results["calibration"].items()]
-    for key, title in (
-        ("open_scenes", "Open vocabulary, scenes of fold 4, through the map"),
-        ("left_out", "The same, two classes that were left out of training"),
-    ):
-        if key not in results:
-            continue
-        lines += ["", f"### {title}", ""]
-        lines += [
-            "| method | as shipped | false starts a minute | at 2 a minute | more | calibration "
-            "error |"
-        ]
-        lines += ["| --- | --- | --- | --- | --- | --- |"]
-        for name, each in results[key].items():
-            more = ""
-            if "more_at_two" in each:
-                more = f"{_plain(each['more_as_shipped'], '+')}; {_plain(each['more_at_two'], '+')}"
-            lines.append(
-                f"| {name} | {_plain(each['as_shipped'])} | {each['false_starts_per_minute']:.2f} "
-                f"| {_plain(each['at_two'])} | {more} | {each['calibration']:.4f} |"
-            )
-        for name, each in results[key].items():
-            if "more_by_the_trunk_at_two" in each:
-                by_trunk = [each[f"more_by_the_trunk_{at}"] for at in ("as_shipped", "at_two")]
-                both = "; ".join(_plain(one, "+") for one in by_trunk)
-                lines += ["", f"{name}, over the same without a trunk: {both}."]
-    lines += [
-        "",
-        "Decisions as they first come, all labels at the thresholds named; at 2 a minute: at the "
-        "threshold at which these scenes, all SNRs together, have two false starts a minute, for "
-        "every method alike.",
-    ]
     return "\n".join(lines) + "\n"
 
 
 def _percent(interval: dict, sign: str = "") -> str:
     low, high = 100 * interval["low"], 100 * interval["high"]
     return f"{100 * interval['mean']:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
-
-
-def _plain(interval: dict, sign: str = "") -> str:
-    low, high = interval["low"], interval["high"]
-    return f"{interval['mean']:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
 
 
 if __name__ == "__main__":

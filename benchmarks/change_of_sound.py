@@ -33,7 +33,7 @@ from streamtwl.ontology import categories, everyday
 from streamtwl.pipeline import Outcome, build
 from streamtwl.stages import SAMPLE_RATE, Block
 
-REASONERS = ("open", "evidence")
+PIPELINES = ("default", "evidence")
 PAIRS = 4 if QUICK else 200
 FIRST_S, SECOND_S, SHORTEST_S = 4, 5, 3
 QUIET = 1e-4
@@ -56,7 +56,7 @@ def main() -> None:
     clips = load(options.data / "esc10", options.fold)
     pairs = choose(clips, np.random.default_rng(options.seed))
     table = Table(
-        "reasoner",
+        "pipeline",
         "labels",
         "named",
         "median s",
@@ -68,24 +68,24 @@ def main() -> None:
     figures = {}
     shares: dict[str, np.ndarray] = {}
     sources = [second["source"] for _, second in pairs]
-    for labels, reasoner in itertools.product(("all", "everyday"), REASONERS):
-        outcomes = [run(*pair, labels, reasoner, right) for pair in track(pairs, labels)]
-        name = f"{reasoner}, {labels}"
+    for labels, pipeline in itertools.product(("all", "everyday"), PIPELINES):
+        outcomes = [run(*pair, labels, pipeline, right) for pair in track(pairs, labels)]
+        name = f"{pipeline}, {labels}"
         figures[name] = found = summary(outcomes, sources, np.random.default_rng(options.seed))
         shares[name] = np.array([share for _, share in outcomes])
         table.add_row(
-            reasoner,
+            pipeline,
             labels,
             *(f"{value:.3g}" for value in list(found.values())[:4]),
             "{:.3f}-{:.3f}".format(*found["interval"]),
         )
     Console().print(table)
     for labels in ("all", "everyday"):
-        ours, theirs = (shares[f"{reasoner}, {labels}"] for reasoner in REASONERS)
+        ours, theirs = (shares[f"{pipeline}, {labels}"] for pipeline in PIPELINES)
         more = compare.paired(ours, theirs, sources).difference
         figures[f"more right labels, {labels}"] = [more.mean, more.low, more.high]
         print(
-            f"{' minus '.join(REASONERS)}, {labels}: right labels {more.mean:+.3f} "
+            f"{' minus '.join(PIPELINES)}, {labels}: right labels {more.mean:+.3f} "
             f"({more.low:+.3f} to {more.high:+.3f})"
         )
     if options.json:
@@ -129,13 +129,10 @@ def choose(clips: list[dict], rng: np.random.Generator) -> list[tuple[dict, dict
 
 
 def run(
-    first: dict, second: dict, labels: str, reasoner: str, right: dict[str, set[str]]
+    first: dict, second: dict, labels: str, named: str, right: dict[str, set[str]]
 ) -> tuple[float, float]:
     """Return (seconds from the change to the right label, or infinity; share of right labels)."""
-    settings = config.override(
-        config.load(config.find(config.DEFAULT_PIPELINE)),
-        {"labels": labels, "reasoner.file": reasoner},
-    )
+    settings = config.override(config.load(config.find(named)), {"labels": labels})
     before = first["samples"][: FIRST_S * SAMPLE_RATE]
     samples = np.concatenate((before, second["samples"][: SECOND_S * SAMPLE_RATE]))
     outcomes: list[Outcome] = []

@@ -66,7 +66,7 @@ from streamtwl.training import train as training
 from streamtwl.training.fitting import SceneArrays
 from streamtwl.training.posteriors import YAMNET, Scorer
 from streamtwl.training.recipe import Recipe
-from streamtwl.training.targets import ClosedTargets
+from streamtwl.training.targets import Targets
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 COMMAND = "benchmarks/live_trial.py"
@@ -259,7 +259,7 @@ def train_trace_model(data: Path, corpus: Path, out: Path, what: tuple[str, int]
     prepared, common = prepare(data, corpus, fold)
     fitted = torch.load(folder / "models.pt", weights_only=False)[fitting.FILTER]
     recipe = replace(GPT2_RECIPES[name], windows=tuple(scorer().windows))
-    targets = ClosedTargets(prepared.labels, fitted)
+    targets = Targets(prepared.labels, fitted)
     kept = trace_reasoner.train_trace_model(
         prepared, targets, recipe, folder / slug(name), lambda *_: None
     )

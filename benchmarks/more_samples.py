@@ -55,7 +55,7 @@ from streamtwl.training import (
 )
 from streamtwl.training.posteriors import Scorer
 from streamtwl.training.recipe import Recipe
-from streamtwl.training.targets import ClosedTargets
+from streamtwl.training.targets import Targets
 from streamtwl.training.trace_model import TraceModel
 
 DRAWS = 5
@@ -128,7 +128,7 @@ def judged(options: argparse.Namespace, kind: str, seed: int) -> Any:
         clips, options.corpus, FOLD, [SEED, FOLD], scorer, recipe.reads, lambda *_: None
     )
     fitted = torch.load(options.trial / f"fold{FOLD}" / "models.pt", weights_only=False)
-    targets = ClosedTargets(prepared.labels, fitted[fitting.FILTER])
+    targets = Targets(prepared.labels, fitted[fitting.FILTER])
     made = trained(prepared, targets, recipe, stem)
     test_scenes = TrialScenes(options.trial, scorer, FOLD, (SNR_DB,))
     data = targets.examples(test_scenes.streams(recipe.reads), None)
@@ -142,7 +142,7 @@ def judged(options: argparse.Namespace, kind: str, seed: int) -> Any:
 
 
 def trained(
-    prepared: training_scenes.TrainingScenes, targets: ClosedTargets, recipe: Recipe, stem: Path
+    prepared: training_scenes.TrainingScenes, targets: Targets, recipe: Recipe, stem: Path
 ) -> TraceModel:
     """Return a model of all scenes but the test fold's, and write its file."""
     parts = [*prepared.parts, prepared.choose]

@@ -434,12 +434,11 @@ def test_an_event_in_a_pipe_began_when_its_onset_was_published(path):
 @pytest.mark.parametrize(
     ("same", "first"),
     [
-        (("--reasoner", "open", "--labels", "everyday"), "Siren"),
         (("--reasoner", "evidence", "--labels", "everyday"), "Siren"),
         (("--reasoner", "reader", "--labels", "everyday"), "Siren"),
         (("--reasoner", "esc10-paper"), None),  # it draws, by the file's name
     ],
-    ids=["open", "evidence", "reader", "paper"],
+    ids=["evidence", "reader", "paper"],
 )
 def test_history_and_label_agree_on_a_recording(same, first, wav, tmp_path, cli):
     scene = demo.scene()

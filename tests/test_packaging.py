@@ -94,7 +94,7 @@ def test_what_needs_more_says_what_to_install(bare, command):
 def test_the_wheels_own_reasoners_are_named_where_another_is_wanted(bare):
     ended = bare("listen", "--demo", "--reasoner", "esc10-hmm")
     assert ended.returncode == 2
-    assert "there is evidence, llm, open, reader, or an .onnx file" in ended.stderr
+    assert "there is evidence, llm, reader, or an .onnx file" in ended.stderr
 
 
 def test_without_pip_and_uv_the_weights_are_wanted_in_one_line(bare, tmp_path):
@@ -132,7 +132,7 @@ def test_the_sdist_and_the_wheel_hold_the_program_and_not_what_tests_it(sdist, w
     with tarfile.open(sdist) as opened:
         source = {name.partition("/")[2] for name in opened.getnames()}
     built = set(zipfile.ZipFile(wheel).namelist())
-    inside = {"streamtwl/py.typed", "streamtwl/models/checkpoints/open.onnx"}
+    inside = {"streamtwl/py.typed", "streamtwl/models/checkpoints/reader.onnx"}
     pipelines = {f"pipelines/{file.name}" for file in (REPOSITORY / "pipelines").iterdir()}
     assert source >= inside | pipelines | {"pyproject.toml", "README.md", "LICENSE", "NOTICE"}
     assert built >= inside | {f"streamtwl/{name}" for name in pipelines}

@@ -5,10 +5,8 @@ import pytest
 
 from streamtwl.config import LabelEventSettings, ReasonerSettings, Settings, override
 from streamtwl.errors import ConfigError, UsageError
-from streamtwl.ontology import categories, everyday
 from streamtwl.pipeline import Pipeline, build
-from streamtwl.reasoners.gpt2 import Gpt2
-from streamtwl.stages import Block, Patch, Score, Window
+from streamtwl.stages import Block
 
 pytestmark = pytest.mark.usefixtures("yamnet")  # so that its file is there
 
@@ -56,29 +54,10 @@ def test_an_error_of_who_takes_the_outcomes_is_raised_by_push(at_the_end):
         pipeline.push([TWO_SECONDS])
 
 
-def test_the_open_model_names_everyday_sounds(real_audio):
-    settings = override(Settings(), {"labels": "everyday", "reasoner.file": "open"})
-    pipeline = build(settings, ["mic"])
-    assert isinstance(pipeline.reasoner, Gpt2)
-    assert pipeline.reasoner.labels == list(everyday())
-    outcomes = []
-    pipeline.subscribe(outcomes.append)
-    pipeline.push([Block(0, 0, real_audio, None, 0.0, last=True)])
-    decisions = [outcome.decision for outcome in outcomes if outcome.decision is not None]
-    assert {decision.label for decision in decisions} <= {*everyday(), None}
-    assert "Dog" in {decision.label for decision in decisions}
-    for decision in decisions:
-        assert decision.scores.shape == (len(everyday()),)
-        assert decision.earlier.shape == (pipeline.reasoner.lags, 2, len(everyday()))
-    published = {event.label for outcome in outcomes for _, event in outcome.changes}
-    assert "Dog" in published
-    assert published <= set(everyday())
-
-
 # The settings of events
 
 
-def ruled(own: dict, file: str) -> Pipeline:
+def ruled(own: dict, file: str = "") -> Pipeline:
     """Return a pipeline whose user has rules of their own, beside those for AudioSet's words."""
     changes = {
         "reasoner.file": file,
@@ -91,7 +70,6 @@ def ruled(own: dict, file: str) -> Pipeline:
     return build(override(Settings(), changes), ["mic"])
 
 
-@pytest.mark.parametrize("file", ["open", ""])
 @pytest.mark.parametrize(
     ("label", "own", "expected"),
     [
@@ -105,9 +83,9 @@ def ruled(own: dict, file: str) -> Pipeline:
         ("Dog", {"Wind": {"on": 0.9}}, None),
     ],
 )
-def test_a_users_rules_come_after_those_for_audiosets_words(file, label, own, expected):
-    found = ruled(own, file).settings.events.rule(label)
-    unruled = LabelEventSettings() if file else ReasonerSettings()
+def test_a_users_rules_come_after_those_for_audiosets_words(label, own, expected):
+    found = ruled(own).settings.events.rule(label)
+    unruled = ReasonerSettings()
     assert (found.on, found.off, found.cooldown_s) == (expected or (unruled.on, unruled.off, 0))
 
 
@@ -128,67 +106,20 @@ def test_what_a_user_excludes_is_beside_what_audiosets_words_exclude(verb):
     assert ("Dog" in published) == (verb == "exclude")
 
 
-def test_an_open_models_card_does_not_overrule_the_pipelines_thresholds():
-    pipeline = build(override(Settings(), {"reasoner.file": "open"}), ["mic"])
-    card, events = pipeline.reasoner.card, pipeline.settings.events
-    assert card.open
-    assert (events.on, events.off) == (0.4, 0.2) != (card.on, card.off)
-
-
-class Trumpet:
-    """Scores windows as if a trumpet sounded, at 0.18 in the end; the model makes 0.07 of that."""
-
-    def __init__(self, first: float) -> None:
-        self._levels = iter([first] * 2 + [0.18] * 18)
-
-    def score(self, windows: list[Window]) -> list[Patch]:
-        posterior = np.full(len(categories()), 1e-4, np.float32)
-        posterior[categories().index("Trumpet")] = next(self._levels)
-        return [
-            Patch(window, (Score("yamnet:0.96", 0.975, posterior, posterior),))
-            for window in windows
-        ]
-
-
-@pytest.mark.parametrize(
-    ("labels", "label"), [("all", "Trumpet"), ("everyday", "Music"), ("Trumpet,Music", "Trumpet")]
-)
-@pytest.mark.parametrize(
-    ("first", "rule", "lasts"),
-    [
-        (0.9, {"off": 0.15}, True),
-        (0.9, {"off": 0.2}, False),
-        (0.18, {"on": 0.1, "off": 0.05}, True),
-        (0.18, {"on": 0.3, "off": 0.05}, False),
-    ],
-)
-def test_an_event_begins_and_lasts_by_the_evidence_over_its_own_off(
-    labels, label, first, rule, lasts
-):
-    """The open model says what it was not trained on at least as surely as the evidence does."""
-    events = {"events.label": {label: rule}, "labels": labels, "reasoner.file": "open"}
-    pipeline = build(override(Settings(), events), ["mic"])
-    pipeline.bank = Trumpet(first)
-    outcomes = []
-    pipeline.subscribe(outcomes.append)
-    pipeline.push([Block(0, 0, np.zeros(15_600 + 19 * 7_680, np.float32), None, 0.0, last=True)])
-    assert (label in {event.label for _, event in outcomes[-1].changes}) == lasts
-
-
 @pytest.mark.parametrize("key", ["label", "audioset.label"])
 def test_a_rule_of_no_sound_is_refused_with_where_it_is(key):
     with pytest.raises(UsageError, match=rf"^\[events\.{key}\]: .*'Dgo'.*Dog"):
         build(override(Settings(), {f"events.{key}": {"Dgo": {"on": 0.9}}}), ["mic"])
 
 
-@pytest.mark.parametrize("file", ["open", "esc10-gpt2"])
 @pytest.mark.parametrize("on", [None, 0.7])
-def test_a_model_refines_what_is_near_the_threshold_of_events(file, on):
-    pipeline = build(override(Settings(), {"reasoner.file": file, "events.on": on}), ["mic"])
+def test_a_model_refines_what_is_near_the_threshold_of_events(on):
+    rule = {"reasoner.file": "esc10-gpt2", "events.on": on}
+    pipeline = build(override(Settings(), rule), ["mic"])
     assert set(pipeline.reasoner._begins) == {pipeline.settings.events.on}
 
 
-@pytest.mark.parametrize("file", ["open", "evidence", "reader", "esc10-hmm"])
+@pytest.mark.parametrize("file", ["evidence", "reader", "esc10-hmm"])
 def test_rules_that_do_not_fit_together_are_refused_with_both_names(file):
     rules = {"D*": {"on": 0.9, "off": 0.5}, "*g": {"on": 0.3}}
     with pytest.raises(
@@ -207,12 +138,12 @@ def test_a_model_refines_what_is_near_a_labels_own_threshold():
 @pytest.mark.parametrize(
     ("file", "trace", "said"),
     [
-        ("open", {"samples": 4}, "draws no samples"),
-        ("open", {"traces": 4}, "draws no samples"),
+        ("esc10-gpt2", {"samples": 4}, "draws no samples"),
+        ("esc10-gpt2", {"traces": 4}, "draws no samples"),
         ("esc10-paper", {"samples": 20}, "K = 1 to 16"),
         ("esc10-paper", {"temperature": 2.0}, "a temperature of 1"),
         ("esc10-paper", {"samples": 4, "traces": 4}, None),
-        ("open", {}, None),
+        ("esc10-gpt2", {}, None),
     ],
 )
 def test_a_trace_that_it_was_not_trained_on_is_warned_of(caplog, file, trace, said):

@@ -221,12 +221,12 @@ def test_windows_of_both_backbones_are_built_in_their_order(load, both):
     assert [backbone.name for backbone in built.bank.backbones] == ["mn04", "yamnet"]
 
 
-def test_the_open_reasoner_reads_yamnet_only_within_the_default_pipeline(both):
-    named = {"reasoner.file": "open"}
+def test_a_reasoner_of_yamnet_reads_yamnet_only_within_the_default_pipeline(both):
+    named = {"reasoner.file": "esc10-gpt2"}
     pipeline = build(available.settings("default", named), ["a"])
     assert [each.name for each in pipeline.bank.backbones] == ["yamnet"]
     assert pipeline.settings.windows == ["yamnet:0.96"]
-    assert pipeline.reasoner.name == "open"
+    assert pipeline.reasoner.name == "esc10-gpt2"
 
 
 @pytest.mark.parametrize("named", ["default", "evidence", "yamnet", "light", "gpt2"])

@@ -151,10 +151,7 @@ def train(
     ] = Trace.soft,
     residual: Annotated[
         bool,
-        typer.Option(
-            help="Correct a filter (an HMM; with --open the pooled posteriors), or use the trace "
-            "alone."
-        ),
+        typer.Option(help="Correct an HMM filter, or use the trace alone."),
     ] = True,
     rows: Annotated[
         Rows,
@@ -163,22 +160,6 @@ def train(
             "if it has any; or random."
         ),
     ] = Rows.own,
-    open: Annotated[
-        bool,
-        typer.Option(
-            "--open",
-            help="Train on the open vocabulary: YAMNet is the teacher, your labels correct it.",
-        ),
-    ] = False,
-    names: Annotated[
-        Path | None,
-        typer.Option(
-            help="For --open: a table (CSV, columns category and audioset, names set off by |) of "
-            "what your labels are called. (default: your labels are names of AudioSet or of "
-            "`streamtwl labels`)",
-            show_default=False,
-        ),
-    ] = None,
     epochs: Annotated[int, typer.Option(help="At most.", min=1)] = 8,
     seed: Annotated[int, typer.Option(help="Of the scenes and the weights.", min=0)] = 0,
     hop: PatchHop = 0.48,
@@ -195,12 +176,11 @@ def train(
         "soft": trace == Trace.soft,
         "residual": residual,
         "rows": rows.value,
-        "open": open,
         "epochs": epochs,
         "seed": seed,
         "hop_s": hop,
     }
-    product.run(data, corpus, out, leave_out or [], recipe, windows, names)
+    product.run(data, corpus, out, leave_out or [], recipe, windows)
 
 
 @app.command()

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from streamtwl.bench import compare
+from streamtwl.bench.label_names import names_of
 from streamtwl.config import LlmSettings, Settings, override
 from streamtwl.errors import EndpointError, NoLabelError, UsageError
 from streamtwl.ontology import categories
@@ -31,7 +32,6 @@ from streamtwl.stages import Block
 from streamtwl.training import datasets
 from streamtwl.training.datasets import Clip
 from streamtwl.training.posteriors import read
-from streamtwl.training.targets import names_of
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from streamtwl.commands.options import Corpus, Data, LeaveOut, Offline, PatchHop
 from streamtwl.errors import UsageError
 
 BENCH_SWITCHES = {  # of `train` once, of `bench train` now
-    *("--train", "--trace", "--residual", "--no-residual", "--rows", "--open", "--names"),
+    *("--train", "--trace", "--residual", "--no-residual", "--rows"),
 }
 
 
@@ -69,7 +69,6 @@ def run(
     leave_out: Sequence[int],
     recipe: dict[str, Any],
     windows: str | None,
-    names: Path | None = None,
 ) -> None:
     """Train a reasoner on a data set and say how it did on the validation split.
 
@@ -88,7 +87,7 @@ def run(
         wanted = training.Recipe(**recipe, windows=training.windows(windows))
         corpus = corpus or folders.cache() / "corpus"
         with bars(training.STAGES) as advance:
-            card = training.train(data, corpus, out, leave_out, wanted, advance, names)
+            card = training.train(data, corpus, out, leave_out, wanted, advance)
     figures = card.validation
     print(
         f"{out}: {len(card.labels)} labels; on validation scenes in-force F1 "

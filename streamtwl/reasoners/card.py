@@ -56,7 +56,6 @@ class Card(Struct, kw_only=True):
     version: str  # of streamtwl
     trace: TraceCard | None = None  # of a gpt2
     reader: ReaderCard | None = None
-    open: bool = False  # the labels are the backbone's categories, for a vocabulary to name
     validation: dict[str, float] = {}  # its figures on the validation split that it was chosen on
     reads: list[Read] = []  # its row, in order; empty: the posterior of the first window there is
     sha256: dict[str, str] = {}  # of the weights of the backbones that it was trained with

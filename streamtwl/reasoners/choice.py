@@ -79,7 +79,7 @@ def make(
         return _reader(settings, loaded, backbones, kinds)
     reasoner: Reasoner
     if loaded.card.kind == "gpt2":
-        reasoner = Gpt2(loaded, settings.trace, settings.hop_s, _open_labels(settings), sources)
+        reasoner = Gpt2(loaded, settings.trace, settings.hop_s, sources)
     else:
         reasoner = Recurrent(loaded)
     _check(loaded, settings, backbones, kinds)
@@ -143,7 +143,7 @@ def _check(
 ) -> None:
     """Raise UsageError where a file that reads rows does not fit the pipeline."""
     card, named = loaded.card, settings.reasoner.file
-    if settings.labels != "all" and not card.open:
+    if settings.labels != "all":
         raise UsageError(
             f"--labels {settings.labels}: the reasoner {card.name} has labels of its own "
             f"({', '.join(card.labels[:3])}, ...); leave --labels out"
@@ -200,7 +200,7 @@ def _warn_of_trace(name: str, read: TraceCard, trace: TraceSettings) -> None:
         _log.warning("reasoner %s was trained at a temperature of %g", name, read.temperature)
 
 
-def _open_labels(settings: Settings, names: Sequence[str] | None = None) -> OpenLabels:
+def _open_labels(settings: Settings, names: Sequence[str]) -> OpenLabels:
     chosen, named = settings.reasoner, vocabulary(settings.labels, names)
     wanted = np.array([settings.events.wants(label) for label in named.labels])
     return OpenLabels(named, chosen.specific_ratio, chosen.floor, wanted)

@@ -9,7 +9,6 @@ read before:
     state float32[R, D], elapsed_s float32[R, 1]: the residual path's
     attention_mask bool[R, P + T], position_ids int64[R, T]
     past_key_values.0.key, past_key_values.0.value, ...: float32[R, H, P, E], two a layer
-    off float32[L], if the graph takes it: the score below which an event of each label ends
         -> scores float32[R, 1 + B, L] in [0, 1]: of this patch, and of the B before it by now
            new_state float32[R, D], present.0.key, present.0.value, ...: float32[R, H, T, E]
 
@@ -29,17 +28,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from streamtwl.config import LabelEventSettings, TraceSettings
+from streamtwl.config import TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.reasoners import graph, reads
 from streamtwl.reasoners.graph import Graph
-from streamtwl.reasoners.naming import Naming, OpenLabels, OwnLabels, decide
+from streamtwl.reasoners.naming import OwnLabels, decide
 from streamtwl.reasoners.sampling import Sampler, confidence_bin
 from streamtwl.stages import SAMPLE_RATE, Decision, Patch
 
 ENDLESS_S = 1e9
 INPUTS = ["tokens", "posterior", "state", "elapsed_s", "attention_mask", "position_ids"]
-OFF = "off"  # an input that not every graph takes
 OUTPUTS = ["scores", "new_state"]
 PAST, PRESENT = "past_key_values", "present"  # and one of cache_names
 GROUP = 4  # traces that advance together
@@ -104,29 +102,23 @@ class Gpt2:
         loaded: Graph,
         settings: TraceSettings,
         hop_s: float,
-        open_labels: OpenLabels | None = None,
         sources: Sequence[str] = (),
     ) -> None:
         """Take a reasoner's file; raises UsageError where its graph or its trace does not fit.
 
-        `open_labels` names the scores of a file whose labels are AudioSet's categories. `sources`
-        names the streams, by number; the names key their samples.
+        `sources` names the streams, by number; the names key their samples.
         """
-        self._takes_off = OFF in loaded.shapes
-        graph.check(loaded, [*INPUTS, OFF] if self._takes_off else INPUTS, OUTPUTS)
+        graph.check(loaded, INPUTS, OUTPUTS)
         self._session, self.card, self.sha256 = loaded.session, loaded.card, loaded.sha256
         read = self.card.trace
         if read is None:
             raise UsageError(
                 f"--reasoner {loaded.path}: its card does not say how it reads a trace"
             )
-        self.name, self.open = self.card.name, self.card.open
+        self.name, self.open = self.card.name, False
         self.on, self.off = self.card.on, self.card.off
-        self._naming: Naming = OwnLabels(self.card.labels, self.card.on)
-        if self.card.open and open_labels is not None:
-            self._naming = open_labels
-            self.on, self.off = LabelEventSettings().on, LabelEventSettings().off
-        self.labels = self._naming.labels
+        self.labels = self.card.labels
+        self._naming = OwnLabels(self.labels, self.card.on)
         self.lags = loaded.shapes["scores"][1] - 1
         self.width = loaded.shapes["posterior"][1]  # F
         self.categories = read.categories or self.width  # C
@@ -152,7 +144,7 @@ class Gpt2:
         self._cache_shape = (heads, self.capacity * n_tokens, width)
         self._past = cache_names(PAST, self._layers)
         self._outputs = [*OUTPUTS, *cache_names(PRESENT, self._layers)]
-        self.thresholds(np.full(len(self.labels), self.on), np.full(len(self.labels), self.off))
+        self._begins = np.full(len(self.labels), self.on)
         self._streams: dict[int, _StreamTraces] = {}
         self._patch: _Step | None = None
         self._read_s = 0.0  # that a read takes, as lately measured
@@ -224,13 +216,8 @@ class Gpt2:
         self._sampler.forget(stream)
 
     def thresholds(self, on: np.ndarray, off: np.ndarray) -> None:
-        """Take float32[L] where an event of each label begins, and where it ends.
-
-        Scores near `on` are refined; a graph that takes `off` lets no event end by itself that the
-        evidence would let go on.
-        """
+        """Take float32[L] where an event of each label begins: scores near it are refined."""
         self._begins = on
-        self._ends = self._naming.of_scores(off).astype(np.float32)
 
     def _stream(self, number: int) -> _StreamTraces:
         """Return a stream, its traces at their beginning where it is new."""
@@ -334,8 +321,6 @@ class Gpt2:
         }
         for i, name in enumerate(self._past):
             feeds[name] = np.stack([row.cache[i][:, :n_past] for _, _, row in rows])
-        if self._takes_off:
-            feeds[OFF] = self._ends
         scores, states, *new = self._session.run(self._outputs, feeds)
         for i, (_, _, row) in enumerate(rows):
             for cached, added in zip(row.cache, new, strict=True):

@@ -50,7 +50,6 @@ def check(graph: Graph, inputs: list[str], outputs: list[str]) -> None:
     for what, found, wanted in (
         ("state", sizes["state"][1], "a number"),
         ("scores", sizes["scores"][-1], n_labels or "of labels"),
-        ("off", sizes.get("off", [n_labels])[-1], n_labels),
     ):
         if found != wanted and not (wanted == "a number" and isinstance(found, int)):
             raise UsageError(

@@ -26,10 +26,6 @@ class Naming(Protocol):
         """Return (scores, specific), float32[L] each, of what the reasoner scored."""
         ...
 
-    def of_scores(self, thresholds: np.ndarray) -> np.ndarray:
-        """Return for each score of the reasoner the lowest of its labels' float[L] thresholds."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class OwnLabels:
@@ -41,10 +37,6 @@ class OwnLabels:
     def label(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return float32[L] as it is."""
         return scores, scores
-
-    def of_scores(self, thresholds: np.ndarray) -> np.ndarray:
-        """Return float[L] as it is."""
-        return thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +59,7 @@ class OpenLabels:
         return named, self.vocabulary.most_specific(named, self.specific_ratio) * self.wanted
 
     def of_scores(self, thresholds: np.ndarray) -> np.ndarray:
-        """Return float[C]: see `ontology.py`."""
+        """Return float[C], for each category the lowest of its labels' float[L] thresholds."""
         return self.vocabulary.lowest(thresholds)
 
 

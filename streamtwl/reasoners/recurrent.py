@@ -33,7 +33,7 @@ class Recurrent:
         """Take a reasoner's file; raises UsageError where its graph is another's."""
         graph.check(loaded, INPUTS, OUTPUTS)
         self._session, self.card, self.sha256 = loaded.session, loaded.card, loaded.sha256
-        self.name, self.open = self.card.name, self.card.open
+        self.name, self.open = self.card.name, False
         self.on, self.off = self.card.on, self.card.off
         self.width = loaded.shapes["posterior"][1]  # F
         size = loaded.shapes["scores"]

@@ -43,7 +43,6 @@ class SceneArrays:
     sounding: np.ndarray  # bool[n, T, L] at each window's end
     recently: np.ndarray  # bool[n, T, L] at some moment of the window
     ahead: np.ndarray  # float64[n, T, L]: share of the time until the next decision
-    cleaner: np.ndarray | None = None  # float16[n, T, F]: what the rows are in less noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,6 @@ def arrays(
             recently[n, :, i] |= in_window
             overlap = np.minimum(until, sound.offset_s) - np.maximum(at, sound.onset_s)
             ahead[n, :, i] += overlap.clip(min=0) / np.maximum(until - at, 1e-9)
-    cleaner = [each.cleaner[:n_patches] for each in streams if each.cleaner is not None]
     return SceneArrays(
         np.stack([stream.rows[:n_patches] for stream in streams]),
         is_posterior,
@@ -93,7 +91,6 @@ def arrays(
         sounding,
         recently,
         ahead.clip(max=1.0),
-        np.stack(cleaner) if cleaner else None,
     )
 
 
@@ -219,7 +216,6 @@ def joined(parts: Sequence[SceneArrays]) -> SceneArrays:
     def join(arrays: Sequence[np.ndarray]) -> np.ndarray:
         return np.concatenate([array[:, :n_patches] for array in arrays])
 
-    cleaner = [part.cleaner for part in parts if part.cleaner is not None]
     return SceneArrays(
         join([part.rows for part in parts]),
         parts[0].is_posterior,
@@ -227,5 +223,4 @@ def joined(parts: Sequence[SceneArrays]) -> SceneArrays:
         join([part.sounding for part in parts]),
         join([part.recently for part in parts]),
         join([part.ahead for part in parts]),
-        join(cleaner) if len(cleaner) == len(parts) else None,
     )

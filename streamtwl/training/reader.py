@@ -433,7 +433,6 @@ def card_of(name: str, prepared: Prepared, recipe: Recipe) -> Card:
         backbone=settings.windows[0].partition(":")[0],
         hop_s=settings.hop_s,
         labels=list(categories()),
-        open=True,
         on=ON,
         off=OFF,
         data=", ".join(["corpus", *names]),

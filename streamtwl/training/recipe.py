@@ -24,7 +24,6 @@ class Recipe:
     soft: bool = True
     residual: bool = True
     rows: str = "own"  # the embedding starts from what the trunk has for it; or at "random"
-    open: bool = False  # AudioSet's categories, not the data set's labels
     windows: tuple[str, ...] = (YAMNET,)  # empty: the best whose weights are here
     epochs: int = 8
     hop_s: float = 0.48
@@ -33,18 +32,13 @@ class Recipe:
     @property
     def reads(self) -> list[Read]:
         """What is read of the windows; a trace without more is of YAMNet's posteriors."""
-        return reads.of_windows(self.windows) if self.reads_all else [(YAMNET, "posterior")]
-
-    @property
-    def reads_all(self) -> bool:
-        """Whether there is something that reads more than YAMNet's posterior."""
-        return self.residual and not self.open
+        return reads.of_windows(self.windows) if self.residual else [(YAMNET, "posterior")]
 
     @property
     def is_of_train(self) -> bool:
         """Whether `streamtwl train` can make it, without the switches of `bench train`."""
         usual = Recipe()
-        switches = ("trained", "soft", "residual", "rows", "open")
+        switches = ("trained", "soft", "residual", "rows")
         return self.trunk in (TINY, NO_TRUNK) and all(
             getattr(self, switch) == getattr(usual, switch) for switch in switches
         )
@@ -85,6 +79,5 @@ def options(recipe: Recipe) -> str:
         kind = f" --body {shlex.quote(trunk_name(recipe))} --train {recipe.trained} --trace {trace}"
         kind += f"{'' if recipe.residual else ' --no-residual'} --epochs {recipe.epochs}"
         kind += " --rows random" if recipe.rows == "random" else ""
-        kind += " --open" if recipe.open else ""
-    kind += f" --windows {shlex.quote(','.join(recipe.windows))}" if recipe.reads_all else ""
+    kind += f" --windows {shlex.quote(','.join(recipe.windows))}" if recipe.residual else ""
     return f"{kind} --seed {recipe.seed} --hop {recipe.hop_s:g}"

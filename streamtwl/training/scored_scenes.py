@@ -51,8 +51,7 @@ class ScoredScene:
 
     def reading(self, scorer: Scorer, read: Sequence[Read]) -> "ScoredScene":
         """Return the same, and of its rows what is read."""
-        cleaner = None if self.cleaner is None else scorer.pick(self.cleaner, read)
-        return replace(self, rows=scorer.pick(self.rows, read), cleaner=cleaner)
+        return replace(self, rows=scorer.pick(self.rows, read))
 
     def sounding(self, labels: Sequence[str], before_s: float = 0.0) -> np.ndarray:
         """Return bool[n, L]: which labels sound `before_s` before each window's end."""

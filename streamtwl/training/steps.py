@@ -135,35 +135,7 @@ class FixedLag(nn.Module):
         return torch.stack(now_believed, dim=1)[..., :-1], kept
 
 
-class Pooled(nn.Module):
-    """Posteriors pooled over time, the past fading, as `reasoners/evidence.py` does; looking back.
-
-    A patch is scored again with the two windows after it, which cover the time that its decision
-    was for. The state is the pooled posterior and the latest posteriors, newest first.
-    """
-
-    def __init__(self, categories: int, half_life_s: float, lags: int) -> None:
-        super().__init__()
-        self.half_life_s = half_life_s
-        self.lags = lags
-        constants = np.zeros(categories, np.float32), np.ones(categories, np.float32)
-        self.features = Features(linear.Features(np.ones(categories, bool), *constants))
-        self._sizes = [categories, lags * categories]
-        self.state_size = sum(self._sizes)
-
-    def forward(self, posterior: Tensor, state: Tensor, elapsed_s: Tensor) -> tuple[Tensor, Tensor]:
-        """Return float32[S, 1 + lags, C]: newest patch first, and the new state."""
-        pooled, past = torch.split(state, self._sizes, dim=-1)
-        kept = torch.exp2(-elapsed_s / self.half_life_s)
-        pooled = kept * pooled + (1 - kept) * posterior
-        newest = torch.cat((posterior, past), dim=-1).unflatten(-1, (1 + self.lags, -1))
-        after = [newest[:, max(0, lag - 2) : lag].mean(dim=1) for lag in range(1, 1 + self.lags)]
-        kept_state = torch.cat((pooled, newest[:, : self.lags].flatten(1)), dim=-1)
-        return torch.stack((pooled, *after), dim=1), kept_state
-
-
-Residual = FixedLag | Pooled
-Step = Filter | Residual
+Step = Filter | FixedLag
 
 
 def run(step: Step, rows: Tensor, elapsed_s: Tensor) -> Tensor:

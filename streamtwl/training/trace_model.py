@@ -2,8 +2,7 @@
 
 A patch is K samples and a boundary token, or, in the soft trace, one token: the boundary with the
 posterior's expectation of a sample's embedding. At each boundary the trunk's last hidden state is
-read out (of a trunk that grows, added to the embedding): L labels now, and L for each of the `lags`
-patches before, as they look by now. A residual
+read out: L labels now, and L for each of the `lags` patches before, as they look by now. A residual
 path adds what a filter that looks back makes of the row of the patch; the boundary's embedding then
 carries its beliefs and the row's features as well. A row (`reasoners/reads.py`) begins with the
 posterior that samples are drawn from.
@@ -15,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from streamtwl.config import LabelEventSettings
 from streamtwl.reasoners.card import Card
-from streamtwl.reasoners.gpt2 import INPUTS, OFF, OUTPUTS, cache_names
+from streamtwl.reasoners.gpt2 import INPUTS, OUTPUTS, cache_names
 from streamtwl.reasoners.sampling import N_BINS
 from streamtwl.training.export import write
-from streamtwl.training.steps import Residual
+from streamtwl.training.steps import FixedLag
 from streamtwl.training.trunks import Trunk
 
 CONTEXT = 512  # tokens
@@ -38,22 +36,11 @@ class TraceModel(nn.Module):
         labels: int,
         lags: int,
         soft: bool = False,
-        residual: Residual | None = None,
-        bare: bool = False,
-        floored: Tensor | None = None,
-        grows: bool = False,
+        residual: FixedLag | None = None,
     ) -> None:
-        """Take a trunk; `bare` leaves the confidence bins of the samples out.
-
-        A trunk that `grows` is added to the boundary's embedding, times a weight that starts at 0
-        (Bachlechner et al., ReZero is all you need, UAI 2021): the model starts as one without.
-
-        Labels that are `floored`, bool[L], are said at least as surely as the residual path says
-        them where that ends no event of theirs: with `off` or more.
-        """
         super().__init__()
         self.trunk = trunk
-        self.soft, self.bare = soft, bare
+        self.soft = soft
         self.context = min(CONTEXT, trunk.positions)
         self.categories = categories
         self.shape = (1 + lags, labels)
@@ -65,11 +52,8 @@ class TraceModel(nn.Module):
             self._start_from(trunk.initial_embedding)
         self.drop = nn.Dropout(0.1)
         self.read = nn.Linear(trunk.width, (1 + lags) * labels)
-        self.grown = nn.Parameter(torch.zeros(1)) if grows else None
         self.residual = residual
         self.width = categories if residual is None else len(residual.features.mean)
-        self.floored: Tensor | None
-        self.register_buffer("floored", floored, persistent=False)
         if residual is not None:
             nn.init.zeros_(self.read.weight)
             nn.init.zeros_(self.read.bias)
@@ -104,18 +88,14 @@ class TraceModel(nn.Module):
         float32[..., 1 + lags, L] are the residual's log-odds.
         """
         posterior = row[..., : self.categories]
-        bins = self.bins(tokens[..., 1])
-        if self.bare:
-            bins = bins * (tokens[..., :1] == self.categories)
-        embedded = self.symbols(tokens[..., 0]) + bins
+        embedded = self.symbols(tokens[..., 0]) + self.bins(tokens[..., 1])
         added = None
         if self.soft:
             shares = posterior / posterior.sum(dim=-1, keepdim=True).clamp_min(1e-9)
             octave = torch.floor(torch.log2(posterior.clamp_min(1e-9))) + 13
             bin_of = octave.clamp(0, N_BINS - 1).long()
             in_bins = torch.zeros(*posterior.shape[:-1], N_BINS).scatter_add(-1, bin_of, shares)
-            added = shares @ self.symbols.weight[:-1]
-            added = added if self.bare else added + in_bins @ self.bins.weight
+            added = shares @ self.symbols.weight[:-1] + in_bins @ self.bins.weight
         if believed is not None:
             features = self.drop_posterior(self.features(row))
             path = self.belief(believed.flatten(-2)) + self.posterior_in(features)
@@ -125,28 +105,12 @@ class TraceModel(nn.Module):
         boundary = embedded[..., -1:, :] + added[..., None, :]
         return torch.cat((embedded[..., :-1, :], boundary), dim=-2)
 
-    def decide(
-        self,
-        hidden: Tensor,
-        embedded: Tensor,
-        believed: Tensor | None,
-        off: Tensor | None = None,
-    ) -> Tensor:
-        """Return float32[..., 1 + lags, L] log-odds, of a boundary's hidden state and embedding.
-
-        `off` float32[L] is the score below which an event of each label ends; None: the default.
-        """
-        if self.grown is not None:
-            hidden = embedded + self.grown * hidden
+    def decide(self, hidden: Tensor, believed: Tensor | None) -> Tensor:
+        """Return float32[..., 1 + lags, L] log-odds, of a boundary's hidden state."""
         read = self.read(self.drop(hidden)).unflatten(-1, self.shape)
         if believed is None:
             return read
-        said = read + self.scale * believed + self.bias
-        if self.floored is None or self.training:
-            return said
-        ends = torch.full(self.shape[1:], LabelEventSettings().off) if off is None else off
-        plain = self.floored & (believed >= log_odds(ends))
-        return torch.where(plain, torch.maximum(said, believed), said)
+        return read + self.scale * believed + self.bias
 
     def read_stream(self, tokens: Tensor, rows: Tensor, believed: Tensor | None) -> Tensor:
         """Return float32[n, P, 1 + lags, L] log-odds of n streams from their beginning.
@@ -159,7 +123,7 @@ class TraceModel(nn.Module):
         positions = torch.arange(patches * length).expand(n, -1)
         hidden, _ = self.trunk(embedded, self.trunk.empty_cache(n), mask, positions)
         last = slice(length - 1, None, length)
-        return self.decide(hidden[:, last], embedded[:, last], believed)
+        return self.decide(hidden[:, last], believed)
 
     def forward(
         self,
@@ -170,7 +134,6 @@ class TraceModel(nn.Module):
         attention_mask: Tensor,
         position_ids: Tensor,
         past_key_values: list[Tensor],
-        off: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """One patch of R rows; see `reasoners/gpt2.py` for shapes."""
         believed = None
@@ -179,7 +142,7 @@ class TraceModel(nn.Module):
             believed = log_odds(beliefs)
         embedded = self.embed(tokens, posterior, believed)
         hidden, new = self.trunk(embedded, past_key_values, attention_mask, position_ids)
-        scores = torch.sigmoid(self.decide(hidden[:, -1], embedded[:, -1], believed, off))
+        scores = torch.sigmoid(self.decide(hidden[:, -1], believed))
         used = 0 * (posterior.sum(dim=-1) + elapsed_s[:, 0])[:, None]  # keeps all inputs
         return scores, state + used, new
 
@@ -213,10 +176,6 @@ def export(model: TraceModel, hop_s: float, card: Card, path: Path) -> None:
         "past_key_values": [{0: auto, 2: auto}] * (2 * model.trunk.layers),
     }
     inputs = [*INPUTS, *cache_names("past_key_values", model.trunk.layers)]
-    if model.floored is not None:
-        given[OFF] = torch.full(model.shape[1:], LabelEventSettings().off)
-        dynamic[OFF] = None
-        inputs.append(OFF)
     outputs = [*OUTPUTS, *cache_names("present", model.trunk.layers)]
     write(model, given, dynamic, inputs, outputs, card, path)
 

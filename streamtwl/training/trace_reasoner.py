@@ -75,18 +75,17 @@ def train_trace_model(
 
     def thresholds_of(now: np.ndarray) -> dict[str, float]:
         scores = trace_training.predict(first, background, SAMPLES, recipe.seed)[:, :, 0]
-        on_background = targets.label_scores(scores)
         _, found = fitting.pick_best(
-            [({}, targets.label_scores(now))],
+            [({}, now)],
             prepared.choose,
-            lambda on, off: fitting.onsets(on_background, on, off) <= allowed,
+            lambda on, off: fitting.onsets(scores, on, off) <= allowed,
         )
         return found
 
     def check(epoch: int) -> None:
         now = trace_training.predict(first, choose, SAMPLES, recipe.seed)[:, :, 0]
         loss = torch.nn.functional.binary_cross_entropy(
-            torch.from_numpy(now), choose.target[:, :, 0], choose.weight
+            torch.from_numpy(now), choose.target[:, :, 0]
         )
         tried[epoch] = loss.item(), thresholds_of(now)
         torch.save(tried, scratch / "tried.partial")
@@ -134,8 +133,6 @@ def build(targets: Targets, parts: Sequence[fitting.SceneArrays], recipe: Recipe
         targets.lags,
         recipe.soft,
         residual,
-        floored=targets.floored if recipe.residual else None,
-        grows=targets.grows and recipe.residual,
     )
 
 
@@ -159,7 +156,6 @@ def trace_model_card(
         + (f", beside {targets.about}" if recipe.residual else ""),
         kind="gpt2",
         labels=targets.labels,
-        open=recipe.open,
         on=kept.on,
         off=kept.off,
         trace=TraceCard(

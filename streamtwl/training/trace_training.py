@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from streamtwl.training import schedule, steps
 from streamtwl.training.fitting import SceneArrays
-from streamtwl.training.steps import Residual
+from streamtwl.training.steps import FixedLag
 from streamtwl.training.trace_model import TraceModel, draw, log_odds
 
 SAMPLES = (1, 2, 4, 8, 16)  # K, one of them per batch
@@ -19,7 +19,7 @@ HORIZON_PATCHES = 64  # 31 s: the live trace reaches back 30
 TOKENS = 4096  # per batch
 VISITS = 2  # of each patch, per epoch
 LEARNING_RATE = 1e-3
-ALONE_RATE = 3e-2  # where only embedding and read-out are trained: benchmarks/results/ablation.md
+ALONE_RATE = 3e-2  # where only embedding and read-out are trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +29,21 @@ class TraceExamples:
     rows: Tensor  # float16[n, T, F], the posterior of C categories first
     believed: Tensor | None  # float32[n, T, B, L] log-odds of the residual path
     target: Tensor  # float32[n, T, B, L]: in [0, 1], for a patch and those before it
-    weight: Tensor | None = None  # float32[L]: of a label in the loss; None: all alike
 
 
 def examples(
-    streams: SceneArrays,
-    residual: Residual | None,
-    target: Tensor,
-    lags: int,
-    weight: Tensor | None = None,
+    streams: SceneArrays, residual: FixedLag | None, target: Tensor, lags: int
 ) -> TraceExamples:
     """Return streams with the residual path's beliefs and the target of each patch."""
     believed = None if residual is None else log_odds(beliefs_of(residual, streams))
     n_patches = target.shape[1]
     shifted = [functional.pad(target, (0, 0, lag, 0))[:, :n_patches] for lag in range(lags + 1)]
     rows = torch.from_numpy(streams.rows)
-    return TraceExamples(rows, believed, torch.stack(shifted, dim=2), weight)
+    return TraceExamples(rows, believed, torch.stack(shifted, dim=2))
 
 
 @torch.no_grad()
-def beliefs_of(residual: Residual, streams: SceneArrays) -> Tensor:
+def beliefs_of(residual: FixedLag, streams: SceneArrays) -> Tensor:
     """Return float32[n, T, 1 + lags, L] beliefs of a residual path."""
     return steps.run(residual, torch.from_numpy(streams.rows), torch.from_numpy(streams.elapsed_s))
 
@@ -65,7 +60,6 @@ def joined(parts: Sequence[TraceExamples]) -> TraceExamples:
         join([part.rows for part in parts]),
         join(believed) if believed else None,
         join([part.target for part in parts]),
-        parts[0].weight,
     )
 
 
@@ -92,7 +86,7 @@ def fit(
     def next_loss(generator: torch.Generator) -> tuple[Tensor, int]:
         tokens, rows, believed, target = _draw_batch(model, data, generator)
         logits = model.read_stream(tokens, rows, believed)
-        loss = functional.binary_cross_entropy_with_logits(logits, target, data.weight)
+        loss = functional.binary_cross_entropy_with_logits(logits, target)
         return loss, tokens.shape[0] * tokens.shape[1]
 
     plan = schedule.Schedule(epochs, of_epochs or epochs, patches, rate)

@@ -18,7 +18,6 @@ from streamtwl.messages import SOURCE_NAME
 from streamtwl.reasoners import reads
 from streamtwl.reasoners.card import Card
 from streamtwl.training import datasets, fitting, hmm, training_scenes
-from streamtwl.training.datasets import Clip
 from streamtwl.training.posteriors import YAMNET, Scorer
 from streamtwl.training.recipe import (
     CHECKING,
@@ -42,7 +41,6 @@ STAGES = (
     CHECKING,
     FINAL,
 )
-OPEN_HOPS_S = (0.3, 0.6)  # from window to window, so that the next two cover the hop
 
 
 def windows(named: str | None) -> tuple[str, ...]:
@@ -78,11 +76,9 @@ def train(
     leave_out: Sequence[int],
     recipe: Recipe,
     progress: Progress,
-    names: Path | None = None,
 ) -> Card:
     """Train a reasoner on scenes of a data set's clips; write its file, return its card.
 
-    For the open vocabulary `names` is a table of what labels are called: see `targets.names_of`.
     `corpus` holds the backgrounds, in which none of the sounds may occur. Folds left out are not
     used. The same call resumes a training that was stopped. Raises UsageError for a data set or a
     name that does not fit.
@@ -93,15 +89,13 @@ def train(
     if not clips:
         raise UsageError(f"--leave-out leaves no clip of {folder}")
     if not recipe.windows:
-        recipe = replace(recipe, windows=best_windows() if recipe.reads_all else (YAMNET,))
-    _refuse(recipe, clips, names)
+        recipe = replace(recipe, windows=best_windows() if recipe.residual else (YAMNET,))
+    _refuse(recipe)
     leave_out = sorted(set(leave_out))
     name = folder.resolve().name
     scorer = Scorer(reads.windows_of(recipe.reads), recipe.hop_s)
     seed = [recipe.seed, *leave_out]
-    prepared = training_scenes.prepare(
-        clips, corpus, None, seed, scorer, recipe.reads, progress, cleaner=recipe.open
-    )
+    prepared = training_scenes.prepare(clips, corpus, None, seed, scorer, recipe.reads, progress)
     left_out = "".join(f" --leave-out {fold}" for fold in leave_out)
     common: dict[str, Any] = {
         "name": out.stem,
@@ -114,20 +108,17 @@ def train(
         "command": _made_before(recipe)
         + f"streamtwl {'train' if recipe.is_of_train else 'bench train'} {shlex.quote(name)}"
         + f" --corpus CORPUS -o {out.name}{left_out}"
-        + options(recipe)
-        + (f" --names {shlex.quote(names.name)}" if names else ""),
+        + options(recipe),
         "version": streamtwl.__version__,
     }
-    if recipe.open:
-        return _train_open(prepared, recipe, out, common, progress, names)
     progress(MODELS, 0, 1)
     fitted = fitting.fit_filter(prepared.whole, prepared.choose)
     progress(MODELS, 1, 1)
     if recipe.trunk != NO_TRUNK:
         from streamtwl.training import trace_reasoner
-        from streamtwl.training.targets import ClosedTargets
+        from streamtwl.training.targets import Targets
 
-        targets = ClosedTargets(prepared.labels, fitted)
+        targets = Targets(prepared.labels, fitted)
         return trace_reasoner.train_and_write(prepared, targets, recipe, out, common, progress)
     card = Card(
         about=f"{fitting.FILTER} over a linear model of single patches",
@@ -142,23 +133,6 @@ def train(
     return card
 
 
-def _train_open(
-    prepared: training_scenes.TrainingScenes,
-    recipe: Recipe,
-    out: Path,
-    common: dict[str, Any],
-    progress: Progress,
-    names: Path | None,
-) -> Card:
-    """Train on the open vocabulary; return the card of the file."""
-    from streamtwl.training import trace_reasoner
-    from streamtwl.training.targets import OpenTargets, names_of
-
-    half_life_s = Settings().reasoner.half_life_s
-    targets = OpenTargets(names_of(prepared.labels, names), prepared.labels, half_life_s)
-    return trace_reasoner.train_and_write(prepared, targets, recipe, out, common, progress)
-
-
 def _made_before(recipe: Recipe) -> str:
     """Return the command that makes the trunk first, if it is one of `bench pretrain`."""
     if recipe.trunk == NO_TRUNK:
@@ -169,32 +143,19 @@ def _made_before(recipe: Recipe) -> str:
     return f"{before} && " if before else ""
 
 
-def _refuse(recipe: Recipe, clips: Sequence[Clip], names: Path | None) -> None:
+def _refuse(recipe: Recipe) -> None:
     """Raise UsageError for options that do not fit together, before any work."""
     config.override(Settings(), {"hop_s": recipe.hop_s})  # what `listen` would refuse
-    if recipe.open and recipe.trunk == NO_TRUNK:
-        raise UsageError("--open trains a trace model: leave --body none out")
-    if recipe.open and not OPEN_HOPS_S[0] <= recipe.hop_s <= OPEN_HOPS_S[1]:
-        raise UsageError(
-            f"--open learns from the next two windows, so it needs a --hop of {OPEN_HOPS_S[0]:g} "
-            f"to {OPEN_HOPS_S[1]:g} s"
-        )
-    if names is not None and not recipe.open:
-        raise UsageError("--names is for --open: add it, or leave --names out")
-    if recipe.reads_all and recipe.trunk != NO_TRUNK and recipe.reads[0][0] != YAMNET:
+    if recipe.residual and recipe.trunk != NO_TRUNK and recipe.reads[0][0] != YAMNET:
         raise UsageError(
             f"--windows {','.join(recipe.windows)}: a language model reads the trace of YAMNet's "
             f"scores: name {YAMNET} first, or leave the model out with --body {NO_TRUNK}"
         )
-    if not recipe.reads_all and recipe.windows != (YAMNET,):
+    if not recipe.residual and recipe.windows != (YAMNET,):
         raise UsageError(
-            f"--windows {','.join(recipe.windows)}: --open and --no-residual read YAMNet's scores "
-            "alone: leave --windows out"
+            f"--windows {','.join(recipe.windows)}: --no-residual reads YAMNet's scores alone: "
+            "leave --windows out"
         )
-    if recipe.open:
-        from streamtwl.training.targets import names_of
-
-        names_of({clip.label for clip in clips}, names)
     if recipe.trunk != NO_TRUNK:
         from streamtwl.training import trunks
 

@@ -25,7 +25,7 @@ class TrainingScenes:
     fit: list[SceneArrays]
     choose: SceneArrays
     background: SceneArrays  # to choose by: backgrounds alone
-    quiet: list[SceneArrays]  # the same to fit, for each part; empty for the open vocabulary
+    quiet: list[SceneArrays]  # the same to fit, for each part
     labels: list[str]
 
     @property
@@ -36,8 +36,6 @@ class TrainingScenes:
     @property
     def parts(self) -> list[SceneArrays]:
         """The scenes to fit with their background scenes, in parts."""
-        if not self.quiet:
-            return self.fit
         return [fitting.joined(pair) for pair in zip(self.fit, self.quiet, strict=True)]
 
 
@@ -49,12 +47,10 @@ def prepare(
     scorer: Scorer,
     read: Sequence[Read],
     progress: Progress,
-    cleaner: bool = False,
 ) -> TrainingScenes:
     """Make the scenes and score them, to `read` these outputs of their windows.
 
     Raises UsageError for clips that make none.
-    With `cleaner` they are also scored in less noise: see `scored_scenes.make_training_scenes`.
     """
     labels = sorted({clip.label for clip in clips})
     to_fit, to_choose, _ = scored_scenes.materials(clips, corpus, test_fold, seed[0])
@@ -76,22 +72,17 @@ def prepare(
             scorer,
             count,
             crop=True,
-            cleaner=cleaner,
         )
         fit.append(arrays(made))
-        if not cleaner:
-            rng_seed = [*seed, PARTS + 2 + number]
-            made = scored_scenes.make_background_scenes(
-                part, QUIET, rng_seed, scorer, lambda *_: None
-            )
-            quiet.append(arrays(made))
+        rng_seed = [*seed, PARTS + 2 + number]
+        made = scored_scenes.make_background_scenes(part, QUIET, rng_seed, scorer, lambda *_: None)
+        quiet.append(arrays(made))
     made = scored_scenes.make_training_scenes(
         to_choose,
         scored_scenes.VALIDATION_SCENES,
         [*seed, PARTS],
         scorer,
         lambda done, total: progress(CHOOSING, done, total),
-        cleaner=cleaner,
     )
     background = scored_scenes.make_background_scenes(
         to_choose,

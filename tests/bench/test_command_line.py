@@ -35,7 +35,6 @@ def test_train_has_what_a_user_sets_and_bench_train_every_switch(cli):
         ("evaluate nowhere", "evaluate"),
         ("pretrain --corpus nowhere -o DIR", "pretrain"),
         ("train nowhere --trace=sampled --no-residual", "train"),
-        ("train --open nowhere --names table.csv", "train"),
     ],
 )
 def test_an_old_spelling_says_so_in_one_line_and_goes_on(cli, yamnet, tmp_path, old, new):

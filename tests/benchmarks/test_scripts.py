@@ -18,7 +18,6 @@ GIVEN = "--quick --trial {trial} --data {data}"
 SCRIPTS = {  # with arguments by which each takes less than ten seconds of two idle cores
     "accuracy": f"{GIVEN} --out {{out}}",
     "change_of_sound": "{data} --quick --json {out}/change.json",
-    "open_filter": f"{GIVEN} --corpus {{corpus}} --fold 4 --scenes 1",
     "hearing": "--quick --data {data} --corpus {corpus} --processes 1 --kept {out} --out {out}",
     "front_ends": "--quick",
     "ast_windows": "--quick --out {out}",
@@ -26,7 +25,6 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "untaught": "--quick --data {data} --corpus {corpus} --out {out}",
     "reader_apart": "--quick --data {data} --corpus {corpus} --kept {out} --out {out}",
     "reasoner_step": "{step} --patches 40 --runs 1 --json {out}/steps.json",
-    "ablation": f"{GIVEN} --corpus {{corpus}} --traces tiny --only 0 4 --out {{out}}",
 }
 NOT_RUN = {
     "hearing_trial": "it needs the weights of mn04, which tests have not",

@@ -46,10 +46,9 @@ def dog(esc10, tmp_path):
     ("options", "models"),
     [
         ((), ["mn04", "reader", "yamnet"]),
-        (("--reasoner", "open"), ["open", "yamnet"]),
         (("--pipeline", "evidence"), ["mn04", "yamnet"]),
     ],
-    ids=["default", "open", "evidence"],
+    ids=["default", "evidence"],
 )
 def test_a_subscriber_in_another_process_receives_what_a_file_holds(
     options, models, weights, dog, run, tmp_path

@@ -112,6 +112,5 @@ def test_without_a_word_all_are_read_whose_weights_are_here(monkeypatch, caplog,
 
 
 def test_what_reads_the_trace_alone_reads_yamnet():
-    for recipe in (Recipe(open=True), Recipe(residual=False)):
-        assert recipe.reads == [("yamnet:0.96", "posterior")]
+    assert Recipe(residual=False).reads == [("yamnet:0.96", "posterior")]
     assert ("mn04:2", "embedding") in Recipe(windows=training.WINDOWS).reads

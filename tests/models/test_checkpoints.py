@@ -22,12 +22,9 @@ RESEARCH = sorted(registry.RESEARCH.glob("*.onnx"))
 
 
 def test_they_are_there_and_small():
-    assert [file.stem for file in SHIPPED] == ["open", "reader"]
+    assert [file.stem for file in SHIPPED] == ["reader"]
     assert [file.stem for file in RESEARCH] == ["esc10-gpt2", "esc10-hmm", "esc10-paper"]
-    assert sum(file.stat().st_size for file in SHIPPED) < 6e6
-
-
-TAUGHT = [file for file in SHIPPED + RESEARCH if file.stem != "reader"]
+    assert sum(file.stat().st_size for file in SHIPPED) < 1e6
 
 
 def test_the_readers_card_says_that_no_label_was_used():
@@ -38,7 +35,7 @@ def test_the_readers_card_says_that_no_label_was_used():
     assert card.reads == [("yamnet:0.96", "posterior"), ("mn04:3", "posterior")]
 
 
-@pytest.mark.parametrize("file", TAUGHT, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", RESEARCH, ids=lambda file: file.stem)
 def test_its_card_says_where_it_comes_from(file):
     card = graph.read_card(graph.open_session(file, 1), file)
     assert card.name == file.stem
@@ -98,7 +95,7 @@ def test_in_a_checkout_those_of_the_benchmarks_are_found_by_name():
 def test_from_a_wheel_the_error_names_what_there_is(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "RESEARCH", tmp_path)
     with pytest.raises(
-        UsageError, match=r"'esc10-hmm': there is evidence, open, reader, or an \.onnx file"
+        UsageError, match=r"'esc10-hmm': there is evidence, reader, or an \.onnx file"
     ):
         registry.find_reasoner("esc10-hmm")
 

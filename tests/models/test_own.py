@@ -170,9 +170,11 @@ def test_labels_are_those_of_its_categories(labels, expected, saved):
     assert build(settings, ["test"]).reasoner.labels == expected
 
 
-def test_a_shipped_reasoner_reads_what_it_was_trained_on_and_not_mine(saved):
+def test_a_trained_reasoner_reads_what_it_was_trained_on_and_not_mine(saved):
     own.add("mine", saved())
-    settings = config.override(config.Settings(), {"windows": ["mine"], "reasoner.file": "open"})
+    settings = config.override(
+        config.Settings(), {"windows": ["mine"], "reasoner.file": "esc10-gpt2"}
+    )
     assert choice.windows(settings, choice.load(settings).card) == ["yamnet"]
 
 

@@ -194,6 +194,6 @@ def test_recent_goes_back_from_each_hop():
 def test_another_file_is_no_reader(make, stages):
     settings, *_ = stages
     reader = make()
-    other = graph.load(choice.file(config.override(settings, {"reasoner.file": "open"})))
-    with pytest.raises(UsageError, match=r"open\.onnx: its graph or its card is no reader's"):
+    other = graph.load(choice.file(config.override(settings, {"reasoner.file": "esc10-gpt2"})))
+    with pytest.raises(UsageError, match=r"esc10-gpt2\.onnx: its graph or its card is no reader's"):
         Reader(other, reader._naming, None, [], np.zeros(0, bool))

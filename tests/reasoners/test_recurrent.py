@@ -175,7 +175,6 @@ def test_a_card_comes_back_as_it_was():
         "validation",
         "trace",
         "reader",
-        "open",
         "reads",
         "sha256",
     }:

@@ -171,25 +171,19 @@ def test_a_name_that_could_not_go_on_the_wire_is_refused_before_any_work(materia
 
 
 @pytest.mark.parametrize(
-    ("recipe", "names", "said"),
+    ("recipe", "said"),
     [
-        (Recipe(trunk="none", open=True), None, "--body none"),
-        (Recipe(), "names.csv", "--names is for --open"),
-        (Recipe(windows=("mn04:2", "yamnet:0.96")), None, "name yamnet:0.96 first"),
-        (Recipe(windows=("mn04:2",), residual=False), None, "leave --windows out"),
-        (Recipe(windows=("mn04:2",), open=True), None, "leave --windows out"),
+        (Recipe(windows=("mn04:2", "yamnet:0.96")), "name yamnet:0.96 first"),
+        (Recipe(windows=("mn04:2",), residual=False), "leave --windows out"),
     ],
 )
-def test_what_does_not_go_together_is_refused_before_any_work(
-    material, tmp_path, recipe, names, said
-):
+def test_what_does_not_go_together_is_refused_before_any_work(material, tmp_path, recipe, said):
     def progress(*done) -> None:
         raise AssertionError(done)
 
-    names = None if names is None else tmp_path / names
     inputs = material / "sounds", material / "corpus", tmp_path / "t.onnx"
     with pytest.raises(UsageError, match=said):
-        training.train(*inputs, [], recipe, progress, names)
+        training.train(*inputs, [], recipe, progress)
     assert list(tmp_path.iterdir()) == []
 
 
