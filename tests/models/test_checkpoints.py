@@ -95,7 +95,7 @@ def test_in_a_checkout_those_of_the_benchmarks_are_found_by_name():
 def test_from_a_wheel_the_error_names_what_there_is(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "RESEARCH", tmp_path)
     with pytest.raises(
-        UsageError, match=r"'esc10-hmm': there is evidence, reader, or an \.onnx file"
+        UsageError, match=r"'esc10-hmm': there is evidence, llm, reader, or an \.onnx file"
     ):
         registry.find_reasoner("esc10-hmm")
 
