@@ -39,7 +39,7 @@ def test_whole_clips_of_the_fold_that_was_left_out(yamnet, data, esc10, right_sh
     clips = [row for row in rows(esc10 / "meta" / "esc10.csv") if row["fold"] == "4"]
     right = {esc10 / "audio" / row["filename"]: names[row["target"]] for row in clips}
     assert len(right) == 80
-    assert right_share(right) >= 0.787 - 0.08
+    assert right_share(right) >= 0.80 - 0.08
 
 
 @pytest.mark.home
@@ -52,4 +52,4 @@ def test_recordings_that_nothing_was_trained_or_chosen_on(yamnet, data, right_sh
         for row in rows(home / "home.csv")
     }
     assert len(right) == 140
-    assert right_share(right) >= 0.55 - 0.08
+    assert right_share(right) >= 0.536 - 0.08
