@@ -97,7 +97,8 @@ def label_files(
 
     `channel` is the one to use, from 1; None: the mix of all.
     `watch` is called many times a second with the files that are open; the batch ends when it
-    returns False. `stop_requested` is polled while waiting for a pipe.
+    returns False. `stop_requested` is polled while waiting for a pipe, or for a reasoner that has
+    an attribute of that name.
     """
 
     def recordings() -> Iterator[BatchRecording]:
@@ -119,6 +120,8 @@ def label_files(
             gathered.strength.add(outcome.decision, outcome.patch.window.first)
             gathered.named |= outcome.decision.label is not None
 
+    if hasattr(pipeline.reasoner, "stop_requested"):
+        pipeline.reasoner.stop_requested = stop_requested
     pipeline.subscribe(take)
     intake.start()
     with contextlib.closing(intake):

@@ -235,7 +235,8 @@ class Reasoner(Protocol):
     """Patches to decisions, keeping state per stream.
 
     One that works on a thread of its own may also have `figures()`, which returns fields of
-    `Status`, `close()`, which ends that thread, and `waiting`, whether `refine` waits for it.
+    `Status`, `close()`, which ends that thread, `waiting`, whether `refine` waits for it, and
+    `stop_requested()`, set from outside, with which it waits no more.
     """
 
     name: str

@@ -86,6 +86,15 @@ def says(content: str | None, **more: Any) -> Act:
     return sends(json.dumps({"choices": [choice]}), Content_Type="application/json")
 
 
+def repeats(content: Callable[[str], str]) -> Act:
+    """Send a reply with the request's headers in it, as some proxies do to help."""
+
+    def act(to: Handler, body: dict[str, Any]) -> None:
+        sends(content(to.headers["Authorization"]))(to, body)
+
+    return act
+
+
 def names(label: str, **more: Any) -> Act:
     """Answer as a chat model with structured output does."""
     return says(json.dumps({"label": label}), **more)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 import streamtwl
 from streamtwl import config
 from streamtwl.audio.addresses import SourceOptions, make_sources
+from streamtwl.audio.demo import scene
 from streamtwl.audio.intake import Intake
 from streamtwl.messages import Event, Hello, Label, Status
 from streamtwl.session import Session
+from tests.conftest import PATIENCE_S
 from tests.language_model_server import hangs, language_model, names, sends
 
 pytestmark = pytest.mark.usefixtures("yamnet")
@@ -41,6 +44,12 @@ def pipeline(tmp_path):
         return str(file)
 
     return write
+
+
+@pytest.fixture
+def demo(wav):
+    """The demo as a recording."""
+    return wav("demo.wav", scene())
 
 
 def received(pipeline: str, fast: bool = True) -> list:
@@ -117,6 +126,39 @@ def test_a_model_that_hangs_delays_neither_the_stream_nor_its_end(pipeline):
     assert status.thoughts == 0
     assert status.dropped_thoughts > 0
     assert "onset" in {each.phase for each in of(Event, messages)}
+
+
+def test_control_c_ends_a_batch_while_a_request_hangs(start_cli, pipeline, demo, tmp_path):
+    with language_model(hangs()) as server:
+        options = "--pipeline", pipeline(server.url), "-o", tmp_path / "out.csv"
+        running = start_cli("label", demo, *options)
+        assert server.received.wait(PATIENCE_S)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=PATIENCE_S)
+    assert running.returncode == 130
+    assert b"0 of 1 files have a result" in said
+    assert b"Traceback" not in said
+
+
+def test_control_c_ends_it_while_a_name_is_looked_up(start_cli):
+    """The lookup hangs for good, and with it whatever waits for it."""
+    prelude = """
+import socket, sys, threading
+others = socket.getaddrinfo
+def lookup(host, *arguments, **named):
+    if "models.example" not in str(host):
+        return others(host, *arguments, **named)
+    print("looks it up", file=sys.stderr, flush=True)
+    threading.Event().wait()
+socket.getaddrinfo = lookup
+"""
+    options = "--fast --pipeline yamnet --labels everyday --no-journal --bind tcp://127.0.0.1:*"
+    model = "--reasoner llm --preset chat --model m --endpoint http://models.example/v1"
+    running = start_cli(*["listen", "--demo", *options.split(), *model.split()], prelude=prelude)
+    assert b"looks it up" in running.stderr.readline()
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=PATIENCE_S)
+    assert (running.returncode, said) == (0, b"")
 
 
 def test_without_the_extra_it_says_what_to_install(cli, tmp_path):

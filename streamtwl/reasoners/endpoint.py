@@ -6,13 +6,16 @@ bytes. One request at a time.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import re
 import ssl
+import threading
 import time
-from collections.abc import AsyncIterator, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +30,7 @@ from streamtwl.reasoners.prompts import Preset
 
 KEY = "OPENAI_API_KEY"
 LIMIT = 4_000_000  # bytes of an answer, thinking included
+LONGEST_ADDRESS = 2048  # characters
 HEADERS = {
     *("accept", "accept-encoding", "authorization", "connection", "content-length"),
     *("content-type", "host", "transfer-encoding", "user-agent"),
@@ -34,6 +38,7 @@ HEADERS = {
 THOUGHT = re.compile(r"\A\s*<think>(.*?)</think>", re.DOTALL)
 SERVERS_WORDS = 160  # characters of a server's own error
 LONGEST_PAUSE_S = 600.0
+SECRET = 8  # characters of a key at least: "none" and "EMPTY", as some servers want, are words
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,9 @@ class Endpoint:
         self._preset, self._fields = preset, fields
         self._timeout_s = timeout_s
         self._key = key
+        self._shown = _pattern(key)
         self._runner = asyncio.Runner()
+        self._runner.get_loop().set_default_executor(_Daemons())
         self._task: asyncio.Task[Any] | None = None
         self._client: openai.AsyncOpenAI | None = None
         self._cancelled = False
@@ -113,7 +120,8 @@ class Endpoint:
         self._cancelled = True
         task = self._task
         if task is not None:
-            task.get_loop().call_soon_threadsafe(task.cancel)
+            with contextlib.suppress(RuntimeError):  # it has ended meanwhile, and its loop is closed
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
     def close(self) -> None:
         """Close the connections; on the thread that made the requests."""
@@ -150,13 +158,15 @@ class Endpoint:
         said = _label_in(content)
         spelled = {option.lower(): option for option in options}
         if said.lower() in spelled:
-            return spelled[said.lower()], thought.strip()
+            return spelled[said.lower()], self._hidden(thought.strip())
         if choice.finish_reason == "length":
             raise NoLabelError(
                 f"{self.address} was cut off after {self._preset.max_tokens} tokens without a "
                 "label: choose a lower effort"
             )
-        raise NoLabelError(f"{self.address} answered '{_short(said)}', which is none of the labels")
+        raise NoLabelError(
+            f"{self.address} answered '{self._quoted(said)}', which is none of the labels"
+        )
 
     def _log_probability(self, prompt: str, option: str) -> float:
         """Return the log-probability of the option's tokens after the prompt."""
@@ -184,7 +194,7 @@ class Endpoint:
         try:
             [choice, *_] = msgspec.json.decode(payload, type=_Reply).choices
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
-            what = _short(payload.decode(errors="replace"))
+            what = self._quoted(payload.decode(errors="replace"))
             raise NoLabelError(
                 f"{self.address} sent what is no answer of such a server: '{what}'"
             ) from None
@@ -198,7 +208,7 @@ class Endpoint:
         except openai.APIStatusError as error:
             raise self._refusal(error.response) from None
         except (openai.APIConnectionError, httpx2.HTTPError, httpx2.StreamError) as error:
-            why = _short(self._hidden(str(error.__cause__ or error)))
+            why = self._quoted(str(error.__cause__ or error))
             problem = f"{self.address} cannot be reached ({why})"
         except asyncio.CancelledError:
             problem = f"the request to {self.address} was cancelled"
@@ -252,16 +262,42 @@ class Endpoint:
         pause_s = _seconds(response.headers.get("retry-after", ""))
         if status == 429:
             return EndpointError(f"{self.address} has too many requests (HTTP 429)", pause_s)
-        said = _short(self._hidden(_message(response)))
+        said = self._quoted(_message(response)) or "no reason given"
         passing = status >= 500 or status in (408, 409)
         return EndpointError(f"{self.address} answers HTTP {status}: {said}", pause_s, passing)
 
     def _hidden(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+        """Return what a server says without the key, which some of them repeat."""
+        return self._shown.sub("***", text)
+
+    def _quoted(self, text: str) -> str:
+        return _short(self._hidden(text))
+
+
+class _Daemons(ThreadPoolExecutor):
+    """Resolves host names on threads that the program's end does not wait for, as they may hang."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        """Begin a call; return its result to be."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                future.set_result(call(*args, **named))
+            except (OSError, ValueError) as error:  # gaierror, UnicodeError
+                future.set_exception(error)
+
+        threading.Thread(target=run, name="resolver", daemon=True).start()
+        return future
 
 
 class _Limited(httpx2.AsyncHTTPTransport):
-    """A transport that sends no other headers, and whose replies have at most LIMIT bytes."""
+    """A transport that sends no other headers, and whose replies have at most LIMIT bytes.
+
+    Of a reply's headers one remains: compression, which was not requested, could make of LIMIT
+    bytes a thousand times as many, and not everything that is called a charset decodes to text.
+    """
 
     def __init__(self, headers: Set[str]) -> None:
         # The default context, other than httpx2's own, reads SSL_CERT_FILE.
@@ -276,6 +312,8 @@ class _Limited(httpx2.AsyncHTTPTransport):
         response = await super().handle_async_request(request)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = _LimitedStream(response.stream)
+        pause_s = response.headers.get("retry-after", "")
+        response.headers = httpx2.Headers({"Retry-After": pause_s})
         return response
 
 
@@ -297,10 +335,9 @@ class _LimitedStream(httpx2.AsyncByteStream):
 
 def address_of(endpoint: str) -> Address:
     """Return the address of a server; raises UsageError for one that is not http(s)://host/path."""
-    scheme = endpoint.partition("://")[0]
-    if scheme not in ("http", "https"):
-        raise UsageError(
-            f"--endpoint {one_line(scheme)[:20]}: it takes the address of a server, as http://127.0.0.1:8000/v1"
+    if len(endpoint) > LONGEST_ADDRESS or not endpoint.startswith(("http://", "https://")):
+        raise UsageError(  # not shown: it may be a key
+            "--endpoint takes the address of a server, as http://127.0.0.1:8000/v1"
         )
     address = Address(endpoint)
     if "@" in address.parts.netloc or address.parts.query:
@@ -324,6 +361,13 @@ def key_for(address: Address, variable: str) -> str:
     if not key.isascii() or not key.isprintable():
         raise UsageError(f"the key in {variable or KEY} has characters that no key has")
     return key
+
+
+def _pattern(key: str) -> re.Pattern[str]:
+    """Return a pattern of the key, also as JSON writes it; of no text where it is no secret."""
+    if len(key) < SECRET:
+        return re.compile(r"\Z.")
+    return re.compile("".join(rf"\\?{re.escape(each)}" for each in key))
 
 
 def _is_loopback(host: str) -> bool:

@@ -18,7 +18,7 @@ import logging
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy as np
 
 from streamtwl.config import LlmSettings, Settings, TraceSettings
 from streamtwl.errors import UsageError
+from streamtwl.file_names import one_line
 from streamtwl.reasoners import trace_words
 from streamtwl.reasoners.endpoint import Answer, Endpoint, address_of, key_for
 from streamtwl.reasoners.evidence import Evidence
@@ -145,6 +146,7 @@ class Llm:
         self._streams: dict[int, _Stream] = {}
         self._newest: list[tuple[int, Decision]] = []  # stream, the floor's decision
         self.waiting = False  # for the model, as it may where there is no deadline
+        self.stop_requested: Callable[[], int] = lambda: 0  # polled meanwhile
         self._sampler = None
         if chosen.trace == "sampled":
             numbers = (trace.samples, trace.traces, trace.temperature, trace.seed)
@@ -162,8 +164,8 @@ class Llm:
 
     @property
     def settled(self) -> bool:
-        """Whether no answer is to be expected soon."""
-        return self._thinker.idle
+        """Whether no answer is to be expected soon, or waited for."""
+        return self._thinker.idle or bool(self.stop_requested())
 
     def step(self, patches: list[Patch]) -> list[Decision]:
         """Take one new patch of each of S streams; never waits for the model."""
@@ -180,7 +182,7 @@ class Llm:
     def refine(self, deadline: float) -> list[Decision] | None:
         """Wait for the model, where there is no deadline; return the decisions by now."""
         self.waiting = True
-        self._thinker.wait()
+        self._thinker.wait(self.stop_requested)
         self.waiting = False
         return self._decide(1)
 
@@ -329,6 +331,8 @@ def connect(chosen: LlmSettings, kind: Preset) -> Endpoint:
             f"the preset '{chosen.preset}' has no model of its own: name the one that {address} "
             "serves with --model"
         )
+    if not kind.model.isprintable():
+        raise UsageError(f"--model {one_line(kind.model)}: no model's name has such characters")
     fields = request_fields(kind, chosen.effort)
     key = key_for(address, chosen.key_env)
     return Endpoint(address, kind, fields, chosen.timeout_s, key)

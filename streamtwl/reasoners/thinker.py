@@ -12,6 +12,9 @@ from streamtwl.errors import EndpointError
 _log = logging.getLogger(__name__)
 
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # after a failure, doubled with each that follows
+# From one failure that is said to the next: a model may err with every other answer.
+AGAIN_S = 600.0
+POLL_S = 0.1  # whether the end is requested
 UNREAD = 4  # results that wait for the stream's next hop
 
 Query = TypeVar("Query")
@@ -21,8 +24,8 @@ Result = TypeVar("Result")
 class Thinker(Generic[Query, Result]):
     """Works on a thread of its own; of the queries that come meanwhile the newest is kept.
 
-    A failure is logged once, until there is an answer again; the thread then waits a while, or as
-    long as the server wants, with the newest query still kept.
+    A failure is logged once, until there is an answer again, and no more than once in AGAIN_S; the
+    thread then waits a while, or as long as the server wants, with the newest query still kept.
     """
 
     def __init__(self, work: Callable[[Query], Result], end: Callable[[], None]) -> None:
@@ -36,6 +39,8 @@ class Thinker(Generic[Query, Result]):
         self._pause_s = 0.0
         self._resume_at = 0.0  # monotonic
         self._problem: str | None = None
+        self._said = False  # that there is one
+        self._say_at = 0.0  # monotonic; the earliest time for the next
         self._answers = self._dropped = self._failed = 0
         self._thread = threading.Thread(target=self._run, name="thinker", daemon=True)
         self._thread.start()
@@ -60,10 +65,11 @@ class Thinker(Generic[Query, Result]):
         with self._changed:
             return self._is_idle() and not self._results
 
-    def wait(self) -> None:
-        """Return when it has nothing to do until a pause is over."""
+    def wait(self, stop_requested: Callable[[], int] = lambda: 0) -> None:
+        """Return when it has nothing to do until a pause is over, or when the stop is requested."""
         with self._changed:
-            self._changed.wait_for(self._is_idle)
+            while not stop_requested() and not self._changed.wait_for(self._is_idle, POLL_S):
+                pass
 
     def figures(self) -> dict[str, Any]:
         """Return the fields of `Status` that are about it."""
@@ -90,14 +96,17 @@ class Thinker(Generic[Query, Result]):
         return self._closed or (not self._busy and (paused or not self._waiting))
 
     def _run(self) -> None:
-        while (query := self._next()) is not None:
-            try:
-                result = self._work(query)
-            except EndpointError as error:
-                self._fail(error)
-            else:
-                self._succeed(result)
-        self._end()
+        try:
+            while (query := self._next()) is not None:
+                try:
+                    result = self._work(query)
+                except EndpointError as error:
+                    self._fail(error)
+                else:
+                    self._succeed(result)
+        finally:
+            self.close()  # nobody waits for a thread that has ended
+            self._end()
 
     def _next(self) -> Query | None:
         """Wait for a query and for the end of a pause; return None at the end."""
@@ -112,10 +121,10 @@ class Thinker(Generic[Query, Result]):
 
     def _succeed(self, result: Result) -> None:
         with self._changed:
-            if self._problem:
+            if self._said:
                 _log.warning("the language model answers again")
             self._answers += 1
-            self._problem, self._pause_s = None, 0.0
+            self._problem, self._said, self._pause_s = None, False, 0.0
             self._results.append(result)
             self._busy = False
             self._changed.notify_all()
@@ -124,8 +133,9 @@ class Thinker(Generic[Query, Result]):
         with self._changed:
             if self._closed:
                 return
-            if not self._problem:
+            if not self._said and time.monotonic() >= self._say_at:
                 _log.warning("%s: going on without the language model", error)
+                self._said, self._say_at = True, time.monotonic() + AGAIN_S
             self._failed += 1
             self._problem = str(error)
             self._pause_s = min(max(PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)

@@ -1,5 +1,7 @@
 """A language model's server, well and in every wrong way, over real connections."""
 
+import gzip
+import json
 import logging
 import threading
 
@@ -18,6 +20,7 @@ from tests.language_model_server import (
     hangs_up,
     language_model,
     names,
+    repeats,
     says,
     sends,
 )
@@ -30,9 +33,11 @@ MESSAGES = [{"role": "user", "content": "what is it?"}]
 UNREACHED = "http://127.0.0.1:1/v1"  # no one listens there
 
 
-def connect(url: str, timeout_s: float = PATIENCE_S, name: str = "chat", **changes) -> Endpoint:
+def connect(
+    url: str, timeout_s: float = PATIENCE_S, name: str = "chat", key: str = KEY, **changes
+) -> Endpoint:
     chosen = msgspec.structs.replace(preset(name), model="m", **changes)
-    return Endpoint(address_of(url), chosen, request_fields(chosen, ""), timeout_s, KEY)
+    return Endpoint(address_of(url), chosen, request_fields(chosen, ""), timeout_s, key)
 
 
 def refusal(*acts, timeout_s: float = PATIENCE_S, **changes) -> EndpointError:
@@ -165,6 +170,27 @@ def test_a_flood_ends_at_the_limit():
     assert str(module.LIMIT) in str(refusal(floods))
 
 
+def compressed(to, _body):
+    """Send an answer compressed, which was not requested: a few bytes can become gigabytes."""
+    body = gzip.compress(in_a_choice('{"label": "dog"}').encode())
+    to.send_response(200)
+    to.send_header("Content-Encoding", "gzip")
+    to.send_header("Content-Length", str(len(body)))
+    to.end_headers()
+    to.wfile.write(body)
+
+
+def test_what_is_compressed_is_not_unpacked():
+    assert "no answer of such a server" in str(refusal(compressed))
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("charset", ["hex", "rot13", "idna", "no-such", "utf-16"])
+def test_what_no_charset_decodes_is_one_line(charset, status):
+    act = sends("oh no", status, Content_Type=f"text/plain; charset={charset}")
+    assert "oh no" in str(refusal(act))
+
+
 @pytest.mark.parametrize(("header", "pause_s"), [("7", 7), ("99999", 600), ("soon", 0), ("", 0)])
 def test_429_says_how_long_to_wait(header, pause_s):
     problem = refusal(sends("{}", 429, Retry_After=header))
@@ -281,6 +307,41 @@ def test_neither_key_nor_path_is_in_a_log_or_a_repr(caplog):
         assert secret not in logged + repr(model) + repr(model.address)
 
 
+def in_a_choice(authorization: str, **more: str) -> str:
+    return json.dumps({"choices": [{"message": {"content": authorization} | more}]})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda said: json.dumps({"headers": {"Authorization": said}}),
+        lambda said: json.dumps(said).replace("/", "\\/"),  # as PHP writes it
+        in_a_choice,
+    ],
+    ids=["headers", "escaped", "a label"],
+)
+def test_a_key_that_the_server_repeats_is_not_shown(content):
+    said = str(refusal(repeats(content), key="sk-not/for+anybodys=eyes"))
+    assert "***" in said
+    assert "anybodys" not in said
+
+
+def test_a_key_that_the_server_repeats_is_not_in_what_it_thought():
+    def content(authorization: str) -> str:
+        return in_a_choice('{"label": "dog"}', reasoning=f"I got {authorization}.")
+
+    with language_model(repeats(content)) as server:
+        answer = connect(server.url).choose(MESSAGES, OPTIONS)
+    assert answer.thought == "I got Bearer ***."
+
+
+@pytest.mark.parametrize("key", ["none", "EMPTY", "dog"])
+def test_a_word_in_the_place_of_a_key_hides_nothing(key):
+    with language_model(names("none of these", reasoning=f"{key} fits")) as server:
+        answer = connect(server.url, key=key).choose(MESSAGES, OPTIONS)
+    assert (answer.option, answer.thought) == ("none of these", f"{key} fits")
+
+
 @pytest.mark.parametrize(
     ("url", "variable", "key"),
     [
@@ -319,14 +380,15 @@ def test_a_key_that_no_header_takes_is_refused_without_showing_it(key, monkeypat
     [
         "", "127.0.0.1:8000", "ftp://host/v1", "http://", "http://a b/", "file:///etc/passwd",
         f"http://user:{KEY}@host/v1", f"https://host/v1?api_key={KEY}", f"{KEY}",
-        "http://host:99999/v1", "http://[::1/v1",
+        "http://host:99999/v1", "http://[::1/v1", f"{KEY}@host/v1", "http://host/" + "a" * 70_000,
     ],
 )  # fmt: skip
 def test_an_address_that_is_none_is_one_line_without_its_secrets(url):
     with pytest.raises(UsageError) as raised:
         address_of(url)
     assert str(raised.value).isprintable()
-    assert KEY not in str(raised.value)
+    assert len(str(raised.value)) < 300
+    assert KEY[:8] not in str(raised.value)
 
 
 # --- the end ---

@@ -306,6 +306,8 @@ def test_whatever_the_server_does_the_floor_stays(act, listening, caplog):
         ({"llm.endpoint": ""}, ["--endpoint URL"]),
         ({"llm.endpoint": "gpu:8000"}, ["--endpoint", "http://127.0.0.1:8000/v1"]),
         ({"llm.model": ""}, ["--model"]),
+        ({"llm.model": "a\udcffb"}, ["--model a\\xffb"]),
+        ({"llm.model": "a\x1b[31m"}, ["--model a\\x1b[31m"]),
         ({"llm.preset": "gpt-9"}, ["gpt-9", "gpt-oss-20b"]),
         ({"llm.effort": "immense"}, ["immense"]),
         ({"llm.context": 2100}, ["labels", "context"]),

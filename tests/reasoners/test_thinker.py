@@ -76,7 +76,8 @@ def test_the_newest_waits_and_the_others_are_counted(thinker, model):
     }  # fmt: skip
 
 
-def test_a_failure_is_said_once_until_there_is_an_answer(thinker, model, caplog):
+def test_a_failure_is_said_once_until_there_is_an_answer(thinker, model, caplog, monkeypatch):
+    monkeypatch.setattr(module, "AGAIN_S", 0.0)
     model.fails = EndpointError("it is down")
     for _ in range(3):
         thinker.put(1)
@@ -97,6 +98,38 @@ def test_a_failure_is_said_once_until_there_is_an_answer(thinker, model, caplog)
     thinker.wait()
     assert caplog.text.count("it is down") == 2
     assert all(each.levelno == logging.WARNING for each in caplog.records)
+
+
+def test_of_a_model_that_errs_every_other_time_it_is_said_once(thinker, model, caplog):
+    for query in range(6):
+        model.fails = None if query % 2 else EndpointError("no label")
+        thinker.put(query)
+        model.let()
+        thinker.wait()
+        thinker.take()
+    assert caplog.text.count("no label") == caplog.text.count("answers again") == 1
+    assert (thinker.figures()["failed_thoughts"], thinker.figures()["thoughts"]) == (3, 3)
+
+
+def test_nobody_waits_for_a_thread_that_broke(model, monkeypatch):
+    broken = []
+    monkeypatch.setattr(threading, "excepthook", broken.append)
+    made = Thinker(lambda _query: 1 / 0, model.ended.set)
+    made.put(1)
+    made.wait()
+    assert model.ended.wait(PATIENCE_S)
+    made.put(2)
+    made.wait()
+    made.join(PATIENCE_S)
+    assert broken[0].exc_type is ZeroDivisionError
+
+
+def test_a_wait_ends_when_the_end_is_requested(thinker, model):
+    thinker.put(1)
+    assert model.working.acquire(timeout=PATIENCE_S)
+    thinker.wait(lambda: 2)
+    assert not thinker.idle
+    model.may_end.release()
 
 
 def test_during_a_pause_the_newest_waits_and_nobody_waits_for_it(thinker, model):
