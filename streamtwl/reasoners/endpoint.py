@@ -120,7 +120,7 @@ class Endpoint:
         self._cancelled = True
         task = self._task
         if task is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended meanwhile, and its loop is closed
+            with contextlib.suppress(RuntimeError):  # its loop is closed by now
                 task.get_loop().call_soon_threadsafe(task.cancel)
 
     def close(self) -> None:
