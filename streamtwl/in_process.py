@@ -74,7 +74,8 @@ def classify(
     Raises AudioError where it cannot be decoded, UsageError, ConfigError, ModelError.
     """
     settings = _settings(pipeline, labels, reasoner)
-    [(_, result)] = label_files([Path(file)], build(settings, ["file"]))
+    with contextlib.closing(build(settings, ["file"])) as built:
+        [(_, result)] = label_files([Path(file)], built)
     if result.error is not None:
         raise AudioError(result.error)
     return result

@@ -46,6 +46,10 @@ BACKBONES: dict[str, BackboneFactory] = {
 }
 
 
+def _nothing() -> None:
+    """Do what a reasoner without a thread of its own does at the end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of one patch, or of the end of a stretch of sound."""
@@ -94,6 +98,10 @@ class Pipeline:
             for outcome in outcomes:
                 for take in self._takers:
                     take(outcome)
+
+    def close(self) -> None:
+        """End what the reasoner has begun, a request that nobody waits for any more."""
+        getattr(self.reasoner, "close", _nothing)()
 
     def pause(self, stream: int, position: int) -> Outcome:
         """End what is open in a stream whose source does not answer; not during `push`.

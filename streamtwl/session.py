@@ -39,10 +39,6 @@ UNKNOWN: dict[str, Any] = {  # figures of `Status` that no sink knows
 }
 
 
-def _nothing() -> None:
-    """Do what a reasoner without a thread of its own does at the end."""
-
-
 class Session:
     """Joins the sources, the pipeline and the sinks, and reports its own state.
 
@@ -113,7 +109,7 @@ class Session:
         """Request the end: sound received so far is still processed and published."""
         self._stop.set()
         self._intake.wake()
-        getattr(self._pipeline.reasoner, "close", _nothing)()
+        self._pipeline.close()
 
     def running(self) -> bool:
         """Whether the worker is still running."""

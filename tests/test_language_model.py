@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -126,6 +127,13 @@ def test_a_model_that_hangs_delays_neither_the_stream_nor_its_end(pipeline):
     assert status.thoughts == 0
     assert status.dropped_thoughts > 0
     assert "onset" in {each.phase for each in of(Event, messages)}
+
+
+def test_a_recording_that_is_classified_leaves_no_thread(pipeline, demo):
+    with language_model(names("Frog")) as server:
+        result = streamtwl.classify(demo, pipeline=pipeline(server.url))
+    assert "Frog" in {event.label for event in result.events}
+    assert "thinker" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_control_c_ends_a_batch_while_a_request_hangs(start_cli, pipeline, demo, tmp_path):

@@ -1,5 +1,6 @@
 """`streamtwl label`: recordings, as fast as the machine can."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -190,7 +191,8 @@ def run(
         _say(f"{kept} of {len(found)} files have a result already")
     settings = config.override(settings, {"backbone.threads": os.cpu_count() or 1})
     pipeline = build(settings, [source_name(found[i].path) for i in writer.missing])
-    ended = _label_all(found, pipeline, writer, batch.channel, clock)
+    with contextlib.closing(pipeline):
+        ended = _label_all(found, pipeline, writer, batch.channel, clock)
     if ended.signal:
         resume = "; --resume goes on there" if output or folder else ""
         _say(f"stopped: {kept + ended.files} of {len(found)} files have a result{resume}")

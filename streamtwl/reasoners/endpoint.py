@@ -94,7 +94,6 @@ class Endpoint:
         self._key = key
         self._shown = _pattern(key)
         self._runner = asyncio.Runner()
-        self._runner.get_loop().set_default_executor(_Daemons())
         self._task: asyncio.Task[Any] | None = None
         self._client: openai.AsyncOpenAI | None = None
         self._cancelled = False
@@ -228,6 +227,7 @@ class Endpoint:
             self._task = None
 
     def _connect(self) -> openai.AsyncOpenAI:
+        asyncio.get_running_loop().set_default_executor(_Daemons())
         address = self.address.bare.rstrip("/")
         for name in ("openai", "httpx2", "httpcore2"):  # they log the address with its path
             logging.getLogger(name).setLevel(logging.WARNING)
