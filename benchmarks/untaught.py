@@ -45,7 +45,7 @@ SETS = ("ESC-10, fold 4", "kitchen20, folds 6 to 9")
 EVIDENCE = "evidence"
 LAGS = (0, 1, 2, 4)
 STARTS_PER_MINUTE = (1.0, 2.0, 4.0)
-ONS = tuple(round(0.04 * i, 2) for i in range(1, 25))
+ONS = tuple(round(float(1 / (1 + np.exp(-i / 5))), 3) for i in range(-16, 21))
 OFF_SHARE = 0.5
 LATE_S = 0.3  # after an onset nothing is judged: no window could know
 HOP_S = Settings().hop_s
@@ -283,7 +283,7 @@ def markdown(results: dict[str, Any]) -> str:
                 cells = [
                     row,
                     most,
-                    f"{figures['on']:.2f}",
+                    f"{figures['on']:.3f}",
                     "{:.3f} ({:.3f} to {:.3f})".format(*every["f1"]),
                     "{:+.3f} ({:+.3f} to {:+.3f})".format(*every["more"]),
                     *snrs,
