@@ -141,6 +141,12 @@ def yamnet() -> YamNet:
     return YamNet(registry.session(model, threads=1))
 
 
+@pytest.fixture(scope="session")
+def mn04(yamnet: YamNet) -> None:
+    """Its file beside YAMNet's, built where it is absent."""
+    registry.pull(registry.find("mn04"), source=str(mn04_file()))
+
+
 @pytest.fixture
 def noise() -> np.ndarray:
     """Two seconds of white noise at -20 dBFS, float32[32000]."""

@@ -120,7 +120,7 @@ def test_a_model_refines_what_is_near_the_threshold_of_events(on):
 
 
 @pytest.mark.parametrize("file", ["evidence", "reader", "esc10-hmm"])
-def test_rules_that_do_not_fit_together_are_refused_with_both_names(file):
+def test_rules_that_do_not_fit_together_are_refused_with_both_names(file, mn04):
     rules = {"D*": {"on": 0.9, "off": 0.5}, "*g": {"on": 0.3}}
     with pytest.raises(
         ConfigError, match=r'events.label."D\*" with label."\*g": off .* is above on'

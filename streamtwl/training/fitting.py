@@ -158,8 +158,9 @@ def fit_patch_models(fit_on: SceneArrays, choose_by: SceneArrays) -> PatchModels
 def choose_patch_model(fit_on: SceneArrays, choose_by: SceneArrays) -> tuple[float, PatchModel]:
     """Return the one of PENALTIES whose patch model fits `choose_by` best, and that model."""
     patch, tried = None, []
+    problem = _problem(fit_on)
     for penalty in PENALTIES:
-        patch = fit_patch_model(fit_on, penalty, patch)
+        patch = problem.fit(penalty, patch)
         tried.append((_loss(patch, choose_by), penalty, patch))
     _, penalty, patch = min(tried, key=lambda each: each[0])
     return penalty, patch
@@ -169,9 +170,12 @@ def fit_patch_model(
     streams: SceneArrays, penalty: float, start: PatchModel | None = None
 ) -> PatchModel:
     """Return the linear model of single patches; `start` is one to start from."""
+    return _problem(streams).fit(penalty, start)
+
+
+def _problem(streams: SceneArrays) -> linear.Problem:
     rows = streams.rows.reshape(-1, streams.rows.shape[-1])
-    sounding = streams.sounding.reshape(len(rows), -1)
-    return linear.fit(rows, streams.is_posterior, sounding, penalty, start)
+    return linear.Problem(rows, streams.is_posterior, streams.sounding.reshape(len(rows), -1))
 
 
 def _loss(patch: PatchModel, streams: SceneArrays) -> float:

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 
 FLOOR = 1e-6  # under a posterior's logarithm
 LEAST_SCALE = 1e-2  # under a column's standard deviation: one that is constant has none
 STEPS = 150  # of the optimiser, at most
+CURVATURE = 0.25  # of the loss in a label's logit, at most: p (1 - p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,33 +58,64 @@ def fit(
     penalty: float,
     start: PatchModel | None = None,
 ) -> PatchModel:
-    """Return the model of float[n, F] rows and the labels, bool[n, L], that sound in them.
+    """Return the model of float[n, F] rows and the labels, bool[n, L], that sound in them."""
+    return Problem(rows, is_posterior, sounding).fit(penalty, start)
 
-    Where two labels sound, each counts half. `penalty` is on half of the squared weights, `start`
-    where the optimiser begins.
+
+class Problem:
+    """Rows and the labels that sound in them, to be fitted with any penalty.
+
+    L-BFGS runs on weights that are rotated and stretched by the Cholesky factor of the features'
+    covariance: columns of one embedding go up and down together, and as they are it would take
+    many times as many steps.
     """
-    features = Features.of(rows, is_posterior)
-    target = shares(sounding)
-    values = features(rows)
-    shape = (target.shape[1], values.shape[1])
 
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weight, bias = _split(flat.astype(np.float32), shape)
-        logs = _log_softmax(values @ weight.T + bias)
-        error = (np.exp(logs) - target) / len(target)
-        gradient = np.column_stack((error.T @ values + penalty * weight, error.sum(axis=0)))
-        fits = -np.einsum("nl,nl->", target, logs, dtype=np.float64) / len(target)
-        size = np.square(weight, dtype=np.float64).sum()
-        return float(fits + penalty / 2 * size), gradient.ravel().astype(np.float64)
+    def __init__(self, rows: np.ndarray, is_posterior: np.ndarray, sounding: np.ndarray) -> None:
+        """Take float[n, F] rows and bool[n, L]; where two labels sound, each counts half."""
+        self._features = Features.of(rows, is_posterior)
+        self._target = shares(sounding)
+        self._values = self._features(rows)
+        self._covariance = self._values.T @ self._values / np.float32(len(rows))
 
-    at = np.zeros((shape[0], shape[1] + 1))
-    if start is not None:
-        at = np.column_stack((start.weight, start.bias))
-    options = {"maxiter": STEPS, "maxcor": 20}
-    found = minimize(loss, at.ravel(), jac=True, method="L-BFGS-B", options=options)
-    weight, bias = _split(found.x.astype(np.float32), shape)
-    log_prior = np.log(np.maximum(target.mean(axis=0), FLOOR)).astype(np.float32)
-    return PatchModel(features, np.ascontiguousarray(weight), bias.copy(), log_prior)
+    def fit(self, penalty: float, start: PatchModel | None = None) -> PatchModel:
+        """Return the model; `penalty` is on half of the squared weights.
+
+        `start` is where the optimiser begins.
+        """
+        values, target = self._values, self._target
+        shape = (target.shape[1], values.shape[1])
+        factor = cholesky(
+            self._covariance * np.float32(CURVATURE) + np.float32(penalty) * np.eye(shape[1]),
+            lower=True,
+        )
+
+        def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            rotated, bias = _split(flat, shape)
+            weight = solve_triangular(factor, rotated.T, lower=True, trans="T").T.astype(np.float32)
+            logs = _log_softmax(values @ weight.T + bias.astype(np.float32))
+            error = (np.exp(logs) - target) / len(target)
+            gradient = (error.T @ values).astype(np.float64) + penalty * weight
+            gradient = solve_triangular(factor, gradient.T, lower=True).T
+            fits = -np.einsum("nl,nl->", target, logs, dtype=np.float64) / len(target)
+            size = np.square(weight, dtype=np.float64).sum()
+            return float(fits + penalty / 2 * size), np.column_stack(
+                (gradient, error.sum(axis=0, dtype=np.float64))
+            ).ravel()
+
+        at = np.zeros((shape[0], shape[1] + 1))
+        if start is not None:
+            at = np.column_stack((start.weight.astype(np.float64) @ factor, start.bias))
+        options = {"maxiter": STEPS, "maxcor": 20}
+        found = minimize(loss, at.ravel(), jac=True, method="L-BFGS-B", options=options)
+        rotated, bias = _split(found.x, shape)
+        weight = solve_triangular(factor, rotated.T, lower=True, trans="T").T
+        log_prior = np.log(np.maximum(target.mean(axis=0), FLOOR))
+        return PatchModel(
+            self._features,
+            np.ascontiguousarray(weight, np.float32),
+            bias.astype(np.float32),
+            log_prior.astype(np.float32),
+        )
 
 
 def shares(sounding: np.ndarray) -> np.ndarray:

@@ -7,12 +7,10 @@ from streamtwl import config
 from streamtwl.backbones.bank import Bank
 from streamtwl.config import Settings
 from streamtwl.features.window import Windower
-from streamtwl.models import registry
 from streamtwl.pipeline import hearing
 from streamtwl.reasoners import reads
 from streamtwl.stages import SAMPLE_RATE, Block, End
 from streamtwl.training.posteriors import Scorer
-from tests.conftest import mn04_file
 
 WINDOWS = ("yamnet:0.96", "mn04:0.96", "mn04:2")
 
@@ -25,9 +23,8 @@ def samples() -> np.ndarray:
 
 
 @pytest.fixture
-def scorer(yamnet, tmp_path) -> Scorer:
+def scorer(mn04, tmp_path) -> Scorer:
     """Of three windows of two backbones, with a cache of its own."""
-    registry.pull(registry.find("mn04"), source=str(mn04_file()))
     return Scorer(WINDOWS, threads=1, folder=tmp_path / "rows")
 
 

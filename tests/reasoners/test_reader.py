@@ -17,7 +17,7 @@ CONTEXT = 32
 
 
 @pytest.fixture(scope="module")
-def stages():
+def stages(mn04):
     settings = config.load(config.find("gpt2"))
     return settings, *hearing(settings)
 

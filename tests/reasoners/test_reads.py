@@ -21,7 +21,6 @@ from streamtwl.reasoners import choice, graph, reads
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.recurrent import INPUTS, OUTPUTS, Recurrent
 from streamtwl.stages import Patch, Score
-from tests.conftest import mn04_file
 from tests.patches import window
 
 YAMNET = ("yamnet:0.96", "posterior")
@@ -116,12 +115,6 @@ def test_a_reasoner_steps_on_what_its_card_names(tmp_path):
 
 
 # In a pipeline
-
-
-@pytest.fixture
-def mn04(yamnet) -> None:
-    """mn04, built if it was not."""
-    registry.pull(registry.find("mn04"), source=str(mn04_file()))
 
 
 def with_file(file: Path, pipeline: str = config.DEFAULT_PIPELINE) -> Settings:
