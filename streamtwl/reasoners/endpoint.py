@@ -210,6 +210,8 @@ class Endpoint:
             why = self._quoted(str(error.__cause__ or error))
             problem = f"{self.address} cannot be reached ({why})"
         except asyncio.CancelledError:
+            if not self._cancelled:  # Ctrl-C, which asyncio does not always make of it by itself
+                raise KeyboardInterrupt from None
             problem = f"the request to {self.address} was cancelled"
         raise EndpointError(problem) from None
 

@@ -1,5 +1,6 @@
 """A language model's server, well and in every wrong way, over real connections."""
 
+import asyncio
 import gzip
 import json
 import logging
@@ -422,3 +423,14 @@ def test_what_was_cancelled_requests_nothing_more():
         with pytest.raises(EndpointError):
             model.choose(MESSAGES, OPTIONS)
     assert server.requests == []
+
+
+def test_control_c_that_reaches_a_request_as_a_cancellation_is_control_c(monkeypatch):
+    async def cancelled(*_):
+        raise asyncio.CancelledError
+
+    model = connect("http://127.0.0.1:1")
+    monkeypatch.setattr(model, "_post", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        model.choose(MESSAGES, OPTIONS)
+    model.close()
