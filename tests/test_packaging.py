@@ -120,7 +120,7 @@ def test_the_wheel_listens_by_itself(unpacked, yamnet, tmp_path):
 
 
 def test_the_wheel_holds_no_sound_and_no_weights_but_our_own(unpacked):
-    files = [path for path in unpacked.rglob("*") if path.is_file()]
+    files = [path for path in unpacked.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert {"LICENSE", "NOTICE"} <= {path.name for path in files}
     weights = [p for p in files if p.suffix in (".onnx", ".tflite", ".wav", ".ogg", ".data")]
     own = [f"streamtwl/models/checkpoints/{file.name}" for file in CHECKPOINTS.glob("*.onnx")]
