@@ -159,6 +159,7 @@ class EventTracker:
         new: list[tuple[int, Span]] = []
         for label in sorted(active):
             same_label = [event for event in state.published if event.index == label]
+            same_label.sort(key=lambda event: event.sounding.start)  # a renamed one may be older
             for span in self._spans(state, label, beliefs[:, label]):
                 same = next((event for event in same_label if _overlap(event.span, span)), None)
                 if same is None:

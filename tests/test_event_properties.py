@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamtwl.backbones.yamnet import WINDOW
@@ -33,6 +33,21 @@ STRETCH = st.tuples(
     st.sampled_from(["pause", "close"]),
 )
 MOST = settings(max_examples=400)
+# "dog" is renamed "rain" when another "rain" has ended, and hindsight then joins the two
+JOINED = [
+    ([((0.0, 0.0), [(0.0, 0.0)] * 2)], 1, 0, "pause"),
+    (
+        [
+            ((0.0, 0.0), [(0.0, 0.0)] * 2),
+            ((0.4, 0.4), [(0.0, 0.4), (0.0, 0.0)]),
+            ((0.0, 0.4), [(0.0, 0.0), (0.0, 0.4)]),
+            ((0.0, 0.0), [(0.0, 0.2), (0.0, 0.2)]),
+        ],
+        1,
+        0,
+        "pause",
+    ),
+]
 
 
 class Listener:
@@ -84,6 +99,7 @@ class Listener:
     ("lags", "behind"), [(0, 1), (0, 0), (2, 0), (2, 1), (0, 7800), (0, 30_000), (2, 7800)]
 )
 @given(rules=RULES, stretches=st.lists(STRETCH, min_size=1, max_size=4))
+@example(rules=EventSettings(on=0.4, off=0.2), stretches=JOINED)
 def test_every_event_has_a_length_or_is_retracted(lags, behind, rules, stretches):
     tracker = EventTracker(LABELS, rules, behind, lags)
     listener, position = Listener(tracker), 0
