@@ -14,7 +14,7 @@ from timeline import Scene, Sound
 from streamtwl import config
 from streamtwl.pipeline import hearing
 from streamtwl.reasoners import choice, graph, reads
-from streamtwl.stages import SAMPLE_RATE, Patch, Reasoner, Score, Window
+from streamtwl.stages import SAMPLE_RATE, Decision, Patch, Reasoner, Score, Window
 from streamtwl.training import fitting, scored_scenes
 from streamtwl.training.posteriors import Scorer
 
@@ -67,11 +67,12 @@ def read(
         while not reasoner.settled:
             decisions = reasoner.refine(np.inf) or decisions
         cpu_s += time.process_time() - began
-        decided.append([_scores(one) for one in decisions])
+        decided.append([said(one) for one in decisions])
     return np.array(decided, np.float32).swapaxes(0, 1), 1000 * cpu_s / n_patches / n
 
 
-def _scores(decision: Any) -> np.ndarray:
+def said(decision: Decision) -> np.ndarray:
+    """Return float32[1 + B, L] of a hop and of those before it, without labels that yield."""
     rows = [decision.specific[None]]
     if decision.earlier is not None:
         rows.append(decision.earlier[:, 1])

@@ -131,6 +131,12 @@ def judge(
 
 def test_scenes(clips: Sequence[Clip], corpus: Path, count: int, scorer: Scorer):
     """Yield (SNR, plan, scored scene)."""
+    for number, snr_db, plan in plans(clips, corpus, count):
+        yield snr_db, plan, scored_scenes.score_scene(str(number), plan, snr_db, scorer)
+
+
+def plans(clips: Sequence[Clip], corpus: Path, count: int):
+    """Yield (number, SNR, plan) of the test scenes."""
     sounding = [datasets.Clip(clip.path, clip.label, clip.source, 0) for clip in clips]
     parts = scenes.read_parts(sounding)
     packages = scenes.read_pieces(corpus, "test")
@@ -139,7 +145,7 @@ def test_scenes(clips: Sequence[Clip], corpus: Path, count: int, scorer: Scorer)
             np.random.default_rng([15, number]), parts, packages, scored_scenes.SCENE_S
         )
         for snr_db in SNR_DB:
-            yield snr_db, plan, scored_scenes.score_scene(str(number), plan, snr_db, scorer)
+            yield number, snr_db, plan
 
 
 def truth_of(

@@ -189,6 +189,7 @@ class Settings(_Section):
     windows: Annotated[list[Window], Meta(min_length=1, max_length=16)] = msgspec.field(
         default_factory=lambda: ["yamnet:0.96"]
     )
+    gate: Share = 0.0  # a label's score in the first window that the others are worth; 0: always
     backbone: BackboneSettings = msgspec.field(default_factory=BackboneSettings)
     trace: TraceSettings = msgspec.field(default_factory=TraceSettings)
     reasoner: ReasonerSettings = msgspec.field(default_factory=ReasonerSettings)
@@ -213,8 +214,12 @@ def backbones(settings: Settings) -> list[str]:
 
 
 def with_windows(settings: Settings, windows: list[str]) -> Settings:
-    """Return the settings with these windows; raises ConfigError for one that cannot be."""
-    return override(settings, {"windows": windows, "backbone.model": ""})
+    """Return the settings with these windows; raises ConfigError for one that cannot be.
+
+    The gate was chosen for the windows that there were: others are scored always.
+    """
+    gate = settings.gate if windows == settings.windows else 0.0
+    return override(settings, {"windows": windows, "gate": gate, "backbone.model": ""})
 
 
 def load(path: Path) -> Settings:
@@ -228,8 +233,8 @@ def load(path: Path) -> Settings:
 def _read(path: Path, changes: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return a pipeline file's keys over those of its base; `changes` are files based on it.
 
-    A reasoner's file reads certain windows: one of the base is not that of a file which names
-    others.
+    A reasoner's file reads certain windows, and a gate was chosen for them: those of the base are
+    not those of a file which names other windows.
     """
     try:
         keys = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
@@ -248,8 +253,10 @@ def _read(path: Path, changes: tuple[str, ...] = ()) -> dict[str, Any]:
     under = _read(base, changes)
     backbone, reasoner = keys.get("backbone"), under.get("reasoner")
     others = "windows" in keys or (isinstance(backbone, dict) and "model" in backbone)
-    if others and isinstance(reasoner, dict):
-        reasoner.pop("file", None)
+    if others:
+        under.pop("gate", None)
+        if isinstance(reasoner, dict):
+            reasoner.pop("file", None)
     return _over(keys, under)
 
 

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from streamtwl.errors import MessageError, UnknownKind
 
-SCHEMA = "1.4"
+SCHEMA = "1.5"
 MAJOR = SCHEMA.partition(".")[0]
 SOURCE_NAME = re.compile("[a-z0-9_-]+")
 
@@ -225,6 +225,13 @@ class Status(Message):
     thoughts_error: Annotated[
         str | None, Meta(description="Why it does not answer; null: it does, or there is none.")
     ] = None
+    held_windows: Annotated[
+        Count,
+        Meta(
+            description="Times that a window kept its score of a hop before: the first window "
+            "heard nothing (the pipeline's `gate`), or the hop was late."
+        ),
+    ] = 0
 
 
 AnyMessage = Hello | Patch | Label | Event | Status

@@ -24,6 +24,7 @@ from streamtwl.features.window import Windower, frames_in, samples_in
 from streamtwl.models import own as own_models
 from streamtwl.ontology import check_names
 from streamtwl.reasoners import choice
+from streamtwl.reasoners.gate import Gate
 from streamtwl.sounding import Change
 from streamtwl.stages import (
     SAMPLE_RATE,
@@ -78,7 +79,9 @@ class Pipeline:
         """Where the sound is `paced`, refinement ends before the next window is due."""
         self.settings = settings
         self.windower = Windower(settings.hop_s, backbones, kinds)
-        self.bank = Bank(backbones, kinds)
+        self.bank = Bank(
+            backbones, kinds, Gate(settings, backbones, kinds) if settings.gate else None
+        )
         self.reasoner = reasoner
         self.events = tracker(reasoner, settings.events)
         self._budget_s = settings.trace.budget * settings.hop_s if paced else math.inf
@@ -113,8 +116,8 @@ class Pipeline:
 
     def _think(self, windows: list[Window]) -> Iterator[Outcome]:
         """Decide, and refine the decision while that may change something and there is time."""
-        patches = self.bank.score(windows)
         deadline = min(window.ready_at for window in windows) + self._budget_s
+        patches = self.bank.score(windows, deadline)
         reasoner = self.reasoner
         decisions = reasoner.step(patches)
         while not reasoner.settled and time.monotonic() + reasoner.refining_s < deadline:
@@ -136,6 +139,7 @@ class Pipeline:
         """End what is open; the reasoner begins anew, as a gap follows."""
         over = self.events.close if end.last else self.events.pause
         changes = over(end.stream, end.position)
+        self.bank.forget(end.stream)
         self.reasoner.forget(end.stream)
         return Outcome(
             end.stream, end.position, end.captured_at, None, None, changes, last=end.last

@@ -236,6 +236,7 @@ class Session:
                         stream,
                         self._stuck,
                         dropped_windows=self._pipeline.windower.dropped.get(stream.number, 0),
+                        held_windows=self._pipeline.bank.held.get(stream.number, 0),
                         real_time_factor=self._real_time_factor,
                         memory_mb=self._memory_mb,
                         **self._figures(),

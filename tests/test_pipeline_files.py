@@ -337,6 +337,24 @@ def test_other_windows_are_not_read_by_the_bases_reasoner(toml, file, load):
     assert load(toml).reasoner.file == file
 
 
+@pytest.mark.parametrize(
+    ("toml", "gate"),
+    [
+        ('base = "default"', 0.18),
+        ('base = "default"\nwindows = ["yamnet:0.96", "mn04:2"]', 0.0),
+        ('base = "default"\nwindows = ["yamnet:0.96", "mn04:2"]\ngate = 0.3', 0.3),
+    ],
+)
+def test_a_gate_is_that_of_its_windows(toml, gate, load):
+    assert load(toml).gate == gate
+
+
+def test_a_reasoner_that_reads_other_windows_reads_them_at_every_hop(load):
+    settings = load('base = "default"')
+    assert config.with_windows(settings, ["yamnet:0.96"]).gate == 0
+    assert config.with_windows(settings, settings.windows).gate == settings.gate
+
+
 def test_an_old_key_of_no_backbone_is_refused(load):
     settings = load('[backbone]\nmodel = "nobody"')
     with pytest.raises(StreamtwlError, match="'nobody'"):

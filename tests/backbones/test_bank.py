@@ -1,6 +1,8 @@
 """Windows to patches, with backbones that only note what they are given."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,3 +124,72 @@ def test_each_score_is_what_its_window_gives_alone(lengths, there):
             assert score.posterior.tolist() == [newest[0, 0], newest[-1, 0], len(newest)]
     sizes = {min(frames, has) for frames in lengths for has in there}
     assert sorted(batch[1] for batch in backbone.batches) == sorted(sizes)
+
+
+# --- a gate ---
+
+HOP = 7_680
+
+
+def at(hop: int, stream: int = 0) -> Window:
+    """Return a stream's window at a hop, its first frame that hop's number in thousands."""
+    return replace(window(hop, 300), stream=stream, position=15_600 + HOP * hop)
+
+
+def long_scores(bank: Bank, hops: Sequence[int], stream: int = 0) -> list[int]:
+    """Return the hop at which the score of the second window of each hop was made."""
+    patches = [patch for hop in hops for patch in bank.score([at(hop, stream)])]
+    assert [patch.posterior[0] // 1000 for patch in patches] == [*hops]
+    return [int(patch.scores[1].posterior[0] // 1000) for patch in patches]
+
+
+def gated(opens: Callable[[int], bool]) -> Bank:
+    """Return a bank of two windows whose gate goes by the hop's number."""
+    return Bank(
+        [Counting()], kinds("a:2", "a:3"), lambda score: opens(int(score.posterior[0] // 1000))
+    )
+
+
+def test_behind_a_closed_gate_the_last_score_is_held_for_a_second():
+    bank = gated(lambda _: False)
+    assert long_scores(bank, range(7)) == [0, 0, 0, 3, 3, 3, 6]
+    assert bank.held == {0: 4}
+
+
+def test_an_open_gate_scores_at_every_hop():
+    bank = gated(lambda _: True)
+    assert long_scores(bank, range(4)) == [0, 1, 2, 3]
+    assert bank.held == {}
+
+
+def test_a_gate_opens_at_the_hop_that_is_worth_it():
+    assert long_scores(gated(lambda hop: hop == 2), range(5)) == [0, 0, 2, 2, 2]
+
+
+def test_nothing_is_held_across_a_gap():
+    bank = gated(lambda _: False)
+    assert long_scores(bank, [0, 1]) == [0, 0]
+    bank.forget(0)
+    assert long_scores(bank, [2, 3]) == [2, 2]
+
+
+def test_streams_do_not_hold_each_others_scores():
+    bank = gated(lambda _: False)
+    bank.score([at(0, stream=1), at(5, stream=2)])
+    first, second = bank.score([at(1, stream=1), at(6, stream=2)])
+    assert [each.scores[1].posterior[0] // 1000 for each in (first, second)] == [0, 5]
+
+
+def test_after_the_deadline_what_can_be_held_is():
+    bank = gated(lambda _: True)
+    bank.score([at(0)], deadline=-math.inf)  # there is nothing to hold yet
+    [late] = bank.score([at(1)], deadline=-math.inf)
+    assert [score.posterior[0] // 1000 for score in late.scores] == [1, 0]
+    assert bank.held == {0: 1}
+
+
+def test_without_a_gate_a_late_hop_is_scored_whole():
+    bank = Bank([Counting()], kinds("a:2", "a:3"))
+    bank.score([at(0)])
+    [late] = bank.score([at(1)], deadline=-math.inf)
+    assert [score.posterior[0] // 1000 for score in late.scores] == [1, 1]
