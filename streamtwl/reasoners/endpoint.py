@@ -9,13 +9,9 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import re
-import ssl
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,17 +20,12 @@ import msgspec
 import openai
 
 from streamtwl.audio.network_address import Address
-from streamtwl.errors import EndpointError, NoLabelError, UsageError
+from streamtwl.errors import EndpointError, NoLabelError
 from streamtwl.file_names import one_line
 from streamtwl.reasoners.prompts import Preset
+from streamtwl.reasoners.server import KEY
+from streamtwl.reasoners.transport import HEADERS, Daemons, Limited
 
-KEY = "OPENAI_API_KEY"
-LIMIT = 4_000_000  # bytes of an answer, thinking included
-LONGEST_ADDRESS = 2048  # characters
-HEADERS = {
-    *("accept", "accept-encoding", "authorization", "connection", "content-length"),
-    *("content-type", "host", "transfer-encoding", "user-agent"),
-}
 THOUGHT = re.compile(r"\A\s*<think>(.*?)</think>", re.DOTALL)
 SERVERS_WORDS = 160  # characters of a server's own error
 LONGEST_PAUSE_S = 600.0
@@ -229,12 +220,12 @@ class Endpoint:
             self._task = None
 
     def _connect(self) -> openai.AsyncOpenAI:
-        asyncio.get_running_loop().set_default_executor(_Daemons())
+        asyncio.get_running_loop().set_default_executor(Daemons())
         address = self.address.bare.rstrip("/")
         for name in ("openai", "httpx2", "httpcore2"):  # they log the address with its path
             logging.getLogger(name).setLevel(logging.WARNING)
         headers = {"Accept-Encoding": "identity", "User-Agent": "streamtwl"}
-        transport = _Limited(HEADERS - ({"authorization"} if not self._key else set()))
+        transport = Limited(HEADERS - ({"authorization"} if not self._key else set()))
         return openai.AsyncOpenAI(
             base_url=address if self.address.parts.path.strip("/") else f"{address}/v1",
             api_key=self._key or "none",
@@ -276,104 +267,11 @@ class Endpoint:
         return _short(self._hidden(text))
 
 
-class _Daemons(ThreadPoolExecutor):
-    """Resolves host names on threads that the program's end does not wait for, as they may hang."""
-
-    def submit(self, call: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
-        """Begin a call; return its result to be."""
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
-
-        def run() -> None:
-            try:
-                future.set_result(call(*args, **named))
-            except (OSError, ValueError) as error:  # gaierror, UnicodeError
-                future.set_exception(error)
-
-        threading.Thread(target=run, name="resolver", daemon=True).start()
-        return future
-
-
-class _Limited(httpx2.AsyncHTTPTransport):
-    """A transport that sends no other headers, and whose replies have at most LIMIT bytes.
-
-    Of a reply's headers one remains: compression, which was not requested, could make of LIMIT
-    bytes a thousand times as many, and not everything that is called a charset decodes to text.
-    """
-
-    def __init__(self, headers: Set[str]) -> None:
-        # The default context, other than httpx2's own, reads SSL_CERT_FILE.
-        super().__init__(verify=ssl.create_default_context(), trust_env=False)
-        self._headers = headers
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        for name in (
-            request.headers.keys() - self._headers
-        ):  # of the system, from OPENAI_* variables
-            del request.headers[name]
-        response = await super().handle_async_request(request)
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _LimitedStream(response.stream)
-        pause_s = response.headers.get("retry-after", "")
-        response.headers = httpx2.Headers({"Retry-After": pause_s})
-        return response
-
-
-class _LimitedStream(httpx2.AsyncByteStream):
-    def __init__(self, whole: httpx2.AsyncByteStream) -> None:
-        self._whole = whole
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
-        async for chunk in self._whole:
-            size += len(chunk)
-            if size > LIMIT:
-                raise httpx2.ReadError(f"its answer has more than {LIMIT} bytes")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._whole.aclose()
-
-
-def address_of(endpoint: str) -> Address:
-    """Return the address of a server; raises UsageError for one that is not http(s)://host/path."""
-    if len(endpoint) > LONGEST_ADDRESS or not endpoint.startswith(("http://", "https://")):
-        raise UsageError(  # not shown: it may be a key
-            "--endpoint takes the address of a server, as http://127.0.0.1:8000/v1"
-        )
-    address = Address(endpoint)
-    if "@" in address.parts.netloc or address.parts.query:
-        raise UsageError(
-            f"--endpoint {address}: leave user, password and query out; the key comes from {KEY}"
-        )
-    return address
-
-
-def key_for(address: Address, variable: str) -> str:
-    """Return the key in the environment, "" for none.
-
-    The one in OPENAI_API_KEY does not go over a network unencrypted; one in a variable that the
-    user names does. Raises UsageError where that variable is absent.
-    """
-    key = os.environ.get(variable or KEY, "").strip()
-    if variable and not key:
-        raise UsageError(f"key_env under [llm] is {variable}, which is not in the environment")
-    if not variable and address.parts.scheme == "http" and not _is_loopback(address.host):
-        return ""
-    if not key.isascii() or not key.isprintable():
-        raise UsageError(f"the key in {variable or KEY} has characters that no key has")
-    return key
-
-
 def _pattern(key: str) -> re.Pattern[str]:
     """Return a pattern of the key, also as JSON writes it; of no text where it is no secret."""
     if len(key) < SECRET:
         return re.compile(r"\Z.")
     return re.compile("".join(rf"\\?{re.escape(each)}" for each in key))
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host == "::1" or bool(re.fullmatch(r"127(\.\d+){3}", host))
 
 
 def _schema(options: Sequence[str]) -> dict[str, Any]:

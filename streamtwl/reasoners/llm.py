@@ -29,10 +29,11 @@ from streamtwl.config import LlmSettings, Settings, TraceSettings
 from streamtwl.errors import UsageError
 from streamtwl.file_names import one_line
 from streamtwl.reasoners import trace_words
-from streamtwl.reasoners.endpoint import Answer, Endpoint, address_of, key_for
+from streamtwl.reasoners.endpoint import Answer, Endpoint
 from streamtwl.reasoners.evidence import Evidence
 from streamtwl.reasoners.prompts import Preset, Prompt, preset, request_fields
 from streamtwl.reasoners.sampling import Sampler
+from streamtwl.reasoners.server import address_of, key_for
 from streamtwl.reasoners.thinker import Thinker
 from streamtwl.reasoners.trace_words import Step
 from streamtwl.stages import SAMPLE_RATE, Decision, Patch, Thought

@@ -17,7 +17,8 @@ from streamtwl.errors import EndpointError
 from streamtwl.messages import Event, Label, Status
 from streamtwl.ontology import everyday
 from streamtwl.reasoners import prompts
-from streamtwl.reasoners.endpoint import Endpoint, address_of
+from streamtwl.reasoners.endpoint import Endpoint
+from streamtwl.reasoners.server import address_of
 from streamtwl.reasoners.trace_words import Step
 from tests.conftest import PATIENCE_S
 from tests.network_servers import free_port, wait_for

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from streamtwl.errors import EndpointError, UsageError
-from streamtwl.reasoners import endpoint as module
-from streamtwl.reasoners.endpoint import Endpoint, address_of, key_for
+from streamtwl.reasoners import transport
+from streamtwl.reasoners.endpoint import Endpoint
 from streamtwl.reasoners.prompts import preset, request_fields
+from streamtwl.reasoners.server import address_of, key_for
 from tests.conftest import PATIENCE_S
 from tests.language_model_server import (
     drips,
@@ -168,7 +169,7 @@ def test_a_reply_that_breaks_off_or_never_ends(act):
 
 
 def test_a_flood_ends_at_the_limit():
-    assert str(module.LIMIT) in str(refusal(floods))
+    assert str(transport.LIMIT) in str(refusal(floods))
 
 
 def compressed(to, _body):
@@ -283,7 +284,7 @@ def test_nothing_of_the_environment_or_the_system_goes_along(monkeypatch):
     with language_model(names("dog")) as server:
         connect(server.url).choose(MESSAGES, OPTIONS)
     [headers] = server.headers
-    assert set(headers) <= module.HEADERS
+    assert set(headers) <= transport.HEADERS
     assert "secret" not in str(headers)
     assert headers["user-agent"] == "streamtwl"
 

@@ -9,9 +9,11 @@ from streamtwl import config
 from streamtwl.errors import UsageError
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.fusion import logit
-from streamtwl.training import reader
+from streamtwl.training import reader, reader_scenes
 from streamtwl.training.posteriors import Scorer
-from streamtwl.training.reader import CONTEXT, LAGS, Hearing, Recipe
+from streamtwl.training.reader import Recipe
+from streamtwl.training.reader_model import CONTEXT, LAGS
+from streamtwl.training.reader_scenes import Hearing
 
 YAMNET = config.override(config.load(config.find("yamnet")), {})
 
@@ -42,13 +44,16 @@ def test_what_is_taught_is_later_and_in_less_noise(heard, rows):
     assert heard.candidate.sum(axis=1).tolist() == [16] * len(noisy)
     same = Hearing(YAMNET).heard(noisy, noisy, scorer)
     less = logit(heard.taught.astype(float)) - logit(same.taught.astype(float))
-    assert less.min() >= -YAMNET.reasoner.scale * reader.NOISIER - 0.02  # the noise itself stays
+    # The noise itself stays
+    assert (
+        less.min() >= -YAMNET.reasoner.scale * reader_scenes.NOISIER - 0.02
+    )  # the noise itself stays
     assert less.max() > 1
 
 
 def test_untrained_it_says_what_the_evidence_says(heard):
     model = reader.new_model([heard], YAMNET.reasoner, seed=0).eval()
-    features, recent, *_ = reader._stretch(heard, 0, CONTEXT)
+    features, recent, *_ = reader_scenes.stretch(heard, 0, CONTEXT)
     n, hops = features.shape[:2]
     mask, positions = torch.ones(n, hops, dtype=torch.bool), torch.arange(hops).expand(n, -1)
     with torch.no_grad():
@@ -133,7 +138,7 @@ def test_its_file_gives_what_the_model_gives(corpus, yamnet, tmp_path):
 
 def test_voices_and_noise_are_backgrounds_only(corpus):
     packages = [sorted(folder.glob("*")) for folder in sorted((corpus / "train").glob("*"))]
-    assert {clip.label for clip in reader.sounds(packages)} == {"one", "two"}
+    assert {clip.label for clip in reader_scenes.sounds(packages)} == {"one", "two"}
 
 
 @pytest.mark.parametrize("name", ["mine", "Mine.onnx", "my reader.onnx"])
