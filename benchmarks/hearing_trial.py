@@ -71,8 +71,6 @@ TEST_WINDOWS = (*WINDOWS, "mn04:3")  # the shipped pipelines read the last one
 YAMNET = "YAMNet's posterior"
 VARIANTS: dict[str, list[Read]] = {
     YAMNET: [("yamnet:0.96", "posterior")],
-    "mn04's posteriors, 0.96 and 2 s": [("mn04:0.96", "posterior"), ("mn04:2", "posterior")],
-    "mn04's embeddings, 0.96 and 2 s": [("mn04:0.96", "embedding"), ("mn04:2", "embedding")],
     "both backbones": reads.of_windows(WINDOWS),  # what `streamtwl train` reads
 }
 METHODS = (timeline_baselines.AVERAGE, FILTER, SMOOTHER)

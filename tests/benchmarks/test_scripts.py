@@ -23,7 +23,7 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "ast_windows": "--quick --out {out}",
     "small_ast": "{data} --quick --out {out}",
     "untaught": "--quick --data {data} --corpus {corpus} --out {out}",
-    "anytime": "--quick --data {data} --corpus {corpus} --out {out}",
+    "gate": "--quick --data {data} --corpus {corpus} --out {out}",
     "reader_apart": "--quick --data {data} --corpus {corpus} --kept {out} --out {out}",
     "reasoner_step": "{step} --patches 40 --runs 1 --json {out}/steps.json",
 }

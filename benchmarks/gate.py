@@ -1,7 +1,7 @@
 """What do the longer windows cost and pay, where they are scored at every hop, at some, at none?
 
     tools/corpus.sh CORPUS
-    .venv/bin/python benchmarks/anytime.py --corpus CORPUS
+    .venv/bin/python benchmarks/gate.py --corpus CORPUS
 
 The scenes of `untaught.py` go through the product's pipelines: `default` with gates from 0 (always)
 on, and `yamnet` (never). F1 of what is in force at the same false starts as there, as said at once
@@ -58,9 +58,9 @@ def main() -> None:
             if (options.data / FOLDERS[name]).is_dir()
         }
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "anytime.json").write_text(json.dumps(found, indent=1) + "\n")
+    (options.out / "gate.json").write_text(json.dumps(found, indent=1) + "\n")
     text = markdown(found)
-    (options.out / "anytime.md").write_text(text)
+    (options.out / "gate.md").write_text(text)
     print(text)
 
 
@@ -155,7 +155,7 @@ def markdown(found: dict[str, Any]) -> str:
     lines = [
         "# Longer windows: at every hop, at some, at none",
         "",
-        "`benchmarks/anytime.py`: its head says what is measured. F1 of what is in force at "
+        "`benchmarks/gate.py`: its head says what is measured. F1 of what is in force at "
         f"{MOST:g} false starts a minute, and what it is more than with a gate of 0, where the "
         "longer window is scored at every hop (95 % intervals, paired, bootstraps over scenes); "
         "processor time a hop, median of the scenes, and as a share of that with a gate of 0 in "
@@ -188,4 +188,4 @@ if __name__ == "__main__":
     try:
         main()
     except (StreamtwlError, OSError) as error:
-        sys.exit(f"anytime.py: {error}")
+        sys.exit(f"gate.py: {error}")
