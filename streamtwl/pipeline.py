@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from streamtwl import config, plugins
-from streamtwl.backbones import efficientat, own, yamnet
+from streamtwl.backbones import causal, efficientat, own, yamnet
 from streamtwl.backbones.bank import Bank
 from streamtwl.config import EventSettings, Settings, override, with_windows
 from streamtwl.errors import ConfigError
@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 BACKBONES: dict[str, BackboneFactory] = {
     "yamnet": yamnet.make,
     **dict.fromkeys(efficientat.NAMES, efficientat.make),
+    causal.NAME: causal.make,
 }
 
 

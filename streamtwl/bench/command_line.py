@@ -124,6 +124,46 @@ def reader(
 
 
 @app.command()
+def causal(
+    sounds: Annotated[list[Path], typer.Option(help="A data set whose clips sound in the scenes.")],
+    names: Annotated[
+        list[Path],
+        typer.Option(
+            help="A table with the columns category and audioset: which of AudioSet's names "
+            "(separated by |) are right for a class of the data sets."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--output", help="The backbone's file.")] = Path(
+        "causal.onnx"
+    ),
+    corpus: Corpus = None,
+    fold: Annotated[list[int] | None, typer.Option(help="Of the data sets: only these.")] = None,
+    scenes: Annotated[int, typer.Option(help="Of two minutes.", min=17)] = 320,
+    epochs: Annotated[int, typer.Option(help="Over all scenes, twice.", min=1)] = 12,
+    seed: Annotated[int, typer.Option(help="Of the order and the weights.", min=0)] = 0,
+    offline: Offline = False,
+) -> None:
+    """Train the backbone `causal`: a network that says at each 0.16 s what it hears.
+
+    YAMNet and mn04 teach it, and the truth where a clip has a label. The same command resumes a
+    training that was stopped.
+    """
+    with product.extra("causal"):
+        from streamtwl.training import causal as training
+    with bars(training.STAGES) as advance:
+        card = training.train(
+            corpus or folders.cache() / "corpus",
+            sounds,
+            fold or [],
+            training.right_names(names),
+            out,
+            training.Recipe(scenes, epochs, seed),
+            advance,
+        )
+    print(f"{out}: cross-entropy {card.held_out_loss} on scenes that were left out")
+
+
+@app.command()
 def train(
     data: Data,
     out: Annotated[

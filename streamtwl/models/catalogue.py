@@ -136,6 +136,9 @@ EXPORTED = {  # backbones that a command makes of a model elsewhere
 }
 
 
+SHIPPED = ("causal",)  # backbones that are part of the package
+
+
 def find(name: str) -> Model:
     """Return the model of that name; raises UsageError."""
     if name in EXPORTED:

@@ -51,7 +51,7 @@ def names() -> list[str]:
 
 def needs_pull(backbone: str) -> bool:
     """Whether a backbone has to come from the registry: the user or a package did not add it."""
-    if backbone in plugins.names("backbones"):
+    if backbone in catalogue.SHIPPED or backbone in plugins.names("backbones"):
         return False
     return backbone in catalogue.MODELS or backbone not in names()
 
@@ -80,7 +80,7 @@ def check_name(name: str, command: str = "add") -> None:
     what = f"models {command} {name}"
     if not re.fullmatch("[a-z0-9][a-z0-9_-]*", name):
         raise UsageError(f"{what}: a name consists of a-z, 0-9, _ and -")
-    if name in registry.MODELS or name in plugins.names("backbones"):
+    if name in (*registry.MODELS, *catalogue.SHIPPED, *plugins.names("backbones")):
         raise UsageError(f"{what}: streamtwl has a model of that name, choose another")
     if path(name).exists():
         raise UsageError(f"{what}: it exists already: run `streamtwl models remove {name}`")

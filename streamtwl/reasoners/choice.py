@@ -10,7 +10,7 @@ from streamtwl import plugins
 from streamtwl.backbones import bank
 from streamtwl.config import Settings, TraceSettings
 from streamtwl.errors import UsageError
-from streamtwl.models import own, registry
+from streamtwl.models import catalogue, own, registry
 from streamtwl.ontology import audioset_527, categories, kinds_among, vocabulary
 from streamtwl.reasoners import graph, reads
 from streamtwl.reasoners.card import Card, TraceCard
@@ -49,7 +49,8 @@ def windows(settings: Settings, card: Card) -> list[str]:
     """
     there = [each for each in settings.windows if reads.backbone_of(each) == card.backbone]
     found = reads.windows_of(card.reads) or there[:1] or [card.backbone]
-    known = [*registry.MODELS, *plugins.names("backbones"), *own.names()]
+    shipped = [*registry.MODELS, *catalogue.SHIPPED]
+    known = [*shipped, *plugins.names("backbones"), *own.names()]
     for name in map(reads.backbone_of, found):
         if name not in known:
             raise UsageError(

@@ -5,11 +5,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import onnx
 import torch
 
 from streamtwl.reasoners import card as cards
-from streamtwl.reasoners.card import Card
 
 
 def write(
@@ -18,7 +18,7 @@ def write(
     dynamic: dict[str, Any],
     inputs: list[str],
     outputs: list[str],
-    card: Card,
+    card: msgspec.Struct,
     path: Path,
 ) -> None:
     """Write a module's graph with its card in the metadata; `path` is whole, or not there.
@@ -44,7 +44,7 @@ def write(
     graph = model.graph
     for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
         del part.metadata_props[:]  # torch's stack traces, with this machine's paths
-    onnx.helper.set_model_props(model, {cards.CARD: cards.encode(card)})
+    onnx.helper.set_model_props(model, {cards.CARD: msgspec.json.encode(card).decode()})
     partial = path.with_suffix(".partial")
     onnx.save(model, partial)
     partial.rename(path)

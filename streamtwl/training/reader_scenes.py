@@ -85,14 +85,21 @@ class Hearing:
         for t, hop in enumerate(hops):
             candidate[t, self._candidates.pick(hop)] = True
         some = candidate.any(axis=0)
-        ahead = np.maximum(self._ahead(less_noise), self._ahead(hops) - NOISIER)
-        taught = sigmoid(self.chosen.scale * ahead + self.chosen.shift)
+        taught = self._taught(hops, less_noise)
         return Heard(
             np.stack([hop.own[some] for hop in hops]).astype(np.float16),
             np.stack([hop.around for hop in hops]).astype(np.float16),
             candidate[:, some],
             taught[:, some].astype(np.float16),
         )
+
+    def teacher(self, rows: np.ndarray, cleaner: np.ndarray, scorer: Scorer) -> np.ndarray:
+        """Return the teacher's scores of a scene, float32[T, C] in [0, 1]."""
+        return self._taught(self.hops(rows, scorer), self.hops(cleaner, scorer))
+
+    def _taught(self, hops: Sequence[Hop], less_noise: Sequence[Hop]) -> np.ndarray:
+        ahead = np.maximum(self._ahead(less_noise), self._ahead(hops) - NOISIER)
+        return sigmoid(self.chosen.scale * ahead + self.chosen.shift)
 
     def _ahead(self, hops: Sequence[Hop]) -> np.ndarray:
         """Return float32[T, C] logits, each window's from two hops, the later half of it ahead."""
