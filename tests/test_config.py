@@ -39,7 +39,7 @@ def test_the_shipped_pipeline_is_the_defaults_but_for_its_windows_and_audiosets_
         f"reasoner.{key}": getattr(defaults.reasoner, key)
         for key in ("file", "on", "off", "weights", "scale", "shift")
     }
-    changes = {"windows": defaults.windows, "gate": 0.0, "fallback": "", **tuned}
+    changes = {"windows": defaults.windows, "fallback": "", **tuned}
     changes["events.audioset"] = {}
     assert config.override(settings, changes) == defaults
     mentioned = {key: shipped()["events"][key] for key in ("on", "off")}

@@ -340,17 +340,18 @@ def test_other_windows_are_not_read_by_the_bases_reasoner(toml, file, load):
 @pytest.mark.parametrize(
     ("toml", "gate"),
     [
-        ('base = "default"', 0.18),
-        ('base = "default"\nwindows = ["yamnet:0.96", "mn04:2"]', 0.0),
-        ('base = "default"\nwindows = ["yamnet:0.96", "mn04:2"]\ngate = 0.3', 0.3),
+        ("", 0.2),
+        ('windows = ["yamnet:0.96", "mn04:2"]', 0.0),
+        ('windows = ["yamnet:0.96", "mn04:2"]\ngate = 0.3', 0.3),
     ],
 )
-def test_a_gate_is_that_of_its_windows(toml, gate, load):
-    assert load(toml).gate == gate
+def test_a_gate_is_that_of_its_windows(toml, gate, write, load):
+    base = write('base = "default"\ngate = 0.2', "gated.toml")
+    assert load(f'base = "{base}"\n{toml}').gate == gate
 
 
 def test_a_reasoner_that_reads_other_windows_reads_them_at_every_hop(load):
-    settings = load('base = "default"')
+    settings = load('base = "default"\ngate = 0.2')
     assert config.with_windows(settings, ["yamnet:0.96"]).gate == 0
     assert config.with_windows(settings, settings.windows).gate == settings.gate
 
