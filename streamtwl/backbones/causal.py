@@ -79,7 +79,13 @@ class Causal:
             raise ModelError(f"{FILE} has no card of a backbone ({error})") from None
         self.categories = tuple(self.card.labels)
         self.parents = parents_among(self.categories)
-        self.prior = priors.of(NAME, self.categories, sha256, FILE, NAME)
+        self.prior = priors.of(
+            NAME,
+            self.categories,
+            sha256,
+            FILE,
+            NAME if (priors.FOLDER / f"{NAME}.json").exists() else "",
+        )
 
     def front_end(self) -> Listening:
         """Return the network at the beginning of a stretch."""

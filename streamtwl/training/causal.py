@@ -19,7 +19,6 @@ from torch.nn import functional
 import streamtwl
 from streamtwl import config
 from streamtwl.errors import UsageError
-from streamtwl.features import log_mel
 from streamtwl.features.spectrum import FRAME_HOP, Spectrum
 from streamtwl.models.checkpoint import BackboneCard
 from streamtwl.ontology import ancestors, categories
@@ -150,21 +149,13 @@ def prepare(
             for each in (snr_db, snr_db + scored_scenes.CLEANER_DB)
         ]
         samples = scenes.make_scene(plan, snr_db)[0].astype(np.float32) / 32768
-        features = front_end(samples)
+        features = causal_model.silence_before(Spectrum().push(samples))
         teacher = hearing.teacher(scored[0].rows, scored[1].rows, scorer)
         taught = at_patches(teacher, scored[0].positions, len(features) // PATCH - 1)
         add_truth(taught, plan, names)
         made.append(Heard(features.astype(np.float16), taught.astype(np.float16)))
         progress(SCORING, number + 1, recipe.scenes)
     return made, scorer.sha256
-
-
-def front_end(samples: np.ndarray) -> np.ndarray:
-    """Return float32[PATCH + PATCH T, 64] log-mel of float32[n]: silence, then T whole patches."""
-    frames = log_mel.yamnet(Spectrum().push(samples))
-    whole = len(frames) // PATCH * PATCH
-    before = np.full((PATCH, frames.shape[1]), np.log(log_mel.YAMNET_OFFSET), np.float32)
-    return np.concatenate((before, frames[:whole]))
 
 
 def at_patches(scores: np.ndarray, positions: np.ndarray, patches: int) -> np.ndarray:

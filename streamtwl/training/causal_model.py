@@ -10,10 +10,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from streamtwl.features import log_mel
 from streamtwl.features.log_mel import YAMNET_BANDS
 from streamtwl.models.checkpoint import BackboneCard
 from streamtwl.reasoners.gpt2 import cache_names
@@ -104,6 +106,14 @@ class _Block(nn.Module):
         wide = functional.gelu(self.wider(self.after(hidden)))
         hidden = hidden + self.drop(self.back(wide))
         return hidden, keys[:, :, -MEMORY:], values[:, :, -MEMORY:]
+
+
+def silence_before(power: np.ndarray) -> np.ndarray:
+    """Return float32[16 + 16 T, 64] log-mel of float32[m, 257] power: silence, whole patches."""
+    frames = log_mel.yamnet(power)
+    whole = len(frames) // PATCH * PATCH
+    before = np.full((PATCH, YAMNET_BANDS), np.log(log_mel.YAMNET_OFFSET), np.float32)
+    return np.concatenate((before, frames[:whole]))
 
 
 def nothing_before(streams: int) -> list[Tensor]:
