@@ -19,7 +19,9 @@ from streamtwl.commands import (
     listen,
     models,
     schema,
+    sounds,
     subscribe,
+    teach,
     train,
 )
 from streamtwl.errors import StreamtwlError, UsageError
@@ -38,6 +40,8 @@ app.command()(subscribe.subscribe)
 app.command()(history.history)
 app.command()(schema.schema)
 app.command()(label.label)
+app.command()(teach.teach)
+app.add_typer(sounds.app, name="sounds")
 app.command(cls=train.Command)(train.train)
 app.command(context_settings=bench.PASSED_ON)(bench.bench)
 app.command(context_settings=bench.PASSED_ON, hidden=True)(bench.evaluate)

@@ -88,14 +88,14 @@ class Clip:
 
 def _present(path: Path) -> Path:
     if not path.exists():
-        pytest.skip(f"{path} is absent; $STREAMTWL_DATA names the folder that esc10/ is in")
+        pytest.skip(f"{path} is absent; $STREAMTWL_TEST_DATA names the folder that esc10/ is in")
     return path
 
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder with esc10/ and the CSV files: ../shared/data, or $STREAMTWL_DATA."""
-    return _present(Path(os.environ.get("STREAMTWL_DATA") or SHARED_DATA))
+    """The folder with esc10/ and the CSV files: ../shared/data, or $STREAMTWL_TEST_DATA."""
+    return _present(Path(os.environ.get("STREAMTWL_TEST_DATA") or SHARED_DATA))
 
 
 @pytest.fixture(scope="session")
