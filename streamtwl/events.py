@@ -114,7 +114,7 @@ class EventTracker:
                 changes += _update(event, (event.sounding.start, end))
         for known in (state.settled, state.pending, state.rest_until):
             for label in [label for label in known if label >= kept]:
-                del known[label]  # type: ignore[attr-defined]
+                del known[label]
         for i, (at, belief) in enumerate(state.patches):
             nothing = np.zeros(count - kept, belief.dtype)
             state.patches[i] = at, np.concatenate((belief[:kept], nothing))

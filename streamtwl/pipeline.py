@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -119,7 +119,7 @@ class Pipeline:
         All windows are then scored at every hop. Returns the ends of the events of those before.
         """
         own = self._without_taught
-        self.reasoner = own if heads is None else Taught(own, heads)
+        self.reasoner = own if heads is None else cast(Reasoner, Taught(own, heads))
         self.bank.gate = self._gate if heads is None else None
         events = with_rules(self.settings.events, heads)
         ended = self.events.replace_labels(len(own.labels), self.reasoner.labels, events)

@@ -70,9 +70,10 @@ hypothesis.settings.load_profile("streamtwl")
 
 @pytest.fixture(scope="session", autouse=True)
 def state_folder(tmp_path_factory) -> Path:
-    """Where the journals of these tests are: not in the user's own folder."""
+    """Where the journals of these tests are: not in the user's own folders."""
     folder = tmp_path_factory.mktemp("state")
     os.environ["STREAMTWL_STATE"] = str(folder)
+    os.environ["STREAMTWL_DATA"] = str(tmp_path_factory.mktemp("data"))  # nothing is taught
     os.environ.pop("PYTHONUNBUFFERED", None)  # few users have it, and it hides what blocks
     return folder
 

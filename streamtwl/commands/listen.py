@@ -335,9 +335,7 @@ def run(wanted: "SourceOptions", settings: Settings, options: ListenOptions) -> 
             view = choice.view(options.quiet, options.as_json, lossless, publisher.endpoint)
             screen = Screen(view)
             sinks = [publisher, *others, screen]
-            session = Session(
-                intake, sources, settings, sinks, options.duration_s, options.control
-            )
+            session = Session(intake, sources, settings, sinks, options.duration_s, options.control)
             session.start()
             try:
                 with _control(session, options.control):

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from streamtwl.sounds.store import Sound, Store
     from streamtwl.sounds.teaching import Teacher
 
-TAKES = 3
+AN_HOUR = 24.0  # false alarms a day
 
 Name = Annotated[
     str | None,
@@ -43,9 +43,7 @@ Record = Annotated[
         show_default=False,
     ),
 ]
-Seconds = Annotated[
-    float, typer.Option(help="Of --record: how long each time.", min=0.5, max=30.0)
-]
+Seconds = Annotated[float, typer.Option(help="Of --record: how long each time.", min=0.5, max=30.0)]
 LastSeconds = Annotated[
     float | None,
     typer.Option(
@@ -124,7 +122,7 @@ def teach(
     if name is None:
         raise UsageError('name the sound: `streamtwl teach "kettle" kettle.wav`, see --help')
     if not (files or record or last or false_alarms):
-        raise UsageError(f'{name}: name recordings, or add --record 3, or --last 5 of a `listen`')
+        raise UsageError(f"{name}: name recordings, or add --record 3, or --last 5 of a `listen`")
     _sound(name, files or [], record, seconds, last, source, device, false_alarms)
 
 
@@ -212,18 +210,25 @@ def report(store: "Store", teacher: "Teacher", name: str) -> None:
         taught = teacher.taught(store, sounds, lambda *done: advance("recordings", *done))
     home = teacher.home(store)
     head = heads.fit(teacher.space, taught, hop_s, home).heads[sounds.index(sound)]
-    again, of = heads.found_again(teacher.space, taught, sound.name, hop_s, home)
-    print(f"{sound.name}: {_count(sound)}; {describe(sound, head.left_out, again, of)}", flush=True)
+    rates = sorted({sound.false_alarms_a_day, AN_HOUR})
+    again, of = heads.found_again(teacher.space, taught, sound.name, rates, hop_s, home)
+    print(f"{sound.name}: {_count(sound)}; {describe(sound, again, of)}", flush=True)
+    if head.left_out:
+        _say(f"{head.left_out} windows of general sound are like it, and do not count against it")
 
 
-def describe(sound: "Sound", left_out: int, again: int, of: int) -> str:
-    """Return in words the threshold and what it costs."""
-    rate = f"{sound.false_alarms_a_day:g}"
-    words = f"at most about {rate} false alarm{'s' * (rate != '1')} a day are expected"
-    if of:
-        words += f", and {again} of {of} recordings are recognised when learnt from the others"
-    else:
-        words += "; two recordings or more would tell how much of it is found"
+def describe(sound: "Sound", again: "Mapping[float, int]", of: int) -> str:
+    """Return in words what false alarms are expected, and what of the sound is found.
+
+    `again` is how many `of` its recordings are recognised from the others, by false alarms a day.
+    """
+    rate = sound.false_alarms_a_day
+    words = f"about {rate:g} false alarm{'s' * (rate != 1)} a day expected"
+    if not of:
+        return f"{words}; with two recordings or more it says how much of the sound is found"
+    words += f"; learnt from the others, {again[rate]} of {of} recordings are recognised"
+    if rate < AN_HOUR and again[AN_HOUR] > again[rate]:
+        words += f", {again[AN_HOUR]} at one false alarm an hour (--false-alarms {AN_HOUR:g})"
     return words
 
 

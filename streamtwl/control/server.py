@@ -79,8 +79,8 @@ class ControlServer:
             match request:
                 case Reload():
                     return Answer(sounds=self._reload())
-                case Last(seconds, source):
-                    name, flac = self._last(seconds, source)
+                case Last():
+                    name, flac = self._last(request.seconds, request.source)
                     return Answer(source=name, flac=flac)
         except StreamtwlError as error:
             return Answer(error=str(error))

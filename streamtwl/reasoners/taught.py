@@ -1,7 +1,7 @@
 """Sounds that the user taught, beside the labels of whatever reasoner runs.
 
-Each hop's embedding gives a confidence for each of them (`sounds/heads.py`), which is `ON` where the
-sound may be reported: its own threshold is inside. They come after the reasoner's own labels, are
+Each hop's embeddings give a confidence for each of them (`sounds/heads.py`), which is `ON` where
+the sound may be reported: its own threshold is inside. They come after the reasoner's own labels, are
 not revised, and one is in force where it is on and stronger than the others. One that has the name
 of a label of the reasoner takes its place.
 """
@@ -27,7 +27,7 @@ class Taught:
         self._others = len(reasoner.labels)
         taken = {name.casefold() for name in heads.labels}
         self._free = np.array([label.casefold() not in taken for label in reasoner.labels])
-        self._said: dict[int, deque[np.ndarray]] = {}  # by stream: float32[T] of the hops, newest last
+        self._said: dict[int, deque[np.ndarray]] = {}  # by stream: float32[T] a hop
         self._newest: list[int] = []  # streams of the newest patches
 
     def __getattr__(self, name: str) -> Any:
@@ -110,4 +110,3 @@ class Taught:
 
     def _index(self, label: str) -> int:
         return self.reasoner.labels.index(label)
-

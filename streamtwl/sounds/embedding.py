@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,9 +61,11 @@ class Embedder:
     def example(self, samples: np.ndarray) -> dict[str, np.ndarray]:
         """Return the embeddings of the windows that a recording is learnt from, in all variants."""
         kept = folders.cache() / "sounds" / f"{self._name(samples)}.npz"
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError):
+        try:
             with np.load(kept, allow_pickle=False) as there:
                 return {name: there[name].astype(np.float32) for name in self.windows}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass  # it is made anew
         found: dict[str, list[np.ndarray]] = {name: [] for name in self.windows}
         for mix, start in _variants(samples):
             ends, embeddings = self.embed(mix)
@@ -96,5 +100,9 @@ def _keep(file: Path, embeddings: Embeddings) -> None:
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as opened:
-            np.savez(opened, **{name: each.astype(np.float16) for name, each in embeddings.items()})
+            np.savez(opened, **_half(embeddings))
         partial.replace(file)
+
+
+def _half(embeddings: Embeddings) -> dict[str, Any]:
+    return {name: each.astype(np.float16) for name, each in embeddings.items()}

@@ -1,4 +1,4 @@
-"""What says whether a window is of a taught sound: linear, closed form, with a calibrated threshold.
+"""What says whether a window is of a taught sound: linear, in closed form, with a threshold.
 
 The direction of each sound is that of linear discriminant analysis: its mean less the bank's, by
 the inverse of a covariance that all sounds share (half of the bank's, half of the taught sounds'
@@ -24,6 +24,9 @@ TAIL = 0.02  # of the bank's scores, and the share above which some may be of th
 BACKGROUND_TAIL = 0.05
 FEWEST_BACKGROUND = 200  # windows
 DAY_S = 86_400.0
+LOOKS = 10  # recordings that are left out in turn
+FOUND = 0.1
+LIKE = 25  # percentile of a sound's own scores: general sound above it is of the same kind
 ON, OFF = 0.5, 0.2  # an event's; at ON a sound is as rare in general sound as the user wants
 
 
@@ -59,9 +62,7 @@ class Heads:
 
     def score(self, patch: Patch) -> np.ndarray:
         """Return float32[T] confidences in [0, 1] of a hop."""
-        return self.confidences(
-            {score.window: score.embedding[None] for score in patch.scores}
-        )[0]
+        return self.confidences({score.window: score.embedding[None] for score in patch.scores})[0]
 
     def confidences(self, embeddings: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return float32[n, T] of n windows; `ON` is at each sound's threshold.
@@ -104,7 +105,7 @@ def fit(
     for i, sound in enumerate(sounds):
         weights = directions[:, i].astype(np.float32)
         offset = -float(origin @ weights)
-        own = float(np.median(rows[i] @ weights)) + offset
+        own = float(np.percentile(rows[i] @ weights, LIKE)) + offset
         of_bank = space.points @ weights + offset
         threshold, spread, left_out = _threshold(of_bank, own, sound.false_alarms_a_day, hop_s)
         if background is not None and len(background) >= FEWEST_BACKGROUND:
@@ -119,34 +120,37 @@ def found_again(
     space: Space,
     sounds: Sequence[Taught],
     name: str,
+    rates: Sequence[float],
     hop_s: float,
     background: np.ndarray | None = None,
-) -> tuple[int, int]:
+) -> tuple[dict[float, int], int]:
     """Return how many of a sound's recordings are recognised when it is learnt from the others.
 
-    And of how many, at most LOOKS. A recording counts as recognised if most of its loudest-known
-    windows are: half of them at the threshold.
+    By false alarms a day; and of how many, at most LOOKS, 0 for a sound with one recording.
+    Recognised is what has FOUND of its windows, those of its noisy variants included, at the
+    threshold.
     """
     [mine] = [sound for sound in sounds if sound.name == name]
     others = [sound for sound in sounds if sound.name != name]
     looked = range(min(LOOKS, len(mine.recordings))) if len(mine.recordings) > 1 else range(0)
-    found = 0
+    found = dict.fromkeys(rates, 0)
     for left_out in looked:
         rest = [each for i, each in enumerate(mine.recordings) if i != left_out]
-        heads = fit(space, [*others, Taught(name, rest, mine.false_alarms_a_day)], hop_s, background)
-        odds = heads.log_odds(mine.recordings[left_out])[:, -1]
-        found += bool((odds >= 0).mean() >= 0.25)
+        learnt = [Taught(name, rest, rate) for rate in rates]
+        for rate, sound in zip(rates, learnt, strict=True):
+            heads = fit(space, [*others, sound], hop_s, background)
+            odds = heads.log_odds(mine.recordings[left_out])[:, -1]
+            found[rate] += bool((odds >= 0).mean() >= FOUND)
     return found, len(looked)
-
-
-LOOKS = 10
 
 
 def _threshold(
     scores: np.ndarray, own: float, rate: float, hop_s: float
 ) -> tuple[float, float, int]:
-    """Return the threshold and the spread by float32[N] scores of the bank, and how many of these
-    were left out: what scores as the sound's own recordings do may be the same kind of sound."""
+    """Return the threshold and the spread by float32[N] scores of the bank, and what is left out.
+
+    That is how many of these score as the sound's own recordings do: the same kind of sound.
+    """
     most = int(TAIL * len(scores))
     alike = np.argsort(-scores)[:most]
     alike = alike[scores[alike] >= own]
@@ -157,9 +161,13 @@ def _threshold(
 
 
 def _tail(scores: np.ndarray, share: float) -> tuple[float, float]:
-    """Return where the upper `share` of the scores begins, and its mean excess."""
+    """Return where the upper `share` of the scores begins, and its mean excess.
+
+    By the median, which a few windows with the same sound in them hardly move.
+    """
     highest = np.sort(scores)[::-1][: max(2, round(share * len(scores)))]
-    return float(highest[-1]), max(1e-3, float((highest - highest[-1]).mean()))
+    excess = float(np.median(highest - highest[-1])) / float(np.log(2))
+    return float(highest[-1]), max(1e-3, excess)
 
 
 def _mean(recordings: Sequence[np.ndarray]) -> np.ndarray:

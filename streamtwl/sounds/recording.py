@@ -80,7 +80,7 @@ def decode(flac: bytes, called: str) -> np.ndarray:
     import av
 
     try:
-        with av.open(io.BytesIO(flac), format="flac") as container:
+        with av.open(io.BytesIO(flac), "r", format="flac") as container:
             stream = container.streams.audio[0]
             if (stream.rate, stream.codec_context.layout.nb_channels) != (SAMPLE_RATE, 1):
                 raise AudioError(f"{called}: it is not 16 kHz mono")

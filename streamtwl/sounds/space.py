@@ -55,9 +55,7 @@ class Bank:
 class Space:
     """Joined features of those windows that a pipeline has, and the bank's points."""
 
-    def __init__(
-        self, windows: Sequence[str], bank: Bank, leave_out: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, windows: Sequence[str], bank: Bank, leave_out: Sequence[str] = ()) -> None:
         """`windows` are some of `WEIGHTS`; groups of `leave_out` are not in `points`."""
         self.windows = [window for window in WEIGHTS if window in windows]
         self._bank = bank

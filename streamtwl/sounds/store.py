@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import filelock
 import msgspec
@@ -177,7 +177,7 @@ class Store:
                 name: np.concatenate((before[name], rows) if name in before else (rows,))
                 for name, rows in embeddings.items()
             }
-            kept = {
+            kept: dict[str, Any] = {
                 name: rows[-MAX_BACKGROUND:].astype(np.float16) for name, rows in joined.items()
             }
             with self._writing(self._background(key)) as file:
