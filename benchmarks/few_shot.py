@@ -176,7 +176,7 @@ def one(
     }
     right = np.array([labels.index(each.clip.label) for each in test])
     taught = {rate: [Taught(x, recordings[x], rate) for x in labels] for rate in RATES}
-    at = {rate: heads.fit(teacher.space, of, HOP_S) for rate, of in taught.items()}
+    at = {rate: heads.fit(teacher.space, of) for rate, of in taught.items()}
     accuracy = {"taught": _share(at[1.0], test, right)}
     accuracy |= simple(chosen, test, right, teacher, labels)
     counts = {

@@ -159,7 +159,7 @@ class Session:
         """
         if not self._settings.sounds.enabled:
             return []
-        heads = self._pipeline.teacher.heads_of_user(self._settings.hop_s)
+        heads = self._pipeline.teacher.heads_of_user()
         self._taught = [heads]
         return [] if heads is None else heads.labels
 

@@ -27,7 +27,14 @@ def homeless(monkeypatch, tmp_path):
         raise KeyError
 
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", *VARIABLES):
+    for name in (
+        "HOME",
+        "XDG_CACHE_HOME",
+        "XDG_STATE_HOME",
+        "XDG_CONFIG_HOME",
+        "XDG_DATA_HOME",
+        *VARIABLES,
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 

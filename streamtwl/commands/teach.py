@@ -201,17 +201,15 @@ def _without(line: str) -> None:
 def report(store: "Store", teacher: "Teacher", name: str) -> None:
     """Score what is new, and say how well the sound is known and how often it may be wrong."""
     from streamtwl.commands.progress import bars
-    from streamtwl.config import Settings
     from streamtwl.sounds import heads
 
-    hop_s = Settings().hop_s
     sound, sounds = store.find(name), store.sounds()
     with bars(["recordings"]) as advance:
         taught = teacher.taught(store, sounds, lambda *done: advance("recordings", *done))
     home = teacher.home(store)
-    head = heads.fit(teacher.space, taught, hop_s, home).heads[sounds.index(sound)]
+    head = heads.fit(teacher.space, taught, home).heads[sounds.index(sound)]
     rates = sorted({sound.false_alarms_a_day, AN_HOUR})
-    again, of = heads.found_again(teacher.space, taught, sound.name, rates, hop_s, home)
+    again, of = heads.found_again(teacher.space, taught, sound.name, rates, home)
     print(f"{sound.name}: {_count(sound)}; {describe(sound, again, of)}", flush=True)
     if head.left_out:
         _say(f"{head.left_out} windows of general sound are like it, and do not count against it")

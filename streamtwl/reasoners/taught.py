@@ -1,9 +1,9 @@
 """Sounds that the user taught, beside the labels of whatever reasoner runs.
 
 Each hop's embeddings give a confidence for each of them (`sounds/heads.py`), which is `ON` where
-the sound may be reported: its own threshold is inside. They come after the reasoner's own labels, are
-not revised, and one is in force where it is on and stronger than the others. One that has the name
-of a label of the reasoner takes its place.
+the sound may be reported: its own threshold is inside. They come after the reasoner's own labels,
+are not revised, and one is in force where it is on and stronger than the others. One that has the
+name of a label of the reasoner takes its place.
 """
 
 from collections import deque

@@ -7,8 +7,8 @@ Problems", 1936), with a ridge, as there may be one recording only.
 
 The threshold is where general sound is expected to pass it `false_alarms_a_day` times: the upper
 end of the bank's scores is taken for exponential (peaks over threshold: J. Pickands, "Statistical
-Inference Using Extreme Order Statistics", 1975), and that of the user's own background too, where
-there is one; the higher of both counts.
+Inference Using Extreme Order Statistics", 1975), of the same spread for all sounds, and that of the
+user's own background too, where there is one; the higher of both counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ TAIL = 0.02  # of the bank's scores, and the share above which some may be of th
 BACKGROUND_TAIL = 0.05
 FEWEST_BACKGROUND = 200  # windows
 DAY_S = 86_400.0
+LOOK_S = 1.5  # windows that are nearer to each other say the same
 LOOKS = 10  # recordings that are left out in turn
 FOUND = 0.1
 LIKE = 25  # percentile of a sound's own scores: general sound above it is of the same kind
@@ -82,12 +83,10 @@ class Heads:
         return (scores - self._thresholds) / self._spreads
 
 
-def fit(
-    space: Space, sounds: Sequence[Taught], hop_s: float, background: np.ndarray | None = None
-) -> Heads:
+def fit(space: Space, sounds: Sequence[Taught], background: np.ndarray | None = None) -> Heads:
     """Learn sounds, one or more, each with a recording or more.
 
-    `background` is float32[n, F] of the user's own; a rate a day holds for decisions every `hop_s`.
+    `background` is float32[n, F] of the user's own.
     """
     negatives = space.points
     if background is not None and len(background):
@@ -101,18 +100,20 @@ def fit(
     shared[np.diag_indices_from(shared)] += RIDGE
     directions = np.linalg.solve(shared, (means - origin).T.astype(np.float64))
     directions /= np.linalg.norm(directions, axis=0)
+    weights = directions.astype(np.float32)
+    offsets = -(origin @ weights)
+    of_bank = space.points @ weights + offsets
+    own = [each @ weights[:, i] + offsets[i] for i, each in enumerate(rows)]
+    tails = [_tail_of_bank(of_bank[:, i], each) for i, each in enumerate(own)]
+    spread = float(np.mean([spread for _, spread, _ in tails]))
     heads = []
-    for i, sound in enumerate(sounds):
-        weights = directions[:, i].astype(np.float32)
-        offset = -float(origin @ weights)
-        own = float(np.percentile(rows[i] @ weights, LIKE)) + offset
-        of_bank = space.points @ weights + offset
-        threshold, spread, left_out = _threshold(of_bank, own, sound.false_alarms_a_day, hop_s)
+    for i, (sound, (start, _, left_out)) in enumerate(zip(sounds, tails, strict=True)):
+        rate = sound.false_alarms_a_day
+        threshold = _passed(start, spread, TAIL, rate)
         if background is not None and len(background) >= FEWEST_BACKGROUND:
-            start, of_home = _tail(background @ weights + offset, BACKGROUND_TAIL)
-            passed = DAY_S / hop_s * BACKGROUND_TAIL / sound.false_alarms_a_day
-            threshold = max(threshold, start + of_home * max(0.0, float(np.log(passed))))
-        heads.append(Head(weights, offset, threshold, spread, left_out))
+            at_home = _tail(background @ weights[:, i] + offsets[i], BACKGROUND_TAIL)
+            threshold = max(threshold, _passed(*at_home, BACKGROUND_TAIL, rate))
+        heads.append(Head(weights[:, i], float(offsets[i]), threshold, spread, left_out))
     return Heads(space, [sound.name for sound in sounds], heads)
 
 
@@ -121,7 +122,6 @@ def found_again(
     sounds: Sequence[Taught],
     name: str,
     rates: Sequence[float],
-    hop_s: float,
     background: np.ndarray | None = None,
 ) -> tuple[dict[float, int], int]:
     """Return how many of a sound's recordings are recognised when it is learnt from the others.
@@ -138,26 +138,26 @@ def found_again(
         rest = [each for i, each in enumerate(mine.recordings) if i != left_out]
         learnt = [Taught(name, rest, rate) for rate in rates]
         for rate, sound in zip(rates, learnt, strict=True):
-            heads = fit(space, [*others, sound], hop_s, background)
+            heads = fit(space, [*others, sound], background)
             odds = heads.log_odds(mine.recordings[left_out])[:, -1]
             found[rate] += bool((odds >= 0).mean() >= FOUND)
     return found, len(looked)
 
 
-def _threshold(
-    scores: np.ndarray, own: float, rate: float, hop_s: float
-) -> tuple[float, float, int]:
-    """Return the threshold and the spread by float32[N] scores of the bank, and what is left out.
+def _tail_of_bank(scores: np.ndarray, own: np.ndarray) -> tuple[float, float, int]:
+    """Return `_tail` of the bank's float32[N] scores, and how many of these were left out.
 
-    That is how many of these score as the sound's own recordings do: the same kind of sound.
+    What scores as the sound's `own` recordings do may be of the same kind, and does not count.
     """
     most = int(TAIL * len(scores))
     alike = np.argsort(-scores)[:most]
-    alike = alike[scores[alike] >= own]
-    kept = np.delete(scores, alike)
-    start, spread = _tail(kept, TAIL)
-    passed = DAY_S / hop_s * TAIL / rate
-    return start + spread * max(0.0, float(np.log(passed))), spread, len(alike)
+    alike = alike[scores[alike] >= np.percentile(own, LIKE)]
+    return *_tail(np.delete(scores, alike), TAIL), len(alike)
+
+
+def _passed(start: float, spread: float, share: float, rate: float) -> float:
+    """Return the score that is passed `rate` times a day, where `share` of it is beyond `start`."""
+    return start + spread * max(0.0, float(np.log(share * DAY_S / LOOK_S / rate)))
 
 
 def _tail(scores: np.ndarray, share: float) -> tuple[float, float]:

@@ -41,14 +41,14 @@ class Teacher:
             self.space = Space(self.windows, space.shipped(), leave_out)
             _compare({k.name: backbones[k.backbone].sha256 for k in used}, space.shipped())
 
-    def heads(self, store: Store, hop_s: float, progress: Progress = nothing) -> Heads | None:
+    def heads(self, store: Store, progress: Progress = nothing) -> Heads | None:
         """Return the heads of all sounds of the store; None where there are none, or no window."""
         sounds = store.sounds()
         if not sounds or not self.windows:
             return None
-        return heads.fit(self.space, self.taught(store, sounds, progress), hop_s, self.home(store))
+        return heads.fit(self.space, self.taught(store, sounds, progress), self.home(store))
 
-    def heads_of_user(self, hop_s: float) -> Heads | None:
+    def heads_of_user(self) -> Heads | None:
         """Return the heads of what the user taught; None where that is nothing.
 
         Raises SoundsError where it is damaged.
@@ -57,7 +57,7 @@ class Teacher:
             store = Store()
         except UsageError:
             return None  # a user without a home: nothing can have been taught
-        found = self.heads(store, hop_s)
+        found = self.heads(store)
         if found is None and (names := [sound.name for sound in store.sounds()]):
             _log.warning(
                 "the sounds that you taught (%s) are not listened for: that takes the window %s, "

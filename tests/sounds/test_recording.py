@@ -47,7 +47,7 @@ def test_what_is_not_such_a_file_is_refused(noise, wav):
     stereo = wav("stereo.flac", np.stack((noise, noise), axis=1)).read_bytes()
     fast = wav("fast.flac", noise, 44_100).read_bytes()
     for wrong in (b"", b"RIFF", flac[:50], stereo, fast):
-        with pytest.raises(AudioError, match="^it: "):
+        with pytest.raises(AudioError, match=r"^it: "):
             recording.decode(wrong, "it")
 
 
