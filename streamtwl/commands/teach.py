@@ -142,7 +142,6 @@ def _sound(
     store = Store()
     if not (files or record or last):
         store.find(name)  # a rate alone is for one that is there
-    teacher = teacher_of_default()
     recordings = [(readable(file.name), cut(file)) for file in found(files)]
     if last:
         recordings.append(_last(last, source))
@@ -151,6 +150,7 @@ def _sound(
 
         recordings += takes.record(record, seconds, device, _say)
     began = time.monotonic()
+    teacher = teacher_of_default()
     store.add(name, recordings, false_alarms)
     report(store, teacher, name)
     reload_listeners()
