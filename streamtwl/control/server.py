@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from streamtwl.control import messages
-from streamtwl.control.messages import Answer, Last, Reload, Request
+from streamtwl.control.messages import Answer, Reload, Request
 from streamtwl.errors import ControlError, StreamtwlError
 
 _log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ class ControlServer:
         self._reload, self._last = reload, last
         self.refused = 0
         self.path = messages.folder() / f"{os.getpid()}.sock"
+        self._made_state = not self.path.parent.parent.exists()
         self._over = threading.Event()
         self._socket = _open(self.path)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -42,8 +43,11 @@ class ControlServer:
         self._over.set()
         self._thread.join(PEER_S)
         self._socket.close()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # which are not empty
             self.path.unlink()
+            self.path.parent.rmdir()
+            if self._made_state:
+                self.path.parent.parent.rmdir()
 
     def _run(self) -> None:
         while not self._over.is_set():
@@ -76,12 +80,10 @@ class ControlServer:
         except (msgspec.DecodeError, ControlError) as error:
             return Answer(error=f"not a request: {error}")
         try:
-            match request:
-                case Reload():
-                    return Answer(sounds=self._reload())
-                case Last():
-                    name, flac = self._last(request.seconds, request.source)
-                    return Answer(source=name, flac=flac)
+            if isinstance(request, Reload):
+                return Answer(sounds=self._reload())
+            name, flac = self._last(request.seconds, request.source)
+            return Answer(source=name, flac=flac)
         except StreamtwlError as error:
             return Answer(error=str(error))
 

@@ -72,10 +72,9 @@ class Heads:
         the likelier one counts: where another is ahead, a sound's confidence falls.
         """
         odds = self.log_odds(self.space.features(embeddings))
-        ahead = np.exp((odds - odds.max(axis=1, keepdims=True)) / 2)
-        share = ahead / ahead.sum(axis=1, keepdims=True)
+        behind = np.exp((odds - odds.max(axis=1, keepdims=True)) / 2)
         confidences = 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
-        return (confidences * np.minimum(1, 2 * share)).astype(np.float32)
+        return (confidences * behind).astype(np.float32)
 
     def log_odds(self, features: np.ndarray) -> np.ndarray:
         """Return float32[n, T] of float32[n, F]: 0 at the threshold, 1 where e times as rare."""

@@ -132,7 +132,7 @@ def test_what_a_killed_listener_left_is_passed_over_and_removed(start, tmp_path)
     assert not left.exists()
     assert client.reload() == (1, [])
     control.close()
-    assert [*left.parent.iterdir()] == []
+    assert not left.parent.exists()
     with pytest.raises(ControlError, match="streamtwl listen"):
         client.last(1.0)
 
