@@ -365,7 +365,7 @@ def _control(session: "Session", wanted: bool) -> Iterator[None]:
 
     try:
         server = ControlServer(session.reload, last)
-    except ControlError as error:
+    except (ControlError, UsageError) as error:
         _log.warning("no control socket: %s", error)
         yield
         return
