@@ -18,6 +18,7 @@ from streamtwl.commands import (
     labels,
     listen,
     models,
+    paper,
     schema,
     subscribe,
     train,
@@ -39,6 +40,7 @@ app.command()(history.history)
 app.command()(schema.schema)
 app.command()(label.label)
 app.command(cls=train.Command)(train.train)
+app.command(epilog=paper.EXAMPLE)(paper.paper)
 app.command(context_settings=bench.PASSED_ON)(bench.bench)
 app.command(context_settings=bench.PASSED_ON, hidden=True)(bench.evaluate)
 app.command(context_settings=bench.PASSED_ON, hidden=True)(bench.pretrain)
