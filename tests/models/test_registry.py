@@ -11,7 +11,7 @@ from streamtwl.models import registry, wheel
 
 YAMNET = registry.find("yamnet")
 LOCK = ".yamnet.lock"  # stays: whoever waits for it has it open
-BENCH = ("pretrain", "train", "evaluate")
+BENCH = ("pretrain", "train", "llm")
 
 
 @pytest.fixture(scope="session")
