@@ -346,7 +346,7 @@ class Runner:
             self._names(cell, scorer),
         )
         if isinstance(cell.row.spec, str):
-            return reasoners.fit(cell.row.spec, task)
+            return reasoners.fit(cell.row.spec, task, self.plan.samples)
         from streamtwl.paper import gpt2
 
         assert isinstance(cell.row.spec, Gpt2)

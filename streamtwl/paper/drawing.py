@@ -20,7 +20,8 @@ from streamtwl.training.posteriors import Scored, read
 
 COLOURS = 8
 WIDTH, HEIGHT, LEFT, BOTTOM = 520, 300, 46, 40  # of a chart
-NAMES, ACROSS, ROW, SPECTRUM = 210, 900, 18, 110  # of a clip: gutter, time axis, heights
+NAMES, ACROSS, ROW, SPECTRUM = 236, 880, 18, 110  # of a clip: gutter, time axis, heights
+GAP = 8
 STRONGEST = 6  # categories of a clip, of the posterior and of the trace
 
 
@@ -133,12 +134,14 @@ def _clip(
     ends_s = [scorer.first / SAMPLE_RATE + i * plan.hop_s for i in range(len(scored.posteriors))]
     k = cells.shown_samples(plan.samples)
     rows = [*_posterior_rows(scored, scorer.categories)]
+    groups = [len(rows)]  # where another kind of row begins, with a gap before it
     rows += _trace_rows(scored, clip.path.name, k, plan.seeds[0], scorer.categories)
+    groups.append(len(rows))
     rows += [
         _decision_row(name, found.shown[at], cell.data.labels, clip.labels)
         for name, found in decided
     ]
-    height = SPECTRUM + ROW * len(rows) + 26
+    height = SPECTRUM + ROW * len(rows) + GAP * len(groups) + 26
 
     def x(seconds: float) -> float:
         return NAMES + ACROSS * min(1.0, seconds / duration_s)
@@ -151,9 +154,9 @@ def _clip(
         f'<text class="soft" x="{NAMES - 8}" y="{SPECTRUM - 10}" text-anchor="end">0</text>'
     )
     for line, (name, colours, texts, titles) in enumerate(rows):
-        top = SPECTRUM + ROW * line
+        top = SPECTRUM + ROW * line + GAP * sum(line >= group for group in groups)
         made.append(
-            f'<text x="{NAMES - 8}" y="{top + 13}" text-anchor="end">{escape(_short(name, 32))}'
+            f'<text x="{NAMES - 8}" y="{top + 13}" text-anchor="end">{escape(_short(name, 36))}'
             "</text>"
         )
         for end_s, colour, text, title in zip(ends_s, colours, texts, titles, strict=True):
@@ -171,7 +174,7 @@ def _clip(
     for second in range(int(duration_s) + 1):
         made.append(
             f'<text class="soft" x="{x(second):.1f}" y="{height - 6}" '
-            f'text-anchor="middle">{second} s</text>'
+            f'text-anchor="{"end" if second > duration_s - 0.1 else "middle"}">{second} s</text>'
         )
     title = f'<b>{escape(", ".join(clip.labels))}</b> <span class="soft">'
     title += f"{escape(clip.path.name)}, {escape(cell.backbone)}, K = {k}</span>"
@@ -252,8 +255,7 @@ def _powers(first: float, last: float, values: set[float]) -> list[float]:
     """Return where an axis from 2^first to 2^last is marked: at the values, where these are few."""
     if len(values) <= 8:
         return sorted(values)
-    step = max(1, round((last - first) / 6))
-    return [2.0**i for i in range(math.ceil(first), math.floor(last) + 1, step)]
+    return [float(f"{2**at:.2g}") for at in np.linspace(first, last, 5)]
 
 
 def _points(points: Sequence[tuple[float, float]]) -> str:

@@ -56,7 +56,7 @@ def run(plan: Plan, config: str, out: Path, progress: Progress, processes: int =
             found.append((cell, of))
         else:
             command = cells.command_for(cell, of, config)
-            reason = str(of).replace("--body ", "trunk ")
+            reason = str(of).replace("--body ", "").partition("; where the hub")[0]
             not_run.setdefault(where, NotRun(*where, reason, command))
     found = [(c, f) for c, f in found if (c.data.name, c.backbone, c.row.name) not in not_run]
     figures = {

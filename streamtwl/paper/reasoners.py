@@ -58,8 +58,11 @@ class Task:
         return np.array([clip.path in paths for clip in self.clips])
 
 
-def fit(kind: str, task: Task) -> Scores:
-    """Return a reasoner by its name in the plan; raises UsageError where it cannot be."""
+def fit(kind: str, task: Task, samples: Sequence[int] = ()) -> Scores:
+    """Return a reasoner by its name in the plan; raises UsageError where it cannot be.
+
+    One that reads samples can be scored with these K.
+    """
     if kind.startswith("names-"):
         return _by_names(task, POOLS[kind.removeprefix("names-")])
     if kind in POOLS:
@@ -67,7 +70,7 @@ def fit(kind: str, task: Task) -> Scores:
     if kind == "hmm":
         return _hmm(task)
     if kind == "counts":
-        return _counts(task)
+        return _counts(task, samples)
     return _linear(task, linear_models.FEATURES[kind])
 
 
@@ -206,7 +209,7 @@ def _linear(task: Task, features: linear_models.Features) -> Scores:
     return scores
 
 
-def _counts(task: Task) -> Scores:
+def _counts(task: Task, samples: Sequence[int]) -> Scores:
     """A logistic regression on how often each category was drawn, of its own for each K."""
     models: dict[int, linear_models.Pipeline] = {}
     n_categories = len(task.categories)
@@ -220,18 +223,15 @@ def _counts(task: Task) -> Scores:
             ]
         )
 
+    numbered = [f"{number}" for number in range(len(task.scored))]  # copies of a clip differ
+    for k in samples:
+        own = Draws(k, 1, task.seed + 1_000_000)  # draws of their own for training
+        x = features(task.scored, numbered, own)[0]
+        models[k] = linear_models.fit(x, task.clips, task.truth, task.several, False, task.seed)
+
     def scores(scored: Sequence[Scored], clips: Sequence[str], draws: Draws) -> np.ndarray:
-        k = draws.samples
-        if k not in models:
-            own = Draws(k, 1, task.seed + 1_000_000)  # draws of their own for training
-            numbered = [f"{number}" for number in range(len(task.scored))]  # copies differ
-            x = features(task.scored, numbered, own)[0]
-            models[k] = linear_models.fit(x, task.clips, task.truth, task.several, False, task.seed)
-        return np.stack(
-            [
-                linear_models.probabilities(models[k], x, len(task.labels))
-                for x in features(scored, clips, draws)
-            ]
-        )
+        drawn = features(scored, clips, draws)
+        model, n_labels = models[draws.samples], len(task.labels)
+        return np.stack([linear_models.probabilities(model, x, n_labels) for x in drawn])
 
     return scores

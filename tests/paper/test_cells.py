@@ -46,7 +46,7 @@ def test_a_cell_is_run_once_and_again_when_anything_that_it_is_of_changes(
 ):
     fitted = []
     fit = reasoners.fit
-    monkeypatch.setattr(reasoners, "fit", lambda kind, task: fitted.append(kind) or fit(kind, task))
+    monkeypatch.setattr(reasoners, "fit", lambda kind, *of: fitted.append(kind) or fit(kind, *of))
 
     def run(plan: Plan) -> list[cells.Found]:
         runner = Runner(plan, tmp_path / "out", lambda *_: None)

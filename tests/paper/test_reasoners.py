@@ -48,7 +48,9 @@ def task(n: int = 20, shuffled: bool = False) -> Task:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_reasoner_tells_two_plain_classes_apart(kind):
     made = task()
-    scores = reasoners.fit(kind, made)(made.scored, [c.path.name for c in made.clips], Draws(16, 2))
+    scores = reasoners.fit(kind, made, [16])(
+        made.scored, [c.path.name for c in made.clips], Draws(16, 2)
+    )
     assert scores.shape == ((2 if kind == "counts" else 1), 20, 2)
     assert (scores[0].argmax(axis=1) == made.truth.argmax(axis=1)).mean() >= 0.95
 
@@ -56,7 +58,7 @@ def test_every_reasoner_tells_two_plain_classes_apart(kind):
 @pytest.mark.parametrize("kind", ["mean", "linear", "counts"])
 def test_shuffled_labels_are_not_learnt(kind):
     made, fresh = task(40, shuffled=True), task(40)
-    scores = reasoners.fit(kind, made)(fresh.scored, [f"{i}" for i in range(40)], Draws(4))
+    scores = reasoners.fit(kind, made, [4])(fresh.scored, [f"{i}" for i in range(40)], Draws(4))
     assert 0.1 < (scores[0].argmax(axis=1) == fresh.truth.argmax(axis=1)).mean() < 0.9
 
 
@@ -134,7 +136,9 @@ def test_labels_that_sound_at_once_are_each_found():
         {"a": [0], "b": [1]},
     )
     for kind in ("names-mean", "mean", "linear", "counts"):
-        scores = reasoners.fit(kind, both)(both.scored, [f"{i}" for i in range(20)], Draws(16))[0]
+        scores = reasoners.fit(kind, both, [16])(
+            both.scored, [f"{i}" for i in range(20)], Draws(16)
+        )[0]
         for label in (0, 1):
             there = both.truth[:, label]
             assert scores[there, label].min() > scores[~there, label].max(), (kind, label)
