@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from streamtwl.errors import SinkError
-from streamtwl.paper import experiment, report
+from streamtwl.paper import cells, experiment, report
 from streamtwl.paper.plan import Data, Gpt2, Plan
 from tests.conftest import PATIENCE_S
 
@@ -78,9 +78,10 @@ def test_it_links_to_nothing_and_loads_nothing(results):
 
 def test_clips_are_shown_with_spectrogram_posterior_trace_and_decisions(results):
     page = report.page(results)
-    assert page.count("data:image/png;base64,") == 3
-    assert page.count(">drawn: ") >= 3
-    assert len(re.findall(r"<title>mean: (?:hiss|whistle), ", page)) == 3 * 4  # patches
+    shown = len(cells.shown(4))  # of the first fold's test clips
+    assert page.count("data:image/png;base64,") == shown > 1
+    assert page.count(">drawn: ") >= shown
+    assert len(re.findall(r"<title>mean: (?:hiss|whistle), ", page)) == shown * 4  # patches
 
 
 def test_a_page_that_cannot_be_written_is_said(results, tmp_path):
