@@ -222,6 +222,10 @@ class Runner:
         kept.with_suffix(".training").unlink(missing_ok=True)
         return found
 
+    def is_absent(self, backbone: str) -> bool:
+        """Return whether a backbone was tried and cannot be had."""
+        return isinstance(self._scorers.get((backbone,)), StreamtwlError)
+
     def score_all(self, work: Sequence[Cell]) -> None:
         """Score the clips of cells with every backbone that can be had, so that it is cached."""
         for backbone in dict.fromkeys(cell.backbone for cell in work):
@@ -243,17 +247,24 @@ class Runner:
         return found
 
     def score(
-        self, data: DataSet, clips: Sequence[Clip], scorer: Scorer, change: Augmentation | None
+        self,
+        data: DataSet,
+        clips: Sequence[Clip],
+        scorer: Scorer,
+        change: Augmentation | None,
+        embeddings: bool = False,
     ) -> list[Scored]:
-        """Return the patches of clips, in whose `posteriors` are those of the first window."""
-        key = data.name, scorer.key, change
-        if key not in self._scored:
-            self._scored = {k: v for k, v in self._scored.items() if k[:2] == key[:2]}
+        """Return the patches of clips, without embeddings where these are not wanted."""
+        key = data.name, scorer.key, embeddings, change
+        if key not in self._scored:  # what is of another backbone is dropped: it may be large
+            self._scored = {k: v for k, v in self._scored.items() if k[:3] == key[:3]}
             self._scored[key] = {}
         there = self._scored[key]
         for done, clip in enumerate(clips, 1):
             if clip.path not in there:
-                there[clip.path] = scorer.score(clip.path, change)
+                scored = scorer.score(clip.path, change)
+                embedding = scored.embeddings if embeddings else scored.embeddings[:, :0]
+                there[clip.path] = Scored(scored.posteriors.copy(), embedding.copy())
             if done % 16 == 0 or done == len(clips):
                 self._progress(SCORING, done, len(clips))
         return [there[clip.path] for clip in clips]
@@ -274,10 +285,10 @@ class Runner:
         if cell.row.sampled or isinstance(spec, LanguageModel):
             parts += [plan.samples, plan.traces]
         if isinstance(spec, Checkpoint):
-            parts.append(_sha256(checkpoints.file_of(spec, cell.split)))
+            parts.append(_version(checkpoints.file_of(spec, cell.split)))
         if isinstance(spec, Gpt2) and Path(spec.trunk).exists():
             files = [Path(spec.trunk)] if Path(spec.trunk).is_file() else Path(spec.trunk).iterdir()
-            parts.append(sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+            parts.append(sorted((file.name, *_version(file)) for file in files))
         named = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
         return f"{cell.data.name}-{cell.split.name}-{named}".replace("/", "_")
 
@@ -286,7 +297,7 @@ class Runner:
         name = f"{data.name}/{split.name}"
         if name not in self._digests:
             sides = [
-                [(clip.path.name, _sha256(clip.path), clip.labels, clip.source) for clip in side]
+                [(clip.path.name, *_version(clip.path), clip.labels, clip.source) for clip in side]
                 for side in (split.training, split.test)
             ]
             self._digests[name] = hashlib.sha256(repr(sides).encode()).hexdigest()
@@ -333,12 +344,16 @@ class Runner:
             Augmentation("white noise 0 to 25 dB", white_noise_between(0, 25), seed)
             for seed in range(1, self.plan.noise_copies + 1)
         ]
-        training = cell.split.training
+        training, wanted = cell.split.training, _reads_embeddings(cell)
         task = Task(
             cell.data.labels,
             cell.data.several,
             training * len(copies),
-            [one for copy in copies for one in self.score(cell.data, training, scorer, copy)],
+            [
+                one
+                for copy in copies
+                for one in self.score(cell.data, training, scorer, copy, wanted)
+            ],
             np.tile(cell.data.truth(training), (len(copies), 1)),
             scorer.categories,
             scorer.hop_s,
@@ -368,14 +383,16 @@ class Runner:
         if isinstance(cell.row.spec, Checkpoint):
             whole = [Scored(scorer.score_file(clip.path), np.empty((0, 0))) for clip in test]
             return {WHOLE: whole} | self._beginnings(whole)
-        whole = self.score(cell.data, test, scorer, None)
+        wanted = _reads_embeddings(cell)
+        whole = self.score(cell.data, test, scorer, None, wanted)
         noisy = {
             f"{snr} dB": Augmentation(f"white noise {snr} dB", white_noise(snr))
             for snr in self.plan.snr_db
         }
         found = {WHOLE: whole} | self._beginnings(whole)
         return found | {
-            name: self.score(cell.data, test, scorer, change) for name, change in noisy.items()
+            name: self.score(cell.data, test, scorer, change, wanted)
+            for name, change in noisy.items()
         }
 
     def _beginnings(self, whole: Sequence[Scored]) -> dict[str, list[Scored]]:
@@ -408,6 +425,10 @@ class Runner:
             for m in self.plan.traces if k else [1]:
                 found.scores[k, m, WHOLE] = each[m - 1].astype(np.float16)
         return found
+
+
+def _reads_embeddings(cell: Cell) -> bool:
+    return cell.row.spec == "linear-embedding"
 
 
 def shown_samples(ks: Sequence[int]) -> int:
@@ -471,5 +492,7 @@ def _read(path: Path) -> Found:
     return Found(scores, dict(about["cpu_ms"]), shown, about["fit_s"])
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _version(file: Path) -> tuple[int, int]:
+    """Return what changes with a file's content; a data set has too much of that to read it all."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns

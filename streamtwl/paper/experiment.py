@@ -51,7 +51,10 @@ def run(plan: Plan, config: str, out: Path, progress: Progress, processes: int =
     found: list[tuple[Cell, Found]] = []
     not_run: dict[tuple[str, str, str], NotRun] = {}
     for cell, of in cells.run_all(work, plan, out, processes, progress):
-        where = cell.data.name, cell.backbone, cell.row.name
+        base = cell.row.name.removesuffix(", soft trace")
+        where = cell.data.name, cell.backbone, base
+        if runner.is_absent(cell.backbone):
+            where = cell.data.name, cell.backbone, "all"
         if isinstance(of, Found):
             found.append((cell, of))
         else:
