@@ -71,8 +71,10 @@ def paper(
         plan = plans.load(config)
         if quick:
             plan = plans.quick(plan)
-        with bars(cells.STAGES) as advance:
-            cores = processes or len(os.sched_getaffinity(0))
+        cores = processes or len(os.sched_getaffinity(0))
+        # what runs in other processes moves no bar
+        stages = cells.STAGES if cores == 1 else (cells.SCORING, cells.CELLS)
+        with bars(stages) as advance:
             results = experiment.run(plan, str(config), out, advance, cores)
         if report is not None:
             from streamtwl.paper.report import write

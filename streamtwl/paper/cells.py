@@ -4,7 +4,6 @@ A cell is one file, whole or not there, named by all that it depends on; so an e
 stopped goes on with the next cell, and one that was changed runs only what changed.
 """
 
-import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -227,12 +226,18 @@ class Runner:
         return isinstance(self._scorers.get((backbone,)), StreamtwlError)
 
     def score_all(self, work: Sequence[Cell]) -> None:
-        """Score the clips of cells with every backbone that can be had, so that it is cached."""
-        for backbone in dict.fromkeys(cell.backbone for cell in work):
-            with contextlib.suppress(StreamtwlError):  # the cells say it
+        """Score the clips of cells with every backbone that can be had, so that it is cached.
+
+        Raises AudioError for a clip that is none.
+        """
+        backbones = dict.fromkeys(cell.backbone for cell in work)
+        for backbone in [each for each in backbones if each != OWN_WINDOWS]:
+            try:
                 scorer = self.scorer((backbone,))
-                clips = {clip.path: clip for cell in work for clip in cell.data.clips}
-                self.score(work[0].data, [*clips.values()], scorer, None)
+            except StreamtwlError:
+                continue  # its cells say so
+            clips = {clip.path: clip for cell in work for clip in cell.data.clips}
+            self.score(work[0].data, [*clips.values()], scorer, None)
 
     def scorer(self, windows: tuple[str, ...]) -> Scorer:
         """Return the scorer of some windows; raises StreamtwlError where weights are absent."""
@@ -441,10 +446,15 @@ def shown(n: int) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, n - 1, SHOWN_CLIPS + 2)[1:-1]})
 
 
-def command_for(cell: Cell, error: StreamtwlError, config: str) -> str:
-    """Return the command that would run a cell that could not be run."""
+def command_for(cell: Cell, error: StreamtwlError, config: str, absent: bool) -> str:
+    """Return the command that would run a cell that could not be run; `absent`: its backbone."""
     again = f"streamtwl paper {config}"
     spec, backbone = cell.row.spec, cell.backbone.partition(":")[0]
+    if absent:
+        if backbone == "ast":
+            released = "MIT/ast-finetuned-audioset-10-10-0.4593"
+            return f"streamtwl models export-ast {released}, then {again}"
+        return f"streamtwl models pull {backbone}, then {again}"
     if isinstance(spec, Gpt2) and "--body" in str(error):
         if "/" in spec.trunk and not Path(spec.trunk).exists() and ".gguf" not in spec.trunk:
             folder = spec.trunk.replace("/", "-")
@@ -457,9 +467,7 @@ def command_for(cell: Cell, error: StreamtwlError, config: str) -> str:
         return f"serve {spec.model or spec.preset} at {spec.endpoint}, then {again}"
     if isinstance(spec, Checkpoint):
         return f"streamtwl train {cell.source.folder} -o {Path(spec.file).name}, then {again}"
-    if backbone == "ast":
-        return f"streamtwl models export-ast MIT/ast-finetuned-audioset-10-10-0.4593, then {again}"
-    return f"streamtwl models pull {backbone}, then {again}"
+    return again
 
 
 def _lengths(scored: Scored) -> range:

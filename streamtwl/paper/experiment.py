@@ -12,7 +12,7 @@ import numpy as np
 
 import streamtwl
 from streamtwl.errors import ConfigError
-from streamtwl.paper import cells, data_sets, tables
+from streamtwl.paper import cells, data_sets, reasoners, tables
 from streamtwl.paper.cells import WHOLE, Cell, Found, NotRun, Progress, Runner
 from streamtwl.paper.data_sets import DataSet
 from streamtwl.paper.metrics import Judge, intervals
@@ -42,6 +42,8 @@ def run(plan: Plan, config: str, out: Path, progress: Progress, processes: int =
     names = [row.name for row in cells.rows_of(plan)]
     if not names:
         raise ConfigError(f"{config}: no reasoner: name some under `reasoners`, [[gpt2]], [[llm]]")
+    for each in plan.data:
+        reasoners.check_names(each.names)
     sets = [(data, data_sets.load(data)) for data in plan.data]
     work = list(cells.of_plan(plan, sets))
     out.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ def run(plan: Plan, config: str, out: Path, progress: Progress, processes: int =
         if isinstance(of, Found):
             found.append((cell, of))
         else:
-            command = cells.command_for(cell, of, config)
+            command = cells.command_for(cell, of, config, runner.is_absent(cell.backbone))
             reason = str(of).replace("--body ", "").partition("; where the hub")[0]
             not_run.setdefault(where, NotRun(*where, reason, command))
     found = [(c, f) for c, f in found if (c.data.name, c.backbone, c.row.name) not in not_run]
@@ -153,7 +155,9 @@ def _rows(
         judge = Judge(data.truth(tested), [clip.source for clip in tested], data.several)
         mine = [cell for cell, _ in found if cell.data is data]
         for backbone in dict.fromkeys(cell.backbone for cell in mine):
-            reference = scores_of(found, data, backbone, baseline)
+            own_windows = backbone == cells.OWN_WINDOWS
+            beside = plan.backbones[0] if own_windows else backbone
+            reference = scores_of(found, data, beside, baseline)
             own = {cell.row.name: cell.row for cell in mine if cell.backbone == backbone}
             for name, row in own.items():
                 of = [

@@ -88,8 +88,8 @@ def load_trunk(spec: Gpt2, task: Task, state: Path, progress: Progress) -> trunk
     if spec.trunk == TINY and spec.weights == "frozen":
         trunk = _that_has_read(task, state, progress)
     else:
-        local_only = spec.trunk != TINY and not hub_answers()
-        trunk = trunks.load(spec.trunk, task.seed, local_only)
+        is_of_hub = spec.trunk != TINY and not Path(spec.trunk).exists()
+        trunk = trunks.load(spec.trunk, task.seed, is_of_hub and not hub_answers())
     if spec.weights == "random":
         torch.manual_seed(task.seed)
         trunk = trunks.Trunk(trunks.wordless(type(trunk.model)(trunk.model.config)))

@@ -5,10 +5,11 @@ Those that read samples are given K and M; the others decide once.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from streamtwl.bench.label_names import names_of
+from streamtwl.bench.label_names import names_of, read_table
 from streamtwl.errors import UsageError
 from streamtwl.ontology import categories
 from streamtwl.paper import linear_models
@@ -80,18 +81,23 @@ def draw(scored: Scored, clip: str, draws: Draws) -> np.ndarray:
     return np.stack([sampler.draw(0, posterior) for posterior in scored.posteriors])
 
 
+def check_names(table: str) -> None:
+    """Raise UsageError where a data set's table of names is none."""
+    if table:
+        try:
+            read_table(Path(table), {name.lower() for name in categories()})
+        except UsageError as error:
+            raise UsageError(str(error).replace("--names ", "names: ")) from None
+
+
 def columns_of(labels: Sequence[str], table: str, among: Sequence[str]) -> dict[str, list[int]]:
     """Return where each label's names of AudioSet stand among a backbone's categories."""
-    from pathlib import Path
-
     index = {name: i for i, name in enumerate(among)}
     found = {}
     for label in labels:
         try:
             names = names_of([label], Path(table) if table else None)[label]
         except UsageError:
-            if table and not Path(table).is_file():
-                raise
             continue  # a label without a name
         there = [index[categories()[i]] for i in names if categories()[i] in index]
         if there:

@@ -79,23 +79,33 @@ def test_a_cell_is_run_once_and_again_when_anything_that_it_is_of_changes(
     assert fitted[3:] == ["mean", "counts"]
 
 
-def test_what_cannot_be_had_is_said_with_the_command_that_would_run_it(plan, monkeypatch):
+def test_what_cannot_be_had_is_said_with_the_command_that_would_run_it(plan):
     cell = all_cells(plan)[0]
 
-    def said(spec, error: str, backbone: str = "yamnet:0.96") -> str:
+    def said(spec, error: str, backbone: str = "yamnet:0.96", absent: bool = False) -> str:
         row = cells.Row("r", spec)
         of = cells.Cell(cell.data, cell.source, cell.split, backbone, row, 0)
-        return cells.command_for(of, ModelError(error), "mine.toml")
+        return cells.command_for(of, ModelError(error), "mine.toml", absent)
 
-    absent = "--body X: not available"
-    assert said(Gpt2(trunk="openai-community/gpt2"), absent).startswith(
+    not_here = "--body X: not available"
+    assert said(Gpt2(trunk="openai-community/gpt2"), not_here).startswith(
         "hf download openai-community/gpt2 --local-dir openai-community-gpt2, then with trunk = "
     )
-    assert said(Gpt2(trunk="traces"), absent).startswith("streamtwl bench pretrain -o traces, ")
-    assert said("mean", "no weights", "mn04:2").startswith("streamtwl models pull mn04, ")
-    assert said("mean", "no weights", "ast:2").startswith("streamtwl models export-ast ")
+    assert said(Gpt2(trunk="traces"), not_here).startswith("streamtwl bench pretrain -o traces, ")
+    assert said(Gpt2(), "no weights", "mn04:2", True).startswith("streamtwl models pull mn04, ")
+    assert said("mean", "no weights", "ast:2", True).startswith("streamtwl models export-ast ")
     assert said(LanguageModel(preset="qwen3-14b"), "no server").startswith("serve qwen3-14b at ")
-    assert said("mean", "", "mn04:2").endswith("then streamtwl paper mine.toml")
+    assert said("mean", "a has clips of one recording only") == "streamtwl paper mine.toml"
+    assert said("mean", "", "mn04:2", True).endswith("then streamtwl paper mine.toml")
+
+
+@pytest.mark.parametrize("table", ["", "label,name\nhiss,Hiss\n", "category,audioset\nhiss,Hisses\n"])
+def test_a_table_of_names_that_is_none_is_said_before_anything_runs(table, tmp_path):
+    file = tmp_path / "names.csv"
+    if table:
+        file.write_text(table)
+    with pytest.raises(UsageError, match=r"names: .*names\.csv: "):
+        reasoners.check_names(str(file))
 
 
 def test_a_checkpoint_that_was_trained_on_a_tested_fold_is_refused(plan, tmp_path, monkeypatch):

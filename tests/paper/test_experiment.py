@@ -12,7 +12,7 @@ import soundfile
 
 from streamtwl.paper import experiment
 from streamtwl.paper.cells import WHOLE
-from streamtwl.paper.plan import Data, Gpt2, LanguageModel, Plan
+from streamtwl.paper.plan import Checkpoint, Data, Gpt2, LanguageModel, Plan
 from streamtwl.training import datasets
 from streamtwl.training.posteriors import read
 from tests.conftest import PATIENCE_S, REPOSITORY
@@ -76,6 +76,31 @@ def test_a_language_model_names_clips_or_is_listed_as_not_run(plain_sounds, tmp_
     assert absent["reasoner"] == "chat, zero-shot"
     assert "no server answers at http://127.0.0.1:1/v1" in absent["reason"]
     assert absent["command"].endswith("then streamtwl paper x.toml")
+
+
+def test_checkpoints_are_read_as_they_are_live(esc10, tmp_path):
+    files = [REPOSITORY / "benchmarks" / "checkpoints" / f"esc10-{n}.onnx" for n in ("hmm", "no")]
+    plan = Plan(
+        data=[Data(folder=str(esc10), test=[4], clips=2)],
+        reasoners=["mean"],
+        checkpoint=[Checkpoint(file=str(file)) for file in files],
+        samples=[1],
+        seeds=[0],
+        patches=[1],
+    )
+    results = experiment.run(plan, "x.toml", tmp_path, quiet)
+    found = by_setting(results.figures)
+    whole = found["esc10", "its own", "esc10-hmm", 0, 1, WHOLE]
+    one = found["esc10", "its own", "esc10-hmm", 0, 1, "1 patches"]
+    assert (whole["clips"], whole["accuracy"]["mean"] > 0.8) == (20, True)
+    assert one["accuracy"]["mean"] <= whole["accuracy"]["mean"]
+    assert whole["against_baseline"]["accuracy"]["mean"] < 0.2
+    [absent] = results.figures["not_run"]
+    assert (absent["reasoner"], absent["command"].split(", ")[0]) == (
+        "esc10-no",
+        f"streamtwl train {esc10} -o esc10-no.onnx",
+    )
+    assert "there is no such file" in absent["reason"]
 
 
 @pytest.fixture

@@ -155,6 +155,8 @@ def test_the_hub_is_tried_once_for_all_rows(tmp_path, monkeypatch):
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     monkeypatch.setattr(gpt2.urllib.request, "urlopen", refused)
     gpt2.hub_answers.cache_clear()
+    gpt2.load_trunk(Gpt2(trunk=small(tmp_path)), task(), tmp_path / "read.pt", lambda *_: None)
+    assert tried == []  # what is here needs no hub
     for _ in range(2):
         with pytest.raises(UsageError, match="openai-community/gpt2: not available"):
             fitted(Gpt2(trunk="openai-community/gpt2"), task(), tmp_path)
