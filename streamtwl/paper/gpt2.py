@@ -33,7 +33,7 @@ from streamtwl.training.recipe import TINY
 from streamtwl.training.trace_model import TraceModel
 
 TOKENS, CLIPS = 4096, 32  # in a batch, at most
-PRETRAINING = 8  # epochs
+PRETRAINING = 4  # epochs
 HUB_ANSWER_S = 5
 Progress = Callable[[int, int], None]
 

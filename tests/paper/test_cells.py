@@ -99,7 +99,9 @@ def test_what_cannot_be_had_is_said_with_the_command_that_would_run_it(plan):
     assert said("mean", "", "mn04:2", True).endswith("then streamtwl paper mine.toml")
 
 
-@pytest.mark.parametrize("table", ["", "label,name\nhiss,Hiss\n", "category,audioset\nhiss,Hisses\n"])
+@pytest.mark.parametrize(
+    "table", ["", "label,name\nhiss,Hiss\n", "category,audioset\nhiss,Hisses\n"]
+)
 def test_a_table_of_names_that_is_none_is_said_before_anything_runs(table, tmp_path):
     file = tmp_path / "names.csv"
     if table:

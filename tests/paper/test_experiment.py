@@ -164,7 +164,7 @@ def test_the_command_stopped_goes_on_where_it_was(start_cli, cli, plain_sounds, 
         f'reasoners = ["mean", "vote", "hmm"]\nseeds = [0, 1]\nsamples = [1]\n[[data]]\n'
         f'folder = "{plain_sounds}"\n[[gpt2]]\nepochs = 10000\n'
     )
-    arguments = ["paper", tmp_path / "mine.toml", "-o", tmp_path / "out", "--processes", "1"]
+    arguments = ["paper", tmp_path / "mine.toml", "-o", tmp_path / "out", "--processes", "2"]
     running = start_cli(*arguments)
     kept = tmp_path / "out" / "cells"
     until = time.monotonic() + PATIENCE_S
@@ -175,12 +175,14 @@ def test_the_command_stopped_goes_on_where_it_was(start_cli, cli, plain_sounds, 
     assert running.returncode == 130
     assert b"Traceback" not in said
     before = {file.name: file.stat().st_mtime_ns for file in kept.glob("*.npz")}
-    assert len(before) == 3 * 5 * 2
+    assert len(before) >= 3 * 5 * 2 - 1  # one may have been running beside it
     text = (tmp_path / "mine.toml").read_text().partition("[[gpt2]]")[0]
     (tmp_path / "mine.toml").write_text(text)
     ended = cli(*arguments)
     assert ended.returncode == 0, ended.stderr
-    assert {file.name: file.stat().st_mtime_ns for file in kept.glob("*.npz")} == before
+    after = {file.name: file.stat().st_mtime_ns for file in kept.glob("*.npz")}
+    assert before.items() <= after.items()
+    assert sum(name.count(".") == 1 for name in after) == 3 * 5 * 2
     assert re.search(r"\| yamnet:0\.96 \| mean \|  \| 100\.0 ", ended.stdout)
 
 
