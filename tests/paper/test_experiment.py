@@ -161,7 +161,7 @@ def test_clips_with_several_labels_have_map_and_d_prime(mixed, tmp_path):
 
 def test_the_command_stopped_goes_on_where_it_was(start_cli, cli, plain_sounds, tmp_path):
     (tmp_path / "mine.toml").write_text(
-        f'reasoners = ["mean", "vote", "hmm"]\nseeds = [0, 1]\nsamples = [1]\n[[data]]\n'
+        f'reasoners = ["mean", "vote", "hmm"]\nseeds = [0]\nsamples = [1]\n[[data]]\nfolds = 2\n'
         f'folder = "{plain_sounds}"\n[[gpt2]]\nepochs = 10000\n'
     )
     arguments = ["paper", tmp_path / "mine.toml", "-o", tmp_path / "out", "--processes", "2"]
@@ -175,14 +175,14 @@ def test_the_command_stopped_goes_on_where_it_was(start_cli, cli, plain_sounds, 
     assert running.returncode == 130
     assert b"Traceback" not in said
     before = {file.name: file.stat().st_mtime_ns for file in kept.glob("*.npz")}
-    assert len(before) >= 3 * 5 * 2 - 1  # one may have been running beside it
+    assert len(before) >= 3 * 2 - 1  # one may have been running beside it
     text = (tmp_path / "mine.toml").read_text().partition("[[gpt2]]")[0]
     (tmp_path / "mine.toml").write_text(text)
     ended = cli(*arguments)
     assert ended.returncode == 0, ended.stderr
     after = {file.name: file.stat().st_mtime_ns for file in kept.glob("*.npz")}
     assert before.items() <= after.items()
-    assert sum(name.count(".") == 1 for name in after) == 3 * 5 * 2
+    assert sum(name.count(".") == 1 for name in after) == 3 * 2
     assert re.search(r"\| yamnet:0\.96 \| mean \|  \| 100\.0 ", ended.stdout)
 
 
