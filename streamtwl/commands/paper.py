@@ -17,14 +17,14 @@ EXAMPLE = """An experiment; benchmarks/paper.toml in the repository has every se
     samples = [1, 2, 4, 8, 16, 32, 64]     # K
     seeds = [0, 1]
 \b
-    \\[[data]]
+    [\\[data]]
     folder = "ESC-50"      # ESC-50's layout, FSD50K's, or a folder per class
 \b
-    \\[[gpt2]]
+    [\\[gpt2]]
     trunk = "tiny"         # or a directory, a .gguf, openai-community/gpt2
     weights = "frozen"     # only a new embedding and the read-out are trained
 \b
-    \\[[llm]]
+    [\\[llm]]
     preset = "gpt-oss-20b"
     endpoint = "http://127.0.0.1:8000/v1"
 \b
@@ -64,6 +64,8 @@ def paper(
     the same command goes on.
     """
     with extra("paper"):
+        import matplotlib  # noqa: F401  the curves come last: it is missed before anything runs
+
         from streamtwl.commands.progress import bars
         from streamtwl.paper import cells, experiment
         from streamtwl.paper import plan as plans

@@ -73,3 +73,17 @@ def test_quick_has_every_step_and_little_of_it():
     assert [each.folds for each in few.data] == [1, 1]
     assert (few.reasoners, len(few.gpt2), few.llm) == (plan.reasoners, len(plan.gpt2), plan.llm)
     assert max(each.epochs for each in few.gpt2) <= plans.QUICK_EPOCHS
+
+
+def test_the_example_of_the_help_is_one(cli, tmp_path):
+    shown = cli("paper", "--help").stdout
+    example = shown[shown.index("backbones = ") : shown.index("streamtwl paper experiment.toml")]
+    plan = loaded(tmp_path, "\n".join(line.strip() for line in example.splitlines()))
+    assert (len(plan.data), len(plan.gpt2), len(plan.llm)) == (1, 1, 1)
+    assert "mean" in plan.reasoners
+
+
+def test_the_example_of_the_page_is_one(tmp_path):
+    page = (REPOSITORY / "docs" / "paper.md").read_text()
+    plan = loaded(tmp_path, page.partition("```toml\n")[2].partition("```")[0])
+    assert plan.gpt2[0].trunk == "openai-community/gpt2"
