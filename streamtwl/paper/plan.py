@@ -28,7 +28,7 @@ Simple = Literal[
     "linear-embedding",
     "counts",
 ]
-QUICK_SAMPLES, QUICK_EPOCHS, QUICK_CLIPS = [1, 4, 16], 6, 4
+QUICK_SAMPLES, QUICK_EPOCHS, QUICK_CLIPS = [1, 4, 16], 4, 3
 
 
 def _list(*values: Any) -> Any:
