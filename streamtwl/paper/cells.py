@@ -34,7 +34,7 @@ from streamtwl.training.posteriors import (
     white_noise_between,
 )
 
-VERSION = 1  # of the cells: changed where their figures would be
+VERSION = 2  # of the cells: changed where their figures would be
 WHOLE = "whole clip"
 OWN_WINDOWS = "its own"  # backbone of a checkpoint
 SHOWN_CLIPS = 3  # of a split, whose decisions over time are kept for the report

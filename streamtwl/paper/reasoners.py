@@ -106,7 +106,8 @@ def columns_of(labels: Sequence[str], table: str, among: Sequence[str]) -> dict[
 
 
 def _vote(p: np.ndarray) -> np.ndarray:
-    votes = np.bincount(p.argmax(axis=1), minlength=p.shape[1]) / len(p)
+    voting = p[p.max(axis=1) > 0]  # a patch that scores nothing, as silence, has no vote
+    votes = np.bincount(voting.argmax(axis=1), minlength=p.shape[1]) / len(p)
     return votes + 1e-3 * p.mean(axis=0)  # a tie goes to the higher mean
 
 

@@ -74,6 +74,12 @@ def test_vote_mean_and_log_mean_differ_as_they_should():
     assert [best(f"names-{kind}", one_says_never) for kind in ("mean", "log-mean")] == ["a", "b"]
 
 
+def test_a_patch_that_scores_nothing_has_no_vote():
+    clip = patches([[0, 0, 0, 0.9], [0, 0, 0, 0.9], [0, 0.1, 0, 0.9]])  # silence, then b
+    scores = reasoners.fit("names-vote", task())([clip], ["c"], Draws())[0, 0]
+    assert scores.argmax() == 1
+
+
 def test_a_label_has_the_highest_of_its_names_and_one_without_is_never_chosen():
     made = task()
     clip = patches([[0.3, 0.1, 0.5, 0]])
