@@ -18,6 +18,7 @@ from streamtwl.commands import (
     labels,
     listen,
     models,
+    paper,
     schema,
     sounds,
     subscribe,
@@ -43,6 +44,7 @@ app.command()(label.label)
 app.command()(teach.teach)
 app.add_typer(sounds.app, name="sounds")
 app.command(cls=train.Command)(train.train)
+app.command(epilog=paper.EXAMPLE)(paper.paper)
 app.command(context_settings=bench.PASSED_ON)(bench.bench)
 app.command(context_settings=bench.PASSED_ON, hidden=True)(bench.evaluate)
 app.command(context_settings=bench.PASSED_ON, hidden=True)(bench.pretrain)
