@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from streamtwl.paper import cells
 from streamtwl.paper.cells import OWN_WINDOWS, Cell, Found
@@ -245,10 +246,8 @@ def _spectrogram(samples: np.ndarray) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    span = (high - low) or 1.0
-    step = 10 ** math.floor(math.log10(span))
-    step = next(s for s in (0.1 * step, 0.2 * step, 0.5 * step, step) if span / s <= 8)
-    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    """Return at most eight round values from `low` to `high`."""
+    return [float(each) for each in MaxNLocator(8).tick_values(low, high) if low <= each <= high]
 
 
 def _powers(first: float, last: float, values: set[float]) -> list[float]:

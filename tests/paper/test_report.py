@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from streamtwl.errors import SinkError
-from streamtwl.paper import cells, experiment, report
+from streamtwl.paper import cells, drawing, experiment, report
 from streamtwl.paper.plan import Data, Gpt2, Plan
 from tests.conftest import PATIENCE_S
 
@@ -88,3 +88,11 @@ def test_a_page_that_cannot_be_written_is_said(results, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SinkError, match=r"--report .*: "):
         report.write(results, tmp_path / "file" / "report.html")
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 9), (0.5, 9.9), (63, 97), (40, 40), (0, 1e-9)])
+def test_an_axis_has_a_few_round_marks(low, high):
+    marks = drawing._ticks(low, high)
+    assert len(marks) <= 9
+    assert all(low <= each <= high for each in marks)
+    assert len(marks) >= 3 or high - low < 1
