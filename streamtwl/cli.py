@@ -18,8 +18,11 @@ from streamtwl.commands import (
     labels,
     listen,
     models,
+    paper,
     schema,
+    sounds,
     subscribe,
+    teach,
     train,
 )
 from streamtwl.errors import StreamtwlError, UsageError
@@ -38,7 +41,10 @@ app.command()(subscribe.subscribe)
 app.command()(history.history)
 app.command()(schema.schema)
 app.command()(label.label)
+app.command()(teach.teach)
+app.add_typer(sounds.app, name="sounds")
 app.command(cls=train.Command)(train.train)
+app.command(epilog=paper.EXAMPLE)(paper.paper)
 app.command(context_settings=bench.PASSED_ON)(bench.bench)
 app.command(context_settings=bench.PASSED_ON, hidden=True)(bench.evaluate)
 app.command(context_settings=bench.PASSED_ON, hidden=True)(bench.pretrain)

@@ -179,6 +179,12 @@ class JournalSettings(_Section):
     max_mb: Annotated[float, Meta(ge=1, le=10_000_000)] = 500.0  # 10^6 bytes; events go last
 
 
+class SoundsSettings(_Section):
+    """[sounds]: those that the user taught, beside all other labels."""
+
+    enabled: bool = True
+
+
 class Settings(_Section):
     """A pipeline."""
 
@@ -195,6 +201,7 @@ class Settings(_Section):
     reasoner: ReasonerSettings = msgspec.field(default_factory=ReasonerSettings)
     llm: LlmSettings = msgspec.field(default_factory=LlmSettings)
     events: EventSettings = msgspec.field(default_factory=EventSettings)
+    sounds: SoundsSettings = msgspec.field(default_factory=SoundsSettings)
     publish: PublishSettings = msgspec.field(default_factory=PublishSettings)
     journal: JournalSettings = msgspec.field(default_factory=JournalSettings)
     sinks: dict[str, dict[str, Any]] = {}  # [sinks.NAME]: of other packages, and their settings

@@ -8,6 +8,8 @@ StreamtwlError               anything below; the command line prints it in one l
 │   └── UnreachableError     a server that does not answer: worth another try
 ├── ModelError               weights that are absent, damaged, or do not fit
 │   └── NoAnswerError        a host that did not answer in time
+├── SoundsError              taught sounds: none of that name, damaged, an archive that is refused
+├── ControlError             a running streamtwl that cannot be reached, or refuses
 ├── EndpointError            a language model's server: absent, slow, refusing, talking nonsense
 │   └── NoLabelError         it answers, but with none of the labels
 ├── MessageError             what was received is not a message of this schema
@@ -58,6 +60,14 @@ class ModelError(StreamtwlError):
 
 class NoAnswerError(ModelError):
     """A host of weights did not answer in time: it is not tried again at every start."""
+
+
+class SoundsError(StreamtwlError):
+    """A taught sound that is not there or cannot be kept, or an archive that is refused."""
+
+
+class ControlError(StreamtwlError):
+    """A running streamtwl that cannot be reached over its control socket, or refuses."""
 
 
 class EndpointError(StreamtwlError):

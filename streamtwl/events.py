@@ -87,6 +87,39 @@ class EventTracker:
             patch[1][begun] = by_now[0, begun]
         return self._compare(state)
 
+    def replace_labels(
+        self, kept: int, labels: Sequence[str], settings: EventSettings
+    ) -> list[tuple[int, int, list[Change]]]:
+        """Have other labels after the first `kept`; return (stream, position, changes) of each.
+
+        Events of the first ones go on. Those of the others end where the newest patch is.
+        """
+        self._labels = labels
+        self._rules = rules(labels, settings)
+        self._on = np.full(len(labels), np.inf)
+        for i, rule in self._rules.items():
+            self._on[i] = rule.on
+        return [
+            (stream, state.stretch.decided_to, self._drop(state, kept, len(labels)))
+            for stream, state in self._streams.items()
+        ]
+
+    def _drop(self, state: "_StreamEvents", kept: int, count: int) -> list[Change]:
+        """Forget what is known of labels beyond the first `kept`; `count` is of the new ones."""
+        changes: list[Change] = []
+        for event in [event for event in state.published if event.index >= kept]:
+            state.published.remove(event)
+            if event.sounding.end is None:
+                end = max(state.stretch.newest, event.sounding.start + 1)
+                changes += _update(event, (event.sounding.start, end))
+        for known in (state.settled, state.pending, state.rest_until):
+            for label in [label for label in known if label >= kept]:
+                del known[label]
+        for i, (at, belief) in enumerate(state.patches):
+            nothing = np.zeros(count - kept, belief.dtype)
+            state.patches[i] = at, np.concatenate((belief[:kept], nothing))
+        return changes
+
     def pause(self, stream: int, position: int) -> list[Change]:
         """End what is open: the sound broke off at `position`, and a gap follows."""
         state = self._streams.get(stream)

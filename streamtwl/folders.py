@@ -1,4 +1,4 @@
-"""The three folders of a user that streamtwl writes to: cache, state and config."""
+"""The four folders of a user that streamtwl writes to: cache, state, config and data."""
 
 import os
 from collections.abc import Callable
@@ -22,6 +22,11 @@ def state() -> Path:
 def config() -> Path:
     """Return the folder that keys are in, $STREAMTWL_CONFIG; raises UsageError."""
     return _folder("STREAMTWL_CONFIG", platformdirs.user_config_dir)
+
+
+def data() -> Path:
+    """Return the folder that taught sounds are in, $STREAMTWL_DATA; raises UsageError."""
+    return _folder("STREAMTWL_DATA", platformdirs.user_data_dir)
 
 
 def expand(path: str | Path) -> Path:

@@ -10,8 +10,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from fnmatch import fnmatch
+from typing import Any, cast
 
+import msgspec
 import numpy as np
 
 from streamtwl import config, plugins
@@ -25,7 +27,10 @@ from streamtwl.models import own as own_models
 from streamtwl.ontology import check_names
 from streamtwl.reasoners import choice
 from streamtwl.reasoners.gate import Gate
+from streamtwl.reasoners.taught import Taught
 from streamtwl.sounding import Change
+from streamtwl.sounds.heads import OFF, ON, Heads
+from streamtwl.sounds.teaching import Teacher
 from streamtwl.stages import (
     SAMPLE_RATE,
     Backbone,
@@ -76,14 +81,16 @@ class Pipeline:
         kinds: Sequence[WindowKind],
         reasoner: Reasoner,
         paced: bool,
+        teacher: Teacher | None = None,
     ) -> None:
         """Where the sound is `paced`, refinement ends before the next window is due."""
         self.settings = settings
         self.windower = Windower(settings.hop_s, backbones, kinds)
-        self.bank = Bank(
-            backbones, kinds, Gate(settings, backbones, kinds) if settings.gate else None
-        )
+        self._gate = Gate(settings, backbones, kinds) if settings.gate else None
+        self.bank = Bank(backbones, kinds, self._gate)
         self.reasoner = reasoner
+        self._without_taught = reasoner
+        self.teacher = teacher or Teacher(backbones, kinds)
         self.events = tracker(reasoner, settings.events)
         self._budget_s = settings.trace.budget * settings.hop_s if paced else math.inf
         self._takers: list[Callable[[Outcome], None]] = []
@@ -106,6 +113,21 @@ class Pipeline:
     def close(self) -> None:
         """End what the reasoner has begun, a request that nobody waits for any more."""
         getattr(self.reasoner, "close", _nothing)()
+
+    def learn(self, heads: Heads | None) -> list[Outcome]:
+        """Have these taught sounds, or none, beside the reasoner's own labels; not during `push`.
+
+        All windows are then scored at every hop. Returns the ends of the events of those before.
+        """
+        own = self._without_taught
+        self.reasoner = own if heads is None else cast(Reasoner, Taught(own, heads))
+        self.bank.gate = self._gate if heads is None else None
+        events = with_rules(self.settings.events, heads)
+        ended = self.events.replace_labels(len(own.labels), self.reasoner.labels, events)
+        return [
+            Outcome(stream, position, None, None, None, changes)
+            for stream, position, changes in ended
+        ]
 
     def pause(self, stream: int, position: int) -> Outcome:
         """End what is open in a stream whose source does not answer; not during `push`.
@@ -164,6 +186,8 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
     if loaded is not None:
         settings = with_windows(settings, choice.windows(settings, loaded.card))
     backbones, kinds = hearing(settings)
+    teacher = Teacher(backbones, kinds)
+    heads = teacher.heads_of_user() if settings.sounds.enabled else None
     reasoner = choice.make(settings, loaded, backbones, kinds, sources)
     settings = override(settings, _events(settings, reasoner))
     events = settings.events
@@ -181,8 +205,31 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
         ("[events.audioset.label]", events.audioset.label),
         ("events.audioset.exclude", events.audioset.exclude),
     ):
-        check_names(names, where, reasoner.labels)
-    return Pipeline(settings, backbones, kinds, reasoner, paced)
+        check_names(names, where, [*reasoner.labels, *(heads.labels if heads else [])])
+    pipeline = Pipeline(settings, backbones, kinds, reasoner, paced, teacher)
+    pipeline.learn(heads)
+    return pipeline
+
+
+def with_rules(events: EventSettings, heads: Heads | None) -> EventSettings:
+    """Return the settings with the taught sounds' own thresholds, which those of the user override.
+
+    A sound is wanted, whatever is included, unless it is excluded by its name.
+    """
+    if heads is None:
+        return events
+    rules = {name: {"on": ON, "off": OFF} for name in heads.labels}
+    include = [*events.include, *heads.labels] if events.include else []
+    names = [name.lower() for name in heads.labels]
+    exclude = [  # they are for AudioSet's labels of these names, whose place the sounds take
+        pattern
+        for pattern in events.audioset.exclude
+        if not any(fnmatch(name, pattern.lower()) for name in names)
+    ]
+    audioset = msgspec.structs.replace(events.audioset, exclude=exclude)
+    return msgspec.structs.replace(
+        events, label=rules | events.label, include=include, audioset=audioset
+    )
 
 
 def hearing(settings: Settings) -> tuple[list[Backbone], list[WindowKind]]:

@@ -46,7 +46,7 @@ class Reporter:
         self.hops = [0] * len(sources)
         self.late_hops = [0] * len(sources)
         self._sources = sources
-        self._categories, self._labels = categories, labels
+        self._categories, self.labels = categories, labels
         self._reasoner = reasoner
         self._last_seq: dict[str, int] = {}
         self._level_dbfs = [SILENCE_DBFS] * len(sources)
@@ -91,7 +91,7 @@ class Reporter:
                     label=decision.label,
                     confidence=_share(decision.confidence),
                     top=_top(
-                        self._labels,
+                        self.labels,
                         decision.specific if decision.in_force is None else decision.in_force,
                     ),
                     reasoner=self._reasoner,
@@ -136,7 +136,7 @@ class Reporter:
             Hello,
             stream,
             *self._newest[stream],
-            labels=self._labels,
+            labels=self.labels,
             settings=settings,
             models=models,
             replay=replay,

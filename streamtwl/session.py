@@ -8,17 +8,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 import psutil
 from reactivex import Subject
 
 from streamtwl import pace
 from streamtwl.audio.intake import Intake
 from streamtwl.audio.network_address import Address
+from streamtwl.audio.recent import Recent
 from streamtwl.config import Settings
-from streamtwl.errors import DeviceError
+from streamtwl.control.messages import MAX_LAST_S
+from streamtwl.errors import ControlError, DeviceError
 from streamtwl.messages import AnyMessage
 from streamtwl.pipeline import Outcome, build
 from streamtwl.report import Reporter
+from streamtwl.sounds.heads import Heads
 from streamtwl.stages import SAMPLE_RATE, Block, Patch, Sink, Source
 
 _log = logging.getLogger(__name__)
@@ -54,10 +58,15 @@ class Session:
         settings: Settings,
         sinks: Sequence[Sink],
         duration_s: float | None = None,
+        keep_recent: bool = False,
     ) -> None:
-        """Take an intake that has started, all of its sources, the settings and the sinks."""
+        """Take an intake that has started, all of its sources, the settings and the sinks.
+
+        `keep_recent`: hold the newest MAX_LAST_S of sound in memory, for `last`.
+        """
         names = [source.name for source in sources]
         self._intake = intake
+        self._names = names
         self._streams = list(intake.streams)
         paced = all(source.paced for source in sources)
         self._pipeline = build(settings, names, paced)
@@ -89,6 +98,8 @@ class Session:
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._worker = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._recent = {name: Recent(MAX_LAST_S) for name in names} if keep_recent else {}
+        self._taught: list[Heads | None] = []  # the newest, until the worker takes them over
         self._reporting = threading.Lock()  # the reporter, the publisher's queue and the sink
         self._working = threading.Lock()  # the pipeline
         self._alive_at = math.inf  # monotonic, of the worker's last sign of life
@@ -141,6 +152,45 @@ class Session:
         finally:
             self._reporting.release()
 
+    def reload(self) -> list[str]:
+        """Take in what the user taught by now, at the next hop; return the sounds' names.
+
+        From any thread but the worker's. Raises SoundsError.
+        """
+        if not self._settings.sounds.enabled:
+            return []
+        heads = self._pipeline.teacher.heads_of_user()
+        self._taught = [heads]
+        return [] if heads is None else heads.labels
+
+    def last(self, seconds: float, source: str = "") -> tuple[str, np.ndarray]:
+        """Return a source's name and its newest sound, float32[n]; from any thread.
+
+        Raises ControlError for an unknown source, or where nothing was received.
+        """
+        name = source or next(iter(self._recent), "")
+        if name not in self._recent:
+            there = ", ".join(self._recent) or "none"
+            raise ControlError(f"no source is called '{source}': there is {there}")
+        samples = self._recent[name].last(seconds)
+        if not len(samples):
+            raise ControlError(f"'{name}' has given no sound yet: try again")
+        return name, samples
+
+    def _learn(self) -> None:
+        """Take over what was taught, and publish the new labels."""
+        if not self._taught:
+            return
+        heads = self._taught.pop()
+        with self._working:
+            outcomes = self._pipeline.learn(heads)
+        for outcome in outcomes:
+            if outcome.changes:
+                self._emit(outcome)
+        with self._reporting:
+            self._reporter.labels = self._pipeline.reasoner.labels
+            self._hello_at = -math.inf
+
     def _pause(self) -> None:
         """End what is open: no source is listened to while one of them does not answer."""
         for stream in self._streams:
@@ -164,7 +214,11 @@ class Session:
             self._pipeline.subscribe(self._emit)
             self._check_in()
             for blocks in self._intake.ticks(self._pipeline.windower.needs):
+                self._learn()
                 began = time.monotonic()
+                for block in blocks:
+                    if recent := self._recent.get(self._names[block.stream]):
+                        recent.push(block)
                 with self._working:
                     self._pipeline.push(blocks)
                 self._account(blocks, time.monotonic() - began)

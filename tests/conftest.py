@@ -34,6 +34,9 @@ TRAINING = (  # imports the extra `train`
     "benchmarks/",
     "models/test_ast_onnx.py",
     "models/test_checkpoints.py",
+    "paper/test_experiment.py",
+    "paper/test_gpt2.py",
+    "paper/test_report.py",
     "reasoners/test_gpt2.py",
     "tools/",
     "training/",
@@ -70,9 +73,10 @@ hypothesis.settings.load_profile("streamtwl")
 
 @pytest.fixture(scope="session", autouse=True)
 def state_folder(tmp_path_factory) -> Path:
-    """Where the journals of these tests are: not in the user's own folder."""
+    """Where the journals of these tests are: not in the user's own folders."""
     folder = tmp_path_factory.mktemp("state")
     os.environ["STREAMTWL_STATE"] = str(folder)
+    os.environ["STREAMTWL_DATA"] = str(tmp_path_factory.mktemp("data"))  # nothing is taught
     os.environ.pop("PYTHONUNBUFFERED", None)  # few users have it, and it hides what blocks
     return folder
 
@@ -88,14 +92,14 @@ class Clip:
 
 def _present(path: Path) -> Path:
     if not path.exists():
-        pytest.skip(f"{path} is absent; $STREAMTWL_DATA names the folder that esc10/ is in")
+        pytest.skip(f"{path} is absent; $STREAMTWL_TEST_DATA names the folder that esc10/ is in")
     return path
 
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder with esc10/ and the CSV files: ../shared/data, or $STREAMTWL_DATA."""
-    return _present(Path(os.environ.get("STREAMTWL_DATA") or SHARED_DATA))
+    """The folder with esc10/ and the CSV files: ../shared/data, or $STREAMTWL_TEST_DATA."""
+    return _present(Path(os.environ.get("STREAMTWL_TEST_DATA") or SHARED_DATA))
 
 
 @pytest.fixture(scope="session")

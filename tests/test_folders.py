@@ -15,7 +15,7 @@ from streamtwl.models import registry
 from tests.conftest import COMMAND, PATIENCE_S, REPOSITORY
 
 VARIABLES = {"STREAMTWL_CACHE": folders.cache, "STREAMTWL_STATE": folders.state}
-VARIABLES["STREAMTWL_CONFIG"] = folders.config
+VARIABLES |= {"STREAMTWL_CONFIG": folders.config, "STREAMTWL_DATA": folders.data}
 UID = 4242
 
 
@@ -27,7 +27,14 @@ def homeless(monkeypatch, tmp_path):
         raise KeyError
 
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", *VARIABLES):
+    for name in (
+        "HOME",
+        "XDG_CACHE_HOME",
+        "XDG_STATE_HOME",
+        "XDG_CONFIG_HOME",
+        "XDG_DATA_HOME",
+        *VARIABLES,
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -49,7 +56,7 @@ def test_without_a_home_the_folder_that_is_named_is_taken(variable, homeless, mo
     assert VARIABLES[variable]() == Path("/somewhere")
 
 
-@pytest.mark.parametrize("kind", ["cache", "state", "config"])
+@pytest.mark.parametrize("kind", ["cache", "state", "config", "data"])
 def test_by_default_they_are_the_users_own(kind, monkeypatch):
     monkeypatch.delenv(f"STREAMTWL_{kind.upper()}", raising=False)
     monkeypatch.setenv(f"XDG_{kind.upper()}_HOME", "/somewhere")

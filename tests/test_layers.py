@@ -38,13 +38,20 @@ def at_start(source: str) -> ast.Module:
     return tree
 
 
-def test_the_bench_is_imported_by_nothing_but_its_command():
-    assert importers("bench") == {"commands/bench.py"}
-    assert importers("bench", at_start) == set()
+def test_the_bench_is_imported_by_its_command_and_the_paper_alone():
+    files = {file for file in importers("bench") if not file.startswith("paper/")}
+    assert files == {"commands/bench.py"}
+    assert not any(file.startswith("commands") for file in importers("bench", at_start))
 
 
-def test_training_is_imported_by_the_bench_and_when_train_runs():
-    files = {file for file in importers("training") if not file.startswith("bench/")}
+def test_the_paper_is_imported_when_its_command_runs():
+    assert importers("paper") == {"commands/paper.py"}
+    assert importers("paper", at_start) == set()
+
+
+def test_training_is_imported_by_research_and_when_train_runs():
+    research = ("bench/", "paper/")
+    files = {file for file in importers("training") if not file.startswith(research)}
     assert files == {"commands/train.py"}
     assert not any(file.startswith("commands") for file in importers("training", at_start))
 

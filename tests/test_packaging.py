@@ -84,7 +84,7 @@ def test_with_its_base_dependencies_alone_it_listens(bare, yamnet):
     assert "[onset] " in listened.stdout
 
 
-@pytest.mark.parametrize("command", ["train sounds", "bench pretrain", "bench evaluate sounds"])
+@pytest.mark.parametrize("command", ["train sounds", "bench pretrain", "paper mine.toml"])
 def test_what_needs_more_says_what_to_install(bare, command):
     ended = bare(*command.split())
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1), ended.stderr

@@ -31,7 +31,7 @@ class Bank:
         self.backbones = backbones
         self._kinds = kinds
         self._frames = [frames_in(backbones[kind.backbone], kind.length_s) for kind in kinds]
-        self._gate = gate
+        self.gate = gate
         self._last: dict[int, tuple[int, tuple[Score, ...]]] = {}  # by stream: (position, scores)
         self.held: dict[int, int] = {}  # by stream: windows whose scores were held
 
@@ -41,7 +41,7 @@ class Bank:
         After the deadline (monotonic seconds) a gate holds what can be held.
         """
         all_kinds, every = range(len(self._kinds)), range(len(windows))
-        if self._gate is None:
+        if self.gate is None:
             found = self._run(windows, ((w, k) for k in all_kinds for w in every))
         else:
             found = self._run(windows, ((w, 0) for w in every))
@@ -77,13 +77,13 @@ class Bank:
         scored_at, _ = self._last[window.stream]
         if window.position - scored_at > HOLD_S * SAMPLE_RATE:
             return True
-        return not late and self._gate is not None and self._gate(first)
+        return not late and self.gate is not None and self.gate(first)
 
     def _scores(self, window: Window, found: list[Score | None]) -> tuple[Score, ...]:
         """Return a window's scores, those that were not found from before."""
         there = tuple(score for score in found if score is not None)
         if len(there) == len(found):
-            if self._gate is not None:
+            if self.gate is not None:
                 self._last[window.stream] = window.position, there
             return there
         held = len(found) - len(there)

@@ -30,7 +30,7 @@ Body = StrEnum("Body", ["trained", "random", "none"])
 
 app = typer.Typer(
     name="bench",
-    help="Research: pre-training, baselines, and training with every switch (needs the extra "
+    help="Research: pre-training, language models, and training with every switch (needs the extra "
     "`train`).",
     no_args_is_help=True,
     add_completion=False,
@@ -221,45 +221,6 @@ def train(
         "hop_s": hop,
     }
     product.run(data, corpus, out, leave_out or [], recipe, windows)
-
-
-@app.command()
-def evaluate(
-    data: Annotated[
-        Path, typer.Argument(help="A data set: ESC-50's layout, or a folder per class.")
-    ],
-    out: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for results.json, table.md and plots.")
-    ] = Path("evaluation"),
-    fold: Annotated[
-        list[int] | None,
-        typer.Option(help="Only this test fold. Repeat it for several. (default: all)"),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(help="Use only this many clips of each class and fold.", min=2),
-    ] = None,
-    hop: PatchHop = 0.48,
-    noise: Annotated[
-        bool,
-        typer.Option(
-            "--noise/--no-noise",
-            help="Also test in white noise of 20, 10 and 0 dB SNR, and also train with noisy copies"
-            " of the clips. Takes six model passes per clip instead of one (they are cached) and"
-            " about four times the training.",
-        ),
-    ] = True,
-    offline: Offline = False,
-) -> None:
-    """Measure the baselines on labelled clips, fold by fold.
-
-    The same command resumes where it was stopped: results in the output folder are not recomputed.
-    """
-    with product.extra("evaluate"):
-        from streamtwl.bench import clips
-    with bars(clips.STAGES) as advance:
-        results = clips.evaluate(data, out, advance, fold or [], limit, hop, noise)
-    print(clips.markdown(results))
 
 
 @app.command()

@@ -18,7 +18,7 @@ def names_of(labels: Iterable[str], table: Path | None) -> dict[str, list[int]]:
     known = {name: [name] for name in categories()} | dict(everyday())
     listed = {name.lower(): list(names) for name, names in known.items()}
     if table is not None:
-        listed |= _read(table, set(index))
+        listed |= read_table(table, set(index))
     found = {}
     for label in labels:
         names = listed.get(label.lower()) or listed.get(label.lower().replace("_", " ")) or []
@@ -31,7 +31,11 @@ def names_of(labels: Iterable[str], table: Path | None) -> dict[str, list[int]]:
     return found
 
 
-def _read(table: Path, known: set[str]) -> dict[str, list[str]]:
+def read_table(table: Path, known: set[str]) -> dict[str, list[str]]:
+    """Return the names in a table, by label in lower case; `known` are AudioSet's.
+
+    Raises UsageError where it is none.
+    """
     listed: dict[str, list[str]] = {}
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:

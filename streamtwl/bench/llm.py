@@ -105,13 +105,13 @@ def evaluate(
     traces = score(data, table, settings, folds, progress)
     out.mkdir(parents=True, exist_ok=True)
     kept = out / f"answers-{_digest(traces, settings)}.jsonl"
-    rows = {row.key: row for row in _kept(kept)}
+    rows = {row.key: row for row in kept_answers(kept)}
     work = list(_work(traces, settings, samples, seeds))
     with kept.open("ab") as file:
-        judges = {k: _judge(traces, settings.llm, drawn=bool(k)) for k in samples}
+        judges = {k: judge_of(traces, settings.llm, drawn=bool(k)) for k in samples}
         for done, (key, scored, steps) in enumerate(work, 1):
             if key not in rows:
-                rows[key] = _answer(judges[key[1]], traces, key, scored, steps)
+                rows[key] = answer_of(judges[key[1]], traces, key, scored, steps)
                 file.write(msgspec.json.encode(rows[key]) + b"\n")
                 file.flush()
             progress(STAGES[1], done, len(work))
@@ -277,13 +277,13 @@ def _drawn(traces: Traces, settings: Settings, k: int, seed: int) -> list[np.nda
     ]
 
 
-def _judge(traces: Traces, chosen: LlmSettings, drawn: bool) -> Judge:
+def judge_of(traces: Traces, chosen: LlmSettings, drawn: bool) -> Judge:
     kind = llm.preset_of(chosen)
     prompt = Prompt(kind, traces.labels, none=False, drawn=drawn)
     return Judge(llm.connect(chosen, kind), prompt, kind, votes=1)
 
 
-def _answer(
+def answer_of(
     judge: Judge,
     traces: Traces,
     key: tuple[str, int, int, int, int],
@@ -312,7 +312,7 @@ def _answer(
     raise AssertionError("the last try returns or raises")
 
 
-def _kept(file: Path) -> Iterator[Row]:
+def kept_answers(file: Path) -> Iterator[Row]:
     """Yield the answers in a file, without a last line that was cut off."""
     if not file.exists():
         return

@@ -34,10 +34,11 @@ Progress = Callable[[str, int, int], None]  # (what, done, of)
 class NextTokenModel(nn.Module):
     """A trunk with a word embedding that also serves as its output layer."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, n_categories: int | None = None) -> None:
+        """`n_categories`: C of the posteriors; None: YAMNet's."""
         super().__init__()
         torch.manual_seed(seed)
-        self.boundary = len(categories())
+        self.boundary = len(categories()) if n_categories is None else n_categories
         words = self.boundary + 1 + N_BINS  # a word each: categories, the boundary, bins
         self.model = trunks.tiny(words)
         self.drop = nn.Dropout(0.1)
@@ -84,7 +85,7 @@ def pretrain(
     state = out.with_name(f"{out.name}.{key}.training")
 
     def next_loss(generator: torch.Generator) -> tuple[Tensor, int]:
-        tokens = _stretches(fit, generator)
+        tokens = stretches(fit, generator)
         return model.loss(tokens), tokens.shape[0] * tokens.shape[1]
 
     # a batch counts tokens: so many that each patch is visited at the mean of SAMPLES
@@ -132,11 +133,13 @@ def _traces(corpus: Path, seed: int, hop_s: float, progress: Progress) -> tuple[
     return fit, choose
 
 
-def _stretches(posteriors: Tensor, generator: torch.Generator) -> Tensor:
+def stretches(posteriors: Tensor, generator: torch.Generator) -> Tensor:
     """Return int64[n, T, 2] tokens of random stretches, all with the same K."""
     which = int(torch.randint(len(trace_training.SAMPLES), (1,), generator=generator))
     samples = trace_training.SAMPLES[which]
-    length = min(trace_training.HORIZON_PATCHES, trunks.TINY_POSITIONS // (samples + 1))
+    length = min(
+        trace_training.HORIZON_PATCHES, trunks.TINY_POSITIONS // (samples + 1), len(posteriors)
+    )
     rows = max(1, trace_training.TOKENS // (length * (samples + 1)))
     first = torch.randint(len(posteriors) - length + 1, (rows, 1), generator=generator)
     return draw(posteriors[first + torch.arange(length)], samples, generator).flatten(1, 2)
@@ -147,5 +150,5 @@ def _measure(model: NextTokenModel, posteriors: Tensor, batches: int = 50) -> fl
     """Return the mean loss per token over stretches that are the same for every model."""
     model.eval()
     generator = torch.Generator().manual_seed(0)
-    losses = [model.loss(_stretches(posteriors, generator)).item() for _ in range(batches)]
+    losses = [model.loss(stretches(posteriors, generator)).item() for _ in range(batches)]
     return sum(losses) / len(losses)

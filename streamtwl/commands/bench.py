@@ -4,11 +4,13 @@ import sys
 
 import typer
 
+from streamtwl.errors import UsageError
+
 PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
 def bench(ctx: typer.Context) -> None:
-    """Research: pre-training, baselines, and training with every switch (needs the extra `train`).
+    """Research: pre-training and training with every switch (needs the extra `train`).
 
     See `streamtwl bench --help`.
     """
@@ -16,8 +18,8 @@ def bench(ctx: typer.Context) -> None:
 
 
 def evaluate(ctx: typer.Context) -> None:
-    """Call `bench evaluate` by its old name."""
-    raise typer.Exit(moved("evaluate", ["evaluate", *ctx.args]))
+    """Say what there is in place of `evaluate`."""
+    raise UsageError("`streamtwl evaluate` is `streamtwl paper` now: see `streamtwl paper --help`")
 
 
 def pretrain(ctx: typer.Context) -> None:

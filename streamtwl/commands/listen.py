@@ -1,9 +1,10 @@
 """`streamtwl listen`: live sound, named and published."""
 
 import contextlib
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,12 +27,14 @@ from streamtwl.commands.options import (
     start_logging,
 )
 from streamtwl.config import DEFAULT_PIPELINE, Settings
-from streamtwl.errors import UsageError
+from streamtwl.errors import ControlError, UsageError
 
 if TYPE_CHECKING:
     from streamtwl.audio.addresses import SourceOptions
     from streamtwl.session import Session
     from streamtwl.sinks.screen import Screen
+
+_log = logging.getLogger(__name__)
 
 WATCH_S = 0.05  # for signals and the end
 STOP_GRACE_S = 3.0  # for what is to be published before the end
@@ -196,6 +199,14 @@ Insecure = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the wire messages, one JSON object a line.")
 ]
+NoControl = Annotated[
+    bool,
+    typer.Option(
+        "--no-control",
+        help="Open no control socket: `streamtwl teach` then has neither new sounds taken in nor "
+        "--last. (default: a Unix socket in the state folder that only you can open)",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing; publish only.")]
 Duration = Annotated[
     float | None,
@@ -213,6 +224,7 @@ class ListenOptions:
     quiet: bool
     duration_s: float | None
     insecure: bool  # may be open to the network without keys
+    control: bool = True  # opens the control socket
 
 
 def listen(
@@ -246,6 +258,7 @@ def listen(
     curve: Curve = False,
     keys: Keys = None,
     insecure: Insecure = False,
+    no_control: NoControl = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     duration: Duration = None,
@@ -293,7 +306,7 @@ def listen(
     }
     start_logging(log_level.value)
     settings = pipeline_settings(pipeline, changes)
-    run(wanted, settings, ListenOptions(as_json, quiet, duration, insecure))
+    run(wanted, settings, ListenOptions(as_json, quiet, duration, insecure, not no_control))
 
 
 def run(wanted: "SourceOptions", settings: Settings, options: ListenOptions) -> None:
@@ -322,10 +335,11 @@ def run(wanted: "SourceOptions", settings: Settings, options: ListenOptions) -> 
             view = choice.view(options.quiet, options.as_json, lossless, publisher.endpoint)
             screen = Screen(view)
             sinks = [publisher, *others, screen]
-            session = Session(intake, sources, settings, sinks, options.duration_s)
+            session = Session(intake, sources, settings, sinks, options.duration_s, options.control)
             session.start()
             try:
-                _wait_for(session, screen, stop_requested)
+                with _control(session, options.control):
+                    _wait_for(session, screen, stop_requested)
             finally:
                 view.gone = view.gone or session.running()  # take() must not wait
                 try:
@@ -334,6 +348,29 @@ def run(wanted: "SourceOptions", settings: Settings, options: ListenOptions) -> 
                     screen.close()
             if screen.problem is not None:
                 raise screen.problem
+
+
+@contextlib.contextmanager
+def _control(session: "Session", wanted: bool) -> Iterator[None]:
+    """Answer the user's other commands meanwhile; one line says so where that cannot be."""
+    if not wanted:
+        yield
+        return
+    from streamtwl.control.server import ControlServer
+    from streamtwl.sounds.recording import encode
+
+    def last(seconds: float, source: str) -> tuple[str, bytes]:
+        name, samples = session.last(seconds, source)
+        return name, encode(samples)
+
+    try:
+        server = ControlServer(session.reload, last)
+    except (ControlError, UsageError) as error:
+        _log.warning("no control socket: %s", error)
+        yield
+        return
+    with contextlib.closing(server):
+        yield
 
 
 def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[], int]) -> None:

@@ -25,6 +25,12 @@ class Clip:
     label: str
     source: str  # the recording that it was cut from: never in training and test at once
     fold: int
+    more: tuple[str, ...] = ()  # labels beside the first, of data where several may sound at once
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All its labels."""
+        return (self.label, *self.more)
 
 
 def load(folder: Path, seed: int = 0) -> list[Clip]:

@@ -12,7 +12,7 @@ from streamtwl.ontology import categories
 from streamtwl.reasoners.sampling import N_BINS
 
 
-def of_trunk(model: PreTrainedModel, trunk: str) -> Tensor | None:
+def of_trunk(model: PreTrainedModel, trunk: str, local_only: bool = False) -> Tensor | None:
     """Return float32[C, D], or [C + 1 + bins, D] where its vocabulary is that of a trace.
 
     None where the trunk has no words for categories. A text model's row for a category is the mean
@@ -23,7 +23,7 @@ def of_trunk(model: PreTrainedModel, trunk: str) -> Tensor | None:
     words: Any = model.get_input_embeddings()
     if has_trace_vocabulary(words):
         return words.weight.detach().clone()
-    tokenizer = _tokenizer(trunk)
+    tokenizer = _tokenizer(trunk, local_only)
     if tokenizer is None:
         return None
     ids = [tokenizer(name, add_special_tokens=False)["input_ids"] for name in names]
@@ -38,15 +38,14 @@ def has_trace_vocabulary(words: Any) -> bool:
     return words.num_embeddings == len(categories()) + 1 + N_BINS
 
 
-def _tokenizer(trunk: str) -> Any | None:
+def _tokenizer(trunk: str, local_only: bool = False) -> Any | None:
     path = Path(trunk)
     try:
         if path.suffix == ".gguf":
             return AutoTokenizer.from_pretrained(
                 path.resolve().parent, gguf_file=path.name, local_files_only=True
             )
-        return AutoTokenizer.from_pretrained(
-            trunk, local_files_only=path.exists() or wheel.is_offline()
-        )
+        local_only = local_only or path.exists() or wheel.is_offline()
+        return AutoTokenizer.from_pretrained(trunk, local_files_only=local_only)
     except Exception:  # a model without one fails in many ways
         return None

@@ -66,6 +66,7 @@ class Scorer:
         self._backbones, self._kinds = hearing(settings)
         self.windows = [*windows]
         self.hop_s = hop_s
+        self.categories = self._backbones[0].categories  # of the first window's posterior
         self.sha256 = {backbone.name: backbone.sha256 for backbone in self._backbones}
         self.key = f"patches/{'/'.join([*windows, *self.sha256.values()])}/{hop_s:g}"
         self.first = Windower(hop_s, self._backbones, self._kinds).needs(0)  # samples, of a patch

@@ -166,16 +166,17 @@ class Trunk(nn.Module):
         return [torch.zeros(rows, self.heads, 0, self.head_width)] * (2 * self.layers)
 
 
-def load(trunk: str, seed: int) -> Trunk:
+def load(trunk: str, seed: int, local_only: bool = False) -> Trunk:
     """Return a trunk by its name.
 
-    `tiny`, or a causal Hugging Face model: a directory, a GGUF file, or an id. Raises UsageError
-    where it does not exist or cannot serve as a trunk.
+    `tiny`, or a causal Hugging Face model: a directory, a GGUF file, or an id, which with
+    `local_only` the hub is not contacted for. Raises UsageError where it does not exist or cannot
+    serve as a trunk.
     """
     torch.manual_seed(seed)
     if trunk == TINY:
-        return Trunk(_wordless(tiny()))
-    return copy.deepcopy(_read(trunk))
+        return Trunk(wordless(tiny()))
+    return copy.deepcopy(_read(trunk, local_only))
 
 
 def made_by(trunk: str) -> str:
@@ -202,10 +203,10 @@ def tiny(words: int = 1) -> GPT2Model:
 
 
 @functools.lru_cache(maxsize=1)  # a GGUF file takes minutes
-def _read(trunk: str) -> Trunk:
+def _read(trunk: str, local_only: bool = False) -> Trunk:
     rng = torch.get_rng_state()
-    model = _pretrained(trunk)
-    made = _as_trunk(model, embedding_init.of_trunk(model, trunk))
+    model = _pretrained(trunk, local_only)
+    made = _as_trunk(model, embedding_init.of_trunk(model, trunk, local_only))
     if made is None:
         raise UsageError(
             f"--body {trunk}: a {model.config.model_type} does not continue from cached keys and "
@@ -215,7 +216,7 @@ def _read(trunk: str) -> Trunk:
     return made
 
 
-def _pretrained(trunk: str) -> PreTrainedModel:
+def _pretrained(trunk: str, local_only: bool = False) -> PreTrainedModel:
     path = Path(trunk)
     is_gguf = path.suffix == ".gguf"
     if is_gguf and not path.is_file():
@@ -234,9 +235,8 @@ def _pretrained(trunk: str) -> PreTrainedModel:
             return AutoModel.from_pretrained(
                 path.resolve().parent, gguf_file=path.name, local_files_only=True
             )
-        return AutoModel.from_pretrained(
-            trunk, dtype=torch.float32, local_files_only=path.exists() or wheel.is_offline()
-        )
+        local_only = local_only or path.exists() or wheel.is_offline()
+        return AutoModel.from_pretrained(trunk, dtype=torch.float32, local_files_only=local_only)
     except Exception as error:  # a damaged file fails in many ways
         reason = str(error).splitlines()[0]
         if path.exists():
@@ -259,7 +259,7 @@ def _as_trunk(model: PreTrainedModel, initial: Tensor | None) -> Trunk | None:
         usual = None
         if not embedding_init.has_trace_vocabulary(embedding):
             usual = model.eval()(inputs_embeds=texts).last_hidden_state.flatten(0, 1)
-        model = _wordless(model).eval()
+        model = wordless(model).eval()
         embeddings = words_std * torch.randn(1, 8, config.hidden_size)
         at_once = model(inputs_embeds=embeddings).last_hidden_state
         trunk = Trunk(model, words_std, initial)
@@ -274,7 +274,7 @@ def _as_trunk(model: PreTrainedModel, initial: Tensor | None) -> Trunk | None:
     return Trunk(model, words_std, initial, usual)
 
 
-def _wordless(model: PreTrainedModel) -> PreTrainedModel:
+def wordless(model: PreTrainedModel) -> PreTrainedModel:
     """Drop the word embeddings, which can be most of a small model."""
     model.set_input_embeddings(nn.Embedding(1, model.config.get_text_config().hidden_size))
     return model

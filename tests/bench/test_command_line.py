@@ -8,7 +8,7 @@ from streamtwl.commands import train
 @pytest.mark.parametrize("arguments", ["bench", "bench --help"])
 def test_it_shows_what_there_is(cli, arguments):
     shown = cli(*arguments.split()).stdout
-    assert all(f" {command} " in shown for command in ("pretrain", "train", "evaluate"))
+    assert all(f" {command} " in shown for command in ("pretrain", "train", "llm"))
 
 
 def test_train_has_what_a_user_sets_and_bench_train_every_switch(cli):
@@ -32,7 +32,6 @@ def test_train_has_what_a_user_sets_and_bench_train_every_switch(cli):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("evaluate nowhere", "evaluate"),
         ("pretrain --corpus nowhere -o DIR", "pretrain"),
         ("train nowhere --trace=sampled --no-residual", "train"),
     ],
@@ -54,6 +53,12 @@ def test_a_switch_that_neither_has_is_refused_where_it_was_given(cli, switch):
     ended = cli("bench", "train", "sounds", switch)
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
     assert "`streamtwl bench train --help`" in ended.stderr
+
+
+def test_what_has_gone_says_what_there_is_now(cli):
+    ended = cli("evaluate", "sounds", "--no-noise")
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+    assert "`streamtwl paper --help`" in ended.stderr
 
 
 def test_old_names_are_not_shown_in_the_help(cli):

@@ -14,11 +14,11 @@ from streamtwl.stages import SAMPLE_RATE
 from tests.conftest import PATIENCE_S, REPOSITORY
 
 BENCHMARKS = REPOSITORY / "benchmarks"
-GIVEN = "--quick --trial {trial} --data {data}"
 SCRIPTS = {  # with arguments by which each takes less than ten seconds of two idle cores
-    "accuracy": f"{GIVEN} --out {{out}}",
+    "calibration": "--quick --trial {trial} --out {out}",
     "change_of_sound": "{data} --quick --json {out}/change.json",
     "hearing": "--quick --data {data} --corpus {corpus} --processes 1 --kept {out} --out {out}",
+    "few_shot": "--quick --pipeline yamnet --data {data} --corpus {corpus} --out {out}",
     "front_ends": "--quick",
     "ast_windows": "--quick --out {out}",
     "small_ast": "{data} --quick --out {out}",

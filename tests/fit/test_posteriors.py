@@ -6,11 +6,17 @@ import pytest
 from streamtwl import config
 from streamtwl.backbones.bank import Bank
 from streamtwl.config import Settings
+from streamtwl.errors import AudioError
 from streamtwl.features.window import Windower
 from streamtwl.pipeline import hearing
 from streamtwl.reasoners import reads
 from streamtwl.stages import SAMPLE_RATE, Block, End
-from streamtwl.training.posteriors import Scorer
+from streamtwl.training.posteriors import (
+    Augmentation,
+    Scorer,
+    white_noise,
+    white_noise_between,
+)
 
 WINDOWS = ("yamnet:0.96", "mn04:0.96", "mn04:2")
 
@@ -60,3 +66,37 @@ def test_a_file_is_scored_once(scorer, samples, wav, monkeypatch):
     np.testing.assert_array_equal(scored.embeddings, rows[:, 521 : 521 + 1024])
     with pytest.raises(TypeError):
         Scorer(WINDOWS[:2], threads=1, folder=scorer.folder).score_file(file)
+
+
+def test_scores_are_cached_by_content_model_hop_and_change(yamnet, wav, monkeypatch, tmp_path):
+    path = wav("hiss.wav", 0.1 * np.random.default_rng(3).standard_normal(2 * SAMPLE_RATE))
+    scorer = Scorer()
+    noisy = Augmentation("white 0 dB", white_noise(0.0), seed=1)
+    first, changed = scorer.score(path), scorer.score(path, noisy)
+    assert not np.allclose(first.posteriors, changed.posteriors)
+    monkeypatch.setattr(Scorer, "score_samples", None)  # from here on only the cache
+    copied = tmp_path / "copy.wav"
+    copied.write_bytes(path.read_bytes())
+    np.testing.assert_array_equal(scorer.score(copied).posteriors, first.posteriors)
+    np.testing.assert_array_equal(scorer.score(path, noisy).posteriors, changed.posteriors)
+    with pytest.raises(TypeError):
+        scorer.score(path, Augmentation("white 0 dB", white_noise(0.0), seed=2))
+
+
+def test_what_is_no_audio_is_named(yamnet, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    with pytest.raises(AudioError, match=r"bad\.wav' is not audio"):
+        Scorer().score(tmp_path / "bad.wav")
+
+
+def test_noise_of_a_training_copy_is_of_any_level_between():
+    t = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    tone = np.sin(2 * np.pi * 440 * t).astype(np.float32)
+    change = white_noise_between(0, 25)
+    snrs_db = []
+    for seed in range(200):
+        noise = change(tone, np.random.default_rng(seed)) - tone
+        snrs_db.append(10 * np.log10(np.mean(tone**2) / np.mean(noise**2)))
+    assert -0.5 < min(snrs_db) < 2.0
+    assert 23.0 < max(snrs_db) < 25.5
+    assert abs(np.mean(snrs_db) - 12.5) < 2.0

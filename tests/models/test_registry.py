@@ -11,7 +11,7 @@ from streamtwl.models import registry, wheel
 
 YAMNET = registry.find("yamnet")
 LOCK = ".yamnet.lock"  # stays: whoever waits for it has it open
-BENCH = ("pretrain", "train", "evaluate")
+BENCH = ("pretrain", "train", "llm")
 
 
 @pytest.fixture(scope="session")
@@ -228,7 +228,7 @@ def test_offline_an_absent_model_is_one_line_that_says_what_to_do(
 
 @pytest.mark.parametrize(
     "command",
-    ["listen", "label", "models pull", "train", *(f"bench {each}" for each in BENCH)],
+    ["listen", "label", "models pull", "train", "paper", *(f"bench {each}" for each in BENCH)],
 )
 def test_whatever_may_fetch_takes_offline(command, cli):
     assert "--offline" in cli(*command.split(), "--help").stdout

@@ -1,0 +1,35 @@
+"""The newest sound of a stream, in memory, for those who want to keep a piece of it."""
+
+import threading
+
+import numpy as np
+
+from streamtwl.stages import SAMPLE_RATE, Block
+
+
+class Recent:
+    """The last `seconds` of a stream's sound, at most; nothing from before a gap."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ring = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+        self._position = 0  # of the next sample
+        self._held = 0  # samples up to there
+        self._lock = threading.Lock()
+
+    def push(self, block: Block) -> None:
+        """Take the stream's next block."""
+        with self._lock:
+            if block.position != self._position:
+                self._held = 0
+            samples = block.samples[-len(self._ring) :]
+            self._position = block.position + len(block.samples)
+            at = (self._position - len(samples) + np.arange(len(samples))) % len(self._ring)
+            self._ring[at] = samples
+            self._held = min(len(self._ring), self._held + len(samples))
+
+    def last(self, seconds: float) -> np.ndarray:
+        """Return float32[n], a copy of the newest sound; less where there is less."""
+        with self._lock:
+            count = min(self._held, round(seconds * SAMPLE_RATE))
+            at = (self._position - count + np.arange(count)) % len(self._ring)
+            return self._ring[at]

@@ -1,0 +1,76 @@
+"""The commands' side: requests to every running listener of this user."""
+
+import contextlib
+import socket
+from pathlib import Path
+
+import msgspec
+
+from streamtwl.control import messages
+from streamtwl.control.messages import Answer, Last, Reload
+from streamtwl.errors import ControlError
+
+ANSWER_S = 60.0  # a reload may have recordings to score
+
+
+def listeners() -> list[Path]:
+    """Return the sockets that there are, the newest first."""
+    found = []
+    for path in messages.folder().glob("*.sock"):
+        with contextlib.suppress(OSError):
+            found.append((path.stat().st_mtime, path))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def reload() -> tuple[int, list[str]]:
+    """Have all listeners take in what is taught; return how many did, and why others did not."""
+    done, problems = 0, []
+    for path in listeners():
+        try:
+            _request(path, Reload())
+            done += 1
+        except ConnectionError:
+            continue  # it has ended
+        except ControlError as error:
+            problems.append(str(error))
+    return done, problems
+
+
+def last(seconds: float, source: str = "") -> Answer:
+    """Return the newest sound of the listener that began last; raises ControlError."""
+    for path in listeners():
+        try:
+            return _request(path, Last(seconds, source))
+        except ConnectionError:
+            continue
+    raise ControlError(
+        "no streamtwl of yours listens, or it has --no-control: start `streamtwl listen`, or "
+        "record with --record"
+    )
+
+
+def _request(path: Path, request: Reload | Last) -> Answer:
+    """Return a listener's answer; raises ConnectionError where it is gone, ControlError."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ANSWER_S)
+            connection.connect(str(path))
+            if not messages.is_own(connection):
+                raise ControlError(f"{path} is another user's: remove it")
+            connection.sendall(msgspec.json.encode(request) + b"\n")
+            line = messages.read_line(connection, messages.ANSWER_BYTES)
+    except (ConnectionError, FileNotFoundError) as error:
+        raise ConnectionError(str(error)) from None
+    except TimeoutError:
+        raise ControlError(f"the listener at {path} did not answer in {ANSWER_S:g} s") from None
+    except OSError as error:
+        raise ControlError(f"{path}: {error.strerror or error}") from None
+    if not line:
+        raise ConnectionError("it ended")
+    try:
+        answer = msgspec.json.decode(line, type=Answer)
+    except msgspec.DecodeError as error:
+        raise ControlError(f"the listener at {path} answers nonsense ({error})") from None
+    if answer.error is not None:
+        raise ControlError(answer.error)
+    return answer

@@ -1,0 +1,1 @@
+"""Sounds that the user teaches: recordings, what the backbones make of them, and what says yes."""

@@ -1,0 +1,286 @@
+"""The sounds that the user taught, in the user's data folder.
+
+    sounds/sounds.json                 the index: names, when, which recordings
+    sounds/recordings/SHA.flac         16 kHz mono, named by the start of their SHA-256
+    sounds/background/KEY.npz          embeddings of the user's own background: no sound
+
+A change writes recordings first and then replaces the index, so a reader sees all of it or nothing.
+One process at a time changes them, the others wait for it.
+"""
+
+import contextlib
+import os
+import re
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any
+
+import filelock
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from streamtwl import folders
+from streamtwl.errors import SoundsError, UsageError
+from streamtwl.label_filter import no_such
+from streamtwl.sounds import recording
+from streamtwl.stages import SAMPLE_RATE
+
+LOCK_S = 60.0
+MAX_SOUNDS = 200
+MAX_RECORDINGS = 200  # of one sound
+MAX_NAME = 60
+MAX_BACKGROUND = 8000  # windows: an hour at the usual hop
+INDEX_BYTES = 8_000_000
+USUAL_RATE = 1.0  # false alarms a day
+
+FileName = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\.flac\Z")]
+
+
+class Example(msgspec.Struct, frozen=True):
+    """One recording of a sound."""
+
+    file: FileName
+    seconds: Annotated[float, Meta(ge=0, le=600)]
+    origin: Annotated[str, Meta(max_length=300)] = ""  # the name of the file that it was, or how
+
+
+class Sound(msgspec.Struct):
+    """A sound that was taught."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+    taught_at: str  # ISO 8601, of the newest recording
+    examples: Annotated[list[Example], Meta(max_length=MAX_RECORDINGS)]
+    false_alarms_a_day: Annotated[float, Meta(gt=0, le=100_000)] = USUAL_RATE
+
+
+class Index(msgspec.Struct):
+    """All of them."""
+
+    version: int = 1
+    sounds: Annotated[list[Sound], Meta(max_length=MAX_SOUNDS)] = []
+
+
+class Store:
+    """Reads and changes a folder of taught sounds; raises SoundsError where that fails."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folders.data() / "sounds" if folder is None else folder
+
+    def sounds(self) -> list[Sound]:
+        """Return the sounds that are taught, in the order of their teaching."""
+        return self._index().sounds
+
+    def find(self, name: str) -> Sound:
+        """Return a sound by its name, in any case; raises SoundsError where there is none."""
+        sounds = self.sounds()
+        for sound in sounds:
+            if sound.name.casefold() == name.casefold():
+                return sound
+        there = [sound.name for sound in sounds]
+        problem = no_such(name, there) if there else f"no sound '{name}': none is taught yet"
+        raise SoundsError(problem)
+
+    def samples(self, example: Example) -> np.ndarray:
+        """Return float32[n] at 16 kHz."""
+        file = self._recordings / example.file
+        try:
+            return recording.decode(file.read_bytes(), str(file))
+        except OSError as error:
+            raise SoundsError(
+                f"{file} cannot be read ({error.strerror}): `streamtwl sounds remove` its sound, "
+                "and teach it again"
+            ) from None
+
+    def flac(self, example: Example) -> bytes:
+        """Return the FLAC file of a recording."""
+        try:
+            return (self._recordings / example.file).read_bytes()
+        except OSError as error:
+            raise SoundsError(f"{example.file} cannot be read ({error.strerror})") from None
+
+    def add(
+        self,
+        name: str,
+        recordings: list[tuple[str, np.ndarray]],
+        false_alarms_a_day: float | None = None,
+    ) -> Sound:
+        """Add recordings, (origin, float32[n]), to a sound, which is new or not; return it."""
+        check_name(name)
+        with self._changing() as index:
+            sound = next((s for s in index.sounds if s.name.casefold() == name.casefold()), None)
+            if sound is None:
+                if len(index.sounds) >= MAX_SOUNDS:
+                    raise SoundsError(f"{MAX_SOUNDS} sounds are taught, that is all it takes")
+                sound = Sound(name, "", [])
+                index.sounds.append(sound)
+            known = {example.file for example in sound.examples}
+            for origin, samples in recordings:
+                example = self._keep(origin, samples)
+                if example.file not in known:
+                    sound.examples.append(example)
+                    known.add(example.file)
+            if len(sound.examples) > MAX_RECORDINGS:
+                raise SoundsError(
+                    f"{name}: {len(sound.examples)} recordings, and it takes {MAX_RECORDINGS}: for "
+                    "so many there is `streamtwl train`"
+                )
+            sound.taught_at = datetime.now(UTC).isoformat(timespec="seconds")
+            if false_alarms_a_day is not None:
+                sound.false_alarms_a_day = false_alarms_a_day
+        return sound
+
+    def remove(self, name: str) -> Sound:
+        """Remove a sound and its recordings; return what it was."""
+        removed = self.find(name)
+        with self._changing() as index:
+            index.sounds[:] = [s for s in index.sounds if s.name != removed.name]
+        self._sweep()
+        return removed
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a sound another name."""
+        check_name(new)
+        old = self.find(name).name
+        with self._changing() as index:
+            for sound in index.sounds:
+                if sound.name.casefold() == new.casefold() != old.casefold():
+                    raise SoundsError(f"'{sound.name}' is taught already: remove it first")
+            for sound in index.sounds:
+                sound.name = new if sound.name == old else sound.name
+
+    # --- the user's own background ---
+
+    def background(self, key: str) -> dict[str, np.ndarray]:
+        """Return float32[n, D] by window, embeddings of the user's background; none: no rows.
+
+        `key` names the windows and the weights that made them.
+        """
+        file = self._background(key)
+        try:
+            with np.load(file, allow_pickle=False) as found:
+                return {name: found[name].astype(np.float32) for name in found.files}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise SoundsError(f"{file} is damaged ({error}): remove it, and record anew") from None
+
+    def add_background(self, key: str, embeddings: Mapping[str, np.ndarray]) -> int:
+        """Add such embeddings; the newest MAX_BACKGROUND are kept. Return how many there are."""
+        with self._changing():
+            before = self.background(key)
+            joined = {
+                name: np.concatenate((before[name], rows) if name in before else (rows,))
+                for name, rows in embeddings.items()
+            }
+            kept: dict[str, Any] = {
+                name: rows[-MAX_BACKGROUND:].astype(np.float16) for name, rows in joined.items()
+            }
+            with self._writing(self._background(key)) as file:
+                np.savez(file, **kept)
+        return min(map(len, kept.values()))
+
+    def remove_background(self) -> bool:
+        """Forget the background; return whether there was any."""
+        files = [*(self.folder / "background").glob("*.npz")]
+        for file in files:
+            file.unlink(missing_ok=True)
+        return bool(files)
+
+    def _background(self, key: str) -> Path:
+        return self.folder / "background" / f"{key}.npz"
+
+    # --- files ---
+
+    @property
+    def _recordings(self) -> Path:
+        return self.folder / "recordings"
+
+    def _index(self) -> Index:
+        file = self.folder / "sounds.json"
+        try:
+            text = file.read_bytes()
+        except FileNotFoundError:
+            return Index()
+        except OSError as error:
+            raise SoundsError(f"{file} cannot be read: {error.strerror}") from None
+        try:
+            index = msgspec.json.decode(text[:INDEX_BYTES], type=Index)
+        except msgspec.DecodeError as error:
+            raise SoundsError(f"{file} is damaged ({error}): mend it, or remove it") from None
+        if index.version != 1:
+            raise SoundsError(f"{file} is of a newer version of streamtwl ({index.version})")
+        return index
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Index]:
+        """Give the index, alone, and write it where nothing was raised."""
+        try:
+            self._recordings.mkdir(parents=True, exist_ok=True)
+            self.folder.chmod(0o700)
+            with self._lock():
+                index = self._index()
+                yield index
+                with self._writing(self.folder / "sounds.json") as file:
+                    file.write(msgspec.json.format(msgspec.json.encode(index), indent=1))
+        except OSError as error:
+            raise SoundsError(
+                f"cannot write to {self.folder} ({error.strerror or error}): make room, or choose "
+                "another folder with STREAMTWL_DATA=FOLDER"
+            ) from None
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        lock = filelock.FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=LOCK_S)
+        except filelock.Timeout:
+            raise SoundsError(f"another streamtwl is changing {self.folder}: try again") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def _writing(self, place: Path) -> Iterator:
+        """Give a file that is whole in its place at the end, or not there."""
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".", delete=False) as file:
+            scratch = Path(file.name)
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                scratch.replace(place)
+            finally:
+                scratch.unlink(missing_ok=True)
+
+    def _keep(self, origin: str, samples: np.ndarray) -> Example:
+        flac = recording.encode(samples)
+        pcm = recording.decode(flac, origin)  # what is kept, so that its name is the same again
+        name = f"{sha256(pcm.tobytes()).hexdigest()[:16]}.flac"
+        with self._writing(self._recordings / name) as file:
+            file.write(flac)
+        return Example(name, round(len(samples) / SAMPLE_RATE, 2), origin[:300])
+
+    def _sweep(self) -> None:
+        """Delete recordings of no sound."""
+        with self._lock():
+            named = {example.file for sound in self._index().sounds for example in sound.examples}
+            for file in self._recordings.glob("*.flac"):
+                if file.name not in named:
+                    file.unlink(missing_ok=True)
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError for what cannot be the name of a sound."""
+    if not 1 <= len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
+        raise UsageError(
+            f"{name!r}: a sound's name has 1 to {MAX_NAME} letters, and no space at its ends"
+        )
+    if re.search(r"[*?\[\]]", name):
+        raise UsageError(f"{name!r}: *, ? and brackets are for patterns of names: leave them out")

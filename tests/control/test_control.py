@@ -1,0 +1,143 @@
+"""The control socket: who may open it, what it takes, and what it does to a listener."""
+
+import json
+import os
+import socket
+import stat
+
+import pytest
+
+from streamtwl.control import client, messages, server
+from streamtwl.control.server import ControlServer
+from streamtwl.errors import ControlError, SoundsError
+
+
+@pytest.fixture(autouse=True)
+def short_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("STREAMTWL_STATE", str(tmp_path))
+
+
+@pytest.fixture
+def start():
+    running = []
+
+    def start(reload=lambda: ["kettle"], last=lambda seconds, source: ("mic", b"fLaC")):
+        running.append(ControlServer(reload, last))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
+
+
+def talk(path, sent):
+    """Send bytes; return the answer, {} where there is none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(20)
+        connection.connect(str(path))
+        try:
+            connection.sendall(sent)
+            received = connection.makefile("rb").readline()
+        except ConnectionError:
+            return {}
+    return json.loads(received or b"{}")
+
+
+def test_only_its_user_can_open_it(start):
+    path = start().path
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_requests_are_answered(start):
+    asked = []
+    start(last=lambda seconds, source: asked.append((seconds, source)) or ("mic", b"\0fLaC\xff"))
+    assert client.reload() == (1, [])
+    answer = client.last(2.5, "door")
+    assert (answer.source, answer.flac, asked) == ("mic", b"\0fLaC\xff", [(2.5, "door")])
+
+
+def test_another_user_is_refused_by_both_ends(start, monkeypatch):
+    called = []
+    control = start(reload=lambda: called.append(1) or [])
+    monkeypatch.setattr(messages, "peer_uid", lambda _connection: os.getuid() + 1)
+    assert talk(control.path, b'{"do":"reload"}\n') == {}
+    assert (control.refused, called) == (1, [])
+    with pytest.raises(ControlError, match="another user's"):
+        client.last(1.0)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_process_of_another_user_is_refused_though_it_may_open_the_file(start, tmp_path):
+    control = start()
+    control.path.chmod(0o777)
+    for folder in (control.path.parent, *control.path.parents):
+        if os.stat(folder).st_mode & 0o005 != 0o005:
+            folder.chmod(0o755)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.setuid(65_534)
+        os.write(writer, json.dumps(talk(control.path, b'{"do":"reload"}\n')).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 1000) == b"{}"
+    assert control.refused == 1
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\n",
+        b"{}\n",
+        b'{"do":"format"}\n',
+        b'{"do":"last","seconds":1e9}\n',
+        b'{"do":"last","seconds":-1}\n',
+        b'{"do":"reload","more":1}\n',
+        b'{"do":"last","seconds":1,"source":"' + b"x" * 3000 + b'"}\n',
+        b"\xff\xfe\n",
+        b"x" * 100_000,
+    ],
+)
+def test_nonsense_is_refused_and_the_next_request_is_answered(start, sent):
+    control = start()
+    answer = talk(control.path, sent)
+    assert answer.get("error", "not a request").startswith("not a request")
+    assert client.reload() == (1, [])
+
+
+def test_one_who_says_nothing_does_not_keep_the_others_out(start, monkeypatch):
+    monkeypatch.setattr(server, "PEER_S", 0.3)
+    control = start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        silent.connect(str(control.path))
+        assert client.reload() == (1, [])
+
+
+def test_an_error_of_the_listener_reaches_the_command(start):
+    def broken():
+        raise SoundsError("sounds.json is damaged")
+
+    start(reload=broken)
+    assert client.reload() == (0, ["sounds.json is damaged"])
+
+
+def test_what_a_killed_listener_left_is_passed_over_and_removed(start, tmp_path):
+    left = tmp_path / "control" / "999999.sock"
+    left.parent.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(left))
+    assert client.reload() == (0, [])
+    control = start()
+    assert not left.exists()
+    assert client.reload() == (1, [])
+    control.close()
+    assert not left.parent.exists()
+    with pytest.raises(ControlError, match="streamtwl listen"):
+        client.last(1.0)
+
+
+def test_a_folder_that_is_too_deep_is_said_in_a_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("STREAMTWL_STATE", str(tmp_path / ("x" * 100)))
+    with pytest.raises(ControlError, match="STREAMTWL_STATE"):
+        ControlServer(list, lambda seconds, source: ("", b""))
