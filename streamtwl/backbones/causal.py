@@ -70,7 +70,7 @@ class Causal:
     def __init__(
         self, session: "onnxruntime.InferenceSession", sha256: str = "", memory: bool = True
     ) -> None:
-        self._session, self._memory, self.sha256 = session, memory, sha256
+        self._session, self.memory, self.sha256 = session, memory, sha256
         self.provider = runtime.provider(session)
         kept = session.get_modelmeta().custom_metadata_map.get(CARD, "")
         try:
@@ -89,7 +89,7 @@ class Causal:
 
     def front_end(self) -> Listening:
         """Return the network at the beginning of a stretch."""
-        return Listening(self._session, self._memory)
+        return Listening(self._session, self.memory)
 
     def score(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return posteriors float32[N, C], the mean of the window's, and the newest embedding."""
