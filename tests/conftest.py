@@ -25,6 +25,8 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 SHARED_MODELS = REPOSITORY.parent / "shared" / "models"
 if SHARED_MODELS.exists():  # mn04's weights: without them the default pipeline is its fallback
     os.environ.setdefault("STREAMTWL_MODELS", str(SHARED_MODELS))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest is a background
+# job, and then what tests start would ignore it, too
 COMMAND = [sys.executable, str(Path(sys.executable).with_name("streamtwl"))]
 PATIENCE_S = 600  # whatever takes longer has hung, on a slow machine too
 

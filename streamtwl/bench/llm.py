@@ -278,6 +278,7 @@ def _drawn(traces: Traces, settings: Settings, k: int, seed: int) -> list[np.nda
 
 
 def judge_of(traces: Traces, chosen: LlmSettings, drawn: bool) -> Judge:
+    """Return who names clips on the server; `drawn`: by samples. Raises UsageError."""
     kind = llm.preset_of(chosen)
     prompt = Prompt(kind, traces.labels, none=False, drawn=drawn)
     return Judge(llm.connect(chosen, kind), prompt, kind, votes=1)

@@ -1,4 +1,4 @@
-"""The listener's side: one thread, one connection after the other, every step bounded in time."""
+"""The listener's side: one thread, one connection after the other, every wait bounded."""
 
 import contextlib
 import logging

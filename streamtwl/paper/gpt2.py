@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import filelock
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -123,7 +124,8 @@ def _that_has_read(task: Task, state: Path, progress: Progress) -> trunks.Trunk:
     a_patch = 1 + sum(trace_training.SAMPLES) / len(trace_training.SAMPLES)
     size = round(trace_training.VISITS * len(posteriors) * a_patch)
     plan = schedule.Schedule(PRETRAINING, PRETRAINING, size, trace_training.LEARNING_RATE)
-    schedule.run(reader, next_loss, plan, task.seed, state, progress)
+    with filelock.FileLock(state.with_suffix(".lock")):  # another cell may read the same clips
+        schedule.run(reader, next_loss, plan, task.seed, state, progress)
     return trunks.Trunk(trunks.wordless(reader.model))
 
 

@@ -1,6 +1,8 @@
 """GPT-2 as the paper has it: what is trained, what is read, and what cannot be had."""
 
 import copy
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +164,26 @@ def test_the_hub_is_tried_once_for_all_rows(tmp_path, monkeypatch):
             fitted(Gpt2(trunk="openai-community/gpt2"), task(), tmp_path)
     gpt2.hub_answers.cache_clear()
     assert tried == [("https://huggingface.co", 5)]
+
+
+def test_cells_that_run_side_by_side_let_the_trunk_read_one_after_the_other(tmp_path, monkeypatch):
+    inside: list[int] = []
+    most: list[int] = []
+
+    def run(*_arguments) -> None:
+        inside.append(1)
+        time.sleep(0.2)
+        most.append(len(inside))
+        inside.pop()
+
+    monkeypatch.setattr(gpt2.schedule, "run", run)
+
+    def load() -> None:
+        gpt2.load_trunk(Gpt2(), task(), tmp_path / "trunk.pt", lambda *_: None)
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]
