@@ -67,7 +67,7 @@ def paper(
         import matplotlib  # noqa: F401  the curves come last: it is missed before anything runs
 
         from streamtwl.commands.progress import bars
-        from streamtwl.paper import cells, experiment
+        from streamtwl.paper import experiment, runner
         from streamtwl.paper import plan as plans
 
         plan = plans.load(config)
@@ -75,7 +75,7 @@ def paper(
             plan = plans.quick(plan)
         cores = processes or len(os.sched_getaffinity(0))
         # what runs in other processes moves no bar
-        stages = cells.STAGES if cores == 1 else (cells.SCORING, cells.CELLS)
+        stages = runner.STAGES if cores == 1 else (runner.SCORING, runner.CELLS)
         with bars(stages) as advance:
             results = experiment.run(plan, str(config), out, advance, cores)
         if report is not None:

@@ -10,9 +10,10 @@ from html import escape
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from streamtwl.paper import cells
-from streamtwl.paper.cells import OWN_WINDOWS, Cell, Found
+from streamtwl.paper import runner
+from streamtwl.paper.cells import OWN_WINDOWS, Cell
 from streamtwl.paper.experiment import Results
+from streamtwl.paper.found import Found
 from streamtwl.paper.plan import Plan
 from streamtwl.paper.reasoners import Draws, draw
 from streamtwl.paper.tables import Row
@@ -114,7 +115,7 @@ def clips(results: Results, data: str) -> Iterator[str]:
         and found.shown
     ]
     plan = results.runner.plan
-    for at, number in enumerate(cells.shown(len(first.split.test))):
+    for at, number in enumerate(runner.shown(len(first.split.test))):
         yield _clip(results, plan, first, number, [(c.row.name, f) for c, f in shown], at)
 
 
@@ -133,7 +134,7 @@ def _clip(
     samples = read(clip.path)
     duration_s = max(len(samples), scorer.first) / SAMPLE_RATE
     ends_s = [scorer.first / SAMPLE_RATE + i * plan.hop_s for i in range(len(scored.posteriors))]
-    k = cells.shown_samples(plan.samples)
+    k = runner.shown_samples(plan.samples)
     rows = [*_posterior_rows(scored, scorer.categories)]
     groups = [len(rows)]  # where another kind of row begins, with a gap before it
     rows += _trace_rows(scored, clip.path.name, k, plan.seeds[0], scorer.categories)

@@ -13,10 +13,12 @@ import numpy as np
 import streamtwl
 from streamtwl.errors import ConfigError
 from streamtwl.paper import cells, data_sets, reasoners, tables
-from streamtwl.paper.cells import WHOLE, Cell, Found, NotRun, Progress, Runner
+from streamtwl.paper.cells import Cell, NotRun
 from streamtwl.paper.data_sets import DataSet
+from streamtwl.paper.found import Found, Setting
 from streamtwl.paper.metrics import Judge, intervals
 from streamtwl.paper.plan import Data, Gpt2, LanguageModel, Plan
+from streamtwl.paper.runner import WHOLE, Progress, Runner, run_all
 from streamtwl.training.posteriors import read
 
 TIMED_CLIPS = 8  # of which the processor time of a backbone is the median
@@ -52,7 +54,7 @@ def run(plan: Plan, config: str, out: Path, progress: Progress, processes: int =
         runner.score_all([cell for cell in work if cell.data.name == data])
     found: list[tuple[Cell, Found]] = []
     not_run: dict[tuple[str, str, str], NotRun] = {}
-    for cell, of in cells.run_all(work, plan, out, processes, progress):
+    for cell, of in run_all(work, plan, out, processes, progress):
         base = cell.row.name.removesuffix(", soft trace")
         where = cell.data.name, cell.backbone, base
         if runner.is_absent(cell.backbone):
@@ -124,7 +126,7 @@ def _backbone_ms(found: Sequence[tuple[Cell, Found]], runner: Runner) -> dict[st
 
 def scores_of(
     found: Sequence[tuple[Cell, Found]], data: DataSet, backbone: str, row: str
-) -> dict[cells.Setting, np.ndarray]:
+) -> dict[Setting, np.ndarray]:
     """Return float32[S, n, L] of each setting: all splits' test clips, a row a seed."""
     mine = [
         (cell, of)

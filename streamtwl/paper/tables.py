@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from streamtwl.paper.cells import WHOLE
+from streamtwl.paper.runner import WHOLE
 
 Row = dict[str, Any]
 

@@ -1,12 +1,14 @@
 """Cells: run once, kept whole, and refused where a checkpoint has seen what is tested."""
 
+import msgspec
 import numpy as np
 import pytest
 
 from streamtwl.errors import ModelError, UsageError
 from streamtwl.paper import cells, checkpoints, data_sets, reasoners
-from streamtwl.paper.cells import WHOLE, Runner
+from streamtwl.paper.found import Found
 from streamtwl.paper.plan import Checkpoint, Data, Gpt2, LanguageModel, Plan
+from streamtwl.paper.runner import WHOLE, Runner
 
 pytestmark = pytest.mark.usefixtures("yamnet")
 
@@ -48,7 +50,7 @@ def test_a_cell_is_run_once_and_again_when_anything_that_it_is_of_changes(
     fit = reasoners.fit
     monkeypatch.setattr(reasoners, "fit", lambda kind, *of: fitted.append(kind) or fit(kind, *of))
 
-    def run(plan: Plan) -> list[cells.Found]:
+    def run(plan: Plan) -> list[Found]:
         runner = Runner(plan, tmp_path / "out", lambda *_: None)
         return [runner.run(cell) for cell in all_cells(plan)]
 
@@ -72,7 +74,7 @@ def test_a_cell_is_run_once_and_again_when_anything_that_it_is_of_changes(
     np.testing.assert_allclose(mean.shown[0][-1], mean.scores[0, 1, WHOLE][0], atol=1e-3)
 
     (tmp_path / "out" / "cells" / "cut.1.npz").write_bytes(b"what a killed run left")
-    run(cells.msgspec.structs.replace(plan, samples=[1]))
+    run(msgspec.structs.replace(plan, samples=[1]))
     assert fitted[2:] == ["counts"]  # the mean draws nothing
     wav("sounds/hiss/0.wav", np.zeros(2 * RATE))
     run(plan)
@@ -118,7 +120,7 @@ def test_a_checkpoint_that_was_trained_on_a_tested_fold_is_refused(plan, tmp_pat
 
     def card_of(file):
         labels = ["hiss", "dog"] if file.stem in seen else ["cat"]
-        return cells.msgspec.convert(
+        return msgspec.convert(
             {
                 **dict.fromkeys(("name", "about", "backbone", "data", "command", "version"), "x"),
                 **{"kind": "recurrent", "hop_s": 0.48, "labels": labels, "on": 0.5, "off": 0.2},

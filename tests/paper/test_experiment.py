@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from streamtwl.paper import experiment
-from streamtwl.paper.cells import WHOLE
 from streamtwl.paper.plan import Checkpoint, Data, Gpt2, LanguageModel, Plan
+from streamtwl.paper.runner import WHOLE
 from streamtwl.training import datasets
 from streamtwl.training.posteriors import read
 from tests.conftest import PATIENCE_S, REPOSITORY

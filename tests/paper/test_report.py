@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from streamtwl.errors import SinkError
-from streamtwl.paper import cells, drawing, experiment, report
+from streamtwl.paper import drawing, experiment, report, runner
 from streamtwl.paper.plan import Data, Gpt2, Plan
 from tests.conftest import PATIENCE_S
 
@@ -78,7 +78,7 @@ def test_it_links_to_nothing_and_loads_nothing(results):
 
 def test_clips_are_shown_with_spectrogram_posterior_trace_and_decisions(results):
     page = report.page(results)
-    shown = len(cells.shown(4))  # of the first fold's test clips
+    shown = len(runner.shown(4))  # of the first fold's test clips
     assert page.count("data:image/png;base64,") == shown > 1
     assert page.count(">drawn: ") >= shown
     assert len(re.findall(r"<title>mean: (?:hiss|whistle), ", page)) == shown * 4  # patches
