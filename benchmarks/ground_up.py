@@ -1,4 +1,4 @@
-"""A network that thinks from the ground up beside two that do not: names after half a second to five.
+"""A network that thinks from the ground up beside two that do not: names after 0.5 to 5 s.
 
     .venv/bin/python benchmarks/ground_up.py
 
