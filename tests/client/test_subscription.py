@@ -229,6 +229,28 @@ def test_async_waiting_can_be_cancelled_and_taken_up_again(publisher):
     assert asyncio.run(read()) == message
 
 
+def test_waiting_takes_no_processor_time(publisher, monkeypatch):
+    one, waits = publisher(), []
+    poll = Subscription._poll
+    monkeypatch.setattr(Subscription, "_poll", lambda *of: waits.append(of) or poll(*of))
+    with subscribe(one.endpoint) as mine:
+        heard(one, mine)
+        waits.clear()
+        assert mine.receive(SETTLED_S) is None
+    assert len(waits) < 5
+
+    async def read() -> None:
+        async with subscribe(one.endpoint, ["hello"]) as mine:
+            one.emit(hello(0))
+            await asyncio.wait_for(anext(mine), PATIENCE_S)
+            waits.clear()
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(mine), SETTLED_S)
+
+    asyncio.run(read())
+    assert len(waits) < 5
+
+
 def test_it_outlives_the_publisher_and_has_the_end_of_the_old_session_from_the_journal(
     publisher, journal
 ):
