@@ -19,6 +19,7 @@ from streamtwl.commands import (
     listen,
     models,
     paper,
+    review,
     schema,
     sounds,
     subscribe,
@@ -39,6 +40,7 @@ app.command()(devices.devices)  # in the order of --help
 app.command()(listen.listen)
 app.command()(subscribe.subscribe)
 app.command()(history.history)
+app.command()(review.review)
 app.command()(schema.schema)
 app.command()(label.label)
 app.command()(teach.teach)

@@ -23,9 +23,11 @@ from streamtwl.config import EventSettings, Settings, override, with_windows
 from streamtwl.errors import ConfigError
 from streamtwl.events import EventTracker
 from streamtwl.features.window import Windower, frames_in, samples_in
+from streamtwl.marks.corrections import Corrections, of_user
 from streamtwl.models import own as own_models
 from streamtwl.ontology import check_names
 from streamtwl.reasoners import choice
+from streamtwl.reasoners.corrected import Corrected
 from streamtwl.reasoners.gate import Gate
 from streamtwl.reasoners.taught import Taught
 from streamtwl.sounding import Change
@@ -113,13 +115,16 @@ class Pipeline:
         """End what the reasoner has begun, a request that nobody waits for any more."""
         getattr(self.reasoner, "close", _nothing)()
 
-    def learn(self, heads: Heads | None) -> list[Outcome]:
+    def learn(self, heads: Heads | None, corrections: Corrections | None = None) -> list[Outcome]:
         """Have these taught sounds, or none, beside the reasoner's own labels; not during `push`.
 
+        `corrections` lower the labels that the user marked wrong.
         All windows are then scored at every hop. Returns the ends of the events of those before.
         """
         own = self._without_taught
         self.reasoner = own if heads is None else cast(Reasoner, Taught(own, heads))
+        if corrections is not None:
+            self.reasoner = cast(Reasoner, Corrected(self.reasoner, corrections))
         self.bank.gate = self._gate if heads is None else None
         events = with_rules(self.settings.events, heads)
         ended = self.events.replace_labels(len(own.labels), self.reasoner.labels, events)
@@ -206,7 +211,7 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
     ):
         check_names(names, where, [*reasoner.labels, *(heads.labels if heads else [])])
     pipeline = Pipeline(settings, backbones, kinds, reasoner, paced, teacher)
-    pipeline.learn(heads)
+    pipeline.learn(heads, of_user(teacher) if settings.sounds.enabled else None)
     return pipeline
 
 

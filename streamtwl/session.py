@@ -18,6 +18,7 @@ from streamtwl.audio.network_address import Address
 from streamtwl.audio.recent import Recent
 from streamtwl.config import Settings
 from streamtwl.errors import ControlError, DeviceError
+from streamtwl.marks.corrections import Corrections, of_user
 from streamtwl.messages import AnyMessage
 from streamtwl.pipeline import Outcome, build
 from streamtwl.report import Reporter
@@ -99,7 +100,9 @@ class Session:
         self._failure: BaseException | None = None
         self._worker = threading.Thread(target=self._run, name="worker", daemon=True)
         self._recent = {name: Recent(recent_s) for name in names} if recent_s else {}
-        self._taught: list[Heads | None] = []  # the newest, until the worker takes them over
+        self._taught: list[
+            tuple[Heads | None, Corrections | None]
+        ] = []  # the newest, until the worker takes them over
         self._reporting = threading.Lock()  # the reporter, the publisher's queue and the sink
         self._working = threading.Lock()  # the pipeline
         self._alive_at = math.inf  # monotonic, of the worker's last sign of life
@@ -153,14 +156,14 @@ class Session:
             self._reporting.release()
 
     def reload(self) -> list[str]:
-        """Take in what the user taught by now, at the next hop; return the sounds' names.
+        """Take in what the user taught and marked, at the next hop; return the sounds' names.
 
         From any thread but the worker's. Raises SoundsError.
         """
         if not self._settings.sounds.enabled:
             return []
         heads = self._pipeline.teacher.heads_of_user()
-        self._taught = [heads]
+        self._taught = [(heads, of_user(self._pipeline.teacher))]
         return [] if heads is None else heads.labels
 
     def last(self, seconds: float, source: str = "") -> tuple[str, np.ndarray]:
@@ -185,9 +188,9 @@ class Session:
         """Take over what was taught, and publish the new labels."""
         if not self._taught:
             return
-        heads = self._taught.pop()
+        heads, corrections = self._taught.pop()
         with self._working:
-            outcomes = self._pipeline.learn(heads)
+            outcomes = self._pipeline.learn(heads, corrections)
         for outcome in outcomes:
             if outcome.changes:
                 self._emit(outcome)

@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,11 +83,9 @@ class Moments:
         self, event: Event, at: float, clip: Path | None, embeddings: Mapping[str, np.ndarray]
     ) -> None:
         """Keep an event; `at` is Unix seconds, `embeddings` as in `Moment`."""
-        file = io.BytesIO()
-        np.savez(file, **{name: each.astype(np.float16) for name, each in embeddings.items()})  # type: ignore[arg-type]
         key = (event.session, topic(Event, event.source), event.seq)
         where = None if clip is None else str(clip)
-        self._connection.execute(_ADD, (event.id, *key, at, where, file.getvalue()))
+        self._connection.execute(_ADD, (event.id, *key, at, where, packed(embeddings)))
 
     def find(self, event: str) -> Moment | None:
         """Return what is kept of an event; None where that is nothing."""
@@ -94,7 +93,7 @@ class Moments:
         if row is None:
             return None
         clip = None if row[0] is None else Path(row[0])
-        return Moment(event, clip if clip and clip.is_file() else None, _unpacked(row[1]))
+        return Moment(event, clip if clip and clip.is_file() else None, unpacked(row[1]))
 
     def forget(self, event: str) -> None:
         """Delete an event's embeddings and its clip; raises OSError."""
@@ -171,9 +170,18 @@ def bound(folder: Path, now: float, max_age_s: float, max_bytes: float) -> int:
     return deleted
 
 
-def _unpacked(blob: bytes) -> dict[str, np.ndarray]:
+def packed(embeddings: Mapping[str, np.ndarray]) -> bytes:
+    """Return embeddings by name as bytes."""
+    file = io.BytesIO()
+    half: dict[str, Any] = {name: each.astype(np.float16) for name, each in embeddings.items()}
+    np.savez(file, **half)
+    return file.getvalue()
+
+
+def unpacked(blob: bytes) -> dict[str, np.ndarray]:
+    """Return the embeddings in such bytes, float32[n, D] by name; none where they are damaged."""
     try:
         with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
             return {name: arrays[name].astype(np.float32) for name in arrays.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return {}  # damaged: as if there were none
+        return {}

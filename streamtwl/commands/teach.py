@@ -56,6 +56,15 @@ LastSeconds = Annotated[
 Source = Annotated[
     str, typer.Option(help="Of --last: the source. (default: its first)", show_default=False)
 ]
+FromEvent = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="The clip of an event (`listen --clips`), by its id: `history --ids` shows them. "
+        "Repeat it for several.",
+        metavar="EVENT",
+        show_default=False,
+    ),
+]
 Background = Annotated[
     bool,
     typer.Option(
@@ -91,6 +100,7 @@ def teach(
     seconds: Seconds = 4.0,
     last: LastSeconds = None,
     source: Source = "",
+    from_event: FromEvent = None,
     background: Background = False,
     minutes: Minutes = 10.0,
     device: Device = "",
@@ -115,15 +125,15 @@ def teach(
     """
     start_logging(log_level.value)
     if background:
-        if any((record, last, false_alarms)):
+        if any((record, last, from_event, false_alarms)):
             raise UsageError("--background takes files, or the microphone: leave the others out")
         _background([*([Path(name)] if name else []), *(files or [])], minutes, device)
         return
     if name is None:
         raise UsageError('name the sound: `streamtwl teach "kettle" kettle.wav`, see --help')
-    if not (files or record or last or false_alarms):
+    if not (files or record or last or from_event or false_alarms):
         raise UsageError(f"{name}: name recordings, or add --record 3, or --last 5 of a `listen`")
-    _sound(name, files or [], record, seconds, last, source, device, false_alarms)
+    _sound(name, files or [], record, seconds, last, source, from_event or [], device, false_alarms)
 
 
 def _sound(
@@ -133,6 +143,7 @@ def _sound(
     seconds: float,
     last: float | None,
     source: str,
+    from_event: Sequence[str],
     device: str,
     false_alarms: float | None,
 ) -> None:
@@ -140,9 +151,10 @@ def _sound(
 
     check_name(name)
     store = Store()
-    if not (files or record or last):
+    if not (files or record or last or from_event):
         store.find(name)  # a rate alone is for one that is there
     recordings = [(readable(file.name), cut(file)) for file in found(files)]
+    recordings += [(f"event {event}", _of_event(event)) for event in from_event]
     if last:
         recordings.append(_last(last, source))
     if record:
@@ -234,6 +246,14 @@ def describe(sound: "Sound", again: "Mapping[float, int]", of: int) -> str:
 def _count(sound: "Sound") -> str:
     count, total_s = len(sound.examples), sum(example.seconds for example in sound.examples)
     return f"{count} recording{'s' * (count > 1)}, {total_s:.1f} s"
+
+
+def _of_event(event: str) -> "np.ndarray":
+    """Return what sounds in an event's clip, float32[n]; raises UsageError, AudioError."""
+    from streamtwl.marks import marking
+    from streamtwl.sinks.journal_file import default_path
+
+    return marking.sound(marking.clip(default_path(), event))
 
 
 def _last(seconds: float, source: str) -> "tuple[str, np.ndarray]":

@@ -142,6 +142,16 @@ class Store:
         self._sweep()
         return removed
 
+    def remove_recording(self, name: str, file: str) -> None:
+        """Remove one recording of a sound, and the sound with its last one."""
+        sound = self.find(name)
+        with self._changing() as index:
+            for each in index.sounds:
+                if each.name == sound.name:
+                    each.examples[:] = [one for one in each.examples if one.file != file]
+            index.sounds[:] = [each for each in index.sounds if each.examples]
+        self._sweep()
+
     def rename(self, name: str, new: str) -> None:
         """Give a sound another name."""
         check_name(new)

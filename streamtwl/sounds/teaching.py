@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from streamtwl.clips.moments import named
 from streamtwl.errors import UsageError
 from streamtwl.sounds import heads, space
 from streamtwl.sounds.embedding import Embedder
@@ -34,6 +35,7 @@ class Teacher:
         """Groups of the bank in `leave_out` are not used."""
         used = [kind for kind in kinds if kind.name in space.WEIGHTS]
         self.windows = [kind.name for kind in used]
+        self.named = {k.name: named(k.name, backbones[k.backbone].sha256) for k in used}
         if used:
             indices = sorted({kind.backbone for kind in used})
             own = [WindowKind(k.name, indices.index(k.backbone), k.length_s) for k in used]
