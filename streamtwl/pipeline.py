@@ -32,7 +32,7 @@ from streamtwl.reasoners.gate import Gate
 from streamtwl.reasoners.taught import Taught
 from streamtwl.sounding import Change
 from streamtwl.sounds.heads import OFF, ON, Heads
-from streamtwl.sounds.teaching import Teacher
+from streamtwl.sounds.teaching import Teacher, sounds_of_user
 from streamtwl.stages import (
     SAMPLE_RATE,
     Backbone,
@@ -190,7 +190,8 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
     if loaded is not None:
         settings = with_windows(settings, choice.windows(settings, loaded.card))
     backbones, kinds = hearing(settings)
-    teacher = Teacher(backbones, kinds)
+    settings, only = with_taught_labels(settings)
+    teacher = Teacher(backbones, kinds, only=only)
     heads = teacher.heads_of_user() if settings.sounds.enabled else None
     reasoner = choice.make(settings, loaded, backbones, kinds, sources)
     settings = override(settings, _events(settings, reasoner))
@@ -234,6 +235,26 @@ def with_rules(events: EventSettings, heads: Heads | None) -> EventSettings:
     return msgspec.structs.replace(
         events, label=rules | events.label, include=include, audioset=audioset
     )
+
+
+def with_taught_labels(settings: Settings) -> tuple[Settings, list[str]]:
+    """Return the settings without those labels that are taught sounds, and these.
+
+    They are named in a list with others, or alone: then no other label is wanted. Where a list
+    names none, all taught sounds are listened for beside it.
+    """
+    if settings.labels in ("all", "everyday") or not settings.sounds.enabled:
+        return settings, []
+    listed = [name.strip() for name in settings.labels.split(",")]
+    taught = {sound.name.casefold(): sound.name for sound in sounds_of_user()}
+    named = [taught[name.casefold()] for name in listed if name.casefold() in taught]
+    if not named:
+        return settings, []
+    others = ", ".join(name for name in listed if name.casefold() not in taught)
+    changes: dict[str, Any] = {"labels": others or "all"}
+    if not others:
+        changes["events.include"] = named
+    return override(settings, changes), named
 
 
 def hearing(settings: Settings) -> tuple[list[Backbone], list[WindowKind]]:

@@ -4,9 +4,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from streamtwl.commands.options import Level, LogLevel, Offline, start_logging
 from streamtwl.errors import AudioError, ControlError, SoundsError, UsageError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from streamtwl.sounds.store import Sound, Store
     from streamtwl.sounds.teaching import Teacher
 
+UNTIL_ENTER = "0"
 AN_HOUR = 24.0  # false alarms a day
 
 Name = Annotated[
@@ -36,10 +38,11 @@ Files = Annotated[
 Record = Annotated[
     int | None,
     typer.Option(
-        help="Record it so many times from the microphone: it counts down, then make the sound.",
-        min=1,
+        help="Record it so many times from the microphone: it counts down, then make the sound. "
+        "Without a number once, until Enter or Ctrl-C; silence is cut off.",
+        min=0,
         max=50,
-        metavar="N",
+        metavar="[N]",
         show_default=False,
     ),
 ]
@@ -93,6 +96,19 @@ Rate = Annotated[
 ]
 
 
+class Command(TyperCommand):
+    """Takes --record without a number."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert the number that is not there, UNTIL_ENTER."""
+        whole: list[str] = []
+        for arg, following in zip(args, [*args[1:], ""], strict=True):
+            whole.append(arg)
+            if arg == "--record" and not following.isdecimal():
+                whole.append(UNTIL_ENTER)
+        return super().parse_args(ctx, whole)
+
+
 def teach(
     name: Name = None,
     files: Files = None,
@@ -125,13 +141,13 @@ def teach(
     """
     start_logging(log_level.value)
     if background:
-        if any((record, last, from_event, false_alarms)):
+        if any((record is not None, last, from_event, false_alarms)):
             raise UsageError("--background takes files, or the microphone: leave the others out")
         _background([*([Path(name)] if name else []), *(files or [])], minutes, device)
         return
     if name is None:
         raise UsageError('name the sound: `streamtwl teach "kettle" kettle.wav`, see --help')
-    if not (files or record or last or from_event or false_alarms):
+    if not (files or record is not None or last or from_event or false_alarms):
         raise UsageError(f"{name}: name recordings, or add --record 3, or --last 5 of a `listen`")
     _sound(name, files or [], record, seconds, last, source, from_event or [], device, false_alarms)
 
@@ -151,16 +167,19 @@ def _sound(
 
     check_name(name)
     store = Store()
-    if not (files or record or last or from_event):
+    if not (files or record is not None or last or from_event):
         store.find(name)  # a rate alone is for one that is there
     recordings = [(readable(file.name), cut(file)) for file in found(files)]
     recordings += [(f"event {event}", _of_event(event)) for event in from_event]
     if last:
         recordings.append(_last(last, source))
-    if record:
+    if record is not None:
         from streamtwl.sounds import takes
 
-        recordings += takes.record(record, seconds, device, _say)
+        if record:
+            recordings += takes.record(record, seconds, device, _say)
+        else:
+            recordings += takes.until_enter(device, _say)
     began = time.monotonic()
     teacher = teacher_of_default()
     store.add(name, recordings, false_alarms)

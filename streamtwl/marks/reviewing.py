@@ -84,7 +84,7 @@ def reload_listeners() -> None:
 
 
 def _show(journal: Path, event: Event, which: str, player: Player) -> None:
-    print(one_line(f"\n{which}  {history.event_line(event)}".strip("\n")), flush=True)
+    print(f"\n{one_line(f'{which}  {history.event_line(event)}')}", flush=True)
     clip = marking.moment(journal, event.id).clip
     if clip is None:
         print("   no clip of it")
