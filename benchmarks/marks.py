@@ -126,8 +126,8 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             for scene, files in ((lesson, sound.files[:half]), (test, sound.files[half:])):
                 rng = np.random.default_rng([scene.seed, turn, len(scene.slots)])
                 scene.add(sound.name, sound.right, varied(read(files[turn % len(files)]), rng))
-    for name, right, file in recordings(options.data, options.side, options.home):
-        others.add(name, right, read(file, 6.0))
+    for name, names, file in recordings(options.data, options.side, options.home):
+        others.add(name, names, read(file, 6.0))
     before = {"test": listener.events(test), "others": listener.events(others)}
     marked = mark(listener, lesson, sounds)
     after = {"test": listener.events(test), "others": listener.events(others)}
