@@ -21,9 +21,9 @@ import numpy as np
 from streamtwl.clips import moments
 from streamtwl.clips.moments import Moments
 from streamtwl.clips.speech import SPOKEN, SpeechDetector, SpokenOnTrace
-from streamtwl.errors import JournalError
 from streamtwl.messages import AnyMessage, Event
 from streamtwl.pipeline import Outcome
+from streamtwl.sinks import journal_file
 from streamtwl.sounds import recording
 from streamtwl.sounds.space import WEIGHTS
 from streamtwl.stages import SAMPLE_RATE, Backbone, Sink
@@ -86,11 +86,10 @@ class Keeper(Sink):
     ) -> None:
         """`lossless`: wait for a slow disk instead of dropping.
 
-        Raises UsageError where clips are wanted and nothing can find speech, JournalError.
+        Raises UsageError where clips are wanted and nothing can find speech.
         """
         self._clips, self._lossless = clips, lossless
         self._detector = SpeechDetector() if clips else None
-        Moments(journal).close()  # that it can be opened
         self._journal = journal
         self.kept_clips = self.withheld_clips = self.dropped_clips = 0
         self._streams: dict[str, _Stream] = {}
@@ -198,7 +197,7 @@ class Keeper(Sink):
     # --- on its own ---
 
     def _run(self) -> None:
-        store = Moments(self._journal)
+        store: Moments | None = None
         sweep_at, problem = 0.0, ""
         while True:
             item: _Kept | str | None = ""
@@ -207,6 +206,7 @@ class Keeper(Sink):
             if item is None:
                 break
             try:
+                store = store or Moments(self._journal)
                 if isinstance(item, _Kept):
                     self._keep(store, item)
                 elif item:
@@ -214,12 +214,17 @@ class Keeper(Sink):
                 if time.monotonic() >= sweep_at:
                     sweep_at = time.monotonic() + SWEEP_S
                     self._sweep(store)
-            except (sqlite3.Error, OSError, JournalError) as error:
-                self.dropped_clips += 1
+            except (sqlite3.Error, OSError) as error:
+                sweep_at = time.monotonic() + SWEEP_S
+                self.dropped_clips += isinstance(item, _Kept)
                 if (now := f"{getattr(error, 'strerror', None) or error}") != problem:
-                    _log.warning("events are not kept for `review`: %s: %s", store.path, now)
+                    _log.warning("events are not kept for `review`: %s", now)
                 problem = now
-        store.close()
+                if store is not None and journal_file.damaged(error):
+                    store.close()
+                    store = None
+        if store is not None:
+            store.close()
 
     def _keep(self, store: Moments, kept: _Kept) -> None:
         clip = flac = None

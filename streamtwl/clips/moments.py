@@ -4,7 +4,7 @@
     journal-moments.sqlite     of each event a few hops' embeddings, and the name of its clip
     FOLDER/EVENT.flac          the clip, where `listen --clips FOLDER` keeps any
 
-An event's id leads to both (`Moments.find`). What the journal no longer holds is not kept here.
+An event's id leads to both (`find`). What the journal no longer holds is not kept here.
 """
 
 import contextlib
@@ -59,25 +59,22 @@ def named(window: str, sha256: str) -> str:
 
 
 class Moments:
-    """Reads and writes that file; raises sqlite3.Error where that fails, JournalError on opening.
-
-    One connection, for one thread.
-    """
+    """Writes that file; all it does may raise sqlite3.Error. One connection, for one thread."""
 
     def __init__(self, journal: Path) -> None:
-        """`journal` is the journal that it belongs to; neither has to exist."""
-        self.journal = journal
-        self.path = journal.with_name(f"{journal.stem}-moments.sqlite")
+        """`journal` is the journal that it belongs to; neither has to exist. Raises OSError.
+
+        A damaged file is set aside, and a new one begins.
+        """
+        self.journal, self.path = journal, path_of(journal)
+        journal.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            journal.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._connection = journal_file.connect(self.path, "rwc")
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.execute(_LAYOUT)
-        except (sqlite3.Error, OSError) as error:
-            raise JournalError(
-                f"cannot keep events in {self.path} ({error}): remove it, a new one begins"
-            ) from None
+            self._connection = _writer(self.path)
+        except sqlite3.Error as error:
+            if not journal_file.damaged(error):
+                raise
+            journal_file.set_aside(self.path)
+            self._connection = _writer(self.path)
 
     def add(
         self, event: Event, at: float, clip: Path | None, embeddings: Mapping[str, np.ndarray]
@@ -89,11 +86,7 @@ class Moments:
 
     def find(self, event: str) -> Moment | None:
         """Return what is kept of an event; None where that is nothing."""
-        row = self._connection.execute(_FIND, (event,)).fetchone()
-        if row is None:
-            return None
-        clip = None if row[0] is None else Path(row[0])
-        return Moment(event, clip if clip and clip.is_file() else None, unpacked(row[1]))
+        return _found(self._connection, event)
 
     def forget(self, event: str) -> None:
         """Delete an event's embeddings and its clip; raises OSError."""
@@ -133,6 +126,44 @@ class Moments:
                 ]
         except (sqlite3.Error, DamagedJournal):
             return []
+
+
+def path_of(journal: Path) -> Path:
+    """Return where the moments of a journal's events are."""
+    return journal.with_name(f"{journal.stem}-moments.sqlite")
+
+
+def find(journal: Path, event: str) -> Moment:
+    """Return what is kept of an event, also while a listener writes; raises JournalError."""
+    path = path_of(journal)
+    if not path.is_file():
+        return Moment(event, None)
+    try:
+        with contextlib.closing(journal_file.connect(path, "ro")) as connection:
+            return _found(connection, event) or Moment(event, None)
+    except sqlite3.Error as error:
+        raise JournalError(f"cannot read {path} ({error}): remove it, a new one begins") from None
+
+
+def _found(connection: sqlite3.Connection, event: str) -> Moment | None:
+    row = connection.execute(_FIND, (event,)).fetchone()
+    if row is None:
+        return None
+    clip = None if row[0] is None else Path(row[0])
+    return Moment(event, clip if clip and clip.is_file() else None, unpacked(row[1]))
+
+
+def _writer(path: Path) -> sqlite3.Connection:
+    connection = journal_file.connect(path, "rwc")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(_LAYOUT)
+        connection.execute("SELECT event, clip FROM moments LIMIT 1").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def clip_path(folder: Path, event: str) -> Path | None:

