@@ -69,19 +69,23 @@ def learn(teacher: Teacher, marks: Sequence[Mark], store: Store) -> Corrections 
     """
     if not teacher.windows:
         return None
-    by_label: dict[str, dict[str, list[np.ndarray]]] = {}
+    right: dict[str, list[np.ndarray]] = {}
+    wrong: dict[str, list[np.ndarray]] = {}
     for mark in marks:
         if (rows := _features(teacher, mark)) is not None:
-            verdicts = by_label.setdefault(mark.label, {"right": [], "wrong": []})
-            verdicts[mark.verdict].append(rows)
+            verdicts = right if mark.verdict == "right" else wrong
+            verdicts.setdefault(mark.label, []).append(rows)
+    if not wrong:
+        return None
+    mistaken = [Taught(label, rows, LIKE_A_DAY) for label, rows in wrong.items()]
+    learnt = heads.fit(teacher.space, mistaken).heads
     taught = {sound.name.casefold(): sound for sound in store.sounds()}
     found = []
-    for label, of in by_label.items():
-        if of["wrong"]:
-            own = taught.get(label.casefold())
-            known = teacher.taught(store, [own])[0].recordings if own else []
-            found.append(_correction(teacher.space, label, of["wrong"], of["right"], known))
-    return Corrections(teacher.space, found) if found else None
+    for sound, head in zip(mistaken, learnt, strict=True):
+        own = taught.get(sound.name.casefold())
+        known = teacher.taught(store, [own])[0].recordings if own else []
+        found.append(_correction(sound, head, right.get(sound.name, []), known))
+    return Corrections(teacher.space, found)
 
 
 def _features(teacher: Teacher, mark: Mark) -> np.ndarray | None:
@@ -93,18 +97,14 @@ def _features(teacher: Teacher, mark: Mark) -> np.ndarray | None:
 
 
 def _correction(
-    space: Space,
-    label: str,
-    wrong: Sequence[np.ndarray],
-    right: Sequence[np.ndarray],
-    known: Sequence[np.ndarray],
+    wrong: Taught, head: Head, right: Sequence[np.ndarray], known: Sequence[np.ndarray]
 ) -> Correction:
-    """Learn one; all are float32[n, F] an event or recording."""
-    [head] = heads.fit(space, [Taught(label, wrong, LIKE_A_DAY)]).heads
+    """Raise the threshold above what is `right`, float32[n, F] an event, and `known` recordings."""
     threshold = head.threshold
     if right or known:
         among = np.concatenate([*right, *known]) @ head.weights + head.offset
         threshold = max(threshold, float(among.max()) + APART * head.spread)
-    own = np.concatenate(wrong) @ head.weights + head.offset
+    own = np.concatenate(wrong.recordings) @ head.weights + head.offset
     head = Head(head.weights, head.offset, threshold, head.spread, head.left_out)
-    return Correction(label, len(wrong), len(right), head, float((own >= threshold).mean()))
+    reach = float((own >= threshold).mean())
+    return Correction(wrong.name, len(wrong.recordings), len(right), head, reach)
