@@ -91,7 +91,8 @@ class Keeper(Sink):
         self._clips, self._lossless = clips, lossless
         self._detector = SpeechDetector() if clips else None
         self._journal = journal
-        self.kept_clips = self.withheld_clips = self.dropped_clips = 0
+        self.kept_clips = self.withheld_clips = 0  # counted by the writer, as is `_failed`
+        self._failed = self._full = 0
         self._streams: dict[str, _Stream] = {}
         self._names: list[str] = []
         self._sound: Sound | None = None
@@ -122,6 +123,11 @@ class Keeper(Sink):
             stream.waiting[message.id] = message
             if stream.broke_off:
                 self._cut(stream, message)
+
+    @property
+    def dropped_clips(self) -> int:
+        """Events of which nothing could be kept."""
+        return self._failed + self._full
 
     def figures(self) -> dict[str, Any]:
         """Return how many clips there came to be, and why others did not."""
@@ -185,14 +191,13 @@ class Keeper(Sink):
             samples = self._sound(event.source, start, stop)
             if max(around, default=1.0) >= SPOKEN or not len(samples):
                 samples = None
-                self.withheld_clips += 1
         self._put(_Kept(event, time.time(), embeddings, samples))
 
     def _put(self, item: _Kept | str) -> None:
         try:
             self._queue.put(item, block=self._lossless)
         except queue.Full:
-            self.dropped_clips += 1
+            self._full += isinstance(item, _Kept)
 
     # --- on its own ---
 
@@ -216,7 +221,7 @@ class Keeper(Sink):
                     self._sweep(store)
             except (sqlite3.Error, OSError) as error:
                 sweep_at = time.monotonic() + SWEEP_S
-                self.dropped_clips += isinstance(item, _Kept)
+                self._failed += isinstance(item, _Kept)
                 if (now := f"{getattr(error, 'strerror', None) or error}") != problem:
                     _log.warning("events are not kept for `review`: %s", now)
                 problem = now
@@ -228,8 +233,8 @@ class Keeper(Sink):
 
     def _keep(self, store: Moments, kept: _Kept) -> None:
         clip = flac = None
-        if kept.samples is not None and self._clips is not None and self._detector is not None:
-            if self._detector.finds(kept.samples):
+        if self._clips is not None and self._detector is not None:
+            if kept.samples is None or self._detector.finds(kept.samples):
                 self.withheld_clips += 1
             else:
                 clip = moments.clip_path(self._clips.folder, kept.event.id)
