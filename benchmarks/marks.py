@@ -11,8 +11,8 @@ each occurs again and again, cut and attenuated at random, in faint noise.
 
 Everything goes through the product: `streamtwl listen --fast` with its journal, the marks by
 `streamtwl.marks.marking` on the first five wrong events of each sound, `listen` once more. What it
-costs are other recordings that lose their right name: ESC-10's (fold 4, or the others) and, with
-`--home`, all of `home`.
+costs are other recordings that lose their right name: kitchen20's other sources of that side, a
+clip each, ESC-10's (fold 4, or the others) and, with `--home`, all of `home`.
 """
 
 import argparse
@@ -126,7 +126,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             for scene, files in ((lesson, sound.files[:half]), (test, sound.files[half:])):
                 rng = np.random.default_rng([scene.seed, turn, len(scene.slots)])
                 scene.add(sound.name, sound.right, varied(read(files[turn % len(files)]), rng))
-    for name, names, file in recordings(options.data, options.side, options.home):
+    for name, names, file in recordings(options, {file for each in sounds for file in each.files}):
         others.add(name, names, read(file, 6.0))
     before = {"test": listener.events(test), "others": listener.events(others)}
     marked = mark(listener, lesson, sounds)
@@ -183,8 +183,11 @@ class Listener:
         return sorted(events(self.journal, Wanted()), key=lambda event: event.start)
 
 
-def sources(data: Path, side: str) -> list[Recurring]:
-    """Return the sources to choose from, in the order of the rule; without kitchen20, classes."""
+def sources(data: Path, side: str, fewest: int = CLIPS) -> list[Recurring]:
+    """Return the sources of a side with so many clips, in the order of the rule.
+
+    Without kitchen20 they are the classes of ESC-10.
+    """
     kitchen = (data / "kitchen20").is_dir()
     clips = datasets.load(data / ("kitchen20" if kitchen else "esc10"))
     table = REPOSITORY / "benchmarks" / "kitchen20_audioset.csv"
@@ -200,7 +203,7 @@ def sources(data: Path, side: str) -> list[Recurring]:
     found = [
         Recurring(" ".join(filter(None, key)), names[key[0]], tuple(sorted(files)))
         for key, files in grouped.items()
-        if len(files) >= CLIPS and names.get(key[0])
+        if len(files) >= fewest and names.get(key[0])
     ]
     return sorted(found, key=lambda each: sha256(each.name.encode()).digest())
 
@@ -235,8 +238,11 @@ def varied(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return samples[start : start + length] * 10 ** (rng.uniform(-12.0, 0.0) / 20)
 
 
-def recordings(data: Path, side: str, home: bool) -> list[tuple[str, frozenset[str], Path]]:
-    """Return other recordings with the names that count as right."""
+def recordings(
+    options: argparse.Namespace, known: set[Path]
+) -> list[tuple[str, frozenset[str], Path]]:
+    """Return recordings that are not `known`, with the names that count as right."""
+    data, side = options.data, options.side
     names = right_names(data / "esc50_audioset.csv")
     clips = datasets.load(data / "esc10")
     found = [
@@ -244,8 +250,11 @@ def recordings(data: Path, side: str, home: bool) -> list[tuple[str, frozenset[s
         for clip in clips
         if (clip.fold in TRAINING) == (side == "training")
     ]
-    found = found[:4] if QUICK else found[: 160 if side == "training" else None]
-    if home and side == "test":
+    found = found[:4] if QUICK else found[:80]
+    if (data / "kitchen20").is_dir():
+        others = [each for each in sources(data, side, 1) if not known & {*each.files}]
+        found += [(each.name, each.right, each.files[0]) for each in others]
+    if options.home and side == "test":
         with (data / "home" / "home.csv").open(newline="") as file:
             found += [
                 (
