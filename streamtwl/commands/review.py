@@ -20,7 +20,7 @@ Source = Annotated[str, typer.Option(help="Only this source. (default: all)")]
 Event = Annotated[
     str | None,
     typer.Argument(
-        metavar="[EVENT]",
+        metavar="EVENT",
         help="Only this one, by its id: `history --ids` shows them. (default: all that have no "
         "mark, the newest first)",
         show_default=False,
