@@ -147,6 +147,8 @@ def teach(
         return
     if name is None:
         raise UsageError('name the sound: `streamtwl teach "kettle" kettle.wav`, see --help')
+    if Path(name).suffix and Path(name).is_file():
+        raise UsageError(f'{name} is a file: name the sound first, as `teach "kettle" {name}`')
     if not (files or record is not None or last or from_event or false_alarms):
         raise UsageError(f"{name}: name recordings, or add --record 3, or --last 5 of a `listen`")
     _sound(name, files or [], record, seconds, last, source, from_event or [], device, false_alarms)
@@ -173,6 +175,7 @@ def _sound(
     recordings += [(f"event {event}", _of_event(event)) for event in from_event]
     if last:
         recordings.append(_last(last, source))
+    teacher = teacher_of_default()  # before anyone makes the sound: it may fail
     if record is not None:
         from streamtwl.sounds import takes
 
@@ -181,7 +184,6 @@ def _sound(
         else:
             recordings += takes.until_enter(device, _say)
     began = time.monotonic()
-    teacher = teacher_of_default()
     store.add(name, recordings, false_alarms)
     report(store, teacher, name)
     reload_listeners()
@@ -203,9 +205,15 @@ def cut(file: Path) -> "np.ndarray":
     from streamtwl.sounds import recording
     from streamtwl.stages import SAMPLE_RATE
 
-    samples = recording.trim(recording.read(file))
+    received = recording.read(file, recording.LONGEST_S + recording.FRAME / SAMPLE_RATE)
+    longest = round(recording.LONGEST_S * SAMPLE_RATE)
+    if len(received) > longest:
+        _say(f"{file}: learnt from its first {recording.LONGEST_S:g} s")
+    samples = recording.trim(received[:longest])
     if len(samples) < recording.SHORTEST_S * SAMPLE_RATE:
-        raise AudioError(f"{file}: there is no sound in it, take another recording")
+        raise AudioError(
+            f"{file}: nothing in it sounds for {recording.SHORTEST_S:g} s: take another recording"
+        )
     return samples
 
 
