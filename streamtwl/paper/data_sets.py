@@ -70,6 +70,8 @@ def load(data: Data) -> DataSet:
     turns = (test or sorted(folds))[: data.folds or None]
     pairs = [(train, test)] if train else [([*(folds - {fold})], [fold]) for fold in turns]
     splits = [_split(clips, *pair) for pair in pairs]
+    if tables and len({frozenset(clip.labels) for split in splits for clip in split.test}) < 2:
+        raise UsageError(f"{folder}: all test clips have the same labels: it takes others as well")
     labels = sorted({label for clip in clips for label in clip.labels})
     return DataSet(data_name(data), labels, clips, splits, bool(tables))
 

@@ -6,8 +6,10 @@ the next cell, and one that was changed runs only what changed.
 
 import hashlib
 import multiprocessing
+import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.pool import IMapIterator
@@ -86,8 +88,17 @@ def _next(
 
 def _begin(plan: Plan, out: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends all
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     global _runner
     _runner = Runner(plan, out, lambda *_: None)
+
+
+def _end_with_parent() -> None:
+    """End where the first process was killed: the next one would train the same cells."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _run(cell: Cell) -> Found | StreamtwlError:

@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 
 import msgspec
 import numpy as np
@@ -14,6 +16,7 @@ from streamtwl.paper import cells, checkpoints, data_sets, reasoners, runner
 from streamtwl.paper.found import Found
 from streamtwl.paper.plan import Checkpoint, Data, Gpt2, LanguageModel, Plan
 from streamtwl.paper.runner import WHOLE, Runner, run_all
+from tests.conftest import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("yamnet")
 
@@ -121,6 +124,26 @@ def test_a_window_that_nothing_would_bring_is_refused(plan, tmp_path, change, sa
     plan = msgspec.structs.replace(plan, **change)
     with pytest.raises(ConfigError, match=said):
         Runner(plan, tmp_path / "out", lambda *_: None).score_all(all_cells(plan))
+
+
+ORPHAN = """
+import multiprocessing, pathlib, sys, time
+from streamtwl.paper import runner
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, runner._begin, (None, pathlib.Path(sys.argv[1]))) as pool:
+        pool.apply(print, ("there",), {"flush": True})
+        pool.apply(time.sleep, (600,))
+"""
+
+
+def test_processes_end_with_the_one_that_was_killed(tmp_path):
+    (tmp_path / "main.py").write_text(ORPHAN)
+    command = [sys.executable, str(tmp_path / "main.py"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "there\n"
+        first.kill()
+        first.communicate(timeout=PATIENCE_S)  # until nobody has its output open any more
 
 
 def end(_cell: cells.Cell) -> None:

@@ -228,3 +228,11 @@ def test_a_baseline_that_nothing_can_be_compared_with_is_said(baseline, plain_so
                 baseline=baseline)  # fmt: skip
     with pytest.raises(ConfigError, match=r"baseline: .*it takes HMM filter"):
         experiment.run(plan, "x.toml", tmp_path, quiet)
+
+
+def test_a_folder_that_cannot_be_is_said_in_a_line(cli, plain_sounds, tmp_path):
+    (tmp_path / "x.toml").write_text(f'reasoners = ["mean"]\n[[data]]\nfolder = "{plain_sounds}"\n')
+    ended = cli("paper", str(tmp_path / "x.toml"), "-o", str(tmp_path / "x.toml"))
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert "x.toml: File exists: make room, or choose another folder with -o" in ended.stderr
