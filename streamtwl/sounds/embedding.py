@@ -11,6 +11,7 @@ import numpy as np
 
 from streamtwl import folders
 from streamtwl.backbones.bank import Bank
+from streamtwl.errors import UsageError
 from streamtwl.features.window import Windower
 from streamtwl.sounds import arrays, augment
 from streamtwl.stages import SAMPLE_RATE, Backbone, Block, End, WindowKind
@@ -90,6 +91,13 @@ class Embedder:
 def _variants(samples: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     over = len(samples) / SAMPLE_RATE / VARIANTS_S
     return augment.variants(samples, max(FEWEST, round(VARIANTS / max(1.0, over))))
+
+
+def forget(recording: str) -> None:
+    """Delete what is kept of a recording, by the start of its SHA-256 (`Store`'s name for it)."""
+    with contextlib.suppress(OSError, UsageError):  # there may be no cache folder
+        for file in (folders.cache() / "sounds").glob(f"{recording}-*.npz"):
+            file.unlink(missing_ok=True)
 
 
 def _keep(file: Path, embeddings: Embeddings) -> None:

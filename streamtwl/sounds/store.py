@@ -26,7 +26,7 @@ from msgspec import Meta
 from streamtwl import folders
 from streamtwl.errors import AudioError, SoundsError, UsageError
 from streamtwl.label_filter import no_such
-from streamtwl.sounds import arrays, recording
+from streamtwl.sounds import arrays, embedding, recording
 from streamtwl.stages import SAMPLE_RATE
 
 VERSION = 1  # of the index
@@ -302,6 +302,8 @@ class Store:
         of_none = [file for file in self._recordings.glob("*.flac") if file.name not in named]
         for file in (*of_none, *self.folder.rglob(f"{PARTIAL}*")):
             file.unlink(missing_ok=True)
+        for file in of_none:
+            embedding.forget(file.stem)
 
 
 def read_index(text: bytes, called: str) -> Index:
