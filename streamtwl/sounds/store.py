@@ -162,7 +162,6 @@ class Store:
                 if each.name == sound.name:
                     each.examples[:] = [one for one in each.examples if one.file != file]
             index.sounds[:] = [each for each in index.sounds if each.examples]
-        self._sweep()
 
     def rename(self, name: str, new: str) -> None:
         """Give a sound another name."""
