@@ -21,6 +21,7 @@ from streamtwl.commands import (
     paper,
     review,
     schema,
+    serve,
     sounds,
     subscribe,
     teach,
@@ -37,8 +38,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(devices.devices)  # in the order of --help
-app.command()(listen.listen)
+app.command(cls=serve.Command)(listen.listen)
 app.command()(subscribe.subscribe)
+app.command(cls=serve.Command)(serve.serve)
 app.command()(history.history)
 app.command()(review.review)
 app.command()(schema.schema)
