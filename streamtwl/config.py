@@ -187,6 +187,19 @@ class ClipsSettings(_Section):
     max_mb: Annotated[float, Meta(gt=0, le=10_000_000)] = 200.0  # 10^6 bytes; the oldest go first
 
 
+class LevelSettings(_Section):
+    """[level]: how loud it is, A-weighted."""
+
+    enabled: bool = True
+    loud_dba: Annotated[float, Meta(ge=-120, le=200)] | None = None  # an event "Loud" from here on
+    # By source ("*": all others): what to add to dB full scale for the sound pressure level.
+    calibration_db: dict[str, Annotated[float, Meta(ge=-200, le=200)]] = {}
+
+    def offset_db(self, source: str) -> float | None:
+        """Return a source's calibration, None where it has none."""
+        return self.calibration_db.get(source, self.calibration_db.get("*"))
+
+
 class SoundsSettings(_Section):
     """[sounds]: those that the user taught, beside all other labels."""
 
@@ -208,6 +221,11 @@ class WebSettings(_Section):
     """[services.web]"""
 
     address: str = ""  # [host:]port; "": off
+    password_file: str = ""  # its first line; "": $STREAMTWL_WEB_PASSWORD
+    proxy: str = ""  # IP address of the only peer that may connect, and that lets people in
+    certificate: str = ""  # PEM; "": no TLS
+    certificate_key: str = ""  # PEM
+    journal: str = ""  # that is read; beside a listener elsewhere, one that the page keeps
 
 
 class AlertsSettings(_Section):
@@ -247,6 +265,7 @@ class Settings(_Section):
     reasoner: ReasonerSettings = msgspec.field(default_factory=ReasonerSettings)
     llm: LlmSettings = msgspec.field(default_factory=LlmSettings)
     events: EventSettings = msgspec.field(default_factory=EventSettings)
+    level: LevelSettings = msgspec.field(default_factory=LevelSettings)
     sounds: SoundsSettings = msgspec.field(default_factory=SoundsSettings)
     clips: ClipsSettings = msgspec.field(default_factory=ClipsSettings)
     publish: PublishSettings = msgspec.field(default_factory=PublishSettings)

@@ -42,10 +42,10 @@ def subscribe(
 ) -> "Subscription":
     """Subscribe to a listening streamtwl; iterate over what is returned, with `for` or `async for`.
 
-    `kinds` (hello, patch, label, event, status), `sources` and `labels` select messages; empty
-    means all. `labels` may contain * and ?, in any case; it filters labels and events only, and an
-    event that once matched is followed to its end, even if it is revised to another label. A label
-    or source that the publisher does not have is logged as a warning.
+    `kinds` (hello, patch, label, event, status, level), `sources` and `labels` select messages;
+    empty means all. `labels` may contain * and ?, in any case; it filters labels and events only,
+    and an event that once matched is followed to its end, even if it is revised to another label. A
+    label or source that the publisher does not have is logged as a warning.
 
     `state` names a file that keeps the position, so that a program continues there when it is
     started again; a program that keeps it itself passes `resume`: earlier `positions`, or

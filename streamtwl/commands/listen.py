@@ -451,7 +451,7 @@ def _control(session: "Session", wanted: bool) -> Iterator[None]:
         return name, encode(samples)
 
     try:
-        server = ControlServer(session.reload, last)
+        server = ControlServer(session.reload, last, session.mel)
     except (ControlError, UsageError) as error:
         _log.warning("no control socket: %s", error)
         yield

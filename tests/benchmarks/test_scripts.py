@@ -26,6 +26,7 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "untaught": "--quick --data {data} --corpus {corpus} --out {out}",
     "gate": "--quick --data {data} --corpus {corpus} --out {out}",
     "reader_apart": "--quick --data {data} --corpus {corpus} --kept {out} --out {out}",
+    "web": "--quick",
     "reasoner_step": "{step} --patches 40 --runs 1 --json {out}/steps.json",
 }
 NOT_RUN = {
