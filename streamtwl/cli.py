@@ -10,6 +10,7 @@ import typer
 
 import streamtwl
 from streamtwl.commands import (
+    alerts,
     bench,
     devices,
     history,
@@ -21,6 +22,7 @@ from streamtwl.commands import (
     paper,
     review,
     schema,
+    serve,
     sounds,
     subscribe,
     teach,
@@ -37,8 +39,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(devices.devices)  # in the order of --help
-app.command()(listen.listen)
+app.command(cls=serve.Command)(listen.listen)
 app.command()(subscribe.subscribe)
+app.command(cls=serve.Command)(serve.serve)
+app.add_typer(alerts.app, name="alerts")
 app.command()(history.history)
 app.command()(review.review)
 app.command()(schema.schema)

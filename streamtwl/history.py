@@ -42,6 +42,8 @@ _MESSAGES = """
 SELECT messages.id, payload FROM messages JOIN streams ON streams.id = stream
 WHERE typeof(payload) = 'blob' AND topic GLOB ? AND at BETWEEN ? AND ? ORDER BY messages.id
 """
+# of events alone, by an index that has little else in it
+_EVENTS = _MESSAGES.replace("AND at BETWEEN", "AND lasting = 1 AND +at BETWEEN")
 _PIECE = """
 SELECT payload FROM messages JOIN streams ON streams.id = stream
 WHERE typeof(payload) = 'blob' AND topic GLOB ? AND +at BETWEEN ? AND ?
@@ -129,9 +131,10 @@ def _payloads(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]
     """Yield the payloads of a query; around damage, piece by piece, and raise its error at the
     end."""
     chosen = (f"{wanted.kind}/{wanted.source}/", wanted.since, wanted.until)
+    statement = _EVENTS if wanted.kind == "event" else _MESSAGES
     first = 0
     try:
-        for number, payload in connection.execute(_MESSAGES, chosen):
+        for number, payload in connection.execute(statement, chosen):
             yield payload
             first = number + 1
     except sqlite3.Error as error:

@@ -86,6 +86,7 @@ class Pipeline:
     ) -> None:
         """Where the sound is `paced`, refinement ends before the next window is due."""
         self.settings = settings
+        self.kinds = kinds
         self.windower = Windower(settings.hop_s, backbones, kinds)
         self._gate = Gate(settings, backbones, kinds) if settings.gate else None
         self.bank = Bank(backbones, kinds, self._gate)

@@ -14,10 +14,13 @@ from reactivex import Subject
 
 from streamtwl import pace
 from streamtwl.audio.intake import Intake
+from streamtwl.audio.level import LevelMeter
 from streamtwl.audio.network_address import Address
 from streamtwl.audio.recent import Recent
-from streamtwl.config import Settings
-from streamtwl.errors import ControlError, DeviceError
+from streamtwl.config import LevelSettings, Settings
+from streamtwl.control import mel
+from streamtwl.control.mel import Mel
+from streamtwl.errors import ConfigError, ControlError, DeviceError
 from streamtwl.marks.corrections import Corrections, of_user
 from streamtwl.messages import AnyMessage
 from streamtwl.pipeline import Outcome, build
@@ -78,7 +81,9 @@ class Session:
             reasoner.labels,
             reasoner.name,
             any(sink.journals for sink in sinks),
+            [[*backbones[kind.backbone].categories] for kind in self._pipeline.kinds[1:]],
         )
+        self._measure(settings.level)
         self._models = {each.name: each.sha256 for each in backbones}
         runs_on = {each.name: getattr(each, "provider", "") for each in backbones}
         self._providers = {name: provider for name, provider in runs_on.items() if provider}
@@ -114,6 +119,29 @@ class Session:
         self._work_s = 0.0  # since the last status
         self._sound_s = 0.0  # since the last status
         self._real_time_factor = 0.0
+
+    @property
+    def id(self) -> str:
+        """`session` of its messages."""
+        return self._reporter.session
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of its sources."""
+        return self._names
+
+    def _measure(self, level: LevelSettings) -> None:
+        """Give each stream a meter; raises ConfigError for a threshold that nothing can reach."""
+        self._reporter.loud = level.enabled and level.loud_dba is not None
+        for stream in self._streams if level.enabled else []:
+            name = stream.source.name
+            offset_db = level.offset_db(name)
+            if level.loud_dba is not None and level.loud_dba >= 0 and offset_db is None:
+                raise ConfigError(
+                    f"level.loud_dba is {level.loud_dba:g}, but '{name}' is not calibrated, so its "
+                    "level is dB full scale, below 0: set level.calibration_db, or one below 0"
+                )
+            stream.meter = LevelMeter(offset_db, level.loud_dba)
 
     def start(self) -> None:
         """Start the worker."""
@@ -184,6 +212,18 @@ class Session:
         """Return float32[n], what is still held of a source's positions [start, stop)."""
         return self._recent[source].between(start, stop)
 
+    def mel(self, source: str, since: int, most: int, session: str = "") -> Mel:
+        """Return a source's log-mel frames that begin at position `since`, the newest `most`.
+
+        From any thread. Raises ControlError for an unknown source, or another session ("": any).
+        """
+        if session not in ("", self.id):
+            raise ControlError(f"the session here is {self.id}, not '{session}'")
+        if source not in self._recent:
+            there = ", ".join(self._recent) or "none"
+            raise ControlError(f"no source is called '{source}': there is {there}")
+        return mel.frames(*self._recent[source].since(since, mel.samples_in(most)), since)
+
     def _learn(self) -> None:
         """Take over what was taught, and publish the new labels."""
         if not self._taught:
@@ -231,6 +271,7 @@ class Session:
                 self._account(blocks, time.monotonic() - began)
                 self._stop_if_due()
                 self._check_in()
+            self._check_in()
             with self._reporting:
                 self._report(math.inf)
             for subject in (self.patches, self.outcomes, self.messages):
@@ -243,6 +284,9 @@ class Session:
         with self._reporting:
             self._alive_at, self._stuck = time.monotonic(), None
             self._report(self._alive_at)
+            for stream in self._streams:
+                for message in self._reporter.levels(stream):
+                    self._send(message)
 
     def _emit(self, outcome: Outcome) -> None:
         with self._reporting:
@@ -278,6 +322,7 @@ class Session:
             self._hello_at = now
             settings = msgspec.to_builtins(self._settings)
             settings["sinks"] = {name: {} for name in self._settings.sinks}  # they may hold secrets
+            settings["services"] = {}  # so may these
             if endpoint := self._settings.llm.endpoint:
                 settings["llm"]["endpoint"] = str(Address(endpoint))  # and so may its path
             for stream in self._streams:

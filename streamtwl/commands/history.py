@@ -12,7 +12,7 @@ from streamtwl.errors import UsageError
 if TYPE_CHECKING:
     from streamtwl.history import Wanted
 
-Journalled = StrEnum("Journalled", ["event", "label", "status"])
+Journalled = StrEnum("Journalled", ["event", "label", "status", "level"])
 
 
 def history(
@@ -36,7 +36,7 @@ def history(
         Journalled,
         typer.Option(
             help="event: a line a sound, with its onset, seconds and peak confidence; label: where "
-            "the decision changed; status: where the state did."
+            "the decision changed; status: where the state did; level: how loud each minute was."
         ),
     ] = Journalled.event,
     hourly: Annotated[

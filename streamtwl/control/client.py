@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from streamtwl.control import messages
-from streamtwl.control.messages import Answer, Last, Reload
+from streamtwl.control.messages import MAX_MEL_FRAMES, Answer, Last, MelFrames, Reload, Request
 from streamtwl.errors import ControlError
 
 ANSWER_S = 60.0  # a reload may have recordings to score
@@ -51,7 +51,20 @@ def last(seconds: float, source: str = "") -> Answer:
     )
 
 
-def _request(path: Path, request: Reload | Last) -> Answer:
+def mel(source: str, since: int, most: int = MAX_MEL_FRAMES, session: str = "") -> Answer:
+    """Return a source's newest log-mel frames, of the listener that has it; raises ControlError."""
+    problem = "no streamtwl of yours listens here, or it has --no-control"
+    for path in listeners():
+        try:
+            return _request(path, MelFrames(source, since, most, session))
+        except ConnectionError:
+            continue
+        except ControlError as error:  # another one may have it
+            problem = str(error)
+    raise ControlError(problem)
+
+
+def _request(path: Path, request: Request) -> Answer:
     """Return a listener's answer; raises ConnectionError where it is gone, ControlError."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

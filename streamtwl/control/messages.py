@@ -21,6 +21,7 @@ from streamtwl.errors import ControlError
 REQUEST_BYTES = 4096
 ANSWER_BYTES = 4_000_000  # of MAX_LAST_S of sound in FLAC, in base64
 MAX_LAST_S = 30.0
+MAX_MEL_FRAMES = 1000  # 10 s
 LONGEST_PATH = 100  # bytes of a Unix socket's path, less a few
 
 UNREADABLE = (msgspec.DecodeError, RecursionError)  # the latter of what is nested too deep
@@ -37,7 +38,17 @@ class Last(msgspec.Struct, tag="last", tag_field="do", forbid_unknown_fields=Tru
     source: Annotated[str, Meta(max_length=100)] = ""
 
 
-Request = Reload | Last
+class MelFrames(msgspec.Struct, tag="mel", tag_field="do", forbid_unknown_fields=True):
+    """Give the newest log-mel frames of a source, for a spectrogram: no sound can be made of them
+    that anyone would listen to, but words might be recognised."""
+
+    source: Annotated[str, Meta(max_length=100)]
+    since: Annotated[int, Meta(ge=0, description="Position; frames that begin before are had.")]
+    most: Annotated[int, Meta(ge=1, le=MAX_MEL_FRAMES)] = MAX_MEL_FRAMES
+    session: Annotated[str, Meta(max_length=64)] = ""  # of the listener that is meant; "": of any
+
+
+Request = Reload | Last | MelFrames
 
 
 class Answer(msgspec.Struct):
@@ -47,6 +58,9 @@ class Answer(msgspec.Struct):
     sounds: list[str] = []  # of Reload: the taught sounds that are listened for by now
     flac: bytes = b""  # of Last
     source: str = ""  # of Last
+    mel: bytes = b""  # of MelFrames: uint8[n, 64], see mel.py
+    position: int = 0  # of MelFrames: at which the first of them begins
+    next: int = 0  # of MelFrames: `since` for those that follow
 
 
 def folder() -> Path:

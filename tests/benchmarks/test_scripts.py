@@ -26,6 +26,7 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "untaught": "--quick --data {data} --corpus {corpus} --out {out}",
     "gate": "--quick --data {data} --corpus {corpus} --out {out}",
     "reader_apart": "--quick --data {data} --corpus {corpus} --kept {out} --out {out}",
+    "web": "--quick",
     "reasoner_step": "{step} --patches 40 --runs 1 --json {out}/steps.json",
 }
 NOT_RUN = {
@@ -33,6 +34,7 @@ NOT_RUN = {
     "latency": "it waits ten seconds before it measures, twice",
     "live_trial": "it takes longer, but what the others read is written by it: the fixture `trial`",
     "microphone_trial": "it plays a scene in real time",
+    "reach": "it plays sounds in real time, with a broker",
     "more_samples": "two models, trained, exported and run with every K and M, take a minute",
 }
 

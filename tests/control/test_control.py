@@ -9,11 +9,14 @@ import stat
 import threading
 import time
 
+import numpy as np
 import pytest
 
-from streamtwl.control import client, messages, server
+from streamtwl.audio.recent import Recent
+from streamtwl.control import client, mel, messages, server
 from streamtwl.control.server import ControlServer
 from streamtwl.errors import ControlError, SoundsError
+from streamtwl.stages import SAMPLE_RATE, Block
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +28,8 @@ def short_state(tmp_path, monkeypatch):
 def start():
     running = []
 
-    def start(reload=lambda: ["kettle"], last=lambda seconds, source: ("mic", b"fLaC")):
-        running.append(ControlServer(reload, last))
+    def start(reload=lambda: ["kettle"], last=lambda seconds, source: ("mic", b"fLaC"), mel=None):
+        running.append(ControlServer(reload, last, mel))
         return running[-1]
 
     yield start
@@ -59,6 +62,41 @@ def test_requests_are_answered(start):
     assert client.reload() == (1, [])
     answer = client.last(2.5, "door")
     assert (answer.source, answer.flac, asked) == ("mic", b"\0fLaC\xff", [(2.5, "door")])
+
+
+def test_frames_for_a_spectrogram_join_on_and_are_bounded(start):
+    """A rising tone: band by band the loudest one rises, and no frame comes twice."""
+    recent = Recent(30.0)
+    at = np.arange(12 * SAMPLE_RATE) / SAMPLE_RATE
+    sound = (0.1 * np.sin(2 * np.pi * (200 * at + 140 * at**2))).astype(np.float32)
+    recent.push(Block(0, 1000, sound, None, 0.0))
+    start(
+        mel=lambda source, since, most, session: mel.frames(
+            *recent.since(since, mel.samples_in(most)), since
+        )
+    )
+    first = client.mel("mic", 0, 100)
+    assert len(first.mel) == 100 * 64
+    assert first.next - first.position == 100 * 160
+    assert client.mel("mic", first.next).mel == b""
+    whole = client.mel("mic", 0)
+    frames = np.frombuffer(whole.mel, np.uint8).reshape(-1, 64)
+    assert len(frames) == messages.MAX_MEL_FRAMES
+    assert frames[-100:].tobytes() == first.mel
+    loudest = frames.argmax(axis=1)
+    assert loudest[-1] > loudest[0] + 20
+    recent.push(Block(0, 1000 + len(sound), sound[:SAMPLE_RATE], None, 0.0))
+    following = client.mel("mic", first.next)
+    assert following.position == first.next
+    assert len(following.mel) // 64 == pytest.approx(100, abs=2)
+
+
+def test_a_listener_without_that_source_says_so(start):
+    start()
+    with pytest.raises(ControlError, match="it gives no spectrogram"):
+        client.mel("mic", 0)
+    line = b'{"do": "mel", "source": "mic", "since": 0, "most": 100000}\n'
+    assert "most" in talk(client.listeners()[0], line)["error"]
 
 
 def test_another_user_is_refused_by_both_ends(start, monkeypatch):
