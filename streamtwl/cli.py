@@ -20,6 +20,7 @@ from streamtwl.commands import (
     models,
     paper,
     schema,
+    serve,
     sounds,
     subscribe,
     teach,
@@ -36,8 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(devices.devices)  # in the order of --help
-app.command()(listen.listen)
+app.command(cls=serve.Command)(listen.listen)
 app.command()(subscribe.subscribe)
+app.command(cls=serve.Command)(serve.serve)
 app.command()(history.history)
 app.command()(schema.schema)
 app.command()(label.label)

@@ -185,6 +185,44 @@ class SoundsSettings(_Section):
     enabled: bool = True
 
 
+class MqttSettings(_Section):
+    """[services.mqtt]"""
+
+    url: str = ""  # mqtt://[user@]host[:port] or mqtts://; "": off
+    labels: list[str] = []  # that get a binary sensor each
+    password_file: str = ""  # its first line; "": $STREAMTWL_MQTT_PASSWORD
+    ca_file: str = ""  # who signed the broker's certificate, PEM; "": whom the system trusts
+    prefix: str = "streamtwl"  # of all topics but those of discovery
+    discovery: str = "homeassistant"  # Home Assistant's own prefix; "": no discovery
+
+
+class WebSettings(_Section):
+    """[services.web]"""
+
+    address: str = ""  # [host:]port; "": off
+
+
+class AlertsSettings(_Section):
+    """[services.alerts]"""
+
+    rules: str = ""  # a file of rules; "": off
+
+
+class MetricsSettings(_Section):
+    """[services.metrics]"""
+
+    address: str = ""  # [host:]port; "": off
+
+
+class ServicesSettings(_Section):
+    """[services]: what `streamtwl serve` runs; the first setting of each switches it on."""
+
+    mqtt: MqttSettings = msgspec.field(default_factory=MqttSettings)
+    web: WebSettings = msgspec.field(default_factory=WebSettings)
+    alerts: AlertsSettings = msgspec.field(default_factory=AlertsSettings)
+    metrics: MetricsSettings = msgspec.field(default_factory=MetricsSettings)
+
+
 class Settings(_Section):
     """A pipeline."""
 
@@ -204,6 +242,7 @@ class Settings(_Section):
     sounds: SoundsSettings = msgspec.field(default_factory=SoundsSettings)
     publish: PublishSettings = msgspec.field(default_factory=PublishSettings)
     journal: JournalSettings = msgspec.field(default_factory=JournalSettings)
+    services: ServicesSettings = msgspec.field(default_factory=ServicesSettings)
     sinks: dict[str, dict[str, Any]] = {}  # [sinks.NAME]: of other packages, and their settings
 
     def __post_init__(self) -> None:

@@ -112,6 +112,16 @@ class Session:
         self._sound_s = 0.0  # since the last status
         self._real_time_factor = 0.0
 
+    @property
+    def id(self) -> str:
+        """`session` of its messages."""
+        return self._reporter.session
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of its sources."""
+        return self._names
+
     def start(self) -> None:
         """Start the worker."""
         self._worker.start()
@@ -271,6 +281,7 @@ class Session:
             self._hello_at = now
             settings = msgspec.to_builtins(self._settings)
             settings["sinks"] = {name: {} for name in self._settings.sinks}  # they may hold secrets
+            settings["services"] = {}  # so may these
             if endpoint := self._settings.llm.endpoint:
                 settings["llm"]["endpoint"] = str(Address(endpoint))  # and so may its path
             for stream in self._streams:

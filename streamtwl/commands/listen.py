@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from streamtwl import folders
 from streamtwl.commands.models import pull_backbone
 from streamtwl.commands.options import (
     Channel,
@@ -26,12 +27,24 @@ from streamtwl.commands.options import (
     pipeline_settings,
     start_logging,
 )
+from streamtwl.commands.serve import (
+    Alerts,
+    Metrics,
+    Mqtt,
+    MqttLabels,
+    MqttPasswordFile,
+    Web,
+)
+from streamtwl.commands.serve import changes as services_changes
 from streamtwl.config import DEFAULT_PIPELINE, Settings
 from streamtwl.errors import ControlError, UsageError
 
 if TYPE_CHECKING:
     from streamtwl.audio.addresses import SourceOptions
+    from streamtwl.services.child import Child
+    from streamtwl.services.server import Listener
     from streamtwl.session import Session
+    from streamtwl.sinks.publisher import Publisher
     from streamtwl.sinks.screen import Screen
 
 _log = logging.getLogger(__name__)
@@ -225,6 +238,7 @@ class ListenOptions:
     duration_s: float | None
     insecure: bool  # may be open to the network without keys
     control: bool = True  # opens the control socket
+    log_level: str = "warning"
 
 
 def listen(
@@ -258,6 +272,12 @@ def listen(
     curve: Curve = False,
     keys: Keys = None,
     insecure: Insecure = False,
+    mqtt: Mqtt = None,
+    mqtt_labels: MqttLabels = None,
+    mqtt_password_file: MqttPasswordFile = None,
+    web: Web = None,
+    alerts: Alerts = None,
+    metrics: Metrics = None,
     no_control: NoControl = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -303,10 +323,12 @@ def listen(
         "publish.keys": str(keys) if keys else None,
         "journal.path": str(journal) if journal else None,
         "journal.enabled": False if no_journal else None,
+        **services_changes(mqtt, mqtt_labels, mqtt_password_file, web, alerts, metrics),
     }
     start_logging(log_level.value)
     settings = pipeline_settings(pipeline, changes)
-    run(wanted, settings, ListenOptions(as_json, quiet, duration, insecure, not no_control))
+    options = ListenOptions(as_json, quiet, duration, insecure, not no_control, log_level.value)
+    run(wanted, settings, options)
 
 
 def run(wanted: "SourceOptions", settings: Settings, options: ListenOptions) -> None:
@@ -331,15 +353,20 @@ def run(wanted: "SourceOptions", settings: Settings, options: ListenOptions) -> 
         from streamtwl.sinks.screen import Screen
 
         lossless = not all(source.paced for source in sources)
-        with choice.opened(settings, lossless, options.insecure) as (publisher, others):
+        with (
+            choice.opened(settings, lossless, options.insecure) as (publisher, others),
+            _services(settings, options.log_level) as services,
+        ):
             view = choice.view(options.quiet, options.as_json, lossless, publisher.endpoint)
             screen = Screen(view)
             sinks = [publisher, *others, screen]
             session = Session(intake, sources, settings, sinks, options.duration_s, options.control)
+            if services is not None:
+                services.connect(_listener(settings, session, publisher))
             session.start()
             try:
                 with _control(session, options.control):
-                    _wait_for(session, screen, stop_requested)
+                    _wait_for(session, screen, stop_requested, services)
             finally:
                 view.gone = view.gone or session.running()  # take() must not wait
                 try:
@@ -373,12 +400,52 @@ def _control(session: "Session", wanted: bool) -> Iterator[None]:
         yield
 
 
-def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[], int]) -> None:
+@contextlib.contextmanager
+def _services(settings: Settings, log_level: str) -> Iterator["Child | None"]:
+    """Start the services that the settings name, if any, and end them."""
+    from streamtwl.services.choice import chosen
+
+    if not any(chosen(settings.services)):
+        yield None
+        return
+    from streamtwl.services.child import Child
+
+    with contextlib.closing(Child(settings.services, log_level)) as child:
+        yield child
+
+
+def _listener(settings: Settings, session: "Session", publisher: "Publisher") -> "Listener":
+    """Return what the services have to know to subscribe."""
+    from streamtwl.client.stream import REPLAYED
+    from streamtwl.endpoints import reachable
+    from streamtwl.security import SERVER, keys_folder
+    from streamtwl.services.server import Listener
+
+    connect = reachable(publisher.endpoint, "tcp://127.0.0.1:0")
+    topics = [f"{kind}/{source}/" for source in session.sources for kind in REPLAYED]
+    listener = Listener(connect, session.id, topics)
+    if settings.publish.curve:
+        keys = folders.expand(settings.publish.keys) if settings.publish.keys else keys_folder()
+        listener.server_key, listener.key = (
+            str(keys / f"{SERVER}.key"),
+            str(keys / f"{SERVER}.key_secret"),
+        )
+    return listener
+
+
+def _wait_for(
+    session: "Session",
+    screen: "Screen",
+    stop_requested: Callable[[], int],
+    services: "Child | None" = None,
+) -> None:
     """Return when the session has ended; stop it on a signal, or where the output is closed."""
     stopped_at = math.inf
     while session.running():
         time.sleep(WATCH_S)
         session.watch()
+        if services is not None:
+            services.watch()
         if (stop_requested() or screen.view.gone) and stopped_at == math.inf:
             session.stop()
             stopped_at = time.monotonic()

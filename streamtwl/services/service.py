@@ -1,0 +1,64 @@
+"""What a service is, and where it gets the listener's messages from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from streamtwl.client import Subscription, subscribe
+
+Positions = Mapping[tuple[str, str], int]  # (session, topic): seq of the last message had
+Figures = Mapping[str, float]  # what a service counts, as sent, lost, waiting
+
+
+class Service(Protocol):
+    """A user of the listener's messages, in the event loop of `streamtwl serve`."""
+
+    name: str  # as in [services.NAME]
+
+    async def run(self, feed: "Feed") -> None:
+        """Serve until it is cancelled.
+
+        A StreamtwlError or OSError is logged, and `run` is called again after a while; a UsageError
+        ends the program. Nothing here may block: the services share one thread.
+        """
+        ...
+
+    def figures(self) -> Figures:
+        """Return what it counts: what waits, what was lost or dropped."""
+        ...
+
+
+@dataclass
+class Feed:
+    """The messages of one listener, for one service or more: `open` subscribes to them.
+
+    A subscription is the service's own. Who does not read holds nobody up: ZeroMQ's queues before
+    it are bounded; what they had no room for is requested from the journal as soon as it reads
+    again, and what cannot be recovered is counted in the subscription's `lost`.
+    """
+
+    connect: str
+    server_key: Path | None = None
+    key: Path | None = None
+    begin: Positions = field(default_factory=dict)  # where the listener's session begins
+    figures: Callable[[], dict[str, Figures]] = dict  # those of all services, by name
+    opened: list[Subscription] = field(default_factory=list)
+
+    def open(
+        self,
+        kinds: Sequence[str] = (),
+        resume: Positions | None = None,
+        from_start: bool = False,
+    ) -> Subscription:
+        """Return a subscription to these kinds (none: all); close it, as with `async with`.
+
+        It goes on after `resume`, else, with `from_start`, where the session of a listener that
+        started us began, else with what comes now. Raises UsageError.
+        """
+        known = {**(self.begin if from_start else {}), **(resume or {})}
+        subscription = subscribe(
+            self.connect, kinds, resume=known, server_key=self.server_key, key=self.key
+        )
+        self.opened.append(subscription)
+        return subscription
