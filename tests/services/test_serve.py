@@ -69,7 +69,7 @@ def test_a_service_gets_a_listeners_session_from_its_start(publisher):
     feed = Feed(publisher.endpoint, begin={("s", "event/mic/"): -1})
 
     def until():
-        publisher.emit(status(until.seq, replay=publisher.replay, **{"event/mic/": 1}))
+        publisher.emit(status(until.seq, replay=publisher.replay, event=1))
         until.seq += 1
         return len(stub.got) == 2
 
