@@ -10,6 +10,7 @@ import typer
 
 import streamtwl
 from streamtwl.commands import (
+    alerts,
     bench,
     devices,
     history,
@@ -40,6 +41,7 @@ app.command()(devices.devices)  # in the order of --help
 app.command(cls=serve.Command)(listen.listen)
 app.command()(subscribe.subscribe)
 app.command(cls=serve.Command)(serve.serve)
+app.add_typer(alerts.app, name="alerts")
 app.command()(history.history)
 app.command()(schema.schema)
 app.command()(label.label)

@@ -8,7 +8,9 @@
 
 Discovery is as https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery has it, with the
 keys of the pages "MQTT binary sensor" (binary_sensor.mqtt) and "MQTT sensor" (sensor.mqtt): one
-retained message for each entity. A test compares them with the schemas of Home Assistant 2024.3.
+retained message for each entity. All were accepted by the schemas of Home Assistant 2024.3.3
+(`homeassistant.components.mqtt`), which knows all keys but `default_entity_id` (new in 2025.10, in
+place of `object_id`) and leaves out what it does not know.
 """
 
 import hashlib
@@ -106,5 +108,5 @@ class Topics:
         unique = f"{node}_{key}"
         return (
             f"{self._discovery}/{component}/{unique}/config",
-            {**own, "unique_id": unique, "object_id": unique, **common},
+            {**own, "unique_id": unique, "default_entity_id": f"{component}.{unique}", **common},
         )
