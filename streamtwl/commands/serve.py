@@ -84,6 +84,23 @@ def with_addresses(arguments: list[str]) -> list[str]:
     return given
 
 
+def split(listed: str) -> list[str]:
+    """Split a list of labels at its commas; AudioSet's own names have commas too, and stay whole.
+
+    Others may be taught ones, which only the listener knows.
+    """
+    from streamtwl.ontology import categories, everyday
+
+    known = {name.lower() for name in [*categories(), *everyday()]}
+    pieces, names = [piece.strip() for piece in listed.split(",")], []
+    while pieces:
+        lengths = range(len(pieces), 1, -1)
+        taken = next((n for n in lengths if ", ".join(pieces[:n]).lower() in known), 1)
+        names.append(", ".join(pieces[:taken]))
+        del pieces[:taken]
+    return [name for name in dict.fromkeys(names) if name]
+
+
 def changes(
     mqtt: str | None,
     mqtt_labels: str | None,
@@ -95,7 +112,7 @@ def changes(
     """Return what these options change in a pipeline's settings."""
     return {
         "services.mqtt.url": mqtt,
-        "services.mqtt.labels": mqtt_labels and [each.strip() for each in mqtt_labels.split(",")],
+        "services.mqtt.labels": mqtt_labels and split(mqtt_labels),
         "services.mqtt.password_file": mqtt_password_file and str(mqtt_password_file),
         "services.web.address": web,
         "services.alerts.rules": alerts and str(alerts),

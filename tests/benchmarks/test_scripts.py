@@ -32,6 +32,7 @@ NOT_RUN = {
     "latency": "it waits ten seconds before it measures, twice",
     "live_trial": "it takes longer, but what the others read is written by it: the fixture `trial`",
     "microphone_trial": "it plays a scene in real time",
+    "reach": "it plays sounds in real time, with a broker",
     "more_samples": "two models, trained, exported and run with every K and M, take a minute",
 }
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from streamtwl.commands.serve import with_addresses
+from streamtwl.commands.serve import split, with_addresses
 from streamtwl.config import ServicesSettings
 from streamtwl.errors import SinkError, UsageError
 from streamtwl.services import choice, server
@@ -114,3 +114,14 @@ def test_nothing_runs_that_is_not_switched_on():
 )
 def test_an_address_may_be_left_out(given, meant):
     assert with_addresses(given.split()) == meant.split()
+
+
+@pytest.mark.parametrize(
+    ("listed", "names"),
+    [
+        ("Doorbell, Dog", ["Doorbell", "Dog"]),
+        ("Dog,smoke detector, smoke alarm,x,", ["Dog", "smoke detector, smoke alarm", "x"]),
+    ],
+)  # fmt: skip
+def test_labels_with_commas_stay_whole(listed, names):
+    assert split(listed) == names

@@ -16,7 +16,8 @@ from streamtwl.audio.back_off import BACK_OFF_S
 from streamtwl.config import MqttSettings
 from streamtwl.endpoints import is_local
 from streamtwl.errors import UsageError
-from streamtwl.messages import Event
+from streamtwl.label_filter import unknown_names
+from streamtwl.messages import Event, Hello
 from streamtwl.services.mqtt.states import FRESH_S, Memory, States
 from streamtwl.services.mqtt.topics import OFFLINE, ONLINE, Topics
 from streamtwl.services.outbox import Outbox, after
@@ -118,9 +119,14 @@ class MqttService:
     async def _read(self, feed: Feed, outbox: Outbox, states: States) -> None:
         """Take the listener's messages: each event into the outbox, once."""
         saved_at = time.monotonic()
-        kinds = ["event", "label", "status"]
+        kinds, met = ["event", "hello", "label", "status"], ""
         async with feed.open(kinds, outbox.positions, from_start=True) as messages:
             async for message in messages:
+                if isinstance(message, Hello):
+                    if met != message.session:
+                        self._meet(message)
+                    met = message.session
+                    continue
                 states.take(message)
                 self._counts["lost"] = messages.lost.total()
                 if isinstance(message, Event):
@@ -131,6 +137,11 @@ class MqttService:
                     outbox.save(after(messages, message), states.memory)
                 if states.changes or isinstance(message, Event):
                     self._changed.set()
+
+    def _meet(self, hello: Hello) -> None:
+        """Say which of the labels the listener never names."""
+        for problem in unknown_names(self._labels, hello.labels):
+            _log.warning("--mqtt-labels: %s", problem)
 
     async def _connect(self, outbox: Outbox, states: States) -> None:
         """Keep a connection to the broker; what goes wrong is said once."""
