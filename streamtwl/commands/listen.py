@@ -423,7 +423,7 @@ def _listener(settings: Settings, session: "Session", publisher: "Publisher") ->
 
     connect = reachable(publisher.endpoint, "tcp://127.0.0.1:0")
     topics = [f"{kind}/{source}/" for source in session.sources for kind in REPLAYED]
-    listener = Listener(connect, session.id, topics)
+    listener = Listener(connect, session.id, topics, settings.publish.bind)
     if settings.publish.curve:
         keys = folders.expand(settings.publish.keys) if settings.publish.keys else keys_folder()
         listener.server_key, listener.key = (

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import select
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 COMMAND = [sys.executable, "-m", "streamtwl", "serve", "--child"]
 END_S = DRAIN_S + FLUSH_S + 1.0  # after which it is killed
+READY_S = 60.0  # from its start, in which it imports what it needs
 CALM_S = 60.0  # one that ran for so long has recovered
 
 
@@ -43,12 +45,16 @@ class Child:
         """Have it subscribe; raises UsageError where the services cannot be as they are wanted."""
         self._listener = msgspec.json.encode(listener) + b"\n"
         assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], READY_S)[0]:
+            self._process.kill()
         if self._process.stdout.readline() != READY:
             code = self._process.wait()
             self._logging.join()
             why = self._said[-1].removeprefix("streamtwl: ") if self._said else f"exit code {code}"
             raise UsageError(why) if code == UsageError.exit_code else StreamtwlError(why)
         self._send(self._listener)
+        # one that is started again knows where it was, or begins there and then
+        self._listener = msgspec.json.encode(msgspec.structs.replace(listener, topics=[])) + b"\n"
 
     def watch(self) -> None:
         """Start it again, after a while, where it has ended; never blocks."""

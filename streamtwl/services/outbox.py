@@ -18,7 +18,7 @@ from streamtwl import folders
 from streamtwl.client import Subscription
 from streamtwl.errors import SinkError, UsageError
 from streamtwl.messages import AnyMessage
-from streamtwl.services.service import Positions
+from streamtwl.services.service import Feed, Positions
 
 LIMIT = 100_000  # entries; the oldest give way
 FIRST, LAST = 0, 2**62
@@ -48,8 +48,9 @@ class Outbox:
     Raises UsageError where another process uses it, SinkError where it cannot be written.
     """
 
-    def __init__(self, service: str, connect: str, limit: int = LIMIT) -> None:
-        """`connect`: the listener's endpoint, one outbox each."""
+    def __init__(self, service: str, feed: Feed, limit: int = LIMIT) -> None:
+        """One each for a service and a listener."""
+        connect = feed.name or feed.connect
         folder = folders.state() / "services"
         name = re.sub(r"[^\w.-]+", "-", f"{service}-{connect}")
         self.path = folder / f"{name}.sqlite"

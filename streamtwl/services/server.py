@@ -34,7 +34,8 @@ class Listener(msgspec.Struct):
 
     connect: str
     session: str
-    topics: list[str]
+    topics: list[str]  # of the session, to be read from its start
+    name: str = ""  # the endpoint as the settings have it
     server_key: str | None = None
     key: str | None = None
 
@@ -42,7 +43,7 @@ class Listener(msgspec.Struct):
         """Return its messages."""
         begin = {(self.session, topic): -1 for topic in self.topics}
         server_key, key = (Path(each) if each else None for each in (self.server_key, self.key))
-        return Feed(self.connect, server_key, key, begin)
+        return Feed(self.connect, server_key, key, begin, name=self.name)
 
 
 async def serve(services: Sequence[Service], feed: Feed, stop: asyncio.Event) -> None:
@@ -137,7 +138,7 @@ async def _quiet(feed: Feed) -> None:
     """Return when nothing has come for a while."""
     known, since = None, time.monotonic()
     while known in (None, []) or time.monotonic() < since + QUIET_S:
-        positions = [each.positions for each in feed.opened]
+        positions = [each.positions for each in sorted(feed.opened, key=id)]
         received = [each for each in positions if each != feed.begin]
         if received != known:
             known, since = received, time.monotonic()

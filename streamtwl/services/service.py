@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakSet
 
 from streamtwl.client import Subscription, subscribe
 
@@ -43,7 +44,8 @@ class Feed:
     key: Path | None = None
     begin: Positions = field(default_factory=dict)  # where the listener's session begins
     figures: Callable[[], dict[str, Figures]] = dict  # those of all services, by name
-    opened: list[Subscription] = field(default_factory=list)
+    name: str = ""  # what its outboxes are called after; "": `connect`
+    opened: WeakSet[Subscription] = field(default_factory=WeakSet)
 
     def open(
         self,
@@ -60,5 +62,5 @@ class Feed:
         subscription = subscribe(
             self.connect, kinds, resume=known, server_key=self.server_key, key=self.key
         )
-        self.opened.append(subscription)
+        self.opened.add(subscription)
         return subscription

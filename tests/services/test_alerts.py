@@ -97,6 +97,22 @@ def test_confirmed_counts_hops_with_the_label_in_force():
     assert fired(engine, sound.label(2)) == ["s-1"]
 
 
+def test_a_late_event_is_confirmed_by_its_length():
+    sound, engine = Sound(), Engine([rule(confirmed=4)])
+    short = sound.event("offset", 0, 1), sound.event("offset", 0, 1.5)
+    assert [each for message in short for each in engine.take(message, late=True)] == []
+    assert len(engine.take(sound.event("offset", 5, 8, n=2), late=True)) == 1
+
+
+def test_events_that_are_late_keep_their_distance():
+    """What comes from the journal in one go did not happen in one go."""
+    sound, engine = Sound(), Engine([rule(times=2, within_s=10), rule(name="q", cooldown_s=100)])
+    assert fired(engine, sound.status(1000)) == []
+    late = [sound.event("onset", at, at + 1, n=at) for at in (100, 150, 300)]
+    got = [(each.rule, each.event) for message in late for each in engine.take(message, late=True)]
+    assert got == [("q", "s-100"), ("q", "s-300")]
+
+
 def test_confidence_cooldown_and_source():
     sound = Sound()
     engine = Engine([rule(confidence=0.7, cooldown_s=60, source="mi?")])

@@ -171,6 +171,15 @@ def test_a_sound_of_a_listener_that_was_killed_ends_with_the_next_session():
     assert of_label(states, "Dog") == b"OFF"
 
 
+def test_an_event_of_an_old_session_that_comes_late_does_not_last():
+    states = States(TOPICS, ["Dog"], Memory())
+    states.take(now(status(0, "a")))
+    states.take(now(status(0, "b")))
+    states.take(now(event(0, "a"), label="Dog", end=None))
+    states.take(now(event(0, "b"), label="Dog", end=None, id="b-1"))
+    assert list(states.memory.sounding["mic"]) == ["b-1"]
+
+
 def test_a_listener_that_says_nothing_is_not_available(monkeypatch):
     states = States(TOPICS, [], Memory())
     states.take(now(status(0)))

@@ -12,6 +12,7 @@ from streamtwl.stages import SAMPLE_RATE
 
 REMEMBERED = 200  # events of a rule at a source that are dealt with
 OPEN = 100  # events that last, of a rule at a source
+HOP_S = 0.48  # from one decision to the next: what a late event's length is worth
 STEP_S = 60.0  # from one status to the next; a longer one is a gap, no silence
 LONGEST_GAP_S = 30 * 86_400.0  # between two sessions, as the clock has it
 
@@ -36,6 +37,7 @@ class Open(msgspec.Struct):
 
     event: Event
     confirmed: int = 0
+    late: bool = False
 
 
 class Track(msgspec.Struct):
@@ -47,7 +49,7 @@ class Track(msgspec.Struct):
     silent_s: float = 0.0  # of sound, since the last of its label
     sounded: bool = False  # one counted since the last silence
     fired_silence: bool = False
-    cool_at: float = 0.0  # by the source's clock
+    cool_at: float = -1e18  # by the source's clock
     firings: int = 0
 
 
@@ -76,10 +78,9 @@ class Clock(msgspec.Struct):
         self.published_at = now
         return step
 
-    @property
-    def now(self) -> float:
-        """Seconds, of this source's own count."""
-        return self.base_s + self.position / SAMPLE_RATE
+    def at(self, position: int) -> float:
+        """Return a position of the session in seconds of this source's own count."""
+        return self.base_s + position / SAMPLE_RATE
 
 
 class Memory(msgspec.Struct):
@@ -90,7 +91,7 @@ class Memory(msgspec.Struct):
 
 
 class Engine:
-    """Takes events, labels and states in the order of a listener."""
+    """Takes events, labels and states: each kind in its order, and live ones as they come."""
 
     def __init__(self, rules: list[Rule], memory: Memory | None = None) -> None:
         """`memory` is changed; keep it with the position in the messages."""
@@ -100,8 +101,8 @@ class Engine:
             if key.partition("\n")[0] not in names:
                 del self.memory.tracks[key]  # of a rule that is no more
 
-    def take(self, message: AnyMessage) -> list[Firing]:
-        """Return which rules apply now."""
+    def take(self, message: AnyMessage, late: bool = False) -> list[Firing]:
+        """Return which rules apply now; `late`: an event without the labels of its time."""
         if not isinstance(message, Event | Label | Status):
             return []
         clock = self.memory.clocks.setdefault(message.source, Clock())
@@ -118,7 +119,7 @@ class Engine:
             if fresh_session:
                 track.open.clear()  # a listener that was killed ended none
             if isinstance(message, Event):
-                fired += self._event(rule, track, clock, message)
+                fired += self._event(rule, track, clock, message, late)
             elif isinstance(message, Label):
                 fired += self._label(rule, track, clock, message)
             elif rule.of_silence:
@@ -127,12 +128,14 @@ class Engine:
                 fired += self._silence(rule, track, clock, message)
         return fired
 
-    def _event(self, rule: Rule, track: Track, clock: Clock, event: Event) -> list[Firing]:
+    def _event(
+        self, rule: Rule, track: Track, clock: Clock, event: Event, late: bool
+    ) -> list[Firing]:
         if event.void or not rule.hears(event.label):
             track.open.pop(event.id, None)
             return []
         sounding = track.open.setdefault(event.id, Open(event))
-        sounding.event = event
+        sounding.event, sounding.late = event, sounding.late or late
         fired = self._qualify(rule, track, clock, sounding, event.position)
         if event.end is not None:
             track.open.pop(event.id, None)
@@ -163,16 +166,17 @@ class Engine:
         event = sounding.event
         end = event.end if event.end is not None else max(position, event.position)
         lasted = (end - event.start) / SAMPLE_RATE
+        confirmed_late = sounding.late and lasted >= rule.confirmed * HOP_S
         if (
             event.id in track.done
             or event.peak < rule.confidence
             or lasted < rule.lasting_s
-            or sounding.confirmed < rule.confirmed
+            or (sounding.confirmed < rule.confirmed and not confirmed_late)
             or not (rule.of_silence or rule.awake(began_at(event)))
         ):
             return []
         track.done = [*track.done, event.id][-REMEMBERED:]
-        now = clock.now
+        now = clock.at(position)
         track.times = [*(at for at in track.times if at > now - rule.within_s), now]
         if len(track.times) < rule.times:
             return []
@@ -180,7 +184,7 @@ class Engine:
         if rule.of_silence:
             track.sounded = True
             return []
-        return self._fire(rule, track, clock, event, count)
+        return self._fire(rule, track, clock, event, now, count)
 
     def _silence(self, rule: Rule, track: Track, clock: Clock, message: Status) -> list[Firing]:
         due = (rule.silence_s and track.silent_s >= rule.silence_s and not track.fired_silence) or (
@@ -190,14 +194,20 @@ class Engine:
         if not due or not rule.awake(at):
             return []
         track.fired_silence, track.sounded = True, False
-        return self._fire(rule, track, clock, message)
+        return self._fire(rule, track, clock, message, clock.at(message.position))
 
     def _fire(
-        self, rule: Rule, track: Track, clock: Clock, message: Event | Status, count: int = 1
+        self,
+        rule: Rule,
+        track: Track,
+        clock: Clock,
+        message: Event | Status,
+        now: float,
+        count: int = 1,
     ) -> list[Firing]:
-        if clock.now < track.cool_at:
+        if now < track.cool_at:
             return []
-        track.cool_at = clock.now + rule.cooldown_s
+        track.cool_at = now + rule.cooldown_s
         track.firings += 1
         of_event: dict[str, Any] = {}
         at = message.captured_at or message.published_at

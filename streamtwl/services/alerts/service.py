@@ -8,12 +8,13 @@ import time
 import msgspec
 
 from streamtwl import folders
+from streamtwl.client import Subscription
 from streamtwl.config import AlertsSettings
 from streamtwl.services.alerts import actions, rules
 from streamtwl.services.alerts.actions import ActionError, Perform
-from streamtwl.services.alerts.engine import Engine, Memory
+from streamtwl.services.alerts.engine import Engine, Firing, Memory
 from streamtwl.services.outbox import Entry, Outbox, after
-from streamtwl.services.service import Feed, Figures
+from streamtwl.services.service import Feed, Figures, Positions
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ BACK_OFF_S = (
     3600.0,
 )  # after each failure; the last one from then on
 TRIES = 12  # of an action on a firing: over six hours
+LATE_S = 30.0  # after its publication, an event is read without the labels of its time
 SAVE_S = 10.0  # from one writing of the position to the next, where nothing applies
 
 
@@ -58,11 +60,11 @@ class AlertsService:
 
     async def run(self, feed: Feed) -> None:
         """Read and act until cancelled."""
-        with contextlib.closing(Outbox(self.name, feed.connect)) as outbox:
+        with contextlib.closing(Outbox(self.name, feed)) as outbox:
             self._outbox = outbox
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._read(feed, outbox))
+                    self._read(feed, outbox, tasks)
                     for name in self._actions:
                         tasks.create_task(self._act(name, outbox))
             except ExceptionGroup as group:
@@ -70,26 +72,44 @@ class AlertsService:
             finally:
                 self._outbox = None
 
-    async def _read(self, feed: Feed, outbox: Outbox) -> None:
+    def _read(self, feed: Feed, outbox: Outbox, tasks: asyncio.TaskGroup) -> None:
+        """Read events from where we were, and what goes on beside them, live."""
         engine = Engine(self._rules, outbox.state(Memory))
-        wanted = {rule.name: rule.actions for rule in self._rules}
+        events = feed.open(["event"], outbox.positions, from_start=True)
+        live = feed.open(["label", "status"])
+        tasks.create_task(self._read_events(events, engine, outbox))
+        tasks.create_task(self._read_live(live, events, engine, outbox))
+
+    async def _read_events(self, events: Subscription, engine: Engine, outbox: Outbox) -> None:
+        async with events:
+            async for message in events:
+                late = time.time() - message.published_at > LATE_S
+                self._put(engine.take(message, late), after(events, message), engine, outbox)
+                self._counts["lost"] = events.lost.total()
+
+    async def _read_live(
+        self, live: Subscription, events: Subscription, engine: Engine, outbox: Outbox
+    ) -> None:
         saved_at = time.monotonic()
-        kinds = ["event", "label", "status"]
-        async with feed.open(kinds, outbox.positions, from_start=True) as messages:
-            async for message in messages:
+        async with live:
+            async for message in live:
                 fired = engine.take(message)
-                self._counts["lost"] = messages.lost.total()
-                self._counts["fired"] += len(fired)
                 if fired or time.monotonic() > saved_at + SAVE_S:
                     saved_at = time.monotonic()
-                    entries = [
-                        (name, msgspec.json.encode(each))
-                        for each in fired
-                        for name in wanted[each.rule]
-                    ]
-                    outbox.save(after(messages, message), engine.memory, entries)
-                for name in {name for each in fired for name in wanted[each.rule]}:
-                    self._wake[name].set()
+                    self._put(fired, events.positions, engine, outbox)
+
+    def _put(
+        self, fired: list[Firing], positions: Positions, engine: Engine, outbox: Outbox
+    ) -> None:
+        """Put what fired into the outbox, with the position and the state that led to it."""
+        actions_of = {rule.name: rule.actions for rule in self._rules}
+        entries = [
+            (name, msgspec.json.encode(each)) for each in fired for name in actions_of[each.rule]
+        ]
+        outbox.save(positions, engine.memory, entries)
+        self._counts["fired"] += len(fired)
+        for name, _ in entries:
+            self._wake[name].set()
 
     async def _act(self, name: str, outbox: Outbox) -> None:
         """Perform an action on all firings that wait for it, in their order."""

@@ -13,11 +13,12 @@ import msgspec
 
 from streamtwl import folders
 from streamtwl.audio.back_off import BACK_OFF_S
+from streamtwl.client import Subscription
 from streamtwl.config import MqttSettings
 from streamtwl.endpoints import is_local
 from streamtwl.errors import UsageError
 from streamtwl.label_filter import unknown_names
-from streamtwl.messages import Event, Hello
+from streamtwl.messages import Hello
 from streamtwl.services.mqtt.states import FRESH_S, Memory, States
 from streamtwl.services.mqtt.topics import OFFLINE, ONLINE, Topics
 from streamtwl.services.outbox import Outbox, after
@@ -104,38 +105,48 @@ class MqttService:
 
     async def run(self, feed: Feed) -> None:
         """Read and send until cancelled."""
-        with contextlib.closing(Outbox(self.name, feed.connect)) as outbox:
+        with contextlib.closing(Outbox(self.name, feed)) as outbox:
             self._outbox = outbox
             states = States(self._topics, self._labels, outbox.state(Memory))
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._read(feed, outbox, states))
+                    events = feed.open(["event"], outbox.positions, from_start=True)
+                    live = feed.open(["hello", "label", "status"])
+                    tasks.create_task(self._read_events(events, outbox, states))
+                    tasks.create_task(self._read_live(live, events, outbox, states))
                     tasks.create_task(self._connect(outbox, states))
             except ExceptionGroup as group:
                 raise group.exceptions[0] from None
             finally:
                 self._outbox, self._connected = None, False
 
-    async def _read(self, feed: Feed, outbox: Outbox, states: States) -> None:
-        """Take the listener's messages: each event into the outbox, once."""
-        saved_at = time.monotonic()
-        kinds, met = ["event", "hello", "label", "status"], ""
-        async with feed.open(kinds, outbox.positions, from_start=True) as messages:
-            async for message in messages:
+    async def _read_events(self, events: Subscription, outbox: Outbox, states: States) -> None:
+        """Take the listener's events: each message into the outbox, once."""
+        async with events:
+            async for message in events:
+                states.take(message)
+                entry = (self._topics.of(message.source, "event"), msgspec.json.encode(message))
+                outbox.save(after(events, message), states.memory, [entry])
+                self._counts["lost"] = events.lost.total()
+                self._changed.set()
+
+    async def _read_live(
+        self, live: Subscription, events: Subscription, outbox: Outbox, states: States
+    ) -> None:
+        """Take what states are of; nothing of the past."""
+        saved_at, met = time.monotonic(), ""
+        async with live:
+            async for message in live:
                 if isinstance(message, Hello):
                     if met != message.session:
                         self._meet(message)
                     met = message.session
                     continue
                 states.take(message)
-                self._counts["lost"] = messages.lost.total()
-                if isinstance(message, Event):
-                    entry = (self._topics.of(message.source, "event"), msgspec.json.encode(message))
-                    outbox.save(after(messages, message), states.memory, [entry])
-                elif time.monotonic() > saved_at + SAVE_S:
+                if time.monotonic() > saved_at + SAVE_S:
                     saved_at = time.monotonic()
-                    outbox.save(after(messages, message), states.memory)
-                if states.changes or isinstance(message, Event):
+                    outbox.save(events.positions, states.memory)
+                if states.changes:
                     self._changed.set()
 
     def _meet(self, hello: Hello) -> None:

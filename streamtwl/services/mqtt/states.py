@@ -12,6 +12,7 @@ from streamtwl.services.mqtt.topics import LONGEST, OFF, OFFLINE, ON, ONLINE, To
 
 FRESH_S = 30.0  # older messages are history: nothing is switched on by them
 GONE_S = 15.0  # without a message, where a status comes each second
+SESSIONS = 16  # remembered of a source
 LEVEL_S = 10.0  # from one level to the next
 CHANGES = 1000  # that wait for the broker; it is sent all states when it comes back
 LISTENING = ("listening", "silent")
@@ -34,7 +35,7 @@ class Memory(msgspec.Struct):
     sounding: dict[str, dict[str, str]] = {}  # source: id of an event that lasts: its label
     states: dict[str, State] = {}  # by source
     announced: list[str] = []  # topics of discovery
-    sessions: dict[str, str] = {}  # source: its newest session
+    sessions: dict[str, list[str]] = {}  # source: its newest sessions, the last one of now
 
 
 class States:
@@ -63,9 +64,13 @@ class States:
         state = memory.states.setdefault(source, State())
         fresh = time.time() - message.published_at < FRESH_S
         self._had_at[source] = time.monotonic()
-        if memory.sessions.get(source) != message.session and isinstance(message, Status):
-            memory.sessions[source] = message.session
-            memory.sounding[source] = {}  # a listener that was killed ended none
+        sessions = memory.sessions.setdefault(source, [])
+        if isinstance(message, Status) and message.session not in sessions:
+            memory.sessions[source] = [*sessions, message.session][-SESSIONS:]
+            sounding = memory.sounding.get(source, {})  # a listener that was killed ended none
+            memory.sounding[source] = {
+                each: label for each, label in sounding.items() if each.startswith(message.session)
+            }
         changed = False
         if isinstance(message, Event):
             self._event(message, state)
@@ -95,7 +100,8 @@ class States:
 
     def _event(self, event: Event, state: State) -> None:
         sounding = self.memory.sounding.setdefault(event.source, {})
-        if event.end is None and not event.void:
+        over = event.session in self.memory.sessions.get(event.source, [])[:-1]
+        if event.end is None and not event.void and not over:
             sounding[event.id] = event.label
         else:
             sounding.pop(event.id, None)
