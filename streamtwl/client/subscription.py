@@ -126,6 +126,18 @@ class Subscription:
         """(session, topic): seq of the last message received, -1 for none yet: for `resume`."""
         return self._sequencer.positions()
 
+    @property
+    def lacking(self) -> bool:
+        """Whether messages are missing that may still come by replay."""
+        return self._sequencer.lacking
+
+    def finish(self) -> None:
+        """Request what the journal has of the sessions followed: their publisher is about to end.
+
+        Without it the last messages are missed where no `status` has said that there are any.
+        """
+        self._sequencer.finish()
+
     def receive(self, timeout_s: float | None = None) -> AnyMessage | None:
         """Return the next message, or None where none comes within `timeout_s` (None: wait on)."""
         self._done()

@@ -20,7 +20,7 @@ from streamtwl.services.server import DRAIN_S, FLUSH_S, READY, Listener
 _log = logging.getLogger(__name__)
 
 COMMAND = [sys.executable, "-m", "streamtwl", "serve", "--child"]
-END_S = DRAIN_S + FLUSH_S + 1.0  # after which it is killed
+END_S = DRAIN_S + 2 * FLUSH_S + 1.0  # after which it is killed
 READY_S = 60.0  # from its start, in which it imports what it needs
 CALM_S = 60.0  # one that ran for so long has recovered
 

@@ -1,13 +1,12 @@
 """`streamtwl serve`: the services in one event loop, each kept up by itself."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,9 +21,9 @@ from streamtwl.services.service import Feed, Figures, Service
 _log = logging.getLogger(__name__)
 
 CALM_S = 60.0  # a service that ran for so long has recovered
-QUIET_S = 0.5  # without a new message: all that was published has come
-DRAIN_S = 5.0  # that a listener's end waits for this, at most
-FLUSH_S = 2.0  # for services to end
+QUIET_S = 0.3  # for which nothing is missing, and nothing waits
+DRAIN_S = 5.0  # for what a listener has published when it ends
+FLUSH_S = 2.0  # for services to send it, and again to end
 LOOK_S = 0.1
 READY = b"ready\n"
 
@@ -123,8 +122,10 @@ async def _until_end(services: Sequence[Service], feed: Feed, stdin: int) -> Non
 
     async def drain() -> None:
         await ended.wait()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_quiet(feed), DRAIN_S)
+        for subscription in feed.opened:
+            subscription.finish()
+        await _until(lambda: not any(each.lacking for each in feed.opened), DRAIN_S)
+        await _until(lambda: not any(map(_waits, services)), FLUSH_S)
         stop.set()
 
     loop.add_reader(stdin, look)
@@ -134,12 +135,16 @@ async def _until_end(services: Sequence[Service], feed: Feed, stdin: int) -> Non
     draining.cancel()
 
 
-async def _quiet(feed: Feed) -> None:
-    """Return when nothing has come for a while."""
-    known, since = None, time.monotonic()
-    while known in (None, []) or time.monotonic() < since + QUIET_S:
-        positions = [each.positions for each in sorted(feed.opened, key=id)]
-        received = [each for each in positions if each != feed.begin]
-        if received != known:
-            known, since = received, time.monotonic()
+def _waits(service: Service) -> bool:
+    """Whether a service has something to send, and someone to send it to."""
+    figures = service.figures()
+    return bool(figures.get("waiting", 0)) and bool(figures.get("connected", True))
+
+
+async def _until(condition: Callable[[], bool], limit_s: float) -> None:
+    """Wait until a condition holds for a while, or no longer than that."""
+    end = time.monotonic() + limit_s
+    held = 0.0
+    while held < QUIET_S and time.monotonic() < end:
         await asyncio.sleep(LOOK_S)
+        held = held + LOOK_S if condition() else 0.0

@@ -1,5 +1,6 @@
 """What a service is, and where it gets the listener's messages from."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,9 +8,28 @@ from typing import Protocol
 from weakref import WeakSet
 
 from streamtwl.client import Subscription, subscribe
+from streamtwl.messages import AnyMessage
 
 Positions = Mapping[tuple[str, str], int]  # (session, topic): seq of the last message had
 Figures = Mapping[str, float]  # what a service counts, as sent, lost, waiting
+
+
+LATE_S = 30.0  # after its publication a message is history
+
+
+class Lateness:
+    """Says which messages are history, whatever the listener's clock is beside ours."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0  # of the listener's clock, and the way here
+
+    def take(self, live: AnyMessage) -> None:
+        """Take a message that has just been published."""
+        self._ahead_s = time.time() - live.published_at
+
+    def is_late(self, published_at: float) -> bool:
+        """Return whether it was published long ago, by the listener's clock."""
+        return time.time() - published_at - self._ahead_s > LATE_S
 
 
 class Service(Protocol):

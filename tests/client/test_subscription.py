@@ -555,3 +555,17 @@ def test_ipv6_is_bound_connected_to_and_asked_for_what_was_missed(
                 break
             assert time.monotonic() < until, f"only {len(had)} came"
     assert numbers(had) == [("s", 0), ("s", 1), ("s", 2)]
+
+
+def test_what_no_status_named_comes_when_the_session_is_over(publisher):
+    source = publisher()
+    for seq in range(3):
+        source.emit(event(seq))
+    source.emit(hello(0, replay=source.replay))
+    with subscribe(source.endpoint, ["event"], resume={("s", "event/mic/"): -1}) as one:
+        assert one.receive(SETTLED_S) is None
+        one.finish()
+        assert [one.receive(PATIENCE_S).seq for _ in range(3)] == [0, 1, 2]
+        assert one.receive(SETTLED_S) is None
+        assert not one.lacking
+        assert one.lost.total() == 0

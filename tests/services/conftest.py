@@ -138,13 +138,14 @@ def running():
 class Mosquitto:
     """A broker that can be stopped and started."""
 
-    def __init__(self, folder: Path, password: str = "") -> None:
+    def __init__(self, folder: Path, password: str = "", *more: str) -> None:
         self.port, self._folder = free_port(), folder
         self._program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
         if self._program is None:
             pytest.skip("no mosquitto: apt-get install mosquitto")
         config = [
             f"listener {self.port} 127.0.0.1",
+            *more,
             "persistence true",
             f"persistence_location {folder}/",
             "max_queued_messages 0",
@@ -185,10 +186,10 @@ def mosquitto(tmp_path):
     """Start brokers: mosquitto(password="...")."""
     with contextlib.ExitStack() as stack:
 
-        def start(password: str = "") -> Mosquitto:
+        def start(password: str = "", *more: str) -> Mosquitto:
             folder = tmp_path / f"mosquitto{free_port()}"
             folder.mkdir()
-            broker = Mosquitto(folder, password)
+            broker = Mosquitto(folder, password, *more)
             stack.callback(broker.stop)
             return broker
 

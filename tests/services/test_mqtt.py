@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import shutil
+import subprocess
 import time
 
 import msgspec
@@ -161,6 +163,17 @@ def test_what_is_history_switches_nothing_on():
     assert of_label(states, "Dog") == b"OFF"
 
 
+def test_a_listener_whose_clock_is_wrong_switches_all_the_same():
+    states = States(TOPICS, ["Dog"], Memory())
+    for leap in (-86_400, 86_400):
+        then = {"published_at": time.time() + leap}
+        states.take(msgspec.structs.replace(status(0), **then))
+        states.take(msgspec.structs.replace(event(0), id="1", label="Dog", end=None, **then))
+        assert of_label(states, "Dog") == b"ON"
+        states.take(msgspec.structs.replace(event(1), id="1", label="Dog", end=9, **then))
+        assert of_label(states, "Dog") == b"OFF"
+
+
 def test_a_sound_of_a_listener_that_was_killed_ends_with_the_next_session():
     states = States(TOPICS, ["Dog"], Memory())
     states.take(now(status(0, "a")))
@@ -256,6 +269,32 @@ def test_a_wrong_password_is_said_once_and_tried_again(
     assert "wrong-one" not in "".join(said)
     serving._broker._password = "right"
     wait_until(lambda: serving.figures()["sent"] == 1)
+
+
+@pytest.mark.slow
+def test_tls_with_a_certificate_of_ones_own(
+    listener, mosquitto, running, quick, caplog, tmp_path, monkeypatch
+):
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl: apt-get install openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out",
+         certificate, "-days", "1", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    broker = mosquitto("", f"certfile {certificate}", f"keyfile {key}")
+    url = f"mqtts://localhost:{broker.port}"
+    trusting = make(MqttSettings(url=url, ca_file=str(certificate)))
+    one = running([trusting], listener.feed)
+    listener.sounds("Dog")
+    wait_until(lambda: trusting.figures()["sent"] == 1)
+    one.close()
+    running([make(MqttSettings(url=url))], listener.feed)
+    wait_until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
+    with pytest.raises(UsageError, match="cannot use the certificates"):
+        make(MqttSettings(url=url, ca_file=str(tmp_path / "absent")))
 
 
 @pytest.mark.slow

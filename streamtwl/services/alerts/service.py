@@ -14,7 +14,7 @@ from streamtwl.services.alerts import actions, rules
 from streamtwl.services.alerts.actions import ActionError, Perform
 from streamtwl.services.alerts.engine import Engine, Firing, Memory
 from streamtwl.services.outbox import Entry, Outbox, after
-from streamtwl.services.service import Feed, Figures, Positions
+from streamtwl.services.service import Feed, Figures, Lateness, Positions
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,6 @@ BACK_OFF_S = (
     3600.0,
 )  # after each failure; the last one from then on
 TRIES = 12  # of an action on a firing: over six hours
-LATE_S = 30.0  # after its publication, an event is read without the labels of its time
 SAVE_S = 10.0  # from one writing of the position to the next, where nothing applies
 
 
@@ -46,6 +45,7 @@ class AlertsService:
             name: actions.make(name, action) for name, action in self._actions.items()
         }
         self._outbox: Outbox | None = None
+        self._lateness = Lateness()
         self._wake = {name: asyncio.Event() for name in self._actions}
         self._counts = {"fired": 0, "sent": 0, "failed": 0, "given_up": 0, "lost": 0}
 
@@ -83,7 +83,7 @@ class AlertsService:
     async def _read_events(self, events: Subscription, engine: Engine, outbox: Outbox) -> None:
         async with events:
             async for message in events:
-                late = time.time() - message.published_at > LATE_S
+                late = self._lateness.is_late(message.published_at)
                 self._put(engine.take(message, late), after(events, message), engine, outbox)
                 self._counts["lost"] = events.lost.total()
 
@@ -93,6 +93,7 @@ class AlertsService:
         saved_at = time.monotonic()
         async with live:
             async for message in live:
+                self._lateness.take(message)
                 fired = engine.take(message)
                 if fired or time.monotonic() > saved_at + SAVE_S:
                     saved_at = time.monotonic()

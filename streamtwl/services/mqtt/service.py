@@ -19,10 +19,10 @@ from streamtwl.endpoints import is_local
 from streamtwl.errors import UsageError
 from streamtwl.label_filter import unknown_names
 from streamtwl.messages import Hello
-from streamtwl.services.mqtt.states import FRESH_S, Memory, States
+from streamtwl.services.mqtt.states import Memory, States
 from streamtwl.services.mqtt.topics import OFFLINE, ONLINE, Topics
 from streamtwl.services.outbox import Outbox, after
-from streamtwl.services.service import Feed, Figures
+from streamtwl.services.service import Feed, Figures, Lateness
 
 _log = logging.getLogger(__name__)
 _paho = logging.getLogger("streamtwl.mqtt.client")
@@ -222,7 +222,7 @@ class MqttService:
                 topic, payload = states.changes.popleft()
                 await client.publish(topic, payload, 1, True)
             if (entry := outbox.first()) is not None:
-                await client.publish(entry.target, _dated(entry.payload), 1)
+                await client.publish(entry.target, _dated(entry.payload, states.lateness), 1)
                 outbox.done(entry)
                 self._counts["sent"] += 1
                 continue
@@ -232,11 +232,10 @@ class MqttService:
             states.look()
 
 
-def _dated(payload: bytes) -> bytes:
+def _dated(payload: bytes, lateness: Lateness) -> bytes:
     """Return an event's payload, with a mark where it is history by now."""
     event = msgspec.json.decode(payload)
-    late = time.time() - event["published_at"] > FRESH_S
-    return msgspec.json.encode(event | {"late": late})
+    return msgspec.json.encode(event | {"late": lateness.is_late(event["published_at"])})
 
 
 def _parts(url: str) -> SplitResult:

@@ -9,8 +9,8 @@ import msgspec
 from streamtwl.history import began_at
 from streamtwl.messages import AnyMessage, Event, Label, Status
 from streamtwl.services.mqtt.topics import LONGEST, OFF, OFFLINE, ON, ONLINE, Topics
+from streamtwl.services.service import Lateness
 
-FRESH_S = 30.0  # older messages are history: nothing is switched on by them
 GONE_S = 15.0  # without a message, where a status comes each second
 SESSIONS = 16  # remembered of a source
 LEVEL_S = 10.0  # from one level to the next
@@ -46,6 +46,7 @@ class States:
         self._topics, self._labels, self.memory = topics, labels, memory
         self.changes: deque[tuple[str, bytes]] = deque(maxlen=CHANGES)
         self.all: dict[str, bytes] = {}
+        self.lateness = Lateness()
         self._had_at: dict[str, float] = {}  # source: monotonic seconds of its last message
         self._level_at: dict[str, float] = {}
         self._available: dict[str, bool] = {}
@@ -62,7 +63,9 @@ class States:
         """Take a message; one that is late changes states but switches nothing."""
         source, memory = message.source, self.memory
         state = memory.states.setdefault(source, State())
-        fresh = time.time() - message.published_at < FRESH_S
+        if isinstance(message, Status):
+            self.lateness.take(message)
+        fresh = not self.lateness.is_late(message.published_at)
         self._had_at[source] = time.monotonic()
         sessions = memory.sessions.setdefault(source, [])
         if isinstance(message, Status) and message.session not in sessions:
