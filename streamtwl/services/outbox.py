@@ -5,6 +5,7 @@ the program is killed; an entry is deleted when the other side has confirmed it.
 """
 
 import contextlib
+import logging
 import re
 import sqlite3
 import time
@@ -20,8 +21,9 @@ from streamtwl.errors import SinkError, UsageError
 from streamtwl.messages import AnyMessage
 from streamtwl.services.service import Feed, Positions
 
+_log = logging.getLogger(__name__)
+
 LIMIT = 100_000  # entries; the oldest give way
-FIRST, LAST = 0, 2**62
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -68,9 +70,15 @@ class Outbox:
             raise SinkError(f"cannot write {self.path}: {error.strerror}") from None
         try:
             self._open()
-        except sqlite3.DatabaseError:  # a power cut on a bad disk: what it held is lost
+        except sqlite3.OperationalError as error:
+            self._lock.release()
+            raise SinkError(f"cannot write {self.path}: {error}") from None
+        except sqlite3.DatabaseError:
+            self._db.close()
+            aside = self.path.with_suffix(f".damaged-{int(time.time())}")
+            _log.warning("%s is damaged, what it held is lost: it is now %s", self.path, aside.name)
             with self._failing():
-                self.path.replace(self.path.with_suffix(f".damaged-{int(time.time())}"))
+                self.path.replace(aside)
                 self._open()
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from streamtwl.config import AlertsSettings
-from streamtwl.errors import ConfigError
+from streamtwl.errors import ConfigError, UsageError
 from streamtwl.messages import Event
 from streamtwl.services.alerts import make, rules, service
 from streamtwl.services.alerts.engine import Engine, Memory
@@ -339,6 +339,48 @@ def test_a_refusal_is_given_up_and_no_secret_is_said(listener, running, hook, al
         wait_until(lambda: one.figures()["sent"] == 1)
     assert "key=k" not in caplog.text
     assert "403" in caplog.text
+
+
+def test_apprise_sends_the_text_and_writes_nothing(
+    listener, running, hook, alerts, tmp_path, monkeypatch
+):
+    pytest.importorskip("apprise")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NOTE", f"json://127.0.0.1:{hook.server_port}/")
+    running([alerts('[action.note]\napprise = "$NOTE"\n', "note")], listener.feed)
+    listener.sounds("Dog")
+    wait_until(lambda: hook.got)
+    assert "Dog at mic" in json.loads(hook.got[0][1])["message"]
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_apprise_address_that_cannot_be_is_refused_without_its_secret(alerts):
+    pytest.importorskip("apprise")
+    with pytest.raises(
+        UsageError, match=r"\[action.note\]: apprise takes no such address"
+    ) as error:
+        alerts('[action.note]\napprise = "nonsense://secret"\n', "note")
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_an_alert_over_mqtt(listener, running, mosquitto, alerts):
+    paho = pytest.importorskip("paho.mqtt.client")
+    broker, got = mosquitto(), []
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client.on_message = lambda _client, _user, message: got.append(json.loads(message.payload))
+    client.connect("127.0.0.1", broker.port)
+    client.subscribe("house/alerts", 1)
+    client.loop_start()
+    one = alerts(f'[action.bus]\nmqtt = "mqtt://127.0.0.1:{broker.port}/house/alerts"\n', "bus")
+    running([one], listener.feed)
+    listener.sounds("Dog")
+    wait_until(lambda: got)
+    client.loop_stop()
+    assert got[0]["label"] == "Dog"
+    for topic in ("", "#", "a/+"):
+        with pytest.raises(UsageError, match="mqtt: the topic"):
+            alerts(f'[action.bus]\nmqtt = "mqtt://127.0.0.1/{topic}"\n', "bus")
 
 
 def test_tries_are_bounded(listener, running, alerts, monkeypatch):

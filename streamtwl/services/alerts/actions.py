@@ -138,7 +138,7 @@ class _Mqtt:
 
     async def __call__(self, firing: bytes) -> None:
         try:
-            async with self._broker.client("") as client:
+            async with self._broker.client() as client:
                 await client.publish(self._topic, firing, 1)
         except self._mqtt.MqttError as error:
             raise ActionError(f"{self._broker}: {error}") from None

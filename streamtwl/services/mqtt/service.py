@@ -56,15 +56,16 @@ class Broker:
         if self._password and not self._tls and not is_local(f"tcp://{self.host}:{self.port}"):
             _log.warning("mqtt: the password goes to %s unencrypted: use mqtts://", self.host)
 
-    def client(self, status: str) -> aiomqtt.Client:
+    def client(self, status: str = "") -> aiomqtt.Client:
         """Return a client that is not connected yet; `status` is the topic of its last will."""
+        will = aiomqtt.Will(status, OFFLINE, qos=1, retain=True) if status else None
         return aiomqtt.Client(
             self.host,
             self.port,
             username=self._user,
             password=self._password or None,
             tls_context=self._tls,
-            will=aiomqtt.Will(status, OFFLINE, qos=1, retain=True),
+            will=will,
             timeout=ANSWER_S,
             keepalive=KEEPALIVE_S,
             logger=_paho,
