@@ -1,6 +1,7 @@
 """`streamtwl serve`: a listener's events on a web page, over MQTT, as alerts, in Prometheus."""
 
 import itertools
+import logging
 import re
 import sys
 from pathlib import Path
@@ -162,10 +163,11 @@ def serve(
     from streamtwl.services import choice, server
     from streamtwl.services.service import Feed
 
-    start_logging(log_level.value)
-    if child:
+    if child:  # its listener says when
+        logging.basicConfig(level=log_level.value.upper(), format="%(message)s")
         server.run_as_child(sys.stdin.buffer)
         return
+    start_logging(log_level.value)
     settings = config.load(pipeline) if pipeline else config.Settings()
     wanted = changes(mqtt, mqtt_labels, mqtt_password_file, web, alerts, metrics)
     given = {name: value for name, value in wanted.items() if value is not None}

@@ -50,7 +50,7 @@ class Child:
         if self._process.stdout.readline() != READY:
             code = self._process.wait()
             self._logging.join()
-            why = self._said[-1].removeprefix("streamtwl: ") if self._said else f"exit code {code}"
+            why = self._why(code)
             raise UsageError(why) if code == UsageError.exit_code else StreamtwlError(why)
         self._send(self._listener)
         # one that is started again knows where it was, or begins there and then
@@ -62,7 +62,7 @@ class Child:
         if self._again_at is None and self._process.poll() is not None:
             self._failures = 0 if now > self._started_at + CALM_S else self._failures
             if not self._failures:
-                why = self._said[-1] if self._said else f"exit code {self._process.returncode}"
+                why = self._why(self._process.returncode)
                 _log.warning("the services ended and are started again: %s", why)
             self._again_at = now + BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)]
             self._failures += 1
@@ -82,6 +82,10 @@ class Child:
             self._process.kill()
             self._process.wait()
         self._logging.join(1.0)
+
+    def _why(self, code: int) -> str:
+        """Return why it has ended: the last that it said."""
+        return self._said[-1].removeprefix("streamtwl: ") if self._said else f"exit code {code}"
 
     def _start(self) -> None:
         self._started_at = time.monotonic()
@@ -110,4 +114,4 @@ def _pass_on(lines: IO[bytes], said: deque[str]) -> None:
             if text := line.decode(errors="replace").strip():
                 said.append(text)
                 if not text.startswith("streamtwl: "):  # the reason for its end: see `watch`
-                    _log.warning("serve: %s", text)
+                    _log.warning("%s", text)

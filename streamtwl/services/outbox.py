@@ -89,18 +89,18 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """How many entries there are."""
-        [(count,)] = self._db.execute("SELECT count(*) FROM entries")
+        [(count,)] = self._rows("SELECT count(*) FROM entries")
         return count
 
     @property
     def positions(self) -> dict[tuple[str, str], int]:
         """Where to go on reading: for `Feed.open`."""
-        rows = self._db.execute("SELECT session, topic, seq FROM positions")
+        rows = self._rows("SELECT session, topic, seq FROM positions")
         return {(session, topic): seq for session, topic, seq in rows}
 
     def state(self, type_: Any) -> Any:
         """Return the service's state, a new `type_` where there is none that fits."""
-        for (payload,) in self._db.execute("SELECT payload FROM state"):
+        for (payload,) in self._rows("SELECT payload FROM state"):
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(payload, type=type_)
         return type_()
@@ -137,15 +137,11 @@ class Outbox:
         """Return the oldest entry (of a target), due or not."""
         query = "SELECT id, target, payload, tries, due FROM entries"
         rows = (
-            self._db.execute(f"{query} ORDER BY id LIMIT 1")
+            self._rows(f"{query} ORDER BY id LIMIT 1")
             if target is None
-            else self._db.execute(f"{query} WHERE target = ? ORDER BY id LIMIT 1", (target,))
+            else self._rows(f"{query} WHERE target = ? ORDER BY id LIMIT 1", target)
         )
         return next((Entry(*row) for row in rows), None)
-
-    def targets(self) -> list[str]:
-        """Return the targets that have entries."""
-        return [target for (target,) in self._db.execute("SELECT DISTINCT target FROM entries")]
 
     def done(self, entry: Entry) -> None:
         """Delete an entry; raises SinkError."""
@@ -159,6 +155,10 @@ class Outbox:
                 "UPDATE entries SET tries = tries + 1, due = ? WHERE id = ?",
                 (time.time() + wait_s, entry.id),
             )
+
+    def _rows(self, query: str, *values: str) -> list[Any]:
+        with self._failing():
+            return self._db.execute(query, values).fetchall()
 
     def _open(self) -> None:
         self._db = sqlite3.connect(self.path, check_same_thread=False)

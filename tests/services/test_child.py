@@ -95,6 +95,7 @@ def test_nothing_to_serve_is_refused(cli):
     assert "nothing to serve: use --mqtt, --web, --alerts or --metrics" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_is_refused_before_listening(cli, tmp_path):
     rules = tmp_path / "rules.toml"
     rules.write_text("[[rule]]\nname = 1\n")

@@ -54,6 +54,9 @@ class Reader:
         else:
             self.states[message.topic] = message.payload
 
+    def publish(self, topic: str, payload: str) -> None:
+        self._client.publish(topic, payload, 1)
+
     def close(self) -> None:
         self._client.loop_stop()
 
@@ -220,6 +223,25 @@ def test_events_and_states_reach_a_broker(listener, mosquitto, reader, running, 
     assert config["state_topic"] == "streamtwl/mic/label/dog"
     one.close()
     wait_until(lambda: reading.states["streamtwl/status"] == b"offline")
+
+
+@pytest.mark.slow
+def test_home_assistant_is_announced_to_again_and_what_is_gone_is_taken_back(
+    listener, mosquitto, reader, running, quick
+):
+    broker = mosquitto()
+    reading = reader(broker)
+    config = "homeassistant/binary_sensor/streamtwl_mic_dog/config"
+    one = running([make(settings(broker, "Dog"))], listener.feed)
+    wait_until(lambda: reading.states.get(config))
+    reading.history.clear()
+    reading.publish("homeassistant/status", "online")
+    wait_until(lambda: config in [topic for topic, _ in reading.history])
+    listener.sounds("Dog")  # it keeps what it has announced with the next event
+    wait_until(lambda: reading.events)
+    one.close()
+    running([make(settings(broker))], listener.feed)
+    wait_until(lambda: reading.states[config] == b"")
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from streamtwl.messages import AnyMessage, Event, Label, Status
 from streamtwl.services.alerts.rules import SILENCE, TEXT, Rule
 from streamtwl.stages import SAMPLE_RATE
 
-REMEMBERED = 200  # events of a rule at a source that are dealt with
+REMEMBERED = 50  # events of a rule at a source that are dealt with
 OPEN = 100  # events that last, of a rule at a source
 HOP_S = 0.48  # from one decision to the next: what a late event's length is worth
 STEP_S = 60.0  # from one status to the next; a longer one is a gap, no silence
