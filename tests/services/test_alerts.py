@@ -328,6 +328,18 @@ def test_a_webhook_that_hangs_holds_no_other_action_up(
     assert said == ["action 'hook' failed: no answer within 0.3 s"]  # once
 
 
+def test_a_command_gets_a_hostile_label_as_it_is(listener, running, alerts, tmp_path):
+    script = f"import os; open(r'{tmp_path}/label', 'w').write(os.environ['STREAMTWL_LABEL'])"
+    command = json.dumps([sys.executable, "-c", script])
+    one = alerts(f"[action.run]\ncommand = {command}", "run")
+    one._rules[0].label = "*"
+    running([one], listener.feed)
+    listener.sounds(f"$(touch {tmp_path}/pwned); `id` \0 'x")
+    wait_until(lambda: one.figures()["sent"] == 1)
+    assert (tmp_path / "label").read_text() == f"$(touch {tmp_path}/pwned); `id`  'x"
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_a_refusal_is_given_up_and_no_secret_is_said(listener, running, hook, alerts, caplog):
     hook.codes[:] = [403]
     one = alerts(webhook(hook), "hook")

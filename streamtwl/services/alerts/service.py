@@ -76,7 +76,8 @@ class AlertsService:
         """Read events from where we were, and what goes on beside them, live."""
         engine = Engine(self._rules, outbox.state(Memory))
         events = feed.open(["event"], outbox.positions, from_start=True)
-        live = feed.open(["label", "status"])
+        hops = any(rule.lasting_s or rule.confirmed for rule in self._rules)
+        live = feed.open(["label", "status"] if hops else ["status"])
         tasks.create_task(self._read_events(events, engine, outbox))
         tasks.create_task(self._read_live(live, events, engine, outbox))
 
