@@ -113,6 +113,32 @@ def test_events_that_are_late_keep_their_distance():
     assert got == [("q", "s-100"), ("q", "s-300")]
 
 
+def test_late_events_of_an_old_session_among_states_of_the_new_one():
+    """A service that was away: the backlog comes while the next session is under way."""
+    rules_ = [
+        rule(times=2, within_s=10),
+        rule(name="q", cooldown_s=100),
+        rule(name="s", silence_s=50),
+    ]
+    old, new = Sound("a"), Sound("b", NOON + 5000)
+    engine = Engine(rules_)
+    assert fired(engine, old.status(1), new.status(1)) == []
+    late = [old.event("onset", at, at + 1, n=at) for at in (100, 150, 300, 305)]
+    got = []
+    for number, message in enumerate(late):
+        got += [(each.rule, each.event) for each in engine.take(message, late=True)]
+        got += [(each.rule, each.event) for each in engine.take(new.status(2 + number))]
+    assert got == [("q", "a-100"), ("q", "a-300"), ("r", "a-305")]
+    # none of them lasts: the silence of the new session counts
+    assert fired(engine, *map(new.status, range(6, 60))) == ["-"]
+
+
+def test_a_clock_set_back_between_sessions_mutes_nothing():
+    engine = Engine([rule(cooldown_s=100)])
+    assert fired(engine, Sound("a").event("onset", 0, 1)) == ["a-1"]
+    assert fired(engine, Sound("b", NOON - 1e8).event("onset", 0, 1)) == ["b-1"]
+
+
 def test_confidence_cooldown_and_source():
     sound = Sound()
     engine = Engine([rule(confidence=0.7, cooldown_s=60, source="mi?")])

@@ -14,7 +14,7 @@ REMEMBERED = 50  # events of a rule at a source that are dealt with
 OPEN = 100  # events that last, of a rule at a source
 HOP_S = 0.48  # from one decision to the next: what a late event's length is worth
 STEP_S = 60.0  # from one status to the next; a longer one is a gap, no silence
-LONGEST_GAP_S = 30 * 86_400.0  # between two sessions, as the clock has it
+SESSIONS = 16  # remembered of a source
 
 
 class Firing(msgspec.Struct):
@@ -49,38 +49,36 @@ class Track(msgspec.Struct):
     silent_s: float = 0.0  # of sound, since the last of its label
     sounded: bool = False  # one counted since the last silence
     fired_silence: bool = False
-    cool_at: float = -1e18  # by the source's clock
-    firings: int = 0
+    fired_at: float = -1e18  # by the source's clock
 
 
 class Clock(msgspec.Struct):
-    """Seconds of a source: samples within a session, the wall clock's between two.
+    """Seconds of a source: the wall clock's where a session began, and its samples from there on.
 
-    So a wall clock that leaps moves no duration of a session.
+    So a wall clock that leaps moves no duration within a session.
     """
 
-    session: str = ""
-    base_s: float = 0.0
-    position: int = 0
-    published_at: float = 0.0
+    began: dict[str, float] = {}  # session: seconds at its position 0, the newest sessions
+    session: str = ""  # the one of now
+    position: int = 0  # the newest in it
     listening: bool = False
 
-    def take(self, message: AnyMessage) -> float:
-        """Take a message; return the seconds since the newest before, 0 across sessions."""
-        now = message.published_at
-        if message.session != self.session:
-            gap = min(max(0.0, now - self.published_at), LONGEST_GAP_S) if self.session else 0.0
-            self.base_s += self.position / SAMPLE_RATE + gap - message.position / SAMPLE_RATE
-            self.session, self.position, step = message.session, message.position, 0.0
-        else:
-            step = max(0, message.position - self.position) / SAMPLE_RATE
-            self.position = max(self.position, message.position)
-        self.published_at = now
-        return step
+    def take(self, message: Event | Label | Status) -> float:
+        """Take a message; return the seconds of sound since the state before, 0 if unknown."""
+        at_start = message.published_at - message.position / SAMPLE_RATE
+        self.began.setdefault(message.session, at_start)
+        while len(self.began) > SESSIONS:
+            del self.began[next(iter(self.began))]
+        if not isinstance(message, Status):
+            return 0.0
+        same, before = message.session == self.session, self.position
+        listened, self.listening = self.listening, message.state == "listening"
+        self.session, self.position = message.session, message.position
+        return max(0, message.position - before) / SAMPLE_RATE if same and listened else 0.0
 
-    def at(self, position: int) -> float:
-        """Return a position of the session in seconds of this source's own count."""
-        return self.base_s + position / SAMPLE_RATE
+    def at(self, session: str, position: int) -> float:
+        """Return a position in seconds of this source's own count."""
+        return self.began[session] + position / SAMPLE_RATE
 
 
 class Memory(msgspec.Struct):
@@ -106,25 +104,21 @@ class Engine:
         if not isinstance(message, Event | Label | Status):
             return []
         clock = self.memory.clocks.setdefault(message.source, Clock())
-        fresh_session = clock.session not in ("", message.session)
-        step = clock.take(message)
-        listened = isinstance(message, Status) and clock.listening
-        if isinstance(message, Status):
-            clock.listening = message.state == "listening"
+        new_session = bool(clock.began) and message.session not in clock.began
+        step_s = clock.take(message)
         fired = []
         for rule in self._rules:
             if not rule.at(message.source):
                 continue
             track = self.memory.tracks.setdefault(f"{rule.name}\n{message.source}", Track())
-            if fresh_session:
+            if new_session:
                 track.open.clear()  # a listener that was killed ended none
             if isinstance(message, Event):
                 fired += self._event(rule, track, clock, message, late)
             elif isinstance(message, Label):
                 fired += self._label(rule, track, clock, message)
             elif rule.of_silence:
-                if listened:
-                    self._count(track, step)
+                self._count(track, step_s)
                 fired += self._silence(rule, track, clock, message)
         return fired
 
@@ -137,6 +131,8 @@ class Engine:
         sounding = track.open.setdefault(event.id, Open(event))
         sounding.event, sounding.late = event, sounding.late or late
         fired = self._qualify(rule, track, clock, sounding, event.position)
+        if late and event.session != clock.session:
+            track.open.pop(event.id, None)  # of a session that is over
         if event.end is not None:
             track.open.pop(event.id, None)
             track.silent_s, track.fired_silence = 0.0, False
@@ -176,15 +172,15 @@ class Engine:
         ):
             return []
         track.done = [*track.done, event.id][-REMEMBERED:]
-        now = clock.at(position)
-        track.times = [*(at for at in track.times if at > now - rule.within_s), now]
+        now = clock.at(event.session, position)
+        track.times = [*(at for at in track.times if 0 <= now - at < rule.within_s), now]
         if len(track.times) < rule.times:
             return []
         count, track.times = len(track.times), []
         if rule.of_silence:
             track.sounded = True
             return []
-        return self._fire(rule, track, clock, event, now, count)
+        return self._fire(rule, track, event, now, lasted, count)
 
     def _silence(self, rule: Rule, track: Track, clock: Clock, message: Status) -> list[Firing]:
         due = (rule.silence_s and track.silent_s >= rule.silence_s and not track.fired_silence) or (
@@ -194,29 +190,28 @@ class Engine:
         if not due or not rule.awake(at):
             return []
         track.fired_silence, track.sounded = True, False
-        return self._fire(rule, track, clock, message, clock.at(message.position))
+        now = clock.at(message.session, message.position)
+        return self._fire(rule, track, message, now)
 
     def _fire(
         self,
         rule: Rule,
         track: Track,
-        clock: Clock,
         message: Event | Status,
         now: float,
+        lasted_s: float = 0.0,
         count: int = 1,
     ) -> list[Firing]:
-        if now < track.cool_at:
+        if 0 <= now - track.fired_at < rule.cooldown_s:
             return []
-        track.cool_at = now + rule.cooldown_s
-        track.firings += 1
+        track.fired_at = now
         of_event: dict[str, Any] = {}
         at = message.captured_at or message.published_at
         key = f"{message.session}-{message.source}-{message.position}"
         if isinstance(message, Event):
             at, key = began_at(message), message.id
             of_event = {"label": message.label, "event": message.id, "peak": message.peak}
-            end = max(message.position, clock.position) if message.end is None else message.end
-            of_event["lasted_s"] = round((end - message.start) / SAMPLE_RATE, 2)
+            of_event["lasted_s"] = round(lasted_s, 2)
         firing = Firing(f"{rule.name}/{key}", rule.name, message.source, "", at, **of_event)
         firing.count = count
         firing.text = _text(rule, firing)
