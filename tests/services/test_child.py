@@ -145,6 +145,7 @@ def test_the_listener_goes_on_where_its_services_are_killed(start_cli, tmp_path)
     wait_until(lambda: events(port) == 0)
     wait_until(lambda: events(port) >= 1)  # again, and from the session's start
     assert process.poll() is None
+    process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert errors.decode().count("the services ended and are started again") == 1

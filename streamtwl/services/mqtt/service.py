@@ -219,13 +219,14 @@ class MqttService:
             if greeted != states.sources:
                 greeted = list(states.sources)
                 await self._greet(client, outbox, states)
-            while states.changes:
-                topic, payload = states.changes.popleft()
-                await client.publish(topic, payload, 1, True)
-            if (entry := outbox.first()) is not None:
+            if (entry := outbox.first()) is not None:  # one, so that states never wait for many
                 await client.publish(entry.target, _dated(entry.payload, states.lateness), 1)
                 outbox.done(entry)
                 self._counts["sent"] += 1
+            while states.changes:
+                topic, payload = states.changes.popleft()
+                await client.publish(topic, payload, 1, True)
+            if entry is not None:
                 continue
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
