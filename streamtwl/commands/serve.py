@@ -21,7 +21,7 @@ Mqtt = Annotated[
     typer.Option(
         metavar="URL",
         help="An MQTT broker to publish events and states to, for Home Assistant and others: "
-        "mqtt://[user@]host[:port] or mqtts://. Its password is in $STREAMTWL_MQTT_PASSWORD, or in "
+        "mqtt://user@host:1883 or mqtts://. Its password is in $STREAMTWL_MQTT_PASSWORD, or in "
         "the file of --mqtt-password-file.",
         show_default=False,
     ),
@@ -156,8 +156,8 @@ def serve(
 ) -> None:
     """Bring a listening streamtwl's events to where they are used, until Ctrl-C.
 
-    It subscribes as any other program does, from this machine or from another. `streamtwl listen`
-    takes the same options and then runs it by itself.
+    It subscribes as any other program does, from this machine or another. `listen` takes the same
+    options, and then runs it by itself.
     """
     from streamtwl import config
     from streamtwl.services import choice, server
