@@ -17,7 +17,7 @@ from streamtwl import subscribe
 from streamtwl.client import Subscription, subscription
 from streamtwl.client import state as state_file
 from streamtwl.errors import UsageError
-from streamtwl.messages import JOURNALLED, AnyMessage
+from streamtwl.messages import JOURNALLED, AnyMessage, encode
 from streamtwl.security import ServerKeys, make_keys
 from streamtwl.sinks.journal import Entry, Journal
 from streamtwl.sinks.publisher import Publisher
@@ -557,10 +557,12 @@ def test_ipv6_is_bound_connected_to_and_asked_for_what_was_missed(
     assert numbers(had) == [("s", 0), ("s", 1), ("s", 2)]
 
 
-def test_what_no_status_named_comes_when_the_session_is_over(publisher):
+def test_what_no_status_named_comes_when_the_session_is_over(publisher, journal):
     source = publisher()
-    for seq in range(3):
-        source.emit(event(seq))
+    for seq in range(3):  # published before anyone was there
+        one = event(seq)
+        at = one.published_at
+        assert journal.commit([Entry("s", one.topic, seq, at, "Dog", encode(one))], PATIENCE_S)
     source.emit(hello(0, replay=source.replay))
     with subscribe(source.endpoint, ["event"], resume={("s", "event/mic/"): -1}) as one:
         assert one.receive(SETTLED_S) is None
