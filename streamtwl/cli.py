@@ -20,6 +20,7 @@ from streamtwl.commands import (
     listen,
     models,
     paper,
+    review,
     schema,
     serve,
     sounds,
@@ -43,9 +44,10 @@ app.command()(subscribe.subscribe)
 app.command(cls=serve.Command)(serve.serve)
 app.add_typer(alerts.app, name="alerts")
 app.command()(history.history)
+app.command()(review.review)
 app.command()(schema.schema)
 app.command()(label.label)
-app.command()(teach.teach)
+app.command(cls=teach.Command)(teach.teach)
 app.add_typer(sounds.app, name="sounds")
 app.command(cls=train.Command)(train.train)
 app.command(epilog=paper.EXAMPLE)(paper.paper)

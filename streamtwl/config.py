@@ -179,6 +179,14 @@ class JournalSettings(_Section):
     max_mb: Annotated[float, Meta(ge=1, le=10_000_000)] = 500.0  # 10^6 bytes; events go last
 
 
+class ClipsSettings(_Section):
+    """[clips]: each event's sound, kept to be listened to again; off unless a folder is named."""
+
+    folder: str = ""
+    max_age_days: Annotated[float, Meta(gt=0, le=36_500)] = 7.0
+    max_mb: Annotated[float, Meta(gt=0, le=10_000_000)] = 200.0  # 10^6 bytes; the oldest go first
+
+
 class SoundsSettings(_Section):
     """[sounds]: those that the user taught, beside all other labels."""
 
@@ -240,6 +248,7 @@ class Settings(_Section):
     llm: LlmSettings = msgspec.field(default_factory=LlmSettings)
     events: EventSettings = msgspec.field(default_factory=EventSettings)
     sounds: SoundsSettings = msgspec.field(default_factory=SoundsSettings)
+    clips: ClipsSettings = msgspec.field(default_factory=ClipsSettings)
     publish: PublishSettings = msgspec.field(default_factory=PublishSettings)
     journal: JournalSettings = msgspec.field(default_factory=JournalSettings)
     services: ServicesSettings = msgspec.field(default_factory=ServicesSettings)

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from streamtwl.errors import MessageError, UnknownKind
 
-SCHEMA = "1.5"
+SCHEMA = "1.6"
 MAJOR = SCHEMA.partition(".")[0]
 SOURCE_NAME = re.compile("[a-z0-9_-]+")
 
@@ -231,6 +231,16 @@ class Status(Message):
             description="Times that a window kept its score of a hop before: the first window "
             "heard nothing (the pipeline's `gate`), or the hop was late."
         ),
+    ] = 0
+    kept_clips: Annotated[
+        Count, Meta(description="Events whose sound was kept (`--clips`). New in 1.6.")
+    ] = 0
+    withheld_clips: Annotated[
+        Count,
+        Meta(description="Events whose sound was not, as somebody may speak in it. New in 1.6."),
+    ] = 0
+    dropped_clips: Annotated[
+        Count, Meta(description="Events of which nothing could be kept in time. New in 1.6.")
     ] = 0
 
 

@@ -23,7 +23,7 @@ from streamtwl.messages import (
     topic,
 )
 from streamtwl.pipeline import Outcome
-from streamtwl.stages import Decision
+from streamtwl.stages import SAMPLE_RATE, Decision
 
 TOP = 5
 DRAWN = 3
@@ -53,6 +53,13 @@ class Reporter:
         self._ended = [False] * len(sources)
         self._newest: list[tuple[int, float | None]] = [(0, None)] * len(sources)
 
+    def _captured_at(self, outcome: Outcome) -> float | None:
+        """Return when an outcome's position was captured; without a patch, by the newest one's."""
+        position, captured_at = self._newest[outcome.stream]
+        if outcome.captured_at is None and outcome.patch is None and captured_at is not None:
+            return captured_at + (outcome.position - position) / SAMPLE_RATE
+        return outcome.captured_at
+
     def outcome(self, outcome: Outcome, due_s: float | None) -> list[AnyMessage]:
         """Return the messages to publish for an outcome.
 
@@ -60,7 +67,7 @@ class Reporter:
         time; a first decision that comes later is a late hop.
         """
         messages: list[AnyMessage] = []
-        captured_at = outcome.captured_at
+        captured_at = self._captured_at(outcome)
         if outcome.patch is not None and outcome.decision is not None:
             window = outcome.patch.window
             latency_s = time.monotonic() - window.ready_at

@@ -17,8 +17,8 @@ from streamtwl.audio.intake import Intake
 from streamtwl.audio.network_address import Address
 from streamtwl.audio.recent import Recent
 from streamtwl.config import Settings
-from streamtwl.control.messages import MAX_LAST_S
 from streamtwl.errors import ControlError, DeviceError
+from streamtwl.marks.corrections import Corrections, of_user
 from streamtwl.messages import AnyMessage
 from streamtwl.pipeline import Outcome, build
 from streamtwl.report import Reporter
@@ -58,11 +58,11 @@ class Session:
         settings: Settings,
         sinks: Sequence[Sink],
         duration_s: float | None = None,
-        keep_recent: bool = False,
+        recent_s: float = 0.0,
     ) -> None:
         """Take an intake that has started, all of its sources, the settings and the sinks.
 
-        `keep_recent`: hold the newest MAX_LAST_S of sound in memory, for `last`.
+        `recent_s`: so much of the newest sound is held in memory, for `last` and `between`.
         """
         names = [source.name for source in sources]
         self._intake = intake
@@ -84,6 +84,7 @@ class Session:
         self._providers = {name: provider for name, provider in runs_on.items() if provider}
         if reasoner.sha256:
             self._models[reasoner.name] = reasoner.sha256
+        self.by_window = {kind.name: backbones[kind.backbone] for kind in self._pipeline.bank.kinds}
         self._sinks = sinks
         self.patches: Subject[Patch] = Subject()
         self.outcomes: Subject[Outcome] = Subject()
@@ -98,8 +99,10 @@ class Session:
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._worker = threading.Thread(target=self._run, name="worker", daemon=True)
-        self._recent = {name: Recent(MAX_LAST_S) for name in names} if keep_recent else {}
-        self._taught: list[Heads | None] = []  # the newest, until the worker takes them over
+        self._recent = {name: Recent(recent_s) for name in names} if recent_s else {}
+        self._taught: list[
+            tuple[Heads | None, Corrections | None]
+        ] = []  # the newest, until the worker takes them over
         self._reporting = threading.Lock()  # the reporter, the publisher's queue and the sink
         self._working = threading.Lock()  # the pipeline
         self._alive_at = math.inf  # monotonic, of the worker's last sign of life
@@ -163,14 +166,14 @@ class Session:
             self._reporting.release()
 
     def reload(self) -> list[str]:
-        """Take in what the user taught by now, at the next hop; return the sounds' names.
+        """Take in what the user taught and marked, at the next hop; return the sounds' names.
 
         From any thread but the worker's. Raises SoundsError.
         """
         if not self._settings.sounds.enabled:
             return []
         heads = self._pipeline.teacher.heads_of_user()
-        self._taught = [heads]
+        self._taught = [(heads, of_user(self._pipeline.teacher))]
         return [] if heads is None else heads.labels
 
     def last(self, seconds: float, source: str = "") -> tuple[str, np.ndarray]:
@@ -187,13 +190,17 @@ class Session:
             raise ControlError(f"'{name}' has given no sound yet: try again")
         return name, samples
 
+    def between(self, source: str, start: int, stop: int) -> np.ndarray:
+        """Return float32[n], what is still held of a source's positions [start, stop)."""
+        return self._recent[source].between(start, stop)
+
     def _learn(self) -> None:
         """Take over what was taught, and publish the new labels."""
         if not self._taught:
             return
-        heads = self._taught.pop()
+        heads, corrections = self._taught.pop()
         with self._working:
-            outcomes = self._pipeline.learn(heads)
+            outcomes = self._pipeline.learn(heads, corrections)
         for outcome in outcomes:
             if outcome.changes:
                 self._emit(outcome)

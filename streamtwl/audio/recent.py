@@ -27,6 +27,13 @@ class Recent:
             self._ring[at] = samples
             self._held = min(len(self._ring), self._held + len(samples))
 
+    def between(self, start: int, stop: int) -> np.ndarray:
+        """Return float32[n], a copy of what there is of the positions [start, stop)."""
+        with self._lock:
+            start = max(start, self._position - self._held)
+            at = np.arange(start, max(start, min(stop, self._position))) % len(self._ring)
+            return self._ring[at]
+
     def last(self, seconds: float) -> np.ndarray:
         """Return float32[n], a copy of the newest sound; less where there is less."""
         with self._lock:

@@ -115,7 +115,7 @@ class Link:
                 header = _header.decode(first)
             except zmq.Again:
                 return
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 _log.warning("an answer that this version cannot read: %s", error)
                 continue
             yield header, [m for payload in payloads if (m := self._read(payload)) is not None]

@@ -189,6 +189,33 @@ Journal = Annotated[
 NoJournal = Annotated[
     bool, typer.Option("--no-journal", help="Keep nothing; there is no replay then.")
 ]
+Clips = Annotated[
+    Path | None,
+    typer.Option(
+        help="Keep each event's SOUND in this folder, with a second before and after (30 s at "
+        "most), as FLAC, to listen to it again in `streamtwl review`: off unless you name one. "
+        "Where somebody speaks nothing is kept. A clip goes with its event, or earlier by the two "
+        "limits below.",
+        metavar="FOLDER",
+        show_default=False,
+    ),
+]
+ClipsDays = Annotated[
+    float | None,
+    typer.Option(
+        help="Of --clips: how many days they are kept. (default: the pipeline's, 7)",
+        min=0.01,
+        show_default=False,
+    ),
+]
+ClipsMb = Annotated[
+    float | None,
+    typer.Option(
+        help="Of --clips: how many megabytes, the oldest go first. (default: the pipeline's, 200)",
+        min=0.1,
+        show_default=False,
+    ),
+]
 Curve = Annotated[
     bool,
     typer.Option(
@@ -269,6 +296,9 @@ def listen(
     replay_bind: ReplayBind = None,
     journal: Journal = None,
     no_journal: NoJournal = False,
+    clips: Clips = None,
+    clips_days: ClipsDays = None,
+    clips_mb: ClipsMb = None,
     curve: Curve = False,
     keys: Keys = None,
     insecure: Insecure = False,
@@ -323,6 +353,9 @@ def listen(
         "publish.keys": str(keys) if keys else None,
         "journal.path": str(journal) if journal else None,
         "journal.enabled": False if no_journal else None,
+        "clips.folder": str(clips) if clips else None,
+        "clips.max_age_days": clips_days,
+        "clips.max_mb": clips_mb,
         **services_changes(mqtt, mqtt_labels, mqtt_password_file, web, alerts, metrics),
     }
     start_logging(log_level.value)
@@ -339,6 +372,7 @@ def run(wanted: "SourceOptions", settings: Settings, options: ListenOptions) -> 
 
     if options.duration_s is not None and not math.isfinite(options.duration_s):
         raise UsageError(f"--duration {options.duration_s}: it takes a number of seconds")
+    _mind_clips(settings)
     pull_backbone(settings)
     sources = make_sources(wanted)
     with stop_requests() as stop_requested, contextlib.closing(Intake(sources)) as intake:
@@ -348,6 +382,8 @@ def run(wanted: "SourceOptions", settings: Settings, options: ListenOptions) -> 
         for stream in intake.streams:
             if stream.error is not None:
                 raise stream.error
+        from streamtwl.clips.keeper import RECENT_S, Keeper
+        from streamtwl.control.messages import MAX_LAST_S
         from streamtwl.session import Session
         from streamtwl.sinks import choice
         from streamtwl.sinks.screen import Screen
@@ -360,7 +396,14 @@ def run(wanted: "SourceOptions", settings: Settings, options: ListenOptions) -> 
             view = choice.view(options.quiet, options.as_json, lossless, publisher.endpoint)
             screen = Screen(view)
             sinks = [publisher, *others, screen]
-            session = Session(intake, sources, settings, sinks, options.duration_s, options.control)
+            held_s = max(
+                MAX_LAST_S if options.control else 0.0, RECENT_S if settings.clips.folder else 0.0
+            )
+            session = Session(intake, sources, settings, sinks, options.duration_s, held_s)
+            for keeper in (sink for sink in others if isinstance(sink, Keeper)):
+                names = [source.name for source in sources]
+                take = keeper.attach(names, session.by_window, session.between)
+                session.outcomes.subscribe(take)
             if services is not None:
                 services.connect(_listener(settings, session, publisher))
             session.start()
@@ -375,6 +418,23 @@ def run(wanted: "SourceOptions", settings: Settings, options: ListenOptions) -> 
                     screen.close()
             if screen.problem is not None:
                 raise screen.problem
+
+
+def _mind_clips(settings: Settings) -> None:
+    """Say that sound is kept, where it is; raises UsageError where it cannot be."""
+    clips = settings.clips
+    if not clips.folder:
+        return
+    if not settings.journal.enabled:
+        raise UsageError("--clips needs the journal, with whose events clips are deleted")
+    from streamtwl.clips.speech import SpeechDetector
+
+    SpeechDetector()
+    _log.warning(
+        "the sound of each event is KEPT in %s, for %g days, up to %g MB; where somebody speaks "
+        "nothing is",
+        *(clips.folder, clips.max_age_days, clips.max_mb),
+    )
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ request and its answer.
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,8 @@ REQUEST_BYTES = 4096
 ANSWER_BYTES = 4_000_000  # of MAX_LAST_S of sound in FLAC, in base64
 MAX_LAST_S = 30.0
 LONGEST_PATH = 100  # bytes of a Unix socket's path, less a few
+
+UNREADABLE = (msgspec.DecodeError, RecursionError)  # the latter of what is nested too deep
 
 
 class Reload(msgspec.Struct, tag="reload", tag_field="do", forbid_unknown_fields=True):
@@ -67,10 +70,15 @@ def is_own(connection: socket.socket) -> bool:
     return peer_uid(connection) == os.getuid()
 
 
-def read_line(connection: socket.socket, most: int) -> bytes:
-    """Return what comes up to a newline; raises ControlError where that is more than `most`."""
+def read_line(connection: socket.socket, most: int, within_s: float) -> bytes:
+    """Return what comes up to a newline; raises ControlError where that is more than `most`.
+
+    Raises TimeoutError where it takes longer than `within_s` in all.
+    """
     received = bytearray()
+    until = time.monotonic() + within_s
     while not received.endswith(b"\n"):
+        connection.settimeout(max(0.001, until - time.monotonic()))
         piece = connection.recv(min(65_536, most + 1 - len(received)))
         if not piece:
             break

@@ -59,7 +59,6 @@ class ControlServer:
                 _log.warning("control socket: %s", error.strerror or error)
                 return
             with connection:
-                connection.settimeout(PEER_S)
                 try:
                     self._serve(connection)
                 except (OSError, ControlError) as error:  # the peer has gone, or is no good
@@ -71,13 +70,14 @@ class ControlServer:
             _log.warning("control socket: a process of another user was refused")
             return
         answer = msgspec.json.encode(self._answer(connection)) + b"\n"
+        connection.settimeout(PEER_S)
         connection.sendall(answer)
 
     def _answer(self, connection: socket.socket) -> Answer:
         try:
-            line = messages.read_line(connection, messages.REQUEST_BYTES)
+            line = messages.read_line(connection, messages.REQUEST_BYTES, PEER_S)
             request = msgspec.json.decode(line, type=Request)
-        except (msgspec.DecodeError, ControlError) as error:
+        except (*messages.UNREADABLE, ControlError) as error:
             return Answer(error=f"not a request: {error}")
         try:
             if isinstance(request, Reload):

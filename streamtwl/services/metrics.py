@@ -60,21 +60,29 @@ class MetricsService:
         """Raises UsageError."""
         self._host, self._port = address(settings.address, "--metrics")
         self._registry = CollectorRegistry()
-        prefix = {"namespace": "streamtwl", "registry": self._registry}
-        self._events = Counter("events", "Sounds that began", ["source", "label"], **prefix)
+        namespace, registry = "streamtwl", self._registry
+        self._events = Counter(
+            "events",
+            "Sounds that began",
+            ["source", "label"],
+            namespace=namespace,
+            registry=registry,
+        )
         self._delay = Histogram(
             "label_latency_seconds",
             "From a window's last sample to its label's publication",
             ["source"],
             buckets=DELAYS_S,
-            **prefix,
+            namespace=namespace,
+            registry=registry,
         )
         self._arrival = Histogram(
             "arrival_delay_seconds",
             "From a message's publication to its arrival here",
             ["kind"],
             buckets=DELAYS_S,
-            **prefix,
+            namespace=namespace,
+            registry=registry,
         )
         self._newest: dict[str, tuple[Status, float]] = {}  # source: and monotonic seconds
         self._labels: set[tuple[str, str]] = set()

@@ -19,6 +19,7 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "change_of_sound": "{data} --quick --json {out}/change.json",
     "hearing": "--quick --data {data} --corpus {corpus} --processes 1 --kept {out} --out {out}",
     "few_shot": "--quick --pipeline yamnet --data {data} --corpus {corpus} --out {out}",
+    "marks": "--quick --pipeline yamnet --data {data} --out {out}",
     "front_ends": "--quick",
     "ast_windows": "--quick --out {out}",
     "small_ast": "{data} --quick --out {out}",
@@ -103,7 +104,7 @@ def test_every_script_is_run_or_it_says_why_not():
 
 
 def test_the_live_trial_runs(trial):
-    assert "| GPT-2 |" in trial
+    assert "| GPT-2 |" in trial and "| taught by five clips a sound |" in trial
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -1,9 +1,13 @@
 """The control socket: who may open it, what it takes, and what it does to a listener."""
 
+import concurrent.futures
+import contextlib
 import json
 import os
 import socket
 import stat
+import threading
+import time
 
 import pytest
 
@@ -97,6 +101,7 @@ def test_a_process_of_another_user_is_refused_though_it_may_open_the_file(start,
         b'{"do":"last","seconds":1,"source":"' + b"x" * 3000 + b'"}\n',
         b"\xff\xfe\n",
         b"x" * 100_000,
+        b'{"a":' + b"[" * 4000 + b"\n",  # deeper than a decoder goes
     ],
 )
 def test_nonsense_is_refused_and_the_next_request_is_answered(start, sent):
@@ -112,6 +117,31 @@ def test_one_who_says_nothing_does_not_keep_the_others_out(start, monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
         silent.connect(str(control.path))
         assert client.reload() == (1, [])
+
+
+def test_one_who_says_a_letter_now_and_then_does_not_keep_the_others_out(start, monkeypatch):
+    monkeypatch.setattr(server, "PEER_S", 0.5)
+    control = start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as slow:
+        slow.connect(str(control.path))
+        letters = 0
+        with contextlib.suppress(ConnectionError):  # which is what ends it
+            while letters < 100:
+                slow.sendall(b" ")
+                letters += 1
+                time.sleep(0.1)
+        assert letters < 100
+        assert client.reload() == (1, [])
+
+
+def test_more_than_may_wait_are_all_answered(start):
+    busy = threading.Event()
+    start(reload=lambda: busy.wait(20) and ["kettle"])
+    with concurrent.futures.ThreadPoolExecutor(3 * server.BACKLOG) as pool:
+        asked = [pool.submit(client.reload) for _ in range(3 * server.BACKLOG)]
+        time.sleep(0.5)  # all of them are there
+        busy.set()
+        assert [each.result() for each in asked] == [(1, [])] * len(asked)
 
 
 def test_an_error_of_the_listener_reaches_the_command(start):
