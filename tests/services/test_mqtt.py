@@ -48,6 +48,8 @@ class Reader:
         self.subscribed = True
 
     def _take(self, _client, _user, message) -> None:
+        if message.dup and (message.topic, message.payload) in self.history:
+            return  # between the broker and us: it was stopped before it had our confirmation
         self.history.append((message.topic, message.payload))
         if message.topic.endswith("/event"):
             self.events.append(json.loads(message.payload))
