@@ -127,6 +127,25 @@ def unmark(event: str, marks: Marks | None = None, store: Store | None = None) -
     return removed
 
 
+def said(mark: Mark) -> str:
+    """Return in words what became of a mark."""
+    if mark.verdict == "right":
+        return "right"
+    words = f"wrong: {mark.label} is not believed where it sounds like this"
+    if not mark.embeddings:
+        words = "wrong: it counts, but nothing was kept that could be learnt from"
+    if mark.recording:
+        words += f"; {mark.was} has learnt this clip"
+    elif mark.was and not is_taught(Store(), mark.was):
+        words += (
+            f'; {mark.was} is a label already: `streamtwl teach "{mark.was}" --from-event '
+            f"{mark.event}` would put what you teach in its place"
+        )
+    elif mark.was:
+        words += f"; there is no clip that {mark.was} could learn"
+    return words
+
+
 def clip(journal: Path, event: str) -> Path:
     """Return an event's clip; raises UsageError where there is none."""
     named = find(journal, event)

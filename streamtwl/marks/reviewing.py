@@ -118,28 +118,9 @@ def _answer(journal: Path, event: Event, player: Player) -> str:
         except (UsageError, SoundsError, AudioError) as error:
             _say(str(error))
             continue
-        print(one_line(_said(mark)), flush=True)
+        print(one_line(f"   {marking.said(mark)}"), flush=True)
         reload_listeners()
         return "m"
-
-
-def _said(mark: Mark) -> str:
-    """Return in words what became of a mark."""
-    if mark.verdict == "right":
-        return "   right"
-    words = f"   wrong: {mark.label} is not believed where it sounds like this"
-    if not mark.embeddings:
-        words = "   wrong: it counts, but nothing was kept that could be learnt from"
-    if mark.recording:
-        words += f"; {mark.was} has learnt this clip"
-    elif mark.was and not marking.is_taught(Store(), mark.was):
-        words += (
-            f'; {mark.was} is a label already: `streamtwl teach "{mark.was}" --from-event '
-            f"{mark.event}` would put what you teach in its place"
-        )
-    elif mark.was:
-        words += f"; there is no clip that {mark.was} could learn"
-    return words
 
 
 def _key() -> tuple[str, str]:

@@ -20,6 +20,7 @@ from streamtwl import history
 from streamtwl.config import WebSettings
 from streamtwl.errors import SinkError, UsageError
 from streamtwl.history import Wanted
+from streamtwl.marks.store import Marks
 from streamtwl.services.web import access, api, make
 from streamtwl.services.web.access import Access, Password
 from streamtwl.services.web.api import ASSETS
@@ -101,6 +102,34 @@ def test_an_event_has_all_its_messages_and_the_decisions_around_it(served):
         assert served.get(f"/api/events/{wrong}")[0] == 404
 
 
+def test_the_users_word_on_an_event_is_a_mark_and_can_be_taken_back(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("STREAMTWL_DATA", str(tmp_path))
+    event = f"/api/events/{SESSION}-kitchen-0"
+    assert served.get(event)[1]["marking"] == {"clip": False, "mark": None}
+    status, found, _ = served.get(f"{event}/mark", "POST", {"verdict": "wrong", "was": " Fridge "})
+    assert (status, found["problem"]) == (200, "")
+    [mark] = Marks().all()
+    assert (mark.label, mark.verdict, mark.was) == ("Bark", "wrong", "Fridge")
+    assert served.get(event)[1]["marking"]["mark"] == {
+        "verdict": "wrong", "was": "Fridge", "said": found["said"]
+    }  # fmt: skip
+    assert served.get(f"{event}/mark", "DELETE")[0] == 200
+    assert Marks().all() == []
+
+    wrong_verdict, not_wrong = {"verdict": "maybe"}, {"verdict": "right", "was": "Cat"}
+    too_long, itself = ({"verdict": "wrong", "was": was} for was in ("x" * 201, "Bark"))
+    for wrong in ({}, [], None, wrong_verdict, not_wrong, too_long, itself):
+        assert served.get(f"{event}/mark", "POST", wrong)[0] == 400
+    for nothing in ("nothing", f"{SESSION}-kitchen-99", "..%2F..%2Fetc%2Fpasswd"):
+        status = served.get(f"/api/events/{nothing}/mark", "POST", {"verdict": "right"})[0]
+        assert status in (400, 404)
+        assert served.get(f"/api/events/{nothing}/clip")[0] == 404
+    assert served.get(f"{event}/clip")[0] == 404
+    elsewhere = {"origin": "https://evil.example"}
+    assert served.get(f"{event}/mark", "POST", {"verdict": "right"}, **elsewhere)[0] == 403
+    assert Marks().all() == []
+
+
 def test_thresholds_say_what_they_would_have_done(served):
     for on, events, seconds in ((0.5, 2, 5 * 0.48), (0.9, 0, 0.0), (0.25, 1, 58 * 0.48)):
         _, found, _ = served.get(f"/api/what-if?label=Dog&on={on}&off={on}")
@@ -125,7 +154,7 @@ def test_settings_levels_health_and_state(served):
 
 def test_openapi_describes_every_operation(served):
     _, document, _ = served.get("/api/openapi.json")
-    app = api.Api(Hub(), served.web, Access(), True)
+    app = api.Api(Hub(), served.web, Access(), True, None)
     routes = {(method.lower(), path) for method, path, _ in app._operations()}
     described = {(method, path) for path, each in document["paths"].items() for method in each}
     assert described == routes | {("get", "/api/live")}

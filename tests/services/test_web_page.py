@@ -17,9 +17,10 @@ from streamtwl.config import WebSettings
 from streamtwl.control import mel
 from streamtwl.control.server import ControlServer
 from streamtwl.history import Wanted
+from streamtwl.marks.store import Marks
 from streamtwl.services.web import access
 from streamtwl.stages import SAMPLE_RATE, Block
-from tests.browser import Browser, chromium
+from tests.browser import PATIENCE_S, Browser, chromium
 from tests.services.test_web import HOSTILE, SECRET, tell
 from tests.services.web import HOP, SESSION, serving
 
@@ -106,6 +107,23 @@ def test_an_event_has_a_page_and_a_place_for_what_its_user_says(page, browser):
         text.index("It began: Dog") < text.index("it was Bark, not Dog") < text.index("It is over")
     )
     assert browser.run("document.querySelector('#marks').dataset.event") == f"{SESSION}-kitchen-0"
+
+
+def test_a_click_says_that_it_was_something_else(page, browser, tmp_path, monkeypatch):
+    monkeypatch.setenv("STREAMTWL_DATA", str(tmp_path))
+    page(VIEWS[2])
+    browser.run("document.querySelector('[data-verdict=right]').click()")
+    browser.wait("document.querySelector('.said').innerText === 'Right'")
+    assert [mark.verdict for mark in Marks().all()] == ["right"]
+    browser.run("document.querySelector('#was').value = 'Fridge'")
+    browser.run("document.querySelector('#marks form').requestSubmit()")
+    browser.wait("document.querySelector('.said').innerText.startsWith('Wrong')")
+    assert [(mark.verdict, mark.was) for mark in Marks().all()] == [("wrong", "Fridge")]
+    page(VIEWS[2])
+    assert browser.run("document.querySelector('[aria-pressed=true]').innerText") == "Wrong"
+    browser.run("document.querySelector('#marks .quiet').click()")
+    browser.wait("document.querySelector('.said').innerText === 'Taken back'")
+    assert Marks().all() == []
 
 
 def test_health_and_settings(page, browser):
@@ -212,7 +230,7 @@ def test_the_page_of_a_listener_shows_what_its_journal_holds(browser, yamnet, st
     listening = start_cli(
         *("listen", "--demo", "--labels", "everyday", "--pipeline", "yamnet", "--quiet"),
         *("--bind", "tcp://127.0.0.1:*", "--replay-bind", "tcp://127.0.0.1:*"),
-        *("--journal", journal, "--web", f"127.0.0.1:{port}"),
+        *("--journal", journal, "--web", f"127.0.0.1:{port}", "--clips", tmp_path / "clips"),
         env=os.environ | {"STREAMTWL_STATE": str(state)},
     )
     for line in listening.stderr:
@@ -226,6 +244,15 @@ def test_the_page_of_a_listener_shows_what_its_journal_holds(browser, yamnet, st
     browser.open(f"http://127.0.0.1:{port}/history")
     browser.wait("document.querySelectorAll('.events tbody tr').length >= 2")
     shown = browser.run("[...document.querySelectorAll('.events .label')].map((e) => e.innerText)")
+    until = time.monotonic() + PATIENCE_S
+    while not (clips := [*(tmp_path / "clips").glob("*.flac")]):
+        assert time.monotonic() < until, "no clip"
+        time.sleep(0.1)
+    browser.open(f"http://127.0.0.1:{port}/event/{clips[0].stem}")
+    browser.wait("document.querySelector('#marks audio')")
+    browser.run("document.querySelector('#marks audio').load()")
+    browser.run("document.querySelector('#marks audio').preload = 'auto'")
+    browser.wait("document.querySelector('#marks audio').duration > 1")
     others = [each for each in browser.problems if f":{port}/" not in each and "://" in each]
     assert browser.problems == others  # a server of a test before, which has gone
     listening.send_signal(signal.SIGINT)

@@ -18,9 +18,11 @@ from starlette.routing import Route
 from streamtwl import __version__
 from streamtwl.config import EventSettings
 from streamtwl.errors import JournalError, SoundsError, StreamtwlError, UsageError
+from streamtwl.marks.store import Verdict
 from streamtwl.messages import SOURCE_NAME
 from streamtwl.services.web.access import Access, Receive, Scope, Send
 from streamtwl.services.web.live import Hub, quantiles, status_of
+from streamtwl.services.web.marks import Marking
 from streamtwl.services.web.past import MOST_EVENTS, NoHistoryError, Past
 
 ASSETS = Path(__file__).parent / "assets"
@@ -87,12 +89,22 @@ class Login(msgspec.Struct, forbid_unknown_fields=True):
     password: Annotated[str, Meta(max_length=LONGEST_PASSWORD)]
 
 
+class Word(msgspec.Struct, forbid_unknown_fields=True):
+    """The user's word on an event."""
+
+    verdict: Verdict
+    was: Annotated[
+        str, Meta(max_length=200, description="What it was instead, of a wrong one; may be empty.")
+    ] = ""
+
+
 class Api:
     """The routes."""
 
-    def __init__(self, hub: Hub, past: Past, access: Access, here: bool) -> None:
+    def __init__(self, hub: Hub, past: Past, access: Access, here: bool, marking: Marking) -> None:
         """`here`: the listener is on this machine."""
         self._hub, self._past, self._access, self._here = hub, past, access, here
+        self._marking = marking
         self._files = {
             path.name: (path.read_bytes(), KINDS[path.suffix])
             for path in ASSETS.iterdir()
@@ -126,6 +138,9 @@ class Api:
             ("GET", "/api/state", self._state),
             ("GET", "/api/events", self._events),
             ("GET", "/api/events/{id}", self._event),
+            ("GET", "/api/events/{id}/clip", self._clip),
+            ("POST", "/api/events/{id}/mark", self._mark),
+            ("DELETE", "/api/events/{id}/mark", self._unmark),
             ("GET", "/api/counts", self._counts),
             ("GET", "/api/levels", self._levels),
             ("GET", "/api/settings", self._settings),
@@ -195,8 +210,25 @@ class Api:
         )
 
     async def _event(self, request: Request) -> Any:
-        found = await self._past.event(request.path_params["id"])
-        return found or _json({"error": "there is no such event, or no more"}, 404)
+        identity = request.path_params["id"]
+        found = await self._past.event(identity)
+        if not found:
+            return _json({"error": "there is no such event, or no more"}, 404)
+        return found | {"marking": await self._marking.of(identity)}
+
+    async def _clip(self, request: Request) -> Any:
+        flac = await self._marking.clip(request.path_params["id"])
+        return Response(flac, media_type="audio/flac")
+
+    async def _mark(self, request: Request) -> Any:
+        try:
+            word = msgspec.json.decode(await request.body(), type=Word)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _json({"error": 'it takes {"verdict": "right" or "wrong", "was": "..."}'}, 400)
+        return await self._marking.mark(request.path_params["id"], word.verdict, word.was.strip())
+
+    async def _unmark(self, request: Request) -> Any:
+        return await self._marking.undo(request.path_params["id"])
 
     async def _counts(self, request: Request) -> Any:
         wanted = _query(request, Counted)
@@ -373,7 +405,13 @@ OPERATIONS: dict[tuple[str, str], tuple[str, type | None]] = {
     ("get", "/api/state"): ("What sounds now: each source's newest decisions and events.", None),
     ("get", "/api/live"): ("The same as it comes: server-sent events.", Live),
     ("get", "/api/events"): ("What sounded, newest first; the last day without `since`.", Period),
-    ("get", "/api/events/{id}"): ("All messages on an event, and the decisions around it.", None),
+    ("get", "/api/events/{id}"): (
+        "All messages on an event, the decisions around it, its mark.",
+        None,
+    ),
+    ("get", "/api/events/{id}/clip"): ("Its sound, FLAC, where it was kept.", None),
+    ("post", "/api/events/{id}/mark"): ("Say that it is right, or wrong, or what it was.", Word),
+    ("delete", "/api/events/{id}/mark"): ("Take that back.", None),
     ("get", "/api/counts"): ("How often each label sounded, by hour or by day.", Counted),
     ("get", "/api/levels"): ("How loud each minute was.", Period),
     ("get", "/api/settings"): ("Labels, thresholds, models, taught sounds.", None),

@@ -21,6 +21,7 @@ from streamtwl.services.service import Feed, Figures
 from streamtwl.services.web.access import Access, Password
 from streamtwl.services.web.api import Api
 from streamtwl.services.web.live import Hub
+from streamtwl.services.web.marks import Marking
 from streamtwl.services.web.past import Past
 from streamtwl.sinks.journal import Entry, Journal
 
@@ -77,7 +78,8 @@ class Web:
         kept = folders.expand(self._settings.journal) if self._settings.journal else None
         past = Past(kept, self._hub if here and kept is None else None, owned=not here)
         self._hub.begin(feed.figures, spectrogram=here and self._private)
-        app = self._access.wrap(Api(self._hub, past, self._access, here).app())
+        marking = Marking(past, here, self._private)
+        app = self._access.wrap(Api(self._hub, past, self._access, here, marking).app())
         listening = _bind(self._host, self._port)
         server = _Server(self._config(app))
         host, port = listening.getsockname()[:2]

@@ -1,6 +1,7 @@
 // What sounded, from the journal: a heat map, a search, one event.
 import { dayOf, el, getJson, hourOf, lasting, machineTime, percent, timeOf, unit } from "./base.js"
 import { eventTable } from "./live.js"
+import { marks } from "./marks.js"
 
 const PAGE = 100
 const RATE = 16_000
@@ -183,7 +184,7 @@ function levelChart(name, minutes) {
 }
 
 export async function showEvent(main, identity) {
-  const { event, messages, hops } = await getJson(`/api/events/${encodeURIComponent(identity)}`)
+  const { event, messages, hops, marking } = await getJson(`/api/events/${encodeURIComponent(identity)}`)
   main.append(
     el("p", { class: "soft" }, el("a", { href: "/history" }, "History")),
     el("h1", {}, event.retracted ? `${event.label}, or not` : event.label),
@@ -196,9 +197,8 @@ export async function showEvent(main, identity) {
       fact("Confidence", percent(event.peak), `${percent(event.mean)} on average`),
     ),
   )
+  if (marking && !event.retracted) main.append(marks(event, marking))
   if (hops.length) main.append(el("section", {}, el("h2", {}, "How sure it was, hop by hop"), confidence(event, hops)))
-  // A place for "right", "wrong", "it was ..." and the clip, where one is kept
-  main.append(el("div", { id: "marks", hidden: true, "data-event": event.id }))
   let before = null
   const steps = messages.map((each) => {
     const text = said(each, before)
