@@ -11,7 +11,9 @@ subscriber of Mosquitto, (d) the webhook. Two figures each: from the start of th
 player's process, so up to 0.1 s too much), in which most is the decision, alike for all; and from
 the event's publication, which is what reaching takes. Then each service runs by itself as
 `streamtwl serve`, for processor time (per cent of a core) and memory (unique to the process, MB),
-with the same sounds. Debian packages: those of tools/virtual_mic.sh, and mosquitto.
+with the same sounds. Last the listener by itself and with PAGES open pages, one of which never
+reads, in turn: its own cost, delay of labels (from complete window to publication), hops that came
+late. Debian packages: those of tools/virtual_mic.sh, and mosquitto.
 """
 
 import argparse
@@ -40,10 +42,13 @@ from rich.console import Console
 from rich.table import Table
 
 from streamtwl import subscribe
+from streamtwl.messages import Event, Label, Status
 
 PAUSE_S = 4.0  # of silence between two plays: the event before has ended
 PATIENCE_S = 10.0  # for what has to arrive
 WARM_UP_S = 8.0
+PAGES = 20
+ROUNDS = 3  # without pages and with them
 RUN = [sys.executable, "-c", "from streamtwl.cli import main; main()"]
 RULES = """
 [[rule]]
@@ -80,6 +85,9 @@ class Reach:
         self._stack, self._options = stack, options
         self._env = os.environ | {"STREAMTWL_STATE": str(folder)}
         self.published: Arrivals = {}
+        self._latencies_ms: list[float] = []  # of first decisions
+        self._late_hops = 0
+        self._open = False  # pages go on reading
         self.arrived: dict[str, Arrivals] = {"subscriber": {}}
         self._ports = {each: free_port() for each in ("bind", "mqtt", "hook", "web", "metrics")}
         self._connect = f"tcp://127.0.0.1:{self._ports['bind']}"
@@ -123,13 +131,53 @@ class Reach:
             if name == "all":
                 figures |= self._delays(played)
             end(serving)
+        rounds: dict[int, list[dict]] = {0: [], PAGES: []} if "web" in self.services else {0: []}
+        for _ in range(ROUNDS):
+            for pages, found in rounds.items():
+                with self._pages(pages):
+                    found.append(self._listener(listening, sound, max(2, plays // 6)))
+        figures["listener"] = {f"{pages} pages": joined(found) for pages, found in rounds.items()}
+        return figures
+
+    def _listener(self, listening: subprocess.Popen, sound: Path, plays: int) -> dict:
+        """Return what the listener itself costs while sounds are played, and how late it is."""
         before, began = cpu_s(listening), time.monotonic()
-        self._play(sound, 2)
-        figures["cost"]["listen itself"] = {
+        first, late = len(self._latencies_ms), self._late_hops
+        self._play(sound, plays)
+        return {
             "cpu_percent": 100 * (cpu_s(listening) - before) / (time.monotonic() - began),
             "memory_mb": psutil.Process(listening.pid).memory_full_info().uss / 1e6,
+            "latencies_ms": self._latencies_ms[first:],
+            "late_hops": self._late_hops - late,
         }
-        return figures
+
+    @contextlib.contextmanager
+    def _pages(self, count: int) -> Iterator[None]:
+        """Have so many pages open, of which the first never reads."""
+        if not count:
+            yield
+            return
+        serving = self._start(["serve", "--connect", self._connect, *self.services["web"]])
+        time.sleep(WARM_UP_S / 2)
+        self._open = True
+        idle = socket.create_connection(("127.0.0.1", self._ports["web"]))
+        idle.sendall(b"GET /api/live?mel=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for _ in range(count - 1):
+            self._watch(self._look)
+        time.sleep(WARM_UP_S / 2)
+        try:
+            yield
+        finally:
+            self._open = False
+            idle.close()
+            end(serving)
+
+    def _look(self) -> None:
+        """Read the stream as a page does, spectrogram and all."""
+        url = f"http://127.0.0.1:{self._ports['web']}/api/live?mel=1"
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=60) as answer:
+            while self._open and answer.readline():
+                pass
 
     def _delays(self, played: list[float]) -> dict:
         """Return what each way took, from the sound and from the publication."""
@@ -176,8 +224,12 @@ class Reach:
 
     def _subscriber(self) -> None:
         arrivals = self._arrivals("subscriber")
-        for message in subscribe(self._connect, kinds=["event"]):
-            if message.phase == "onset":
+        for message in subscribe(self._connect, kinds=["event", "label", "status"]):
+            if isinstance(message, Label) and not message.refinement:
+                self._latencies_ms.append(message.latency_ms)
+            elif isinstance(message, Status):
+                self._late_hops = message.late_hops
+            elif isinstance(message, Event) and message.phase == "onset":
                 self.published[message.id] = message.published_at
                 arrivals.setdefault(message.id, time.time())
 
@@ -271,6 +323,18 @@ def percentiles(values: list[float]) -> dict[str, float]:
     return {"p50": float(p50), "p99": float(p99), "max": max(values)}
 
 
+def joined(rounds: list[dict]) -> dict:
+    """Return the figures of several rounds as one; of processor time each."""
+    latencies = [each for one in rounds for each in one["latencies_ms"]]
+    return {
+        "cpu_percent": [one["cpu_percent"] for one in rounds],
+        "memory_mb": rounds[-1]["memory_mb"],
+        "latency_ms": percentiles(latencies),
+        "hops": len(latencies),
+        "late_hops": sum(one["late_hops"] for one in rounds),
+    }
+
+
 def show(figures: dict) -> None:
     """Print the tables."""
     table = Table(
@@ -284,9 +348,24 @@ def show(figures: dict) -> None:
     cost = Table("process", "% of a core", "MB, unique")
     for name, each in figures["cost"].items():
         cost.add_row(name, f"{each['cpu_percent']:.2f}", f"{each['memory_mb']:.1f}")
+    listener = Table(
+        "the listener, with", "% of a core", "MB, unique", "label p50", "p99, ms", "hops", "late"
+    )
+    for name, each in figures["listener"].items():
+        latency = each["latency_ms"]
+        listener.add_row(
+            name,
+            ", ".join(f"{percent:.2f}" for percent in each["cpu_percent"]),
+            f"{each['memory_mb']:.1f}",
+            f"{latency['p50']:.1f}",
+            f"{latency['p99']:.1f}",
+            str(each["hops"]),
+            str(each["late_hops"]),
+        )
     console = Console()
     console.print(table)
     console.print(cost)
+    console.print(listener)
 
 
 if __name__ == "__main__":
