@@ -9,7 +9,7 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import filelock
@@ -142,6 +142,15 @@ class Outbox:
             else self._rows(f"{query} WHERE target = ? ORDER BY id LIMIT 1", target)
         )
         return next((Entry(*row) for row in rows), None)
+
+    def keep(self, targets: Iterable[str]) -> int:
+        """Delete all entries but those of these targets; return how many went."""
+        wanted = [*targets]
+        marks = ", ".join("?" * len(wanted))
+        with self._failing(), self._db:
+            return self._db.execute(
+                f"DELETE FROM entries WHERE target NOT IN ({marks})", wanted
+            ).rowcount
 
     def done(self, entry: Entry) -> None:
         """Delete an entry; raises SinkError."""

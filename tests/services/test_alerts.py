@@ -16,7 +16,7 @@ from streamtwl.config import AlertsSettings
 from streamtwl.errors import ConfigError, UsageError
 from streamtwl.messages import Event
 from streamtwl.services.alerts import make, rules, service
-from streamtwl.services.alerts.engine import Engine, Memory
+from streamtwl.services.alerts.engine import REMEMBERED, Engine, Memory
 from streamtwl.services.alerts.rules import Rule
 from tests.example_messages import event, label, status
 from tests.services.conftest import free_port, wait_until
@@ -63,6 +63,16 @@ def test_an_event_of_the_label_fires_once():
     assert fired(engine, onset, bark, sound.event("offset", 1, 4), bark) == ["s-1"]
     assert fired(engine, sound.event("onset", 5, 6, "Siren", 2)) == []
     assert fired(engine, sound.event("onset", 7, 8, "cat", 3)) == ["s-3"]
+
+
+def test_an_event_that_outlasts_many_others_fires_once():
+    sound, engine = Sound(), Engine([rule(label="*")])
+    fired(engine, sound.event("onset", 0, 1, "Loud", n=0))
+    for number in range(1, 3 * REMEMBERED):
+        fired(engine, sound.event("offset", number, number + 0.5, n=number))
+        assert fired(engine, sound.event("revised", 0, number + 0.6, "Loud", n=0)) == []
+    [track] = engine.memory.tracks.values()
+    assert len(track.done) <= REMEMBERED + 2
 
 
 def test_an_event_that_is_revised_to_the_label_fires():
@@ -252,6 +262,11 @@ actions = ["a"]
         ("lasting_s = ", "", r"is not TOML: Invalid value \(at line 8"),
         ("", "", r"line 11: \[action.a\]: it takes one of apprise, webhook, command, mqtt, not 0"),
         ("", "webhook = 'ftp://x'", r"line 12: \[action.a\]: webhook: it takes http"),
+        ("", "webhook = 'http://'", r"line 12: \[action.a\]: webhook: http: it takes an address"),
+        ("", "webhook = 'http://h:99999/'", r"line 12: \[action.a\]: webhook: .*not an address"),
+        ("", 'command = ["a\\u0000b"]', r"line 12: \[action.a\]: command: .*without \\0"),
+        ("", "command = ['']", r"line 12: \[action.a\]: command: it takes a program"),
+        ("times = 2\nwithin_s = 0", "", r"line 9: \[rule\]: within_s: it is 0"),
         ("", "apprise = '$NOT_SET_HERE'", "line 12: .*the variable NOT_SET_HERE is not set"),
         ("", "command = ['x']\n[[rules]]", "line 13: rules: it takes "),
         ("", "command = ['x']\n[[rule]]\nname='3'\nactions=['b']", r"line 15: .*no \[action.b\]"),
@@ -417,7 +432,7 @@ def test_an_alert_over_mqtt(listener, running, mosquitto, alerts):
     client.loop_stop()
     assert got[0]["label"] == "Dog"
     for topic in ("", "#", "a/+"):
-        with pytest.raises(UsageError, match="mqtt: the topic"):
+        with pytest.raises(UsageError, match=r"\[action.bus\]: mqtt: the topic"):
             alerts(f'[action.bus]\nmqtt = "mqtt://127.0.0.1/{topic}"\n', "bus")
 
 
@@ -446,6 +461,21 @@ def test_a_restart_loses_nothing_and_repeats_nothing(listener, running, hook, al
     wait_until(lambda: second.figures()["sent"] == 10)
     taken = [json.loads(body)["event"] for _, body, code in hook.got if code == 200]
     assert taken == [f"s-{number}" for number in range(10)]
+
+
+def test_what_waits_for_an_action_that_is_no_more_is_said_and_not_kept(
+    listener, running, hook, alerts, caplog
+):
+    hook.codes[:] = [503] * 10_000
+    first = alerts(webhook(hook), "hook")
+    serving = running([first], listener.feed)
+    listener.sounds("Dog")
+    wait_until(lambda: first.figures()["waiting"] == 1)
+    serving.close()
+    second = alerts('[action.run]\ncommand = ["true"]\n', "run")
+    running([second], listener.feed)
+    wait_until(lambda: "1 that waited are of actions that no rule has now" in caplog.text)
+    assert second.figures()["waiting"] == 0
 
 
 def test_what_would_have_fired_comes_from_the_journal(cli, listener, tmp_path):

@@ -4,6 +4,7 @@ Each takes a firing, its JSON, and returns when it is done; ActionError says why
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import importlib
@@ -35,26 +36,26 @@ class ActionError(SinkError):
 
 def make(name: str, action: Action) -> Perform:
     """Return what performs an action; raises UsageError, ModuleNotFoundError without the extra."""
-    if action.apprise:
-        return _Apprise(name, action.apprise)
     if action.webhook:
         return _Webhook(action)
     if action.command:
         return _Command(action)
-    return _Mqtt(action)
+    try:
+        return _Apprise(action.apprise) if action.apprise else _Mqtt(action)
+    except UsageError as error:
+        raise UsageError(f"[action.{name}]: {error}") from None
 
 
 class _Apprise:
     """Any of the services that apprise knows; nothing of its is written to the disk."""
 
-    def __init__(self, name: str, url: str) -> None:
+    def __init__(self, url: str) -> None:
         apprise: Any = importlib.import_module("apprise")
         asset = apprise.AppriseAsset(storage_mode=apprise.PersistentStoreMode.MEMORY)
         self._apprise = apprise.Apprise(asset=asset)
         if not self._apprise.add(url):
             raise UsageError(
-                f"[action.{name}]: apprise takes no such address: see "
-                "https://github.com/caronc/apprise/wiki"
+                "apprise takes no such address: see https://github.com/caronc/apprise/wiki"
             )
 
     async def __call__(self, firing: bytes) -> None:
@@ -116,7 +117,8 @@ class _Command:
         try:
             code = await process.wait()
         except asyncio.CancelledError:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                process.kill()
             await process.wait()
             raise
         if code:

@@ -10,7 +10,7 @@ from streamtwl.messages import AnyMessage, Event, Label, Status
 from streamtwl.services.alerts.rules import SILENCE, TEXT, Rule
 from streamtwl.stages import SAMPLE_RATE
 
-REMEMBERED = 50  # events of a rule at a source that are dealt with
+REMEMBERED = 50  # events of a rule at a source that are over and counted
 OPEN = 100  # events that last, of a rule at a source
 HOP_S = 0.48  # from one decision to the next: what a late event's length is worth
 STEP_S = 60.0  # from one status to the next; a longer one is a gap, no silence
@@ -171,7 +171,9 @@ class Engine:
             or not (rule.of_silence or rule.awake(began_at(event)))
         ):
             return []
-        track.done = [*track.done, event.id][-REMEMBERED:]
+        last = [each for each in track.done if each in track.open]  # may outlast many others
+        over = [each for each in track.done if each not in track.open]
+        track.done = [*last, *over[-REMEMBERED:], event.id]
         now = clock.at(event.session, position)
         track.times = [*(at for at in track.times if 0 <= now - at < rule.within_s), now]
         if len(track.times) < rule.times:

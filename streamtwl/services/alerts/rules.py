@@ -12,7 +12,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from streamtwl.errors import ConfigError
+from streamtwl.audio.network_address import Address
+from streamtwl.errors import ConfigError, UsageError
 
 Seconds = Annotated[float, Meta(ge=0, le=30 * 86_400)]
 Count = Annotated[int, Meta(ge=1, le=1000)]
@@ -54,6 +55,8 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             raise ValueError(
                 "silence_s: times, lasting_s and confirmed are of sounds: use silence_after_s"
             )
+        if self.times > 1 and not self.within_s:
+            raise ValueError("within_s: it is 0, in which there is never more than one event")
         if not _listed(self.label) or not all(_listed(self.label)):
             raise ValueError("label: it takes a name or a list of names")
         if not all(map(HOURS.fullmatch, _listed(self.hours))):
@@ -97,10 +100,12 @@ class Action(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             raise ValueError(f"it takes one of apprise, webhook, command, mqtt, not {len(kinds)}")
         if self.secret and not self.webhook:
             raise ValueError("secret: it is of a webhook")
+        if self.command and (not self.command[0] or "\0" in "".join(self.command)):
+            raise ValueError("command: it takes a program and its arguments, without \\0")
         for name in ("apprise", "webhook", "secret", "mqtt"):
             setattr(self, name, _value(name, getattr(self, name)))
-        if self.webhook and not HOOK.match(self.webhook):
-            raise ValueError("webhook: it takes http(s)://")
+        if self.webhook:
+            _check_address(self.webhook)
 
 
 class Rules(msgspec.Struct):
@@ -199,6 +204,16 @@ class _Places:
 
 def _listed(one: str | list[str]) -> list[str]:
     return [one] if isinstance(one, str) else one
+
+
+def _check_address(webhook: str) -> None:
+    """Raise ValueError where nothing can be posted to it."""
+    if not HOOK.match(webhook):
+        raise ValueError("webhook: it takes http(s)://")
+    try:
+        Address(webhook)
+    except UsageError as error:
+        raise ValueError(f"webhook: {error}") from None
 
 
 def _clock(said: str) -> time:

@@ -62,6 +62,8 @@ class AlertsService:
         """Read and act until cancelled."""
         with contextlib.closing(Outbox(self.name, feed)) as outbox:
             self._outbox = outbox
+            if gone := outbox.keep(self._actions):
+                _log.warning("alerts: %d that waited are of actions that no rule has now", gone)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     self._read(feed, outbox, tasks)
