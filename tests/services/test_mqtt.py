@@ -1,5 +1,6 @@
 """MQTT: topics and states; with a real broker, its restarts and refusals."""
 
+import asyncio
 import json
 import logging
 import re
@@ -120,12 +121,23 @@ def test_a_prefix_that_cannot_be_is_refused(prefix):
         ("mqtt://", "it takes mqtt://"),
         ("mqtt://host/topic", "it takes mqtt://"),
         ("mqtt://host:0", "it takes mqtt://"),
+        ("mqtt://a host", "it takes mqtt://"),
+        ("mqtt://host\0", "it takes mqtt://"),
     ],
 )
 def test_an_address_that_cannot_be_is_refused_without_its_secret(url, why):
     with pytest.raises(UsageError, match=why) as refusal:
         make(MqttSettings(url=url))
     assert "sec" not in str(refusal.value).replace("see", "")
+
+
+def test_a_user_may_have_any_letter():
+    assert service.Broker(MqttSettings(url="mqtt://me%40home@host"))._user == "me@home"
+
+
+def test_certificates_without_tls_are_refused():
+    with pytest.raises(UsageError, match=r"ca_file is of mqtts://"):
+        make(MqttSettings(url="mqtt://host", ca_file="ca.pem"))
 
 
 def test_a_password_comes_from_the_environment_or_a_file(monkeypatch, tmp_path):
@@ -205,6 +217,25 @@ def test_a_listener_that_says_nothing_is_not_available(monkeypatch):
     monkeypatch.setattr("streamtwl.services.mqtt.states.GONE_S", -1.0)
     states.look()
     assert states.all["streamtwl/mic/availability"] == b"offline"
+
+
+def test_a_state_that_changes_during_a_greeting_stays():
+    states = States(TOPICS, ["Dog"], Memory())
+    states.take(now(status(0), state="listening"))
+    retained: dict[str, bytes] = {}
+
+    class Client:
+        async def publish(self, topic: str, payload: bytes, _qos: int, _retain: bool) -> None:
+            retained[topic] = payload
+            if topic.endswith("/availability"):
+                states.take(now(event(1), phase="onset", label="Dog", end=None))
+                retained.update(states.changes)  # as `_send` does meanwhile
+                states.changes.clear()
+
+    asyncio.run(make(MqttSettings(url="mqtt://host"))._greet(Client(), None, states))
+    retained.update(states.changes)
+    assert {topic: retained[topic] for topic in states.all} == states.all
+    assert of_label(states, "Dog") == b"ON"
 
 
 @pytest.mark.slow
@@ -338,7 +369,7 @@ def test_tls_with_a_certificate_of_ones_own(
     one.close()
     running([make(MqttSettings(url=url))], listener.feed)
     wait_until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
-    with pytest.raises(UsageError, match="cannot use the certificates"):
+    with pytest.raises(UsageError, match=r"services.mqtt.ca_file .*: No such file"):
         make(MqttSettings(url=url, ca_file=str(tmp_path / "absent")))
 
 

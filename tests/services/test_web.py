@@ -18,10 +18,11 @@ pytest.importorskip("uvicorn")
 
 from streamtwl import history
 from streamtwl.config import WebSettings
-from streamtwl.errors import SinkError, UsageError
+from streamtwl.control.messages import Answer
+from streamtwl.errors import ControlError, SinkError, UsageError
 from streamtwl.history import Wanted
 from streamtwl.marks.store import Marks
-from streamtwl.services.web import access, api, make
+from streamtwl.services.web import access, api, live, make
 from streamtwl.services.web.access import Access, Password
 from streamtwl.services.web.api import ASSETS
 from streamtwl.services.web.live import QUEUE, Hub
@@ -338,6 +339,22 @@ def test_guessing_is_slowed_down(protected):
     assert protected.get("/api/login", "POST", {"password": SECRET})[0] == 429
 
 
+def test_one_who_guesses_locks_nobody_else_out(monkeypatch):
+    monkeypatch.setitem(access.SCRYPT, "n", 2**4)
+    gate = Access(Password(SECRET))
+
+    async def log_in(address: str, password: str) -> tuple[str | None, float]:
+        return await gate.login({"state": {"address": address}}, password)
+
+    async def run() -> tuple[str | None, float]:
+        for number in range(100):  # addresses of one network
+            await log_in(f"2001:db8::{number:x}", "a guess")
+        return await log_in("192.0.2.1", SECRET)
+
+    token, _ = asyncio.run(run())
+    assert token is not None
+
+
 def test_sessions_are_bounded_and_end(monkeypatch):
     monkeypatch.setitem(access.SCRYPT, "n", 2**4)
     gate = Access(Password(SECRET))
@@ -377,6 +394,7 @@ def test_only_the_proxy_that_is_named_may_connect(tmp_path):
         ({"address": "127.0.0.1:99999"}, "it takes [HOST:]PORT"),
         ({"address": "8765", "proxy": "ears.example"}, "it takes an IP address"),
         ({"address": "8765", "password_file": "nowhere"}, "No such file"),
+        ({"address": "8765", "certificate_key": "key.pem"}, "it takes a certificate, too"),
     ],
 )
 def test_settings_that_would_not_protect_it_are_refused(settings, problem, monkeypatch):
@@ -510,6 +528,37 @@ def test_a_new_session_of_a_source_begins_anew():
         hub.take(label_message(0, session))
     [hop] = hub.snapshot()["sources"]["mic"]["hops"]
     assert hop["session"] == "two"
+
+
+def test_frames_of_a_new_session_and_of_other_sources_go_on(monkeypatch):
+    wanted = []
+
+    def mel(source: str, since: int, _most: int, session: str) -> Answer:
+        wanted.append((source, session, since))
+        if source == "gone":
+            raise ControlError("no source is called 'gone'")
+        return Answer(mel=bytes(64), position=since, next=since + 160_000)
+
+    monkeypatch.setattr(live.client, "mel", mel)
+    monkeypatch.setattr(live, "DRAW_S", 0.001)
+    hub = Hub()
+    hub.begin(dict, spectrogram=True)
+
+    async def run() -> None:
+        drawing = asyncio.create_task(hub.draw())
+        hub.open(wants_frames=True)
+        hub.take(msgspec.structs.replace(label_message(0, "a"), source="gone"))
+        for session in ("a", "b"):
+            hub.take(msgspec.structs.replace(label_message(0, session), source="here"))
+            want = ("here", session, 160_000)
+            async with asyncio.timeout(live.RETRY_S):  # the one that is gone is not waited for
+                while want not in wanted:
+                    await asyncio.sleep(0.001)
+        drawing.cancel()
+
+    asyncio.run(run())
+    assert ("here", "b", 0) in wanted
+    assert wanted.count(("gone", "a", 0)) == 1
 
 
 def test_too_many_pages_are_refused():

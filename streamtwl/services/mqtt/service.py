@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import ssl
 import time
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiomqtt
 import msgspec
@@ -48,9 +49,11 @@ class Broker:
         """Raises UsageError."""
         parts = _parts(settings.url)
         self.host, self.port = parts.hostname or "", parts.port or PORTS[parts.scheme]
-        self._user = parts.username
+        self._user = None if parts.username is None else unquote(parts.username)
         self._password = _password(settings.password_file)
         self._tls = _tls(settings.ca_file) if parts.scheme == "mqtts" else None
+        if settings.ca_file and not self._tls:
+            raise UsageError("services.mqtt.ca_file is of mqtts://: with mqtt:// nothing is encrypted")
         if self._password and self._user is None:
             raise UsageError("--mqtt: there is a password without a user: mqtt://user@host")
         if self._password and not self._tls and not is_local(f"tcp://{self.host}:{self.port}"):
@@ -208,8 +211,8 @@ class MqttService:
         for topic in set(states.memory.announced) - set(announced):
             await client.publish(topic, b"", 1, True)  # no longer there
         states.memory.announced = announced
-        for topic, payload in list(states.all.items()):
-            await client.publish(topic, payload, 1, True)
+        for topic in list(states.all):  # each as it is then: `_send` may have sent it meanwhile
+            await client.publish(topic, states.all[topic], 1, True)
         await client.publish(self._topics.status, ONLINE, 1, True)
 
     async def _send(self, client: aiomqtt.Client, outbox: Outbox, states: States) -> None:
@@ -253,7 +256,8 @@ def _parts(url: str) -> SplitResult:
             f"--mqtt: a password in an address can be seen by others: put it into ${PASSWORD} or a "
             "file that --mqtt-password-file names"
         )
-    wrong = parts.path.strip("/") or parts.query or parts.fragment or port == 0
+    more = parts.path.strip("/") or parts.query or parts.fragment
+    wrong = more or port == 0 or re.search(r"[\x00-\x20\x7f]", url)
     if parts.scheme not in PORTS or not parts.hostname or wrong:
         raise UsageError(f"--mqtt {url!r}: {takes}")
     return parts
@@ -273,4 +277,4 @@ def _tls(ca_file: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=str(folders.expand(ca_file)) if ca_file else None)
     except OSError as error:  # ssl.SSLError too
-        raise UsageError(f"cannot use the certificates of {ca_file}: {error}") from None
+        raise UsageError(f"services.mqtt.ca_file {ca_file}: {error.strerror or error}") from None

@@ -137,8 +137,9 @@ class Access:
 
     async def login(self, scope: Scope, password: str) -> tuple[str | None, float]:
         """Return a new session's token, None for a wrong password; and how long to wait first."""
-        address = scope["state"]["address"]
-        wait_s = max(self._logins.take(address), self._all_logins.take("all"))
+        # who is refused takes nothing of what all share: else one address locks everybody out
+        wait_s = self._logins.take(_network(scope["state"]["address"]))
+        wait_s = wait_s or self._all_logins.take("all")
         if wait_s or self._password is None:
             return None, wait_s
         async with self._hashing:

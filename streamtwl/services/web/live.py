@@ -6,6 +6,7 @@ waits for it.
 
 import asyncio
 import base64
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -113,7 +114,8 @@ class Hub:
         self.spectrogram = False
         self.no_spectrogram: str | None = None  # why there is none
         self.figures: Callable[[], Mapping[str, Figures]] = dict
-        self._next: dict[str, int] = {}  # source: where its next frame begins
+        self._next: dict[tuple[str, str], int] = {}  # source, session: where its next frame begins
+        self._again_at: dict[str, float] = {}  # source without frames: monotonic, the next request
         self._drawn: dict[str, deque[bytes]] = {}  # source: its newest frames, as they were sent
 
     def begin(self, figures: Callable[[], Mapping[str, Figures]], spectrogram: bool) -> None:
@@ -131,6 +133,8 @@ class Hub:
         if message.session != known.session:  # its positions begin anew
             known.session = message.session
             known.hops.clear()
+            self._drawn.pop(message.source, None)
+            self._again_at.pop(message.source, None)
         if isinstance(message, Hello):
             known.hello = message
         elif isinstance(message, Patch):
@@ -196,22 +200,23 @@ class Hub:
             wanting = [page for page in self.pages if page.wants_frames]
             if not wanting or not self.spectrogram:
                 self._next.clear()
+                self._again_at.clear()
                 self._drawn.clear()
                 continue
-            for source in [*self.sources]:
+            for source, known in [*self.sources.items()]:
+                if time.monotonic() < self._again_at.get(source, 0.0):
+                    continue
                 try:
-                    await self._draw(source, wanting)
+                    await self._draw(source, known.session, wanting)
                     self.no_spectrogram = None
                 except ControlError as error:
                     self.no_spectrogram = str(error)
-                    await asyncio.sleep(RETRY_S)
+                    self._again_at[source] = time.monotonic() + RETRY_S
 
-    async def _draw(self, source: str, wanting: list[Page]) -> None:
-        since = self._next.get(source, 0)
-        status = self.sources[source].status
-        session = status.session if status else ""  # two listeners may have sources of one name
-        answer = await asyncio.to_thread(client.mel, source, since, FRAMES, session)
-        self._next[source] = answer.next
+    async def _draw(self, source: str, session: str, wanting: list[Page]) -> None:
+        key = source, session  # two listeners may have sources of one name
+        answer = await asyncio.to_thread(client.mel, source, self._next.get(key, 0), FRAMES, session)
+        self._next[key] = answer.next
         if answer.mel:
             frames = {
                 "source": source,

@@ -45,6 +45,8 @@ class Web:
         """Raises UsageError for an address that others reach and nothing protects."""
         self._host, self._port = _address(settings.address)
         self._settings = settings
+        if settings.certificate_key and not settings.certificate:
+            raise UsageError("services.web.certificate_key: it takes a certificate, too")
         secret = _secret(settings)
         local = is_local(f"tcp://{self._host}:{self._port}")
         if not (local or secret or settings.proxy):
