@@ -70,7 +70,7 @@ class LevelMeter:
         self._minute = _Sums()
         self._rate = 0
         self._step = 1  # samples
-        self._start = 0  # position of the stretch
+        self._start = 0  # position of the stretch's first step
         self._steps = 0  # since then
         self._fast = 0.0  # power
         self._pending: list[np.ndarray] = []
@@ -81,7 +81,9 @@ class LevelMeter:
         """Begin a stretch of sound without gaps at `position`; what comes has `rate` Hz."""
         self.end()
         self._rate, self._step = rate, round(STEP_S * rate)
-        self._start, self._steps, self._fast = position, 0, 0.0
+        skipped = _weighting(rate)[0]  # samples, until the filter is full
+        self._start = position + round(skipped / rate * SAMPLE_RATE)
+        self._steps, self._fast = 0, 0.0
 
     def end(self) -> None:
         """The sound broke off: what is loud is over."""

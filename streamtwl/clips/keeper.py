@@ -98,6 +98,7 @@ class Keeper(Sink):
         self._sound: Sound | None = None
         self._done: dict[str, None] = {}
         self._queue: queue.Queue[_Kept | str | None] = queue.Queue(WAITING)
+        self._late: deque[str] = deque(maxlen=DONE)  # retracted while the queue was full
         self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
         self._thread.start()
 
@@ -197,7 +198,10 @@ class Keeper(Sink):
         try:
             self._queue.put(item, block=self._lossless)
         except queue.Full:
-            self._full += isinstance(item, _Kept)
+            if isinstance(item, str):
+                self._late.append(item)
+            else:
+                self._full += 1
 
     # --- on its own ---
 
@@ -208,7 +212,7 @@ class Keeper(Sink):
             item: _Kept | str | None = ""
             with contextlib.suppress(queue.Empty):
                 item = self._queue.get(timeout=max(0.0, sweep_at - time.monotonic()))
-            if item is None:
+            if item is None and not self._late:
                 break
             try:
                 store = store or Moments(self._journal)
@@ -216,6 +220,8 @@ class Keeper(Sink):
                     self._keep(store, item)
                 elif item:
                     store.forget(item)
+                while self._late and not isinstance(item, _Kept) and self._queue.empty():
+                    store.forget(self._late.popleft())
                 if time.monotonic() >= sweep_at:
                     sweep_at = time.monotonic() + SWEEP_S
                     self._sweep(store)
@@ -228,6 +234,8 @@ class Keeper(Sink):
                 if store is not None and journal_file.damaged(error):
                     store.close()
                     store = None
+            if item is None:
+                break
         if store is not None:
             store.close()
 

@@ -5,7 +5,7 @@ import pytest
 
 import streamtwl
 from streamtwl.audio.intake import Stream
-from streamtwl.audio.level import LevelMeter, a_weighting
+from streamtwl.audio.level import RESPONSE_S, LevelMeter, a_weighting
 from streamtwl.errors import ConfigError
 from streamtwl.stages import SAMPLE_RATE, Chunk, Source
 
@@ -58,7 +58,7 @@ def test_pieces_make_no_difference(piece):
     if piece > 1:
         [minute] = small.minutes
         assert minute == whole.minutes[0]
-        assert minute.position == 60 * SAMPLE_RATE
+        assert minute.position == round((60 + RESPONSE_S) * SAMPLE_RATE)  # the filter's first
     else:
         assert small.fast_db is not None
 
@@ -94,6 +94,15 @@ def test_loud_begins_and_ends_once():
     spans = [(each.start, each.end) for each in meter.crossings if each.end]
     expected = [(3 * SAMPLE_RATE, 5 * SAMPLE_RATE), (8 * SAMPLE_RATE, 10 * SAMPLE_RATE)]
     assert np.abs(np.subtract(spans, expected)).max() < 0.5 * SAMPLE_RATE
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100])
+@pytest.mark.parametrize("quiet_s", [2.0, 2.03, 2.06, 2.09])
+def test_loud_is_dated_to_a_tenth_of_a_second(rate, quiet_s):
+    quiet = np.zeros(round(quiet_s * rate), np.float32)
+    meter = measured(quiet, tone(1000, rate, 1.0, 0.0), rate=rate, loud_db=-30.0)
+    [onset, *_] = meter.crossings
+    assert -0.1 <= onset.start / SAMPLE_RATE - quiet_s <= 0.01
 
 
 def test_a_gap_ends_what_is_loud_and_no_filter_reaches_across_it():

@@ -228,6 +228,35 @@ def test_a_slow_disk_costs_clips_which_are_counted_and_not_the_worker(tmp_path, 
     kept.keeper.close()
 
 
+def test_a_retraction_that_finds_the_queue_full_is_not_forgotten(kept, monkeypatch):
+    kept.keeper.close()
+    block, begun = threading.Event(), threading.Event()
+    encode = recording.encode
+
+    def slowly(samples):
+        begun.set()
+        block.wait(60)
+        return encode(samples)
+
+    monkeypatch.setattr(keeper.recording, "encode", slowly)
+    kept.keeper = Keeper(kept.journal, kept.settings, lossless=False)
+    kept.take = kept.keeper.attach(
+        ["mic"], {"mn04:3": Backbone()}, lambda _name, start, stop: kept.sound[start:stop]
+    )
+    kept.hops(8_000, 40_000)
+    first = kept.event(end=56_000, number=0)
+    kept.hops(40_000, 100_000)
+    begun.wait(60)
+    for number in range(1, keeper.WAITING + 5):
+        kept.event(end=56_000, number=number)
+    kept.hops(100_000, 110_000)
+    kept.event(end=32_000, phase="revised", retracted=True, number=0)
+    block.set()
+    kept.keeper.close()
+    assert Moments(kept.journal).find(first) is None
+    assert len([*kept.folder.rglob("*.flac")]) == keeper.WAITING
+
+
 def test_a_disk_that_fails_is_said_once_and_counted(kept, caplog):
     kept.keeper.close()
     kept.folder.write_text("no folder")

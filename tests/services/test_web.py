@@ -125,6 +125,7 @@ def test_the_users_word_on_an_event_is_a_mark_and_can_be_taken_back(served, tmp_
         status = served.get(f"/api/events/{nothing}/mark", "POST", {"verdict": "right"})[0]
         assert status in (400, 404)
         assert served.get(f"/api/events/{nothing}/clip")[0] == 404
+        assert served.get(f"/api/events/{nothing}/mark", "DELETE")[0] == 404
     assert served.get(f"{event}/clip")[0] == 404
     elsewhere = {"origin": "https://evil.example"}
     assert served.get(f"{event}/mark", "POST", {"verdict": "right"}, **elsewhere)[0] == 403

@@ -53,7 +53,9 @@ class Broker:
         self._password = _password(settings.password_file)
         self._tls = _tls(settings.ca_file) if parts.scheme == "mqtts" else None
         if settings.ca_file and not self._tls:
-            raise UsageError("services.mqtt.ca_file is of mqtts://: with mqtt:// nothing is encrypted")
+            raise UsageError(
+                "services.mqtt.ca_file is of mqtts://: with mqtt:// nothing is encrypted"
+            )
         if self._password and self._user is None:
             raise UsageError("--mqtt: there is a password without a user: mqtt://user@host")
         if self._password and not self._tls and not is_local(f"tcp://{self.host}:{self.port}"):

@@ -215,7 +215,9 @@ class Hub:
 
     async def _draw(self, source: str, session: str, wanting: list[Page]) -> None:
         key = source, session  # two listeners may have sources of one name
-        answer = await asyncio.to_thread(client.mel, source, self._next.get(key, 0), FRAMES, session)
+        answer = await asyncio.to_thread(
+            client.mel, source, self._next.get(key, 0), FRAMES, session
+        )
         self._next[key] = answer.next
         if answer.mel:
             frames = {

@@ -66,6 +66,8 @@ class Marking:
         return marking.said(marking.mark(path, marking.find(path, event), verdict, was))
 
     def _undo(self, event: str) -> str:
+        if Marks().find(event) is None:
+            raise NoHistoryError(f"event {event} is not marked")
         marking.unmark(event)
         return ""
 
