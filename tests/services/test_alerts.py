@@ -362,8 +362,10 @@ def test_a_webhook_that_hangs_holds_no_other_action_up(
         wait_until(lambda: (tmp_path / "done").exists() and hook.got)
         wait_until(lambda: one.figures()["sent"] == 2)
     assert (tmp_path / "done").read_text() == "Dog"
-    assert one.figures() == {
-        "fired": 1, "sent": 2, "failed": 2, "given_up": 0, "lost": 0, "waiting": 0, "dropped": 0
+    figures = dict(one.figures())
+    assert figures.pop("failed") >= 2  # a slow machine may be late with an answer, too
+    assert figures == {
+        "fired": 1, "sent": 2, "given_up": 0, "lost": 0, "waiting": 0, "dropped": 0
     }  # fmt: skip
     said = [record.getMessage() for record in caplog.records]
     assert said == ["action 'hook' failed: no answer within 0.3 s"]  # once
