@@ -159,7 +159,7 @@ def test_all_can_be_reached_by_keyboard_and_has_a_name(page, browser, view):
     browser.wait("document.querySelectorAll('main *').length > 5")
     nameless = """
       [...document.querySelectorAll('button, a, input, canvas, svg, [role=region]')].filter((e) =>
-        !(e.innerText || e.getAttribute('aria-label') || e.closest('label')) && !e.hidden
+        !(e.innerText || e.getAttribute('aria-label') || e.labels?.length) && !e.hidden
       ).map((e) => e.outerHTML)"""
     assert browser.run(nameless) == []
     assert browser.run("document.querySelectorAll('h1').length") == 1
