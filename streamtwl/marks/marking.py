@@ -1,4 +1,4 @@
-"""Marking events: the functions of `streamtwl review` and of whoever else shows events."""
+"""Marking events: the functions of `streamtwl review` and of all else that shows events."""
 
 import contextlib
 import sqlite3

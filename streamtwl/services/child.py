@@ -68,7 +68,11 @@ class Child:
             self._failures += 1
         if self._again_at is not None and now >= self._again_at:
             self._again_at = None
-            self._start()
+            try:
+                self._start()
+            except OSError as error:  # no memory or no process to be had: later, perhaps
+                _log.info("the services cannot be started: %s", error)
+                return
             self._send(self._listener)
 
     def close(self) -> None:

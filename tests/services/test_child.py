@@ -57,6 +57,23 @@ def test_a_child_that_dies_is_started_again_and_said_once(child, caplog):
     assert said == ["the services ended and are started again: no more"]
 
 
+def test_a_child_that_cannot_be_started_again_is_tried_later(child, monkeypatch):
+    one, tried = child(DIES), []
+    one.connect(LISTENER)
+
+    def no_memory(*_of, **_more) -> None:
+        tried.append(1)
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(child_module.subprocess, "Popen", no_memory)
+
+    def tried_twice() -> bool:
+        one.watch()
+        return len(tried) > 1
+
+    wait_until(tried_twice)
+
+
 def test_a_child_ends_with_its_input(child):
     one = child(LIVES)
     one.connect(LISTENER)
