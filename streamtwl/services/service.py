@@ -54,9 +54,9 @@ class Service(Protocol):
 class Feed:
     """The messages of one listener, for one service or more: `open` subscribes to them.
 
-    A subscription is the service's own. One that does not read holds up no other: ZeroMQ's queues before
-    it are bounded; what they had no room for is requested from the journal as soon as it reads
-    again, and what cannot be recovered is counted in the subscription's `lost`.
+    A subscription is the service's own. One that does not read holds up no other: ZeroMQ's queues
+    before it are bounded; what they had no room for is requested from the journal as soon as it
+    reads again, and what cannot be recovered is counted in the subscription's `lost`.
     """
 
     connect: str
