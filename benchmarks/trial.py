@@ -14,7 +14,7 @@ import zmq
 from streamtwl.errors import SinkError
 from streamtwl.messages import AnyMessage, Event, Label, Patch, Status, decode
 
-LISTEN = (sys.executable, "-c", "from streamtwl.cli import main; main()", "listen")
+STREAMTWL = (sys.executable, "-c", "from streamtwl.cli import main; main()")
 PATIENCE_S = 120.0  # without a message, while the listener runs
 _encoder = msgspec.msgpack.Encoder()
 
@@ -60,7 +60,7 @@ def record(
         for kind in (Patch, Label, Event, Status):
             socket.subscribe(f"{kind.__name__.lower()}/")
         socket.connect(bind)
-        command = [*LISTEN, "--quiet", "--no-journal", "--bind", bind, *options]
+        command = [*STREAMTWL, "listen", "--quiet", "--no-journal", "--bind", bind, *options]
         with (
             tempfile.TemporaryFile("w+") as errors,  # a pipe that nobody reads would fill up
             subprocess.Popen(command, stderr=errors, text=True) as listener,

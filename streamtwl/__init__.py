@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from streamtwl.client import Subscription, subscribe
     from streamtwl.errors import StreamtwlError
     from streamtwl.in_process import classify, listen
-    from streamtwl.messages import Event, Hello, Label, Patch, Status
+    from streamtwl.messages import Event, Hello, Label, Level, Patch, Status
     from streamtwl.stages import Backbone, Reasoner, Sink, Source
 
 _FRONT_DOOR = {  # what is imported from here, and where it is
     "streamtwl.in_process": ("classify", "listen"),
     "streamtwl.client": ("Subscription", "subscribe"),
-    "streamtwl.messages": ("Event", "Hello", "Label", "Patch", "Status"),
+    "streamtwl.messages": ("Event", "Hello", "Label", "Level", "Patch", "Status"),
     "streamtwl.errors": ("StreamtwlError",),
     "streamtwl.stages": ("Backbone", "Reasoner", "Sink", "Source"),
 }
@@ -25,6 +25,7 @@ __all__ = [
     "Event",
     "Hello",
     "Label",
+    "Level",
     "Patch",
     "Reasoner",
     "Sink",

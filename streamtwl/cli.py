@@ -10,6 +10,7 @@ import typer
 
 import streamtwl
 from streamtwl.commands import (
+    alerts,
     bench,
     devices,
     history,
@@ -19,7 +20,9 @@ from streamtwl.commands import (
     listen,
     models,
     paper,
+    review,
     schema,
+    serve,
     sounds,
     subscribe,
     teach,
@@ -36,12 +39,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(devices.devices)  # in the order of --help
-app.command()(listen.listen)
+app.command(cls=serve.Command)(listen.listen)
 app.command()(subscribe.subscribe)
+app.command(cls=serve.Command)(serve.serve)
+app.add_typer(alerts.app, name="alerts")
 app.command()(history.history)
+app.command()(review.review)
 app.command()(schema.schema)
 app.command()(label.label)
-app.command()(teach.teach)
+app.command(cls=teach.Command)(teach.teach)
 app.add_typer(sounds.app, name="sounds")
 app.command(cls=train.Command)(train.train)
 app.command(epilog=paper.EXAMPLE)(paper.paper)

@@ -179,10 +179,74 @@ class JournalSettings(_Section):
     max_mb: Annotated[float, Meta(ge=1, le=10_000_000)] = 500.0  # 10^6 bytes; events go last
 
 
+class ClipsSettings(_Section):
+    """[clips]: each event's sound, kept to be listened to again; off unless a folder is named."""
+
+    folder: str = ""
+    max_age_days: Annotated[float, Meta(gt=0, le=36_500)] = 7.0
+    max_mb: Annotated[float, Meta(gt=0, le=10_000_000)] = 200.0  # 10^6 bytes; the oldest go first
+
+
+class LevelSettings(_Section):
+    """[level]: how loud it is, A-weighted."""
+
+    enabled: bool = True
+    loud_dba: Annotated[float, Meta(ge=-120, le=200)] | None = None  # an event "Loud" from here on
+    # By source ("*": all others): what to add to dB full scale for the sound pressure level.
+    calibration_db: dict[str, Annotated[float, Meta(ge=-200, le=200)]] = {}
+
+    def offset_db(self, source: str) -> float | None:
+        """Return a source's calibration, None where it has none."""
+        return self.calibration_db.get(source, self.calibration_db.get("*"))
+
+
 class SoundsSettings(_Section):
     """[sounds]: those that the user taught, beside all other labels."""
 
     enabled: bool = True
+
+
+class MqttSettings(_Section):
+    """[services.mqtt]"""
+
+    url: str = ""  # mqtt://[user@]host[:port] or mqtts://; "": off
+    labels: list[str] = []  # that get a binary sensor each
+    password_file: str = ""  # its first line; "": $STREAMTWL_MQTT_PASSWORD
+    ca_file: str = ""  # who signed the broker's certificate, PEM; "": whom the system trusts
+    prefix: str = "streamtwl"  # of all topics but those of discovery
+    discovery: str = "homeassistant"  # Home Assistant's own prefix; "": no discovery
+
+
+class WebSettings(_Section):
+    """[services.web]"""
+
+    address: str = ""  # [host:]port; "": off
+    password_file: str = ""  # its first line; "": $STREAMTWL_WEB_PASSWORD
+    proxy: str = ""  # IP address of the only peer that may connect, and that lets people in
+    certificate: str = ""  # PEM; "": no TLS
+    certificate_key: str = ""  # PEM
+    journal: str = ""  # that is read; beside a listener elsewhere, one that the page keeps
+
+
+class AlertsSettings(_Section):
+    """[services.alerts]"""
+
+    rules: str = ""  # a file of rules; "": off
+
+
+class MetricsSettings(_Section):
+    """[services.metrics]"""
+
+    address: str = ""  # [host:]port; "": off
+
+
+class ServicesSettings(_Section):
+    """[services]: what `streamtwl serve` runs; the first setting of each switches it on."""
+
+    mqtt: MqttSettings = msgspec.field(default_factory=MqttSettings)
+    web: WebSettings = msgspec.field(default_factory=WebSettings)
+    alerts: AlertsSettings = msgspec.field(default_factory=AlertsSettings)
+    metrics: MetricsSettings = msgspec.field(default_factory=MetricsSettings)
 
 
 class Settings(_Section):
@@ -201,9 +265,12 @@ class Settings(_Section):
     reasoner: ReasonerSettings = msgspec.field(default_factory=ReasonerSettings)
     llm: LlmSettings = msgspec.field(default_factory=LlmSettings)
     events: EventSettings = msgspec.field(default_factory=EventSettings)
+    level: LevelSettings = msgspec.field(default_factory=LevelSettings)
     sounds: SoundsSettings = msgspec.field(default_factory=SoundsSettings)
+    clips: ClipsSettings = msgspec.field(default_factory=ClipsSettings)
     publish: PublishSettings = msgspec.field(default_factory=PublishSettings)
     journal: JournalSettings = msgspec.field(default_factory=JournalSettings)
+    services: ServicesSettings = msgspec.field(default_factory=ServicesSettings)
     sinks: dict[str, dict[str, Any]] = {}  # [sinks.NAME]: of other packages, and their settings
 
     def __post_init__(self) -> None:

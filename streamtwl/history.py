@@ -42,6 +42,8 @@ _MESSAGES = """
 SELECT messages.id, payload FROM messages JOIN streams ON streams.id = stream
 WHERE typeof(payload) = 'blob' AND topic GLOB ? AND at BETWEEN ? AND ? ORDER BY messages.id
 """
+# of events alone, by an index that has little else in it
+_EVENTS = _MESSAGES.replace("AND at BETWEEN", "AND lasting = 1 AND +at BETWEEN")
 _PIECE = """
 SELECT payload FROM messages JOIN streams ON streams.id = stream
 WHERE typeof(payload) = 'blob' AND topic GLOB ? AND +at BETWEEN ? AND ?
@@ -99,7 +101,7 @@ def moment(said: str, option: str, now: float) -> float:
         return now - float(ago[1]) * UNITS_S[ago[2]]
     named = re.sub(r"^(\d):", r"0\1:", said.strip())
     if re.fullmatch(r"\d{2}:\d{2}(:\d{2})?", named):
-        named = f"{_local(now):%Y-%m-%d} {named}"
+        named = f"{local(now):%Y-%m-%d} {named}"
     try:
         named_at = datetime.fromisoformat(named)
         either = [named_at.replace(fold=fold).timestamp() for fold in (0, 1)]
@@ -129,9 +131,10 @@ def _payloads(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]
     """Yield the payloads of a query; around damage, piece by piece, and raise its error at the
     end."""
     chosen = (f"{wanted.kind}/{wanted.source}/", wanted.since, wanted.until)
+    statement = _EVENTS if wanted.kind == "event" else _MESSAGES
     first = 0
     try:
-        for number, payload in connection.execute(_MESSAGES, chosen):
+        for number, payload in connection.execute(statement, chosen):
             yield payload
             first = number + 1
     except sqlite3.Error as error:
@@ -221,7 +224,7 @@ def counts(path: Path, wanted: Wanted, period: str) -> list[Count]:
     """Return how often each label began in each "hour" or "day", the most frequent first."""
     found: dict[tuple[str, str], Count] = {}
     for event in events(path, wanted):
-        began = _local(began_at(event))
+        began = local(began_at(event))
         hour = began.replace(minute=0).isoformat(" ", "minutes")  # twice 02:00, of two offsets
         named = hour if period == "hour" else f"{began:%Y-%m-%d}"
         count = found.setdefault((named, event.label), Count(named, event.label))
@@ -233,8 +236,10 @@ def counts(path: Path, wanted: Wanted, period: str) -> list[Count]:
     )
 
 
-def lines(path: Path, wanted: Wanted, period: str | None, as_json: bool) -> Iterator[str]:
-    """Yield the lines to print: counts, messages as JSON, or plain text."""
+def lines(
+    path: Path, wanted: Wanted, period: str | None, as_json: bool, ids: bool = False
+) -> Iterator[str]:
+    """Yield the lines to print: counts, messages as JSON, or plain text, events with their ids."""
     if period:
         for count in counts(path, wanted, period):
             yield msgspec.json.encode(count).decode() if as_json else _count_line(count)
@@ -242,7 +247,7 @@ def lines(path: Path, wanted: Wanted, period: str | None, as_json: bool) -> Iter
         for message in messages(path, wanted):
             yield encode(message, "json").decode()
     elif wanted.kind == "event":
-        yield from map(_event_line, events(path, wanted))
+        yield from (event_line(event, ids) for event in events(path, wanted))
     else:
         yield from filter(None, map(Plain(_when).line, messages(path, wanted)))
 
@@ -264,25 +269,27 @@ def lasted_s(event: Event) -> float:
     return ((event.end or event.position) - event.start) / SAMPLE_RATE
 
 
-def _local(at: float) -> datetime:
+def local(at: float) -> datetime:
     """Return the local time of Unix seconds, with its offset from UTC."""
     return datetime.fromtimestamp(min(max(at, 0.0), LATEST), UTC).astimezone()  # if damaged
 
 
 def _when(message: AnyMessage) -> str:
     if message.captured_at is not None:
-        stamp = _local(message.captured_at).isoformat(" ", "milliseconds")
+        stamp = local(message.captured_at).isoformat(" ", "milliseconds")
         return stamp[:22] + stamp[23:]  # to a hundredth, as elsewhere
-    at = _local(message.published_at).isoformat(" ", "seconds")
+    at = local(message.published_at).isoformat(" ", "seconds")
     return f"{at} (at {in_recording(message.position)})"
 
 
-def _event_line(event: Event) -> str:
-    at = _local(began_at(event)).isoformat(" ", "seconds")
+def event_line(event: Event, with_id: bool = False) -> str:
+    """Return an event in a line of plain text."""
+    at = local(began_at(event)).isoformat(" ", "seconds")
     if event.captured_at is None:
         at += f" (at {in_recording(event.start)})"
+    named = f"  {event.id}" if with_id else ""
     lasted = f"{'over ' if event.end is None else ''}{lasted_s(event):.1f} s"
-    return f"{at}  {event.source:<10} {event.label}, {lasted}, peak {event.peak:.2f}"
+    return f"{at}  {event.source:<10} {event.label}, {lasted}, peak {event.peak:.2f}{named}"
 
 
 def _count_line(count: Count) -> str:

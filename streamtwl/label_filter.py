@@ -27,14 +27,18 @@ class LabelFilter:
         """Return whether a message is wanted; call it in the order of `seq`."""
         if not self._patterns or not isinstance(message, Label | Event):
             return True
-        name = (message.label or "").lower()
-        fits = any(fnmatchcase(name, pattern) for pattern in self._patterns)
+        wanted = fits(message.label or "", self._patterns)
         if isinstance(message, Label):
-            return fits
+            return wanted
         known = message.id in self._taken
-        if fits and not known:
+        if wanted and not known:
             self._taken.append(message.id)
-        return fits or known
+        return wanted or known
+
+
+def fits(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a name matches one of several patterns (* and ?), in any case."""
+    return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)
 
 
 def unknown_names(

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from streamtwl.errors import MessageError, UnknownKind
 
-SCHEMA = "1.5"
+SCHEMA = "1.6"
 MAJOR = SCHEMA.partition(".")[0]
 SOURCE_NAME = re.compile("[a-z0-9_-]+")
 
@@ -26,6 +26,10 @@ Count = Annotated[int, Meta(ge=0)]
 Dbfs = Annotated[float, Meta(ge=-120)]
 Journalled = Annotated[
     bool, Meta(description="It was in the publisher's journal before it was sent.")
+]
+Calibrated = Annotated[
+    bool,
+    Meta(description="A-weighted levels are sound pressure levels; else they are dB full scale."),
 ]
 Replay = Annotated[
     str | None,
@@ -41,6 +45,13 @@ class Scored(msgspec.Struct, frozen=True):
 
 
 Top = Annotated[list[Scored], Meta(description="The five strongest, strongest first.")]
+
+
+class WindowTop(msgspec.Struct, frozen=True):
+    """What a backbone says of one more window."""
+
+    window: Annotated[str, Meta(description="As in the pipeline's `windows`: mn04:3.")]
+    top: Top
 
 
 class Message(msgspec.Struct, kw_only=True, tag_field="kind", tag=str.lower):
@@ -105,6 +116,10 @@ class Patch(Message):
             "samples; for a soft trace, of which nothing is drawn, the strongest, with their share "
             "of the posterior's sum; empty where the reasoner reads no trace."
         ),
+    ] = []
+    others: Annotated[
+        list[WindowTop],
+        Meta(description="The pipeline's other windows, whose ends are the same. New in 1.6."),
     ] = []
 
 
@@ -232,11 +247,42 @@ class Status(Message):
             "heard nothing (the pipeline's `gate`), or the hop was late."
         ),
     ] = 0
+    kept_clips: Annotated[
+        Count, Meta(description="Events whose sound was kept (`--clips`). New in 1.6.")
+    ] = 0
+    withheld_clips: Annotated[
+        Count,
+        Meta(description="Events whose sound was not, as somebody may speak in it. New in 1.6."),
+    ] = 0
+    dropped_clips: Annotated[
+        Count, Meta(description="Events of which nothing could be kept in time. New in 1.6.")
+    ] = 0
+    level_dba: Annotated[
+        float | None,
+        Meta(
+            description="A-weighted, fast (125 ms), at the source's own rate; null: not measured. "
+            "New in 1.6."
+        ),
+    ] = None
+    calibrated: Calibrated = False
 
 
-AnyMessage = Hello | Patch | Label | Event | Status
+class Level(Message):
+    """How loud a minute was: A-weighted by IEC 61672-1, at the source's own rate. New in 1.6."""
+
+    seconds: Annotated[float, Meta(ge=0, description="Of sound, whatever gaps are between.")]
+    leq_dba: Annotated[float, Meta(description="Level of the mean power.")]
+    l10_dba: Annotated[float, Meta(description="Fast level, exceeded for a tenth of the time.")]
+    l90_dba: Annotated[float, Meta(description="Exceeded for nine tenths: the background.")]
+    max_dba: Annotated[float, Meta(description="The highest fast level (125 ms).")]
+    leq_dbfs: Annotated[Dbfs, Meta(description="Level of the mean power, unweighted, full scale.")]
+    calibrated: Calibrated
+    journalled: Journalled = False
+
+
+AnyMessage = Hello | Patch | Label | Event | Status | Level
 KINDS: dict[str, type[Message]] = {
-    kind.__name__.lower(): kind for kind in (Hello, Patch, Label, Event, Status)
+    kind.__name__.lower(): kind for kind in (Hello, Patch, Label, Event, Status, Level)
 }
 
 
@@ -244,7 +290,9 @@ class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
     """One frame to the replay socket, to get the messages of a topic in a session again."""
 
     session: Annotated[str, Meta(max_length=64, description="Whose `seq` it is.")]
-    topic: Annotated[str, Meta(max_length=256, description="label/, event/ or status/<source>/")]
+    topic: Annotated[
+        str, Meta(max_length=256, description="label/, event/, status/ or level/<source>/")
+    ]
     from_: Annotated[int, Meta(ge=0, le=2**63 - 1, description="The first seq wanted.")] = (
         msgspec.field(name="from")
     )
@@ -275,7 +323,7 @@ class ReplayHeader(msgspec.Struct, kw_only=True):
     error: Annotated[str | None, Meta(description="Why there is no answer.")] = None
 
 
-JOURNALLED = (Label, Event, Status)  # the kinds that the journal keeps
+JOURNALLED = (Label, Event, Status, Level)  # the kinds that the journal keeps
 Encoding = Literal["msgpack", "json"]
 _msgpack_encoder, _json_encoder = msgspec.msgpack.Encoder(), msgspec.json.Encoder()
 _msgpack_decoder = msgspec.msgpack.Decoder(AnyMessage)

@@ -23,14 +23,16 @@ from streamtwl.config import EventSettings, Settings, override, with_windows
 from streamtwl.errors import ConfigError
 from streamtwl.events import EventTracker
 from streamtwl.features.window import Windower, frames_in, samples_in
+from streamtwl.marks.corrections import Corrections, of_user
 from streamtwl.models import own as own_models
 from streamtwl.ontology import check_names
 from streamtwl.reasoners import choice
+from streamtwl.reasoners.corrected import Corrected
 from streamtwl.reasoners.gate import Gate
 from streamtwl.reasoners.taught import Taught
 from streamtwl.sounding import Change
 from streamtwl.sounds.heads import OFF, ON, Heads
-from streamtwl.sounds.teaching import Teacher
+from streamtwl.sounds.teaching import Teacher, sounds_of_user
 from streamtwl.stages import (
     SAMPLE_RATE,
     Backbone,
@@ -85,6 +87,7 @@ class Pipeline:
     ) -> None:
         """Where the sound is `paced`, refinement ends before the next window is due."""
         self.settings = settings
+        self.kinds = kinds
         self.windower = Windower(settings.hop_s, backbones, kinds)
         self._gate = Gate(settings, backbones, kinds) if settings.gate else None
         self.bank = Bank(backbones, kinds, self._gate)
@@ -114,13 +117,16 @@ class Pipeline:
         """End what the reasoner has begun, a request that nobody waits for any more."""
         getattr(self.reasoner, "close", _nothing)()
 
-    def learn(self, heads: Heads | None) -> list[Outcome]:
+    def learn(self, heads: Heads | None, corrections: Corrections | None = None) -> list[Outcome]:
         """Have these taught sounds, or none, beside the reasoner's own labels; not during `push`.
 
+        `corrections` lower the labels that the user marked wrong.
         All windows are then scored at every hop. Returns the ends of the events of those before.
         """
         own = self._without_taught
         self.reasoner = own if heads is None else cast(Reasoner, Taught(own, heads))
+        if corrections is not None:
+            self.reasoner = cast(Reasoner, Corrected(self.reasoner, corrections))
         self.bank.gate = self._gate if heads is None else None
         events = with_rules(self.settings.events, heads)
         ended = self.events.replace_labels(len(own.labels), self.reasoner.labels, events)
@@ -186,7 +192,8 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
     if loaded is not None:
         settings = with_windows(settings, choice.windows(settings, loaded.card))
     backbones, kinds = hearing(settings)
-    teacher = Teacher(backbones, kinds)
+    settings, only = with_taught_labels(settings)
+    teacher = Teacher(backbones, kinds, only=only)
     heads = teacher.heads_of_user() if settings.sounds.enabled else None
     reasoner = choice.make(settings, loaded, backbones, kinds, sources)
     settings = override(settings, _events(settings, reasoner))
@@ -207,7 +214,7 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
     ):
         check_names(names, where, [*reasoner.labels, *(heads.labels if heads else [])])
     pipeline = Pipeline(settings, backbones, kinds, reasoner, paced, teacher)
-    pipeline.learn(heads)
+    pipeline.learn(heads, of_user(teacher) if settings.sounds.enabled else None)
     return pipeline
 
 
@@ -230,6 +237,26 @@ def with_rules(events: EventSettings, heads: Heads | None) -> EventSettings:
     return msgspec.structs.replace(
         events, label=rules | events.label, include=include, audioset=audioset
     )
+
+
+def with_taught_labels(settings: Settings) -> tuple[Settings, list[str]]:
+    """Return the settings without those labels that are taught sounds, and these.
+
+    They are named in a list with others, or alone: then no other label is wanted. Where a list
+    names none, all taught sounds are listened for beside it.
+    """
+    if settings.labels in ("all", "everyday") or not settings.sounds.enabled:
+        return settings, []
+    listed = [name.strip() for name in settings.labels.split(",")]
+    taught = {sound.name.casefold(): sound.name for sound in sounds_of_user()}
+    named = [taught[name.casefold()] for name in listed if name.casefold() in taught]
+    if not named:
+        return settings, []
+    others = ", ".join(name for name in listed if name.casefold() not in taught)
+    changes: dict[str, Any] = {"labels": others or "all"}
+    if not others:
+        changes["events.include"] = named
+    return override(settings, changes), named
 
 
 def hearing(settings: Settings) -> tuple[list[Backbone], list[WindowKind]]:

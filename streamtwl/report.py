@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,16 +16,19 @@ from streamtwl.messages import (
     Event,
     Hello,
     Label,
+    Level,
     Message,
     Patch,
     Scored,
     Status,
     Thought,
+    WindowTop,
     topic,
 )
 from streamtwl.pipeline import Outcome
-from streamtwl.stages import Decision
+from streamtwl.stages import SAMPLE_RATE, Decision
 
+LOUD = "Loud"  # the event that needs no label
 TOP = 5
 DRAWN = 3
 
@@ -39,12 +43,18 @@ class Reporter:
         labels: list[str],
         reasoner: str,
         journalled: bool,
+        others: Sequence[list[str]] = (),
     ) -> None:
-        """`journalled`: whether there is a journal; labels, events and states then say so."""
+        """`journalled`: whether there is a journal; labels, events and states then say so.
+
+        `others`: the categories of each of the windows after the first.
+        """
+        self._others = others
         self._journalled = journalled
         self.session = uuid.uuid4().hex[:16]
         self.hops = [0] * len(sources)
         self.late_hops = [0] * len(sources)
+        self.loud = False  # whether there are events of that name
         self._sources = sources
         self._categories, self.labels = categories, labels
         self._reasoner = reasoner
@@ -53,6 +63,13 @@ class Reporter:
         self._ended = [False] * len(sources)
         self._newest: list[tuple[int, float | None]] = [(0, None)] * len(sources)
 
+    def _captured_at(self, outcome: Outcome) -> float | None:
+        """Return when an outcome's position was captured; without a patch, by the newest one's."""
+        position, captured_at = self._newest[outcome.stream]
+        if outcome.captured_at is None and outcome.patch is None and captured_at is not None:
+            return captured_at + (outcome.position - position) / SAMPLE_RATE
+        return outcome.captured_at
+
     def outcome(self, outcome: Outcome, due_s: float | None) -> list[AnyMessage]:
         """Return the messages to publish for an outcome.
 
@@ -60,7 +77,7 @@ class Reporter:
         time; a first decision that comes later is a late hop.
         """
         messages: list[AnyMessage] = []
-        captured_at = outcome.captured_at
+        captured_at = self._captured_at(outcome)
         if outcome.patch is not None and outcome.decision is not None:
             window = outcome.patch.window
             latency_s = time.monotonic() - window.ready_at
@@ -80,6 +97,12 @@ class Reporter:
                         top=_top(self._categories, outcome.patch.posterior),
                         level_dbfs=window.level_dbfs,
                         drawn=self._trace(outcome.patch.posterior, decision),
+                        others=[
+                            WindowTop(score.window, _top(names, score.posterior))
+                            for names, score in zip(
+                                self._others, outcome.patch.scores[1:], strict=True
+                            )
+                        ],
                     )
                 )
             messages.append(
@@ -123,6 +146,51 @@ class Reporter:
             )
         return messages
 
+    def levels(self, stream: Stream) -> list[AnyMessage]:
+        """Return the messages on what a stream's meter has measured since the last call."""
+        messages: list[AnyMessage] = []
+        if (meter := stream.meter) is None:
+            return messages
+        number = stream.number
+        while meter.minutes:
+            minute = asdict(meter.minutes.popleft())
+            position, captured_at = self._at(number, minute.pop("position"))
+            figures = {
+                name.replace("_db", "_dba") if name != "leq_dbfs" else name: value
+                for name, value in minute.items()
+            }
+            messages.append(
+                self._seal(
+                    Level, number, position, captured_at, **figures, calibrated=meter.calibrated
+                )
+            )
+        while meter.crossings:
+            crossing = meter.crossings.popleft()
+            position, captured_at = self._at(number, crossing.end or crossing.start)
+            messages.append(
+                self._seal(
+                    Event,
+                    number,
+                    position,
+                    captured_at,
+                    id=f"{self.session}-{self._sources[number]}-loud-{crossing.number}",
+                    phase=crossing.phase,
+                    label=LOUD,
+                    start=crossing.start,
+                    end=crossing.end,
+                    peak=1.0,
+                    mean=1.0,
+                )
+            )
+        return messages
+
+    def _at(self, stream: int, position: int) -> tuple[int, float | None]:
+        """Return a position, and its wall clock as the newest outcome dates it."""
+        known, captured_at = self._newest[stream]
+        if captured_at is not None:
+            captured_at += (position - known) / SAMPLE_RATE
+        return position, captured_at
+
     def hello(
         self,
         stream: int,
@@ -136,7 +204,7 @@ class Reporter:
             Hello,
             stream,
             *self._newest[stream],
-            labels=self.labels,
+            labels=[*self.labels, LOUD] if self.loud else self.labels,
             settings=settings,
             models=models,
             replay=replay,
@@ -167,6 +235,8 @@ class Reporter:
             late_hops=self.late_hops[number],
             capture_delay_ms=stream.capture_delay_ms,
             resampling_delay_ms=stream.resampling_delay_ms,
+            level_dba=stream.meter.fast_db if stream.meter else None,
+            calibrated=stream.meter.calibrated if stream.meter else False,
             last_seq={},
             error=stuck or (str(stream.error) if stream.error else source.error or stream.silent),
             **figures,

@@ -76,7 +76,7 @@ class ServerKeys:
                 checker.address = msg[3].decode(errors="replace") if len(msg) > 3 else "?"
                 await super().handle_zap_message(msg)
 
-        checker = _Checker(self.clients)
+        checker = _Checker(self.clients, self.public)
         guard = Guard(context)
         guard.configure_curve_callback(DOMAIN.decode(), checker)
         guard.start()
@@ -119,14 +119,16 @@ class ClientKeys:
 class _Checker:
     """Looks up a client's key in the folder, which may change at any time."""
 
-    def __init__(self, clients: Path) -> None:
+    def __init__(self, clients: Path, own: bytes) -> None:
+        """`own`: the publisher's public key, which its own subscribers have, too."""
+        self._own = own
         self.address = "?"  # of the client that is being checked
         self._clients = clients
         self._logged_at: OrderedDict[bytes, float] = OrderedDict()  # refused key: monotonic seconds
 
     def callback(self, _domain: str, key: bytes) -> bool:
         """Return whether the owner of a public key (Z85) may subscribe."""
-        allowed = key in self._allowed()
+        allowed = key == self._own or key in self._allowed()
         now = time.monotonic()
         if not allowed and now >= self._logged_at.get(key, 0.0) + LOG_EVERY_S:
             _log.warning(

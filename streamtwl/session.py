@@ -14,11 +14,14 @@ from reactivex import Subject
 
 from streamtwl import pace
 from streamtwl.audio.intake import Intake
+from streamtwl.audio.level import LevelMeter
 from streamtwl.audio.network_address import Address
 from streamtwl.audio.recent import Recent
-from streamtwl.config import Settings
-from streamtwl.control.messages import MAX_LAST_S
-from streamtwl.errors import ControlError, DeviceError
+from streamtwl.config import LevelSettings, Settings
+from streamtwl.control import mel
+from streamtwl.control.mel import Mel
+from streamtwl.errors import ConfigError, ControlError, DeviceError
+from streamtwl.marks.corrections import Corrections, of_user
 from streamtwl.messages import AnyMessage
 from streamtwl.pipeline import Outcome, build
 from streamtwl.report import Reporter
@@ -58,11 +61,11 @@ class Session:
         settings: Settings,
         sinks: Sequence[Sink],
         duration_s: float | None = None,
-        keep_recent: bool = False,
+        recent_s: float = 0.0,
     ) -> None:
         """Take an intake that has started, all of its sources, the settings and the sinks.
 
-        `keep_recent`: hold the newest MAX_LAST_S of sound in memory, for `last`.
+        `recent_s`: so much of the newest sound is held in memory, for `last` and `between`.
         """
         names = [source.name for source in sources]
         self._intake = intake
@@ -78,12 +81,15 @@ class Session:
             reasoner.labels,
             reasoner.name,
             any(sink.journals for sink in sinks),
+            [[*backbones[kind.backbone].categories] for kind in self._pipeline.kinds[1:]],
         )
+        self._measure(settings.level)
         self._models = {each.name: each.sha256 for each in backbones}
         runs_on = {each.name: getattr(each, "provider", "") for each in backbones}
         self._providers = {name: provider for name, provider in runs_on.items() if provider}
         if reasoner.sha256:
             self._models[reasoner.name] = reasoner.sha256
+        self.by_window = {kind.name: backbones[kind.backbone] for kind in self._pipeline.bank.kinds}
         self._sinks = sinks
         self.patches: Subject[Patch] = Subject()
         self.outcomes: Subject[Outcome] = Subject()
@@ -98,8 +104,10 @@ class Session:
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._worker = threading.Thread(target=self._run, name="worker", daemon=True)
-        self._recent = {name: Recent(MAX_LAST_S) for name in names} if keep_recent else {}
-        self._taught: list[Heads | None] = []  # the newest, until the worker takes them over
+        self._recent = {name: Recent(recent_s) for name in names} if recent_s else {}
+        self._taught: list[
+            tuple[Heads | None, Corrections | None]
+        ] = []  # the newest, until the worker takes them over
         self._reporting = threading.Lock()  # the reporter, the publisher's queue and the sink
         self._working = threading.Lock()  # the pipeline
         self._alive_at = math.inf  # monotonic, of the worker's last sign of life
@@ -111,6 +119,29 @@ class Session:
         self._work_s = 0.0  # since the last status
         self._sound_s = 0.0  # since the last status
         self._real_time_factor = 0.0
+
+    @property
+    def id(self) -> str:
+        """`session` of its messages."""
+        return self._reporter.session
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of its sources."""
+        return self._names
+
+    def _measure(self, level: LevelSettings) -> None:
+        """Give each stream a meter; raises ConfigError for a threshold that nothing can reach."""
+        self._reporter.loud = level.enabled and level.loud_dba is not None
+        for stream in self._streams if level.enabled else []:
+            name = stream.source.name
+            offset_db = level.offset_db(name)
+            if level.loud_dba is not None and level.loud_dba >= 0 and offset_db is None:
+                raise ConfigError(
+                    f"level.loud_dba is {level.loud_dba:g}, but '{name}' is not calibrated, so its "
+                    "level is dB full scale, below 0: set level.calibration_db, or one below 0"
+                )
+            stream.meter = LevelMeter(offset_db, level.loud_dba)
 
     def start(self) -> None:
         """Start the worker."""
@@ -153,14 +184,14 @@ class Session:
             self._reporting.release()
 
     def reload(self) -> list[str]:
-        """Take in what the user taught by now, at the next hop; return the sounds' names.
+        """Take in what the user taught and marked, at the next hop; return the sounds' names.
 
         From any thread but the worker's. Raises SoundsError.
         """
         if not self._settings.sounds.enabled:
             return []
         heads = self._pipeline.teacher.heads_of_user()
-        self._taught = [heads]
+        self._taught = [(heads, of_user(self._pipeline.teacher))]
         return [] if heads is None else heads.labels
 
     def last(self, seconds: float, source: str = "") -> tuple[str, np.ndarray]:
@@ -177,13 +208,29 @@ class Session:
             raise ControlError(f"'{name}' has given no sound yet: try again")
         return name, samples
 
+    def between(self, source: str, start: int, stop: int) -> np.ndarray:
+        """Return float32[n], what is still held of a source's positions [start, stop)."""
+        return self._recent[source].between(start, stop)
+
+    def mel(self, source: str, since: int, most: int, session: str = "") -> Mel:
+        """Return a source's log-mel frames that begin at position `since`, the newest `most`.
+
+        From any thread. Raises ControlError for an unknown source, or another session ("": any).
+        """
+        if session not in ("", self.id):
+            raise ControlError(f"the session here is {self.id}, not '{session}'")
+        if source not in self._recent:
+            there = ", ".join(self._recent) or "none"
+            raise ControlError(f"no source is called '{source}': there is {there}")
+        return mel.frames(*self._recent[source].since(since, mel.samples_in(most)), since)
+
     def _learn(self) -> None:
         """Take over what was taught, and publish the new labels."""
         if not self._taught:
             return
-        heads = self._taught.pop()
+        heads, corrections = self._taught.pop()
         with self._working:
-            outcomes = self._pipeline.learn(heads)
+            outcomes = self._pipeline.learn(heads, corrections)
         for outcome in outcomes:
             if outcome.changes:
                 self._emit(outcome)
@@ -224,6 +271,7 @@ class Session:
                 self._account(blocks, time.monotonic() - began)
                 self._stop_if_due()
                 self._check_in()
+            self._check_in()
             with self._reporting:
                 self._report(math.inf)
             for subject in (self.patches, self.outcomes, self.messages):
@@ -236,6 +284,9 @@ class Session:
         with self._reporting:
             self._alive_at, self._stuck = time.monotonic(), None
             self._report(self._alive_at)
+            for stream in self._streams:
+                for message in self._reporter.levels(stream):
+                    self._send(message)
 
     def _emit(self, outcome: Outcome) -> None:
         with self._reporting:
@@ -271,6 +322,7 @@ class Session:
             self._hello_at = now
             settings = msgspec.to_builtins(self._settings)
             settings["sinks"] = {name: {} for name in self._settings.sinks}  # they may hold secrets
+            settings["services"] = {}  # so may these
             if endpoint := self._settings.llm.endpoint:
                 settings["llm"]["endpoint"] = str(Address(endpoint))  # and so may its path
             for stream in self._streams:

@@ -86,10 +86,11 @@ def test_what_an_observer_raises_ends_the_session():
     intake.close()
 
 
-def test_what_a_sink_of_another_package_was_set_to_is_not_published():
+def test_what_sinks_and_services_are_set_to_is_not_published():
     intake = Intake(make_sources(SourceOptions(["demo:"], fast=True)))
     intake.start()
-    settings = override(Settings(), {"sinks": {"mqtt": {"password": "hush"}}})
+    services = {"mqtt": {"url": "mqtt://me@house"}}
+    settings = override(Settings(), {"sinks": {"mqtt": {"password": "hush"}}, "services": services})
     session = Session(intake, [stream.source for stream in intake.streams], settings, [])
     hellos = []
     session.messages.pipe(ops.filter(lambda m: isinstance(m, streamtwl.Hello))).subscribe(
@@ -101,3 +102,4 @@ def test_what_a_sink_of_another_package_was_set_to_is_not_published():
     session.close()
     intake.close()
     assert hellos[0].settings["sinks"] == {"mqtt": {}}
+    assert hellos[0].settings["services"] == {}

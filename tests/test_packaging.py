@@ -135,6 +135,7 @@ def test_the_sdist_and_the_wheel_hold_the_program_and_not_what_tests_it(sdist, w
     inside = {"streamtwl/py.typed", "streamtwl/models/checkpoints/reader.onnx"}
     pipelines = {f"pipelines/{file.name}" for file in (REPOSITORY / "pipelines").iterdir()}
     assert source >= inside | pipelines | {"pyproject.toml", "README.md", "LICENSE", "NOTICE"}
+    inside |= {f"streamtwl/services/web/assets/{name}" for name in ("index.html", "app.js")}
     assert built >= inside | {f"streamtwl/{name}" for name in pipelines}
     assert {name.partition("/")[0] for name in source} == {
         *("streamtwl", "pipelines", "pyproject.toml", "README.md", "LICENSE", "NOTICE"),

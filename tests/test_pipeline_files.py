@@ -215,7 +215,7 @@ def test_a_length_that_mn04_does_not_score_is_refused(windows, named, load, both
 
 def test_windows_of_both_backbones_are_built_in_their_order(load, both):
     built = build(load('windows = ["mn04:2", "yamnet", "mn04:0.32", "mn04:10"]'), ["a"])
-    lengths = [(kind.name, kind.backbone, kind.length_s) for kind in built.bank._kinds]
+    lengths = [(kind.name, kind.backbone, kind.length_s) for kind in built.bank.kinds]
     assert lengths == [("mn04:2", 0, 2), ("yamnet", 1, 0.96), ("mn04:0.32", 0, 0.32),
                        ("mn04:10", 0, 10)]  # fmt: skip
     assert [backbone.name for backbone in built.bank.backbones] == ["mn04", "yamnet"]
@@ -313,7 +313,7 @@ def test_the_old_key_of_the_backbone_is_its_window(load, yamnet):
     settings = load('[backbone]\nmodel = "yamnet"')
     assert settings.windows == ["yamnet"]
     assert config.backbones(settings) == ["yamnet"]
-    [kind] = build(settings, ["a"]).bank._kinds
+    [kind] = build(settings, ["a"]).bank.kinds
     assert (kind.name, kind.length_s) == ("yamnet", 0.96)
 
 

@@ -53,8 +53,16 @@ def test_a_name_that_nobody_has_is_one_line_with_those_there_are():
 
 def test_the_public_surface_is_this():
     assert streamtwl.__all__ == [
-        *("Backbone", "Event", "Hello", "Label", "Patch", "Reasoner", "Sink", "Source", "Status"),
-        *("StreamtwlError", "Subscription", "__version__", "classify", "listen", "subscribe"),
+        *("Backbone", "Event", "Hello", "Label", "Level", "Patch", "Reasoner", "Sink", "Source"),
+        *(
+            "Status",
+            "StreamtwlError",
+            "Subscription",
+            "__version__",
+            "classify",
+            "listen",
+            "subscribe",
+        ),
     ]
     for name in streamtwl.__all__:
         assert getattr(streamtwl, name) is not None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from streamtwl.audio.clock import CaptureClock
+from streamtwl.audio.level import LevelMeter
 from streamtwl.audio.mix import Mixer
 from streamtwl.audio.resample import Resampler
 from streamtwl.errors import AudioError
@@ -48,6 +49,7 @@ class Stream:
         self.silent: str | None = None  # why a live source gives only one value
         self.error: AudioError | None = None
         self.ended = False
+        self.meter: LevelMeter | None = None  # which is given all sound
         self._slept_s = machine_slept_s()
         self._clock: CaptureClock | None = None
         self._jumps_before = 0  # of the wall clock, in earlier openings
@@ -99,8 +101,10 @@ class Stream:
         if chunk.last_frame_at is not None and self._clock is not None:
             self._clock.report(end, chunk.last_frame_at)
         assert self._resampler is not None
-        samples = self._resampler.push(self._mono(chunk.frames, chunk.rate))
-        return [*before, self._block(samples)]
+        mono = self._mono(chunk.frames, chunk.rate)
+        if self.meter is not None:
+            self.meter.push(mono)
+        return [*before, self._block(self._resampler.push(mono))]
 
     def _begin(self, chunk: Chunk, joins_on: bool) -> None:
         """Start anew after a gap: the resampler's memory would smear over it."""
@@ -109,11 +113,12 @@ class Stream:
             self._jumps_before = self.wall_jumps()
             self._clock = CaptureClock(chunk.rate)
         self._resampler = Resampler(chunk.rate)
-        if joins_on:
-            return
-        position = chunk.opened_at + round(chunk.start * SAMPLE_RATE / chunk.rate)
-        self.dropped_samples += max(0, position - self.position)
-        self.position = max(self.position, position)
+        if not joins_on:
+            position = chunk.opened_at + round(chunk.start * SAMPLE_RATE / chunk.rate)
+            self.dropped_samples += max(0, position - self.position)
+            self.position = max(self.position, position)
+        if self.meter is not None:
+            self.meter.begin(self.position, chunk.rate)
 
     def _block(self, samples: np.ndarray, last: bool = False, breaks_off: bool = False) -> Block:
         ready_at = time.monotonic()
@@ -134,6 +139,8 @@ class Stream:
 
     def _flush(self) -> np.ndarray:
         resampler, self._resampler = self._resampler, None
+        if self.meter is not None:
+            self.meter.end()
         return np.empty(0, np.float32) if resampler is None else resampler.flush()
 
     def _mono(self, frames: np.ndarray, rate: int) -> np.ndarray:

@@ -27,6 +27,23 @@ class Recent:
             self._ring[at] = samples
             self._held = min(len(self._ring), self._held + len(samples))
 
+    def between(self, start: int, stop: int) -> np.ndarray:
+        """Return float32[n], a copy of what there is of the positions [start, stop)."""
+        with self._lock:
+            start = max(start, self._position - self._held)
+            at = np.arange(start, max(start, min(stop, self._position))) % len(self._ring)
+            return self._ring[at]
+
+    def since(self, position: int, most: int) -> tuple[int, np.ndarray]:
+        """Return the position of the first, and float32[n], the samples from `position` on.
+
+        The newest `most` of them at most; none where nothing is there yet.
+        """
+        with self._lock:
+            first = max(position, self._position - min(self._held, most))
+            at = np.arange(first, max(first, self._position)) % len(self._ring)
+            return first, self._ring[at]
+
     def last(self, seconds: float) -> np.ndarray:
         """Return float32[n], a copy of the newest sound; less where there is less."""
         with self._lock:

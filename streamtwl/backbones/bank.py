@@ -29,7 +29,7 @@ class Bank:
     ) -> None:
         """`gate` says by the first window's score whether the others are worth a look."""
         self.backbones = backbones
-        self._kinds = kinds
+        self.kinds = kinds
         self._frames = [frames_in(backbones[kind.backbone], kind.length_s) for kind in kinds]
         self.gate = gate
         self._last: dict[int, tuple[int, tuple[Score, ...]]] = {}  # by stream: (position, scores)
@@ -40,7 +40,7 @@ class Bank:
 
         After the deadline (monotonic seconds) a gate holds what can be held.
         """
-        all_kinds, every = range(len(self._kinds)), range(len(windows))
+        all_kinds, every = range(len(self.kinds)), range(len(windows))
         if self.gate is None:
             found = self._run(windows, ((w, k) for k in all_kinds for w in every))
         else:
@@ -61,7 +61,7 @@ class Bank:
         """Return, by backbone, how long it takes for all full windows of one hop, run once."""
         nothing = np.empty(0, np.float32), np.empty((0, BINS), np.float32)
         took: dict[str, float] = defaultdict(float)
-        for kind, frames in zip(self._kinds, self._frames, strict=True):
+        for kind, frames in zip(self.kinds, self._frames, strict=True):
             backbone = self.backbones[kind.backbone]
             bands = backbone.front_end().push(*nothing).shape[1]
             silence = np.zeros((streams, frames, bands), np.float32)
@@ -97,7 +97,7 @@ class Bank:
         """Return the scores of these (window, kind)."""
         wanted: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
         for w, k in these:
-            backbone = self._kinds[k].backbone
+            backbone = self.kinds[k].backbone
             there = min(self._frames[k], len(windows[w].features[backbone]))
             wanted[backbone, there].append((w, k))
         found: dict[tuple[int, int], Score] = {}
@@ -116,7 +116,7 @@ class Bank:
         posteriors, embeddings = backbone.score(features)
         length_s = frames * backbone.frame_hop / SAMPLE_RATE
         return {
-            (w, k): Score(self._kinds[k].name, length_s, posteriors[rows[w]], embeddings[rows[w]])
+            (w, k): Score(self.kinds[k].name, length_s, posteriors[rows[w]], embeddings[rows[w]])
             for w, k in kinds
         }
 

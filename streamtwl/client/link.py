@@ -66,9 +66,8 @@ class Link:
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
-        """The sockets to wait for."""
-        asking = [self._asking] if self._asking is not None else []
-        return [self._live, self._watch, *asking]
+        """The sockets to wait for; what happens to the connection is read when it matters."""
+        return [self._live] if self._asking is None else [self._live, self._asking]
 
     def take(self) -> AnyMessage | None:
         """Return the next live message that can be read, None if there is none."""
@@ -116,7 +115,7 @@ class Link:
                 header = _header.decode(first)
             except zmq.Again:
                 return
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 _log.warning("an answer that this version cannot read: %s", error)
                 continue
             yield header, [m for payload in payloads if (m := self._read(payload)) is not None]

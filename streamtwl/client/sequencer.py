@@ -130,6 +130,18 @@ class Sequencer:
         self._lacking.pop(stream.key, None)  # the others first
         self._settle(stream)
 
+    @property
+    def lacking(self) -> bool:
+        """Whether something is missing, or may be, and is not given up."""
+        return bool(self._lacking) or self._asked is not None
+
+    def finish(self) -> None:
+        """The sessions are over: request all that the journal has of them."""
+        for stream in list(self._streams.values()):
+            stream.over = True
+            stream.done = stream.done or not can_be_replayed(stream.topic)
+            self._settle(stream)
+
     def due(self, now: float) -> float | None:
         """Return when `request` has something to do, whatever arrives; None: never."""
         if self._asked is not None or (self._lacking and self.askable is None):

@@ -2,7 +2,7 @@
 
 from streamtwl.messages import AnyMessage, ReplayRequest
 
-REPLAYED = ("label", "event", "status")  # kinds that can be replayed
+REPLAYED = ("label", "event", "status", "level")  # kinds that can be replayed
 
 
 class TopicStream:

@@ -42,10 +42,10 @@ def subscribe(
 ) -> "Subscription":
     """Subscribe to a listening streamtwl; iterate over what is returned, with `for` or `async for`.
 
-    `kinds` (hello, patch, label, event, status), `sources` and `labels` select messages; empty
-    means all. `labels` may contain * and ?, in any case; it filters labels and events only, and an
-    event that once matched is followed to its end, even if it is revised to another label. A label
-    or source that the publisher does not have is logged as a warning.
+    `kinds` (hello, patch, label, event, status, level), `sources` and `labels` select messages;
+    empty means all. `labels` may contain * and ?, in any case; it filters labels and events only,
+    and an event that once matched is followed to its end, even if it is revised to another label. A
+    label or source that the publisher does not have is logged as a warning.
 
     `state` names a file that keeps the position, so that a program continues there when it is
     started again; a program that keeps it itself passes `resume`: earlier `positions`, or
@@ -125,6 +125,18 @@ class Subscription:
     def positions(self) -> dict[tuple[str, str], int]:
         """(session, topic): seq of the last message received, -1 for none yet: for `resume`."""
         return self._sequencer.positions()
+
+    @property
+    def lacking(self) -> bool:
+        """Whether messages are missing that may still come by replay."""
+        return self._sequencer.lacking
+
+    def finish(self) -> None:
+        """Request what the journal has of the sessions followed: their publisher is about to end.
+
+        Without it the last messages are missed where no `status` has said that there are any.
+        """
+        self._sequencer.finish()
 
     def receive(self, timeout_s: float | None = None) -> AnyMessage | None:
         """Return the next message, or None where none comes within `timeout_s` (None: wait on)."""

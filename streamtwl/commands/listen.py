@@ -1,14 +1,9 @@
 """`streamtwl listen`: live sound, named and published."""
 
-import contextlib
-import logging
 import math
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -26,18 +21,17 @@ from streamtwl.commands.options import (
     pipeline_settings,
     start_logging,
 )
-from streamtwl.config import DEFAULT_PIPELINE, Settings
-from streamtwl.errors import ControlError, UsageError
-
-if TYPE_CHECKING:
-    from streamtwl.audio.addresses import SourceOptions
-    from streamtwl.session import Session
-    from streamtwl.sinks.screen import Screen
-
-_log = logging.getLogger(__name__)
-
-WATCH_S = 0.05  # for signals and the end
-STOP_GRACE_S = 3.0  # for what is to be published before the end
+from streamtwl.commands.serve import (
+    Alerts,
+    Metrics,
+    Mqtt,
+    MqttLabels,
+    MqttPasswordFile,
+    Web,
+)
+from streamtwl.commands.serve import changes as services_changes
+from streamtwl.config import DEFAULT_PIPELINE
+from streamtwl.errors import UsageError
 
 Encoding = StrEnum("Encoding", ["s16le", "s24le", "s32le", "f32le", "u8"])
 ThinkMode = StrEnum("ThinkMode", ["off", "fixed", "anytime"])
@@ -176,6 +170,33 @@ Journal = Annotated[
 NoJournal = Annotated[
     bool, typer.Option("--no-journal", help="Keep nothing; there is no replay then.")
 ]
+Clips = Annotated[
+    Path | None,
+    typer.Option(
+        help="Keep each event's SOUND in this folder, with a second before and after (30 s at "
+        "most), as FLAC, to listen to it again in `streamtwl review`: off unless you name one. "
+        "Where somebody speaks nothing is kept. A clip goes with its event, or earlier by the two "
+        "limits below.",
+        metavar="FOLDER",
+        show_default=False,
+    ),
+]
+ClipsDays = Annotated[
+    float | None,
+    typer.Option(
+        help="Of --clips: how many days they are kept. (default: the pipeline's, 7)",
+        min=0.01,
+        show_default=False,
+    ),
+]
+ClipsMb = Annotated[
+    float | None,
+    typer.Option(
+        help="Of --clips: how many megabytes, the oldest go first. (default: the pipeline's, 200)",
+        min=0.1,
+        show_default=False,
+    ),
+]
 Curve = Annotated[
     bool,
     typer.Option(
@@ -216,17 +237,6 @@ Duration = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class ListenOptions:
-    """What `listen` prints, for how long it goes on, and whether it needs keys."""
-
-    as_json: bool
-    quiet: bool
-    duration_s: float | None
-    insecure: bool  # may be open to the network without keys
-    control: bool = True  # opens the control socket
-
-
 def listen(
     sources: Sources = None,
     device: Device = None,
@@ -255,9 +265,18 @@ def listen(
     replay_bind: ReplayBind = None,
     journal: Journal = None,
     no_journal: NoJournal = False,
+    clips: Clips = None,
+    clips_days: ClipsDays = None,
+    clips_mb: ClipsMb = None,
     curve: Curve = False,
     keys: Keys = None,
     insecure: Insecure = False,
+    mqtt: Mqtt = None,
+    mqtt_labels: MqttLabels = None,
+    mqtt_password_file: MqttPasswordFile = None,
+    web: Web = None,
+    alerts: Alerts = None,
+    metrics: Metrics = None,
     no_control: NoControl = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -273,8 +292,11 @@ def listen(
 
     Ctrl-C ends it; what was received so far is still processed and published.
     """
+    from streamtwl import listening
     from streamtwl.audio.addresses import SourceOptions, channel_number
 
+    if duration is not None and not math.isfinite(duration):
+        raise UsageError(f"--duration {duration}: it takes a number of seconds")
     addresses = [
         *(sources or []),
         *(f"mic:{each}" for each in device or []),
@@ -303,84 +325,17 @@ def listen(
         "publish.keys": str(keys) if keys else None,
         "journal.path": str(journal) if journal else None,
         "journal.enabled": False if no_journal else None,
+        "clips.folder": str(clips) if clips else None,
+        "clips.max_age_days": clips_days,
+        "clips.max_mb": clips_mb,
+        **services_changes(mqtt, mqtt_labels, mqtt_password_file, web, alerts, metrics),
     }
     start_logging(log_level.value)
     settings = pipeline_settings(pipeline, changes)
-    run(wanted, settings, ListenOptions(as_json, quiet, duration, insecure, not no_control))
-
-
-def run(wanted: "SourceOptions", settings: Settings, options: ListenOptions) -> None:
-    """Listen until the sound ends, the time is up, or a signal or a closed output ends it."""
-    from streamtwl.audio.addresses import make_sources
-    from streamtwl.audio.intake import Intake
-    from streamtwl.signals import stop_requests
-
-    if options.duration_s is not None and not math.isfinite(options.duration_s):
-        raise UsageError(f"--duration {options.duration_s}: it takes a number of seconds")
+    listening.mind_clips(settings)
     pull_backbone(settings)
-    sources = make_sources(wanted)
-    with stop_requests() as stop_requested, contextlib.closing(Intake(sources)) as intake:
-        for source in sources:
-            source.stop_requested = stop_requested
-        intake.start()  # a microphone takes a while to open, as do these imports
-        for stream in intake.streams:
-            if stream.error is not None:
-                raise stream.error
-        from streamtwl.session import Session
-        from streamtwl.sinks import choice
-        from streamtwl.sinks.screen import Screen
-
-        lossless = not all(source.paced for source in sources)
-        with choice.opened(settings, lossless, options.insecure) as (publisher, others):
-            view = choice.view(options.quiet, options.as_json, lossless, publisher.endpoint)
-            screen = Screen(view)
-            sinks = [publisher, *others, screen]
-            session = Session(intake, sources, settings, sinks, options.duration_s, options.control)
-            session.start()
-            try:
-                with _control(session, options.control):
-                    _wait_for(session, screen, stop_requested)
-            finally:
-                view.gone = view.gone or session.running()  # take() must not wait
-                try:
-                    session.close()
-                finally:
-                    screen.close()
-            if screen.problem is not None:
-                raise screen.problem
-
-
-@contextlib.contextmanager
-def _control(session: "Session", wanted: bool) -> Iterator[None]:
-    """Answer the user's other commands meanwhile; one line says so where that cannot be."""
-    if not wanted:
-        yield
-        return
-    from streamtwl.control.server import ControlServer
-    from streamtwl.sounds.recording import encode
-
-    def last(seconds: float, source: str) -> tuple[str, bytes]:
-        name, samples = session.last(seconds, source)
-        return name, encode(samples)
-
-    try:
-        server = ControlServer(session.reload, last)
-    except (ControlError, UsageError) as error:
-        _log.warning("no control socket: %s", error)
-        yield
-        return
-    with contextlib.closing(server):
-        yield
-
-
-def _wait_for(session: "Session", screen: "Screen", stop_requested: Callable[[], int]) -> None:
-    """Return when the session has ended; stop it on a signal, or where the output is closed."""
-    stopped_at = math.inf
-    while session.running():
-        time.sleep(WATCH_S)
-        session.watch()
-        if (stop_requested() or screen.view.gone) and stopped_at == math.inf:
-            session.stop()
-            stopped_at = time.monotonic()
-        if time.monotonic() > stopped_at + STOP_GRACE_S:
-            return  # held back by a reader who does not read
+    listening.run(
+        wanted,
+        settings,
+        listening.Options(as_json, quiet, duration, insecure, not no_control, log_level.value),
+    )

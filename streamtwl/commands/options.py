@@ -28,7 +28,8 @@ Labels = Annotated[
     str | None,
     typer.Option(
         help="Which sounds to name: 'everyday' (about 70), 'all' (AudioSet's categories), or "
-        "names separated by commas, as 'Dog, Siren'. (default: the pipeline's, all)",
+        "names separated by commas, as 'Dog, Siren'; of the sounds that you taught all, or those "
+        "in the list. (default: the pipeline's, all)",
         show_default=False,
     ),
 ]

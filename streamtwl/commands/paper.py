@@ -8,6 +8,7 @@ import typer
 
 from streamtwl.commands.options import Offline
 from streamtwl.commands.train import extra
+from streamtwl.errors import SinkError
 
 EXAMPLE = """An experiment; benchmarks/paper.toml in the repository has every setting:
 
@@ -76,8 +77,14 @@ def paper(
         cores = processes or len(os.sched_getaffinity(0))
         # what runs in other processes moves no bar
         stages = runner.STAGES if cores == 1 else (runner.SCORING, runner.CELLS)
-        with bars(stages) as advance:
-            results = experiment.run(plan, str(config), out, advance, cores)
+        try:
+            with bars(stages) as advance:
+                results = experiment.run(plan, str(config), out, advance, cores)
+        except OSError as error:
+            raise SinkError(
+                f"{error.filename or out}: {error.strerror or error}: make room, or choose another "
+                "folder with -o"
+            ) from None
         if report is not None:
             from streamtwl.paper.report import write
 

@@ -11,7 +11,7 @@ from streamtwl.commands.options import Level, LogLevel, start_logging
 if TYPE_CHECKING:
     from streamtwl.client import Subscription
 
-Kind = StrEnum("Kind", ["hello", "patch", "label", "event", "status"])
+Kind = StrEnum("Kind", ["hello", "patch", "label", "event", "status", "level"])
 
 
 def subscribe(

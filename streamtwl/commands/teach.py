@@ -4,9 +4,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from streamtwl.commands.options import Level, LogLevel, Offline, start_logging
 from streamtwl.errors import AudioError, ControlError, SoundsError, UsageError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from streamtwl.sounds.store import Sound, Store
     from streamtwl.sounds.teaching import Teacher
 
+UNTIL_ENTER = "0"
 AN_HOUR = 24.0  # false alarms a day
 
 Name = Annotated[
@@ -36,10 +38,11 @@ Files = Annotated[
 Record = Annotated[
     int | None,
     typer.Option(
-        help="Record it so many times from the microphone: it counts down, then make the sound.",
-        min=1,
+        help="Record it so many times from the microphone: it counts down, then make the sound. "
+        "Without a number once, until Enter or Ctrl-C; silence is cut off.",
+        min=0,
         max=50,
-        metavar="N",
+        metavar="[N]",
         show_default=False,
     ),
 ]
@@ -55,6 +58,15 @@ LastSeconds = Annotated[
 ]
 Source = Annotated[
     str, typer.Option(help="Of --last: the source. (default: its first)", show_default=False)
+]
+FromEvent = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="The clip of an event (`listen --clips`), by its id: `history --ids` shows them. "
+        "Repeat it for several.",
+        metavar="EVENT",
+        show_default=False,
+    ),
 ]
 Background = Annotated[
     bool,
@@ -84,6 +96,19 @@ Rate = Annotated[
 ]
 
 
+class Command(TyperCommand):
+    """Takes --record without a number."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert the number that is not there, UNTIL_ENTER."""
+        whole: list[str] = []
+        for arg, following in zip(args, [*args[1:], ""], strict=True):
+            whole.append(arg)
+            if arg == "--record" and not following.isdecimal():
+                whole.append(UNTIL_ENTER)
+        return super().parse_args(ctx, whole)
+
+
 def teach(
     name: Name = None,
     files: Files = None,
@@ -91,6 +116,7 @@ def teach(
     seconds: Seconds = 4.0,
     last: LastSeconds = None,
     source: Source = "",
+    from_event: FromEvent = None,
     background: Background = False,
     minutes: Minutes = 10.0,
     device: Device = "",
@@ -115,15 +141,17 @@ def teach(
     """
     start_logging(log_level.value)
     if background:
-        if any((record, last, false_alarms)):
+        if any((record is not None, last, from_event, false_alarms)):
             raise UsageError("--background takes files, or the microphone: leave the others out")
         _background([*([Path(name)] if name else []), *(files or [])], minutes, device)
         return
     if name is None:
         raise UsageError('name the sound: `streamtwl teach "kettle" kettle.wav`, see --help')
-    if not (files or record or last or false_alarms):
+    if Path(name).suffix and Path(name).is_file():
+        raise UsageError(f'{name} is a file: name the sound first, as `teach "kettle" {name}`')
+    if not (files or record is not None or last or from_event or false_alarms):
         raise UsageError(f"{name}: name recordings, or add --record 3, or --last 5 of a `listen`")
-    _sound(name, files or [], record, seconds, last, source, device, false_alarms)
+    _sound(name, files or [], record, seconds, last, source, from_event or [], device, false_alarms)
 
 
 def _sound(
@@ -133,6 +161,7 @@ def _sound(
     seconds: float,
     last: float | None,
     source: str,
+    from_event: Sequence[str],
     device: str,
     false_alarms: float | None,
 ) -> None:
@@ -140,17 +169,21 @@ def _sound(
 
     check_name(name)
     store = Store()
-    if not (files or record or last):
+    if not (files or record is not None or last or from_event):
         store.find(name)  # a rate alone is for one that is there
     recordings = [(readable(file.name), cut(file)) for file in found(files)]
+    recordings += [(f"event {event}", _of_event(event)) for event in from_event]
     if last:
         recordings.append(_last(last, source))
-    if record:
+    teacher = teacher_of_default()  # before anyone makes the sound: it may fail
+    if record is not None:
         from streamtwl.sounds import takes
 
-        recordings += takes.record(record, seconds, device, _say)
+        if record:
+            recordings += takes.record(record, seconds, device, _say)
+        else:
+            recordings += takes.until_enter(device, _say)
     began = time.monotonic()
-    teacher = teacher_of_default()
     store.add(name, recordings, false_alarms)
     report(store, teacher, name)
     reload_listeners()
@@ -172,9 +205,15 @@ def cut(file: Path) -> "np.ndarray":
     from streamtwl.sounds import recording
     from streamtwl.stages import SAMPLE_RATE
 
-    samples = recording.trim(recording.read(file))
+    received = recording.read(file, recording.LONGEST_S + recording.FRAME / SAMPLE_RATE)
+    longest = round(recording.LONGEST_S * SAMPLE_RATE)
+    if len(received) > longest:
+        _say(f"{file}: learnt from its first {recording.LONGEST_S:g} s")
+    samples = recording.trim(received[:longest])
     if len(samples) < recording.SHORTEST_S * SAMPLE_RATE:
-        raise AudioError(f"{file}: there is no sound in it, take another recording")
+        raise AudioError(
+            f"{file}: nothing in it sounds for {recording.SHORTEST_S:g} s: take another recording"
+        )
     return samples
 
 
@@ -234,6 +273,14 @@ def describe(sound: "Sound", again: "Mapping[float, int]", of: int) -> str:
 def _count(sound: "Sound") -> str:
     count, total_s = len(sound.examples), sum(example.seconds for example in sound.examples)
     return f"{count} recording{'s' * (count > 1)}, {total_s:.1f} s"
+
+
+def _of_event(event: str) -> "np.ndarray":
+    """Return what sounds in an event's clip, float32[n]; raises UsageError, AudioError."""
+    from streamtwl.marks import marking
+    from streamtwl.sinks.journal_file import default_path
+
+    return marking.sound(marking.clip(default_path(), event))
 
 
 def _last(seconds: float, source: str) -> "tuple[str, np.ndarray]":

@@ -8,6 +8,7 @@ request and its answer.
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,10 @@ from streamtwl.errors import ControlError
 REQUEST_BYTES = 4096
 ANSWER_BYTES = 4_000_000  # of MAX_LAST_S of sound in FLAC, in base64
 MAX_LAST_S = 30.0
+MAX_MEL_FRAMES = 1000  # 10 s
 LONGEST_PATH = 100  # bytes of a Unix socket's path, less a few
+
+UNREADABLE = (msgspec.DecodeError, RecursionError)  # the latter of what is nested too deep
 
 
 class Reload(msgspec.Struct, tag="reload", tag_field="do", forbid_unknown_fields=True):
@@ -34,7 +38,17 @@ class Last(msgspec.Struct, tag="last", tag_field="do", forbid_unknown_fields=Tru
     source: Annotated[str, Meta(max_length=100)] = ""
 
 
-Request = Reload | Last
+class MelFrames(msgspec.Struct, tag="mel", tag_field="do", forbid_unknown_fields=True):
+    """Give the newest log-mel frames of a source, for a spectrogram: no sound can be made of them
+    that anyone would listen to, but words might be recognised."""
+
+    source: Annotated[str, Meta(max_length=100)]
+    since: Annotated[int, Meta(ge=0, description="Position; frames that begin before are had.")]
+    most: Annotated[int, Meta(ge=1, le=MAX_MEL_FRAMES)] = MAX_MEL_FRAMES
+    session: Annotated[str, Meta(max_length=64)] = ""  # of the listener that is meant; "": of any
+
+
+Request = Reload | Last | MelFrames
 
 
 class Answer(msgspec.Struct):
@@ -44,6 +58,9 @@ class Answer(msgspec.Struct):
     sounds: list[str] = []  # of Reload: the taught sounds that are listened for by now
     flac: bytes = b""  # of Last
     source: str = ""  # of Last
+    mel: bytes = b""  # of MelFrames: uint8[n, 64], see mel.py
+    position: int = 0  # of MelFrames: at which the first of them begins
+    next: int = 0  # of MelFrames: `since` for those that follow
 
 
 def folder() -> Path:
@@ -67,10 +84,15 @@ def is_own(connection: socket.socket) -> bool:
     return peer_uid(connection) == os.getuid()
 
 
-def read_line(connection: socket.socket, most: int) -> bytes:
-    """Return what comes up to a newline; raises ControlError where that is more than `most`."""
+def read_line(connection: socket.socket, most: int, within_s: float) -> bytes:
+    """Return what comes up to a newline; raises ControlError where that is more than `most`.
+
+    Raises TimeoutError where it takes longer than `within_s` in all.
+    """
     received = bytearray()
+    until = time.monotonic() + within_s
     while not received.endswith(b"\n"):
+        connection.settimeout(max(0.001, until - time.monotonic()))
         piece = connection.recv(min(65_536, most + 1 - len(received)))
         if not piece:
             break

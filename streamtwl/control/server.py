@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 
 from streamtwl.control import messages
-from streamtwl.control.messages import Answer, Reload, Request
+from streamtwl.control.mel import Mel
+from streamtwl.control.messages import Answer, MelFrames, Reload, Request
 from streamtwl.errors import ControlError, StreamtwlError
 
 _log = logging.getLogger(__name__)
@@ -25,11 +26,14 @@ class ControlServer:
     """Answers requests until `close`; those of other users are refused and counted."""
 
     def __init__(
-        self, reload: Callable[[], list[str]], last: Callable[[float, str], tuple[str, bytes]]
+        self,
+        reload: Callable[[], list[str]],
+        last: Callable[[float, str], tuple[str, bytes]],
+        mel: Callable[[str, int, int, str], Mel] | None = None,
     ) -> None:
-        """`reload` returns the taught sounds, `last` a source's name and FLAC; both may raise
-        StreamtwlError."""
-        self._reload, self._last = reload, last
+        """`reload` returns the taught sounds, `last` a source's name and FLAC, `mel` a source's
+        newest frames; all may raise StreamtwlError."""
+        self._reload, self._last, self._mel = reload, last, mel
         self.refused = 0
         self.path = messages.folder() / f"{os.getpid()}.sock"
         self._made_state = not self.path.parent.parent.exists()
@@ -59,7 +63,6 @@ class ControlServer:
                 _log.warning("control socket: %s", error.strerror or error)
                 return
             with connection:
-                connection.settimeout(PEER_S)
                 try:
                     self._serve(connection)
                 except (OSError, ControlError) as error:  # the peer has gone, or is no good
@@ -71,17 +74,23 @@ class ControlServer:
             _log.warning("control socket: a process of another user was refused")
             return
         answer = msgspec.json.encode(self._answer(connection)) + b"\n"
+        connection.settimeout(PEER_S)
         connection.sendall(answer)
 
     def _answer(self, connection: socket.socket) -> Answer:
         try:
-            line = messages.read_line(connection, messages.REQUEST_BYTES)
+            line = messages.read_line(connection, messages.REQUEST_BYTES, PEER_S)
             request = msgspec.json.decode(line, type=Request)
-        except (msgspec.DecodeError, ControlError) as error:
+        except (*messages.UNREADABLE, ControlError) as error:
             return Answer(error=f"not a request: {error}")
         try:
             if isinstance(request, Reload):
                 return Answer(sounds=self._reload())
+            if isinstance(request, MelFrames):
+                if self._mel is None:
+                    return Answer(error="it gives no spectrogram")
+                frames = self._mel(request.source, request.since, request.most, request.session)
+                return Answer(mel=frames.frames, position=frames.position, next=frames.next)
             name, flac = self._last(request.seconds, request.source)
             return Answer(source=name, flac=flac)
         except StreamtwlError as error:

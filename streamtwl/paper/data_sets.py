@@ -1,6 +1,5 @@
 """Data sets of an experiment: labels, published folds, no recording on both sides of a split."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,6 +70,8 @@ def load(data: Data) -> DataSet:
     turns = (test or sorted(folds))[: data.folds or None]
     pairs = [(train, test)] if train else [([*(folds - {fold})], [fold]) for fold in turns]
     splits = [_split(clips, *pair) for pair in pairs]
+    if tables and len({frozenset(clip.labels) for split in splits for clip in split.test}) < 2:
+        raise UsageError(f"{folder}: all test clips have the same labels: it takes others as well")
     labels = sorted({label for clip in clips for label in clip.labels})
     return DataSet(data_name(data), labels, clips, splits, bool(tables))
 
@@ -123,24 +124,28 @@ def _fsd50k(folder: Path, tables: dict[str, Path]) -> Iterator[Clip]:
         if sounds is None:
             raise UsageError(f"{folder} has {table.name}, but no folder {places[0].name}")
         there = {file.stem: file for file in sounds.iterdir()}
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
-                if not row.get("fname") or not row.get("labels"):
-                    raise UsageError(f"{table} takes the columns fname and labels, in every row")
-                path = there.get(row["fname"])
-                if path is None:
-                    raise UsageError(f"{table} names {row['fname']}, which {sounds} has not")
-                first, *more = dict.fromkeys(row["labels"].split(","))
-                source = row.get("src_file") or row["fname"]
-                yield Clip(path, first, source, PARTS[part], tuple(more))
+        for row in datasets.read_table(table):
+            labels = dict.fromkeys(filter(None, (row.get("labels") or "").split(",")))
+            if not row.get("fname") or not labels:
+                raise UsageError(f"{table} takes the columns fname and labels, in every row")
+            path = there.get(row["fname"])
+            if path is None:
+                raise UsageError(f"{table} names {row['fname']}, which {sounds} has not")
+            first, *more = labels
+            source = row.get("src_file") or row["fname"]
+            yield Clip(path, first, source, PARTS[part], tuple(more))
 
 
 def _limited(clips: list[Clip], limit: int) -> list[Clip]:
-    """Return the first so many clips of each class and fold; 0: all."""
+    """Return the first so many clips of each class and fold, or few more; 0: all.
+
+    One with several labels is there for each of them that has too few clips so far.
+    """
     taken: Counter[tuple[str, int]] = Counter()
     kept = []
     for clip in clips:
-        taken[clip.label, clip.fold] += 1
-        if not limit or taken[clip.label, clip.fold] <= limit:
+        keys = [(label, clip.fold) for label in clip.labels]
+        if not limit or any(taken[key] < limit for key in keys):
             kept.append(clip)
+            taken.update(keys)
     return kept

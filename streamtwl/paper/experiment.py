@@ -41,9 +41,15 @@ def run(plan: Plan, config: str, out: Path, progress: Progress, processes: int =
     Raises UsageError for data that is not there, and for a checkpoint that was trained on a tested
     fold, before anything runs.
     """
-    names = [row.name for row in cells.rows_of(plan)]
-    if not names:
+    rows = cells.rows_of(plan)
+    if not rows:
         raise ConfigError(f"{config}: no reasoner: name some under `reasoners`, [[gpt2]], [[llm]]")
+    comparable = [row.name for row in rows if not row.sampled]
+    if plan.baseline != "mean" and _baseline(plan) not in comparable:
+        raise ConfigError(
+            f"{config}: baseline: '{plan.baseline}' is no reasoner here that draws no samples: it "
+            f"takes {', '.join(comparable)}"
+        )
     for each in plan.data:
         reasoners.check_names(each.names)
     sets = [(data, data_sets.load(data)) for data in plan.data]
@@ -55,8 +61,7 @@ def run(plan: Plan, config: str, out: Path, progress: Progress, processes: int =
     found: list[tuple[Cell, Found]] = []
     not_run: dict[tuple[str, str, str], NotRun] = {}
     for cell, of in run_all(work, plan, out, processes, progress):
-        base = cell.row.name.removesuffix(", soft trace")
-        where = cell.data.name, cell.backbone, base
+        where = _where(cell)
         if runner.is_absent(cell.backbone):
             where = cell.data.name, cell.backbone, "all"
         if isinstance(of, Found):
@@ -65,7 +70,7 @@ def run(plan: Plan, config: str, out: Path, progress: Progress, processes: int =
             command = cells.command_for(cell, of, config, runner.is_absent(cell.backbone))
             reason = str(of).replace("--body ", "").partition("; where the hub")[0]
             not_run.setdefault(where, NotRun(*where, reason, command))
-    found = [(c, f) for c, f in found if (c.data.name, c.backbone, c.row.name) not in not_run]
+    found = [(c, f) for c, f in found if _where(c) not in not_run]
     figures = {
         "version": streamtwl.__version__,
         "plan": msgspec.to_builtins(plan),
@@ -80,6 +85,11 @@ def run(plan: Plan, config: str, out: Path, progress: Progress, processes: int =
     _write(out / "tables.md", tables.markdown(figures))
     tables.plot(figures, out / "curve.png")
     return Results(figures, [data for _, data in sets], found, runner)
+
+
+def _where(cell: Cell) -> tuple[str, str, str]:
+    """Return what is listed as not run together: samples and soft trace of a reasoner."""
+    return cell.data.name, cell.backbone, cell.row.name.removesuffix(", soft trace")
 
 
 def _write(path: Path, text: str) -> None:

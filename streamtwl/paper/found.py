@@ -2,6 +2,8 @@
 
 import json
 import os
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,13 +38,16 @@ def write(found: Found, path: Path) -> None:
     partial.rename(path)
 
 
-def read(path: Path) -> Found:
-    """Return what was written."""
-    with np.load(path) as kept:
-        about = json.loads(str(kept["about"]))
-        scores = {
-            (k, m, condition): kept[f"scores {n}"]
-            for n, (k, m, condition) in enumerate(about["settings"])
-        }
-        shown = [kept[f"shown {n}"] for n in range(about["shown"])]
+def read(path: Path) -> Found | None:
+    """Return what was written; None where it is not there, or damaged."""
+    try:
+        with np.load(path) as kept:
+            about = json.loads(str(kept["about"]))
+            scores = {
+                (k, m, condition): kept[f"scores {n}"]
+                for n, (k, m, condition) in enumerate(about["settings"])
+            }
+            shown = [kept[f"shown {n}"] for n in range(about["shown"])]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
     return Found(scores, dict(about["cpu_ms"]), shown, about["fit_s"])

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from streamtwl.bench.pretraining import NextTokenModel, stretches
+from streamtwl.errors import UsageError
 from streamtwl.models import wheel
 from streamtwl.paper import reasoners
 from streamtwl.paper.plan import Gpt2
@@ -60,7 +61,12 @@ def fit(
     torch.manual_seed(task.seed)
     n_categories, n_labels = len(task.categories), len(task.labels)
     model = TraceModel(trunk, n_categories, n_labels, lags=0, soft=soft)
-    ks = [0] if soft else [k for k in samples if k < model.trunk.positions]
+    ks = [0] if soft else [*samples]
+    if max(ks) >= model.trunk.positions:
+        raise UsageError(
+            f"it reads {model.trunk.positions} tokens, and a patch with K = {max(ks)} samples is "
+            "one more than K: leave it out of `samples`"
+        )
     posteriors = [torch.from_numpy(each.posteriors) for each in task.scored]
     truth = torch.from_numpy(task.truth).float()
 

@@ -61,8 +61,15 @@ class Judge:
             found, area = _label(self._truth[order, label], scores[order, label], weights[:, order])
             precisions.append(found)
             areas.append(area)
-        area = np.clip(np.nanmean(areas, axis=0), 1e-6, 1 - 1e-6)
-        return np.stack((np.nanmean(precisions, axis=0), np.sqrt(2) * norm.ppf(area)))
+        area = np.clip(_mean_of_some(np.array(areas)), 1e-6, 1 - 1e-6)
+        return np.stack((_mean_of_some(np.array(precisions)), np.sqrt(2) * norm.ppf(area)))
+
+
+def _mean_of_some(by_label: np.ndarray) -> np.ndarray:
+    """Return float[B], the means of float[L, B] without NaN; NaN where all are."""
+    there = ~np.isnan(by_label)
+    count = there.sum(axis=0)
+    return np.where(count, np.nansum(by_label, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def _label(
@@ -90,8 +97,8 @@ def _label(
 
 
 def interval(values: np.ndarray) -> dict[str, float]:
-    """Return the mean and bounds of float[1 + B]."""
-    low, high = np.percentile(values[1:], (2.5, 97.5))
+    """Return the mean and bounds of float[1 + B]; resamples with nothing to judge are NaN."""
+    low, high = np.nanpercentile(values[1:], (2.5, 97.5))
     return {"mean": float(values[0]), "low": float(low), "high": float(high)}
 
 

@@ -1,14 +1,17 @@
 """What an experiment consists of: the TOML file of `streamtwl paper`."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from streamtwl import config
-from streamtwl.errors import ConfigError
+from streamtwl.errors import ConfigError, UsageError
+from streamtwl.reasoners.prompts import preset, request_fields
+from streamtwl.reasoners.server import address_of
 
 Count = Annotated[int, Meta(ge=1, le=4096)]
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -71,7 +74,8 @@ class LanguageModel(_Table, frozen=True):
     model: str = ""  # "": the preset's
     effort: str = ""
     timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 30.0
-    samples: list[Annotated[int, Meta(ge=0, le=4096)]] = _list(0)  # K; 0: confidences
+    samples: Annotated[list[Annotated[int, Meta(ge=0, le=4096)]], Meta(min_length=1)] = _list(0)
+    # K; 0: confidences
     clips: Annotated[int, Meta(ge=0)] = 0  # of each class and fold; 0: all
 
 
@@ -137,18 +141,27 @@ def data_name(data: Data) -> str:
 
 
 def _check(path: Path, plan: Plan) -> None:
-    names = [data_name(each) for each in plan.data]
-    for what, of in (
-        ("data", names),
+    lists: list[tuple[str, Sequence[Any]]] = [
+        ("data", [data_name(each) for each in plan.data]),
         ("backbones", plan.backbones),
         ("reasoners", plan.reasoners),
         ("samples", plan.samples),
         ("traces", plan.traces),
         ("seeds", plan.seeds),
-    ):
+        *((f"{data_name(each)}: train", each.train) for each in plan.data),
+        *((f"{data_name(each)}: test", each.test) for each in plan.data),
+    ]
+    for what, of in lists:
         twice = [each for each in of if [*of].count(each) > 1]
         if twice:
             raise ConfigError(f"{path}: {what}: {twice[0]} is there twice: leave one out")
+    for spec in plan.llm:
+        try:
+            address_of(spec.endpoint)
+            request_fields(preset(spec.preset), spec.effort)
+        except UsageError as error:
+            problem = str(error).removeprefix("--")
+            raise ConfigError(f"{path}: llm, preset '{spec.preset}': {problem}") from None
     for each in plan.data:
         if each.train and not each.test:
             raise ConfigError(f"{path}: {data_name(each)} has `train` without `test`: name both")
@@ -188,6 +201,10 @@ def _explain(message: str) -> str:
         problem += ", ".join(struct.__struct_fields__)
     elif "matching regex" in problem:
         problem = "it takes a backbone and seconds, as mn04:2"
-    elif "enum value" in problem and key == "reasoners":
-        problem += f"; it takes {', '.join(Simple.__args__)}"  # type: ignore[attr-defined]
+    elif "enum value" in problem:
+        choices = {
+            "reasoners": Simple,
+            **{f"gpt2.{name}": of for name, of in get_type_hints(Gpt2).items()},
+        }
+        problem += f"; it takes {', '.join(get_args(choices[key]))}"
     return f"{key}: {problem}" if key else problem

@@ -6,9 +6,14 @@ the next cell, and one that was changed runs only what changed.
 
 import hashlib
 import multiprocessing
+import os
+import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.pool import IMapIterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,7 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from streamtwl.errors import StreamtwlError, UsageError
+from streamtwl.errors import ConfigError, StreamtwlError, UsageError
 from streamtwl.paper import checkpoints, reasoners
 from streamtwl.paper import found as found_file
 from streamtwl.paper.cells import OWN_WINDOWS, Cell
@@ -34,6 +39,7 @@ from streamtwl.training.posteriors import (
     white_noise_between,
 )
 
+LOOK_S = 2.0  # at whether the processes are still there
 VERSION = 2  # of the cells: changed where their figures would be
 WHOLE = "whole clip"
 SHOWN_CLIPS = 3  # of a split, whose decisions over time are kept for the report
@@ -58,15 +64,41 @@ def run_all(
         return
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes, _begin, (plan, out)) as pool:  # ended with it, also by Ctrl-C
-        for done, cell_found in enumerate(zip(work, pool.imap(_run, work), strict=True), 1):
-            yield cell_found
+        begun = multiprocessing.active_children()
+        each = pool.imap(_run, work)
+        for done, cell in enumerate(work, 1):
+            yield cell, _next(each, begun)
             progress(CELLS, done, len(work))
+
+
+def _next(
+    each: "IMapIterator[Found | StreamtwlError]", processes: Sequence[BaseProcess]
+) -> Found | StreamtwlError:
+    """Return what comes next; raises UsageError where a process is gone, which a pool waits for."""
+    while True:
+        try:
+            return each.next(LOOK_S)
+        except multiprocessing.TimeoutError:
+            if not all(process.is_alive() for process in processes):
+                raise UsageError(
+                    "a process of the experiment was killed, perhaps as memory ran out: the same "
+                    "command goes on where it was, with --processes 1 it takes less"
+                ) from None
 
 
 def _begin(plan: Plan, out: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends all
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     global _runner
     _runner = Runner(plan, out, lambda *_: None)
+
+
+def _end_with_parent() -> None:
+    """End where the first process was killed: the next one would train the same cells."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _run(cell: Cell) -> Found | StreamtwlError:
@@ -100,8 +132,8 @@ class Runner:
         else:
             scorer = self.scorer((cell.backbone,))
         kept = self._folder / f"{self._key(cell, scorer)}.npz"
-        if kept.exists():
-            return found_file.read(kept)
+        if (there := found_file.read(kept)) is not None:
+            return there
         with threadpool_limits(1):  # of BLAS: cells run side by side
             if isinstance(cell.row.spec, LanguageModel):
                 found = self._zero_shot(cell, cell.row.spec, scorer, kept)
@@ -124,6 +156,8 @@ class Runner:
         for backbone in [each for each in backbones if each != OWN_WINDOWS]:
             try:
                 scorer = self.scorer((backbone,))
+            except ConfigError:
+                raise  # a wrong window or hop: it will not be had another time
             except StreamtwlError:
                 continue  # its cells say so
             clips = {clip.path: clip for cell in work for clip in cell.data.clips}
@@ -185,7 +219,8 @@ class Runner:
             files = [Path(spec.trunk)] if Path(spec.trunk).is_file() else Path(spec.trunk).iterdir()
             parts.append(sorted((file.name, *_version(file)) for file in files))
         named = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-        return f"{cell.data.name}-{cell.split.name}-{named}".replace("/", "_")
+        shown = re.sub(r"[^\w.+-]", "_", f"{cell.data.name}-{cell.split.name}")[:60]
+        return f"{shown}-{named}"
 
     def _digest(self, data: DataSet, split: Split) -> str:
         """Return what tells these clips, labels and sides from others."""

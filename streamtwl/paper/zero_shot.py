@@ -17,7 +17,6 @@ from streamtwl.paper.data_sets import DataSet
 from streamtwl.paper.plan import LanguageModel
 from streamtwl.paper.reasoners import Draws, draw
 from streamtwl.reasoners import trace_words
-from streamtwl.reasoners.llm import preset_of
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training.datasets import Clip
 from streamtwl.training.posteriors import Scored, Scorer
@@ -30,7 +29,6 @@ def check(spec: LanguageModel, data: DataSet) -> None:
     """Raise UsageError or EndpointError where a model cannot be had."""
     if data.several:
         raise UsageError("a language model names one label, and clips here may have several")
-    preset_of(_settings(spec, 0.48).llm)
     if not _listens(spec.endpoint):
         raise EndpointError(f"no server answers at {spec.endpoint}")
 

@@ -4,11 +4,13 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from streamtwl import folders, plugins
+from streamtwl.clips.keeper import ClipSettings, Keeper
 from streamtwl.config import Settings
 from streamtwl.security import ServerKeys, keys_folder
-from streamtwl.sinks.journal import Journal
+from streamtwl.sinks.journal import DAY_S, MB, Journal
 from streamtwl.sinks.journal_file import default_path
 from streamtwl.sinks.lines import Lines, Nothing
 from streamtwl.sinks.live_view import LiveView, LogAbove
@@ -42,6 +44,9 @@ def opened(
         )
         stack.callback(publisher.close)
         others: list[Sink] = []
+        if journal is not None:
+            others.append(_keeper(settings, journal.path, lossless))
+            stack.callback(others[-1].close)
         for name, table in settings.sinks.items():
             others.append(plugins.load("sinks", name, {})(table))
             stack.callback(others[-1].close)
@@ -65,6 +70,15 @@ def _journal(settings: Settings) -> Journal | None:
         return None
     path = folders.expand(journal.path) if journal.path else default_path()
     return Journal(path, journal.max_age_days, journal.max_mb)
+
+
+def _keeper(settings: Settings, journal: Path, lossless: bool) -> Keeper:
+    clips = settings.clips
+    if not clips.folder:
+        return Keeper(journal, None, lossless)
+    folder = folders.expand(clips.folder).absolute()
+    wanted = ClipSettings(folder, clips.max_age_days * DAY_S, clips.max_mb * MB)
+    return Keeper(journal, wanted, lossless)
 
 
 def _keys(settings: Settings) -> ServerKeys | None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 
-from streamtwl.messages import AnyMessage, Event, Hello, Label, Status, encode
+from streamtwl.messages import AnyMessage, Event, Hello, Label, Level, Status, encode
 from streamtwl.stages import SAMPLE_RATE
 
 _log = logging.getLogger(__name__)
@@ -112,6 +112,12 @@ class Plain:
                 news = (
                     f"[{message.state}]{dropped}{clipping}{journal} {message.error or ''}".rstrip()
                 )
+        elif isinstance(message, Level):
+            unit = "dB(A)" if message.calibrated else "dBFS(A)"
+            news = (
+                f"Leq {message.leq_dba:.1f} {unit}, L10 {message.l10_dba:.1f}, "
+                f"L90 {message.l90_dba:.1f}, max {message.max_dba:.1f}"
+            )
         elif isinstance(message, Hello):
             return None
         return f"{self._stamp(message)}  {message.source:<10} {news}" if news else None

@@ -4,7 +4,9 @@ What comes in is not trusted: only members of the names that `export` gives are 
 and every recording is decoded and encoded anew.
 """
 
+import contextlib
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from streamtwl.errors import AudioError, SoundsError
 from streamtwl.sounds import recording
-from streamtwl.sounds.store import INDEX_BYTES, Example, Index, Sound, Store, check_name
+from streamtwl.sounds.store import INDEX_BYTES, Example, Index, Sound, Store, check_name, read_index
 from streamtwl.stages import SAMPLE_RATE
 
 INDEX = "sounds.json"
@@ -21,6 +23,8 @@ MAX_MEMBERS = 2000
 MAX_S = 7200.0  # of sound
 MAX_FLAC_BYTES = 2_000_000  # 30 s of 16 kHz in 16 bit are half of it
 MAX_BYTES = 500_000_000  # in all, unpacked
+COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of those who packed it anew
+_DAMAGED = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error)
 
 
 def export(store: Store, names: list[str], file: Path) -> list[Sound]:
@@ -39,11 +43,17 @@ def export(store: Store, names: list[str], file: Path) -> list[Sound]:
     except FileExistsError:
         raise SoundsError(f"{file} exists: choose another name") from None
     except OSError as error:
+        _remove(file)
         raise SoundsError(f"{file} cannot be written: {error.strerror or error}") from None
-    except SoundsError:
-        file.unlink(missing_ok=True)
+    except (SoundsError, KeyboardInterrupt):
+        _remove(file)
         raise
     return sounds
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):
+        file.unlink(missing_ok=True)
 
 
 def load(store: Store, file: Path) -> list[Sound]:
@@ -59,7 +69,7 @@ def load(store: Store, file: Path) -> list[Sound]:
         raise SoundsError(f"no such file: {file}") from None
     except OSError as error:
         raise SoundsError(f"{file} cannot be read: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except _DAMAGED as error:
         raise SoundsError(f"{file} is no archive of `streamtwl sounds export` ({error})") from None
     return [
         store.add(
@@ -75,14 +85,16 @@ def _read(archive: zipfile.ZipFile, file: Path) -> tuple[list[Sound], dict[str, 
     members = archive.infolist()
     if len(members) > MAX_MEMBERS or sum(each.file_size for each in members) > MAX_BYTES:
         raise SoundsError(f"{file}: {len(members)} members, or more than {MAX_BYTES / 1e6:g} MB")
+    if any(each.compress_type not in COMPRESSION for each in members):
+        raise SoundsError(f"{file}: it is compressed as `streamtwl sounds export` never does")
     if [each.filename for each in members].count(INDEX) != 1:
         raise SoundsError(f"{file}: it has no {INDEX}: `streamtwl sounds export` makes such files")
     try:
-        index = msgspec.json.decode(_bounded(archive, INDEX, INDEX_BYTES), type=Index)
-    except msgspec.DecodeError as error:
+        index = read_index(_bounded(archive, INDEX, INDEX_BYTES), str(file))
+    except ValueError as error:
         raise SoundsError(f"{file}: its {INDEX} is refused ({error})") from None
-    if index.version != 1:
-        raise SoundsError(f"{file} is of a newer version of streamtwl ({index.version})")
+    if not index.sounds:
+        raise SoundsError(f"{file}: no sound is in it")
     for sound in index.sounds:
         check_name(sound.name)
     wanted = [example for sound in index.sounds for example in sound.examples]

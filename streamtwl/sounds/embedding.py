@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 
 from streamtwl import folders
 from streamtwl.backbones.bank import Bank
+from streamtwl.errors import UsageError
 from streamtwl.features.window import Windower
-from streamtwl.sounds import augment
+from streamtwl.sounds import arrays, augment
 from streamtwl.stages import SAMPLE_RATE, Backbone, Block, End, WindowKind
 
 HOP_S = 0.48
@@ -62,9 +62,8 @@ class Embedder:
         """Return the embeddings of the windows that a recording is learnt from, in all variants."""
         kept = folders.cache() / "sounds" / f"{self._name(samples)}.npz"
         try:
-            with np.load(kept, allow_pickle=False) as there:
-                return {name: there[name].astype(np.float32) for name in self.windows}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return arrays.load(kept)
+        except (OSError, ValueError):
             pass  # it is made anew
         found: dict[str, list[np.ndarray]] = {name: [] for name in self.windows}
         for mix, start in _variants(samples):
@@ -92,6 +91,13 @@ class Embedder:
 def _variants(samples: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     over = len(samples) / SAMPLE_RATE / VARIANTS_S
     return augment.variants(samples, max(FEWEST, round(VARIANTS / max(1.0, over))))
+
+
+def forget(recording: str) -> None:
+    """Delete what is kept of a recording, by the start of its SHA-256 (`Store`'s name for it)."""
+    with contextlib.suppress(OSError, UsageError):  # there may be no cache folder
+        for file in (folders.cache() / "sounds").glob(f"{recording}-*.npz"):
+            file.unlink(missing_ok=True)
 
 
 def _keep(file: Path, embeddings: Embeddings) -> None:

@@ -34,7 +34,10 @@ class Bank:
         self.windows = list(card.sha256)
         names = list(card.windows)
         self.groups = np.array([names[i] for i in arrays["groups"]])  # str[N]
-        self._arrays = arrays
+        self._arrays = {  # each hop takes all but the points
+            name: each if name.endswith("points") else each.astype(np.float32)
+            for name, each in arrays.items()
+        }
 
     def features(self, window: str, embeddings: np.ndarray) -> np.ndarray:
         """Return float32[n, F] of length 1, of one window's embeddings float32[n, D]."""
@@ -49,7 +52,7 @@ class Bank:
         return unit(self._of(window, "points"))
 
     def _of(self, window: str, what: str) -> np.ndarray:
-        return self._arrays[f"{window} {what}"].astype(np.float32)
+        return self._arrays[f"{window} {what}"].astype(np.float32, copy=False)
 
 
 class Space:

@@ -12,7 +12,6 @@ import contextlib
 import os
 import re
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -25,11 +24,13 @@ import numpy as np
 from msgspec import Meta
 
 from streamtwl import folders
-from streamtwl.errors import SoundsError, UsageError
+from streamtwl.errors import AudioError, SoundsError, UsageError
 from streamtwl.label_filter import no_such
-from streamtwl.sounds import recording
+from streamtwl.sounds import arrays, embedding, recording
 from streamtwl.stages import SAMPLE_RATE
 
+VERSION = 1  # of the index
+PARTIAL = ".partial-"  # begins the name of a file that is being written
 LOCK_S = 60.0
 MAX_SOUNDS = 200
 MAX_RECORDINGS = 200  # of one sound
@@ -54,14 +55,19 @@ class Sound(msgspec.Struct):
 
     name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
     taught_at: str  # ISO 8601, of the newest recording
-    examples: Annotated[list[Example], Meta(max_length=MAX_RECORDINGS)]
+    examples: Annotated[list[Example], Meta(min_length=1, max_length=MAX_RECORDINGS)]
     false_alarms_a_day: Annotated[float, Meta(gt=0, le=100_000)] = USUAL_RATE
 
 
-class Index(msgspec.Struct):
-    """All of them."""
+class _Version(msgspec.Struct):
+    """What an index of any version says."""
 
     version: int = 1
+
+
+class Index(_Version):
+    """All of them."""
+
     sounds: Annotated[list[Sound], Meta(max_length=MAX_SOUNDS)] = []
 
 
@@ -87,21 +93,26 @@ class Store:
 
     def samples(self, example: Example) -> np.ndarray:
         """Return float32[n] at 16 kHz."""
-        file = self._recordings / example.file
+        flac = self.flac(example)
         try:
-            return recording.decode(file.read_bytes(), str(file))
-        except OSError as error:
-            raise SoundsError(
-                f"{file} cannot be read ({error.strerror}): `streamtwl sounds remove` its sound, "
-                "and teach it again"
-            ) from None
+            return recording.decode(flac, "it")
+        except AudioError as error:
+            raise self._unreadable(example, str(error)) from None
 
     def flac(self, example: Example) -> bytes:
         """Return the FLAC file of a recording."""
         try:
             return (self._recordings / example.file).read_bytes()
         except OSError as error:
-            raise SoundsError(f"{example.file} cannot be read ({error.strerror})") from None
+            raise self._unreadable(example, str(error.strerror)) from None
+
+    def _unreadable(self, example: Example, why: str) -> SoundsError:
+        names = [sound.name for sound in self.sounds() if example in sound.examples]
+        return SoundsError(
+            f"{self._recordings / example.file}, a recording of {', '.join(names) or 'no sound'}, "
+            f"cannot be read ({why}): put it back, or `streamtwl sounds remove` that sound and "
+            "teach it again"
+        )
 
     def add(
         self,
@@ -129,6 +140,8 @@ class Store:
                     f"{name}: {len(sound.examples)} recordings, and it takes {MAX_RECORDINGS}: for "
                     "so many there is `streamtwl train`"
                 )
+            if not sound.examples:
+                raise SoundsError(f"{name}: it takes a recording to teach it")
             sound.taught_at = datetime.now(UTC).isoformat(timespec="seconds")
             if false_alarms_a_day is not None:
                 sound.false_alarms_a_day = false_alarms_a_day
@@ -139,8 +152,16 @@ class Store:
         removed = self.find(name)
         with self._changing() as index:
             index.sounds[:] = [s for s in index.sounds if s.name != removed.name]
-        self._sweep()
         return removed
+
+    def remove_recording(self, name: str, file: str) -> None:
+        """Remove one recording of a sound, and the sound with its last one."""
+        sound = self.find(name)
+        with self._changing() as index:
+            for each in index.sounds:
+                if each.name == sound.name:
+                    each.examples[:] = [one for one in each.examples if one.file != file]
+            index.sounds[:] = [each for each in index.sounds if each.examples]
 
     def rename(self, name: str, new: str) -> None:
         """Give a sound another name."""
@@ -162,12 +183,14 @@ class Store:
         """
         file = self._background(key)
         try:
-            with np.load(file, allow_pickle=False) as found:
-                return {name: found[name].astype(np.float32) for name in found.files}
+            return arrays.load(file)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise SoundsError(f"{file} is damaged ({error}): remove it, and record anew") from None
+        except (OSError, ValueError) as error:
+            raise SoundsError(
+                f"{file} cannot be read ({error}): `streamtwl sounds remove --background`, and "
+                "record it anew"
+            ) from None
 
     def add_background(self, key: str, embeddings: Mapping[str, np.ndarray]) -> int:
         """Add such embeddings; the newest MAX_BACKGROUND are kept. Return how many there are."""
@@ -187,8 +210,10 @@ class Store:
     def remove_background(self) -> bool:
         """Forget the background; return whether there was any."""
         files = [*(self.folder / "background").glob("*.npz")]
-        for file in files:
-            file.unlink(missing_ok=True)
+        if files:
+            with self._changing():
+                for file in files:
+                    file.unlink(missing_ok=True)
         return bool(files)
 
     def _background(self, key: str) -> Path:
@@ -209,24 +234,27 @@ class Store:
         except OSError as error:
             raise SoundsError(f"{file} cannot be read: {error.strerror}") from None
         try:
-            index = msgspec.json.decode(text[:INDEX_BYTES], type=Index)
-        except msgspec.DecodeError as error:
+            return read_index(text[:INDEX_BYTES], str(file))
+        except ValueError as error:
             raise SoundsError(f"{file} is damaged ({error}): mend it, or remove it") from None
-        if index.version != 1:
-            raise SoundsError(f"{file} is of a newer version of streamtwl ({index.version})")
-        return index
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Index]:
-        """Give the index, alone, and write it where nothing was raised."""
+        """Give the index, alone, and write it where nothing was raised.
+
+        Recordings of no sound, of this change or of one that was killed, are deleted.
+        """
         try:
             self._recordings.mkdir(parents=True, exist_ok=True)
             self.folder.chmod(0o700)
             with self._lock():
                 index = self._index()
-                yield index
-                with self._writing(self.folder / "sounds.json") as file:
-                    file.write(msgspec.json.format(msgspec.json.encode(index), indent=1))
+                try:
+                    yield index
+                    with self._writing(self.folder / "sounds.json") as file:
+                        file.write(msgspec.json.format(msgspec.json.encode(index), indent=1))
+                finally:
+                    self._sweep()
         except OSError as error:
             raise SoundsError(
                 f"cannot write to {self.folder} ({error.strerror or error}): make room, or choose "
@@ -249,7 +277,7 @@ class Store:
     def _writing(self, place: Path) -> Iterator:
         """Give a file that is whole in its place at the end, or not there."""
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=PARTIAL, delete=False) as file:
             scratch = Path(file.name)
             try:
                 yield file
@@ -268,19 +296,34 @@ class Store:
         return Example(name, round(len(samples) / SAMPLE_RATE, 2), origin[:300])
 
     def _sweep(self) -> None:
-        """Delete recordings of no sound."""
-        with self._lock():
-            named = {example.file for sound in self._index().sounds for example in sound.examples}
-            for file in self._recordings.glob("*.flac"):
-                if file.name not in named:
-                    file.unlink(missing_ok=True)
+        """Delete recordings of no sound, and what was never finished; under the lock."""
+        named = {example.file for sound in self._index().sounds for example in sound.examples}
+        of_none = [file for file in self._recordings.glob("*.flac") if file.name not in named]
+        for file in (*of_none, *self.folder.rglob(f"{PARTIAL}*")):
+            file.unlink(missing_ok=True)
+        for file in of_none:
+            embedding.forget(file.stem)
+
+
+def read_index(text: bytes, called: str) -> Index:
+    """Return an index; raises SoundsError for one of another version, ValueError for none."""
+    try:
+        version = msgspec.json.decode(text, type=_Version).version
+        if version != VERSION:
+            raise SoundsError(f"{called} is of another version of streamtwl ({version})")
+        return msgspec.json.decode(text, type=Index)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 def check_name(name: str) -> None:
     """Raise UsageError for what cannot be the name of a sound."""
-    if not 1 <= len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
+    if not 1 <= len(name) <= MAX_NAME or name != name.strip():
         raise UsageError(
             f"{name!r}: a sound's name has 1 to {MAX_NAME} letters, and no space at its ends"
         )
+    if not name.isprintable():
+        hidden = next(letter for letter in name if not letter.isprintable())
+        raise UsageError(f"{name!r}: {hidden!r} in it cannot be shown: leave it out")
     if re.search(r"[*?\[\]]", name):
         raise UsageError(f"{name!r}: *, ? and brackets are for patterns of names: leave them out")

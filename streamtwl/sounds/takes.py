@@ -1,6 +1,7 @@
 """Recording from the microphone: a countdown, a level meter, and takes cut to what sounds."""
 
 import contextlib
+import select
 import sys
 from collections.abc import Callable, Iterator
 
@@ -50,6 +51,43 @@ def record(count: int, seconds: float, device: str, say: Say) -> list[tuple[str,
         say("stopped: nothing was kept")
         raise
     return taken
+
+
+def until_enter(device: str, say: Say) -> list[tuple[str, np.ndarray]]:
+    """Return (how, float32[n]) of one take, which ends with Enter, Ctrl-C or after LONGEST_S.
+
+    It is cut to what sounds in it. Raises AudioError without a microphone, or where nothing does.
+    """
+    pieces: list[np.ndarray] = []
+    length = 0
+    try:
+        with _microphone(device) as blocks:
+            say("recording: Enter ends it")
+            for piece in blocks:
+                pieces.append(piece)
+                length += len(piece)
+                _show("recording, Enter ends it", piece)
+                if _entered() or length >= recording.LONGEST_S * SAMPLE_RATE:
+                    break
+    except KeyboardInterrupt:
+        if not pieces:
+            raise
+    _show("")
+    samples = np.concatenate(pieces)[: round(recording.LONGEST_S * SAMPLE_RATE)]
+    samples = recording.trim(samples)
+    if len(samples) < recording.SHORTEST_S * SAMPLE_RATE:
+        raise AudioError(
+            "nothing sounded: is the microphone muted? `streamtwl devices` lists those that there "
+            "are, --device chooses one"
+        )
+    say(f"{len(samples) / SAMPLE_RATE:.1f} s")
+    return [("microphone", samples)]
+
+
+def _entered() -> bool:
+    """Whether a line, or the end, has come on standard input."""
+    ready, _, _ = select.select([sys.stdin], [], [], 0)
+    return bool(ready) and sys.stdin.readline() is not None
 
 
 def minutes(count: float, device: str, say: Say) -> Iterator[np.ndarray]:

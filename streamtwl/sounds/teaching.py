@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from streamtwl.clips.moments import named
 from streamtwl.errors import UsageError
 from streamtwl.sounds import heads, space
 from streamtwl.sounds.embedding import Embedder
@@ -22,6 +23,14 @@ def nothing(done: int, of: int) -> None:
     """Show no progress."""
 
 
+def sounds_of_user() -> list[Sound]:
+    """Return the sounds that the user taught; raises SoundsError where they are damaged."""
+    try:
+        return Store().sounds()
+    except UsageError:
+        return []  # a user without a home: nothing can have been taught
+
+
 class Teacher:
     """Learns the sounds of a store by those windows of a pipeline that there is a bank for."""
 
@@ -30,10 +39,13 @@ class Teacher:
         backbones: Sequence[Backbone],
         kinds: Sequence[WindowKind],
         leave_out: Sequence[str] = (),
+        only: Sequence[str] = (),
     ) -> None:
-        """Groups of the bank in `leave_out` are not used."""
+        """Groups of the bank in `leave_out` are not used; sounds are those of `only`, if any."""
+        self._only = {name.casefold() for name in only}
         used = [kind for kind in kinds if kind.name in space.WEIGHTS]
         self.windows = [kind.name for kind in used]
+        self.named = {k.name: named(k.name, backbones[k.backbone].sha256) for k in used}
         if used:
             indices = sorted({kind.backbone for kind in used})
             own = [WindowKind(k.name, indices.index(k.backbone), k.length_s) for k in used]
@@ -43,7 +55,11 @@ class Teacher:
 
     def heads(self, store: Store, progress: Progress = nothing) -> Heads | None:
         """Return the heads of all sounds of the store; None where there are none, or no window."""
-        sounds = store.sounds()
+        sounds = [
+            sound
+            for sound in store.sounds()
+            if not self._only or sound.name.casefold() in self._only
+        ]
         if not sounds or not self.windows:
             return None
         return heads.fit(self.space, self.taught(store, sounds, progress), self.home(store))
@@ -53,12 +69,10 @@ class Teacher:
 
         Raises SoundsError where it is damaged.
         """
-        try:
-            store = Store()
-        except UsageError:
-            return None  # a user without a home: nothing can have been taught
-        found = self.heads(store)
-        if found is None and (names := [sound.name for sound in store.sounds()]):
+        if not (names := [sound.name for sound in sounds_of_user()]):
+            return None
+        found = self.heads(Store())
+        if found is None and not self.windows:
             _log.warning(
                 "the sounds that you taught (%s) are not listened for: that takes the window %s, "
                 "which this pipeline has not",

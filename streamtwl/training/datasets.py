@@ -87,12 +87,21 @@ def refuse_leaks(training: Sequence[Clip], test: Sequence[Clip]) -> None:
         )
 
 
+def read_table(table: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file; raises UsageError where it is none."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{table} is no table: CSV in UTF-8 ({error})") from None
+
+
 def _published(folder: Path, table: Path, seed: int) -> list[Clip]:
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(table)
     needed = {"filename", "category"}
-    if not rows or not needed <= rows[0].keys():
-        raise UsageError(f"{table} takes the columns {', '.join(sorted(needed))}, fold, src_file")
+    if not rows or not all(row.get(name) for row in rows for name in needed):
+        columns = f"{', '.join(sorted(needed))}, fold, src_file"
+        raise UsageError(f"{table} takes the columns {columns}, the first two in every row")
     sounds = folder / "audio"
     absent = [row["filename"] for row in rows if not (sounds / row["filename"]).is_file()]
     if absent:

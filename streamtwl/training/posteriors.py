@@ -1,5 +1,6 @@
 """What the backbones say of a sound, patch by patch; of each clip computed once and kept."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -83,12 +84,18 @@ class Scorer:
         return Scored(posterior, embedding)
 
     def score_file(self, path: Path, augmentation: Augmentation | None = None) -> np.ndarray:
-        """Return float32[n, F] rows of a recording, from the cache where they are there."""
-        content = path.read_bytes()
+        """Return float32[n, F] rows of a recording, from the cache where they are there.
+
+        Raises AudioError for a recording that cannot be read, or has nothing in it.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise AudioError(f"'{path}' cannot be read: {error.strerror}") from None
         changed = f"{augmentation.name}/{augmentation.seed}" if augmentation else ""
         named = hashlib.sha256(content + f"/{self.key}/{changed}".encode()).hexdigest()
         cached = self.folder / f"{named}.npy"
-        if cached.exists():
+        with contextlib.suppress(OSError, ValueError, EOFError):  # it is made anew
             return np.load(cached)
         samples = read(path)
         if augmentation is not None:
@@ -134,6 +141,8 @@ def read(path: Path) -> np.ndarray:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"'{path}' is not audio: {error.error_string}") from None
+    if not len(samples) or not np.isfinite(samples).all():
+        raise AudioError(f"'{path}' has no sound in it, or numbers that are none: leave it out")
     resampler = Resampler(rate)
     return np.concatenate((resampler.push(samples.mean(axis=1)), resampler.flush()))
 

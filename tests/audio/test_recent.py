@@ -27,3 +27,12 @@ def test_there_is_nothing_from_before_a_gap():
     push(recent, np.ones(4_000), 4_000)
     push(recent, np.full(3_000, 2.0), 1_000, position=5_000)
     assert recent.last(1.0).tolist() == [2.0] * 3_000
+
+
+def test_what_is_still_held_between_two_positions_is_given():
+    recent, samples = Recent(1.0), np.arange(40_000, dtype=np.float32)
+    push(recent, samples, 8_000)
+    np.testing.assert_array_equal(recent.between(30_000, 35_000), samples[30_000:35_000])
+    np.testing.assert_array_equal(recent.between(0, 25_000), samples[24_000:25_000])
+    np.testing.assert_array_equal(recent.between(39_000, 50_000), samples[39_000:])
+    assert len(recent.between(0, 10_000)) == len(recent.between(50_000, 60_000)) == 0

@@ -19,12 +19,14 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "change_of_sound": "{data} --quick --json {out}/change.json",
     "hearing": "--quick --data {data} --corpus {corpus} --processes 1 --kept {out} --out {out}",
     "few_shot": "--quick --pipeline yamnet --data {data} --corpus {corpus} --out {out}",
+    "marks": "--quick --pipeline yamnet --data {data} --out {out}",
     "front_ends": "--quick",
     "ast_windows": "--quick --out {out}",
     "small_ast": "{data} --quick --out {out}",
     "untaught": "--quick --data {data} --corpus {corpus} --out {out}",
     "gate": "--quick --data {data} --corpus {corpus} --out {out}",
     "reader_apart": "--quick --data {data} --corpus {corpus} --kept {out} --out {out}",
+    "web": "--quick",
     "reasoner_step": "{step} --patches 40 --runs 1 --json {out}/steps.json",
 }
 NOT_RUN = {
@@ -32,6 +34,7 @@ NOT_RUN = {
     "latency": "it waits ten seconds before it measures, twice",
     "live_trial": "it takes longer, but what the others read is written by it: the fixture `trial`",
     "microphone_trial": "it plays a scene in real time",
+    "reach": "it plays sounds in real time, with a broker",
     "more_samples": "two models, trained, exported and run with every K and M, take a minute",
 }
 
@@ -103,6 +106,7 @@ def test_every_script_is_run_or_it_says_why_not():
 
 def test_the_live_trial_runs(trial):
     assert "| GPT-2 |" in trial
+    assert "| taught by five clips a sound |" in trial
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

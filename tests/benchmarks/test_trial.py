@@ -158,7 +158,7 @@ def test_a_wrong_option_says_so(wav, tmp_path):
 
 def test_a_listener_that_writes_much_to_standard_error_does_not_hang(monkeypatch):
     loud = "import sys; sys.stderr.write('x' * 300_000 + ' the end'); sys.exit(3)"
-    monkeypatch.setattr(trial, "LISTEN", (sys.executable, "-c", loud))
+    monkeypatch.setattr(trial, "STREAMTWL", (sys.executable, "-c", loud))
     monkeypatch.setattr(trial, "PATIENCE_S", 600.0)
     with pytest.raises(SinkError) as raised:
         trial.record([], 1, lambda *_: None)
@@ -166,7 +166,7 @@ def test_a_listener_that_writes_much_to_standard_error_does_not_hang(monkeypatch
 
 
 def test_a_listener_that_says_nothing_for_long_is_ended(monkeypatch):
-    monkeypatch.setattr(trial, "LISTEN", (sys.executable, "-c", "import time; time.sleep(61.25)"))
+    monkeypatch.setattr(trial, "STREAMTWL", (sys.executable, "-c", "import time; time.sleep(61)"))
     monkeypatch.setattr(trial, "PATIENCE_S", 0.5)
     with pytest.raises(SinkError):
         trial.record([], 1, lambda *_: None)

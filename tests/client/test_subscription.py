@@ -17,7 +17,7 @@ from streamtwl import subscribe
 from streamtwl.client import Subscription, subscription
 from streamtwl.client import state as state_file
 from streamtwl.errors import UsageError
-from streamtwl.messages import JOURNALLED, AnyMessage
+from streamtwl.messages import JOURNALLED, AnyMessage, encode
 from streamtwl.security import ServerKeys, make_keys
 from streamtwl.sinks.journal import Entry, Journal
 from streamtwl.sinks.publisher import Publisher
@@ -227,6 +227,28 @@ def test_async_waiting_can_be_cancelled_and_taken_up_again(publisher):
             return await asyncio.wait_for(anext(mine), PATIENCE_S)
 
     assert asyncio.run(read()) == message
+
+
+def test_waiting_takes_no_processor_time(publisher, monkeypatch):
+    one, waits = publisher(), []
+    poll = Subscription._poll
+    monkeypatch.setattr(Subscription, "_poll", lambda *of: waits.append(of) or poll(*of))
+    with subscribe(one.endpoint) as mine:
+        heard(one, mine)
+        waits.clear()
+        assert mine.receive(SETTLED_S) is None
+    assert len(waits) < 5
+
+    async def read() -> None:
+        async with subscribe(one.endpoint, ["hello"]) as mine:
+            one.emit(hello(0))
+            await asyncio.wait_for(anext(mine), PATIENCE_S)
+            waits.clear()
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(mine), SETTLED_S)
+
+    asyncio.run(read())
+    assert len(waits) < 5
 
 
 def test_it_outlives_the_publisher_and_has_the_end_of_the_old_session_from_the_journal(
@@ -533,3 +555,19 @@ def test_ipv6_is_bound_connected_to_and_asked_for_what_was_missed(
                 break
             assert time.monotonic() < until, f"only {len(had)} came"
     assert numbers(had) == [("s", 0), ("s", 1), ("s", 2)]
+
+
+def test_what_no_status_named_comes_when_the_session_is_over(publisher, journal):
+    source = publisher()
+    for seq in range(3):  # published before anyone was there
+        one = event(seq)
+        at = one.published_at
+        assert journal.commit([Entry("s", one.topic, seq, at, "Dog", encode(one))], PATIENCE_S)
+    source.emit(hello(0, replay=source.replay))
+    with subscribe(source.endpoint, ["event"], resume={("s", "event/mic/"): -1}) as one:
+        assert one.receive(SETTLED_S) is None
+        one.finish()
+        assert [one.receive(PATIENCE_S).seq for _ in range(3)] == [0, 1, 2]
+        assert one.receive(SETTLED_S) is None
+        assert not one.lacking
+        assert one.lost.total() == 0

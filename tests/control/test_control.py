@@ -1,15 +1,22 @@
 """The control socket: who may open it, what it takes, and what it does to a listener."""
 
+import concurrent.futures
+import contextlib
 import json
 import os
 import socket
 import stat
+import threading
+import time
 
+import numpy as np
 import pytest
 
-from streamtwl.control import client, messages, server
+from streamtwl.audio.recent import Recent
+from streamtwl.control import client, mel, messages, server
 from streamtwl.control.server import ControlServer
 from streamtwl.errors import ControlError, SoundsError
+from streamtwl.stages import SAMPLE_RATE, Block
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +28,8 @@ def short_state(tmp_path, monkeypatch):
 def start():
     running = []
 
-    def start(reload=lambda: ["kettle"], last=lambda seconds, source: ("mic", b"fLaC")):
-        running.append(ControlServer(reload, last))
+    def start(reload=lambda: ["kettle"], last=lambda seconds, source: ("mic", b"fLaC"), mel=None):
+        running.append(ControlServer(reload, last, mel))
         return running[-1]
 
     yield start
@@ -55,6 +62,41 @@ def test_requests_are_answered(start):
     assert client.reload() == (1, [])
     answer = client.last(2.5, "door")
     assert (answer.source, answer.flac, asked) == ("mic", b"\0fLaC\xff", [(2.5, "door")])
+
+
+def test_frames_for_a_spectrogram_join_on_and_are_bounded(start):
+    """A rising tone: band by band the loudest one rises, and no frame comes twice."""
+    recent = Recent(30.0)
+    at = np.arange(12 * SAMPLE_RATE) / SAMPLE_RATE
+    sound = (0.1 * np.sin(2 * np.pi * (200 * at + 140 * at**2))).astype(np.float32)
+    recent.push(Block(0, 1000, sound, None, 0.0))
+    start(
+        mel=lambda source, since, most, session: mel.frames(
+            *recent.since(since, mel.samples_in(most)), since
+        )
+    )
+    first = client.mel("mic", 0, 100)
+    assert len(first.mel) == 100 * 64
+    assert first.next - first.position == 100 * 160
+    assert client.mel("mic", first.next).mel == b""
+    whole = client.mel("mic", 0)
+    frames = np.frombuffer(whole.mel, np.uint8).reshape(-1, 64)
+    assert len(frames) == messages.MAX_MEL_FRAMES
+    assert frames[-100:].tobytes() == first.mel
+    loudest = frames.argmax(axis=1)
+    assert loudest[-1] > loudest[0] + 20
+    recent.push(Block(0, 1000 + len(sound), sound[:SAMPLE_RATE], None, 0.0))
+    following = client.mel("mic", first.next)
+    assert following.position == first.next
+    assert len(following.mel) // 64 == pytest.approx(100, abs=2)
+
+
+def test_a_listener_without_that_source_says_so(start):
+    start()
+    with pytest.raises(ControlError, match="it gives no spectrogram"):
+        client.mel("mic", 0)
+    line = b'{"do": "mel", "source": "mic", "since": 0, "most": 100000}\n'
+    assert "most" in talk(client.listeners()[0], line)["error"]
 
 
 def test_another_user_is_refused_by_both_ends(start, monkeypatch):
@@ -97,6 +139,7 @@ def test_a_process_of_another_user_is_refused_though_it_may_open_the_file(start,
         b'{"do":"last","seconds":1,"source":"' + b"x" * 3000 + b'"}\n',
         b"\xff\xfe\n",
         b"x" * 100_000,
+        b'{"a":' + b"[" * 4000 + b"\n",  # deeper than a decoder goes
     ],
 )
 def test_nonsense_is_refused_and_the_next_request_is_answered(start, sent):
@@ -112,6 +155,31 @@ def test_one_who_says_nothing_does_not_keep_the_others_out(start, monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
         silent.connect(str(control.path))
         assert client.reload() == (1, [])
+
+
+def test_one_who_says_a_letter_now_and_then_does_not_keep_the_others_out(start, monkeypatch):
+    monkeypatch.setattr(server, "PEER_S", 0.5)
+    control = start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as slow:
+        slow.connect(str(control.path))
+        letters = 0
+        with contextlib.suppress(ConnectionError):  # which is what ends it
+            while letters < 100:
+                slow.sendall(b" ")
+                letters += 1
+                time.sleep(0.1)
+        assert letters < 100
+        assert client.reload() == (1, [])
+
+
+def test_more_than_may_wait_are_all_answered(start):
+    busy = threading.Event()
+    start(reload=lambda: busy.wait(20) and ["kettle"])
+    with concurrent.futures.ThreadPoolExecutor(3 * server.BACKLOG) as pool:
+        asked = [pool.submit(client.reload) for _ in range(3 * server.BACKLOG)]
+        time.sleep(0.5)  # all of them are there
+        busy.set()
+        assert [each.result() for each in asked] == [(1, [])] * len(asked)
 
 
 def test_an_error_of_the_listener_reaches_the_command(start):

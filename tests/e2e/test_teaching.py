@@ -89,6 +89,7 @@ from streamtwl.stages import Chunk
 class Fake(microphone.Microphone):
     def start(self):
         self.at, self.state = 0, "listening"
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     def filenos(self):
         return []
     def due_in(self, now):
@@ -103,11 +104,10 @@ class Fake(microphone.Microphone):
 
 from streamtwl.sounds import takes
 takes.Microphone = Fake
-threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
 """
 
 
-def test_ctrl_c_while_recording_keeps_nothing_and_ends_at_once(start_cli, tmp_path):
+def test_ctrl_c_while_recording_keeps_nothing_and_ends_at_once(start_cli, yamnet, tmp_path):
     own = os.environ | {"STREAMTWL_DATA": str(tmp_path / "d")}
     recording = start_cli("teach", "kettle", "--record", "30", prelude=CTRL_C, env=own)
     _, stderr = recording.communicate(timeout=PATIENCE_S)

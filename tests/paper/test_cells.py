@@ -1,14 +1,22 @@
 """Cells: run once, kept whole, and refused where a checkpoint has seen what is tested."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
+
 import msgspec
 import numpy as np
 import pytest
+import soundfile
 
-from streamtwl.errors import ModelError, UsageError
-from streamtwl.paper import cells, checkpoints, data_sets, reasoners
+from streamtwl.errors import AudioError, ConfigError, ModelError, UsageError
+from streamtwl.paper import cells, checkpoints, data_sets, reasoners, runner
 from streamtwl.paper.found import Found
 from streamtwl.paper.plan import Checkpoint, Data, Gpt2, LanguageModel, Plan
-from streamtwl.paper.runner import WHOLE, Runner
+from streamtwl.paper.runner import WHOLE, Runner, run_all
+from tests.conftest import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("yamnet")
 
@@ -79,6 +87,75 @@ def test_a_cell_is_run_once_and_again_when_anything_that_it_is_of_changes(
     wav("sounds/hiss/0.wav", np.zeros(2 * RATE))
     run(plan)
     assert fitted[3:] == ["mean", "counts"]
+
+
+@pytest.mark.parametrize("left", [0, 500])
+def test_a_damaged_cell_is_run_anew(plan, tmp_path, left):
+    running = Runner(plan, tmp_path / "out", lambda *_: None)
+    cell = all_cells(plan)[0]
+    whole = running.run(cell)
+    [kept] = (tmp_path / "out" / "cells").iterdir()
+    kept.write_bytes(kept.read_bytes()[:left])
+    again = running.run(cell)
+    assert all((again.scores[key] == whole.scores[key]).all() for key in whole.scores)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "a/../b", "a|b\nc"])
+def test_a_data_set_may_have_any_name(plan, tmp_path, name):
+    named = msgspec.structs.replace(plan.data[0], name=name)
+    plan = msgspec.structs.replace(plan, data=[named])
+    Runner(plan, tmp_path / "out", lambda *_: None).run(all_cells(plan)[0])
+    [kept] = (tmp_path / "out" / "cells").iterdir()
+    assert re.fullmatch(r"[\w.+-]+", kept.name)
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0), np.full(9000, np.nan)])
+def test_a_clip_without_sound_is_said(plan, sounds, samples, tmp_path):
+    soundfile.write(sounds / "hiss" / "0.wav", samples, RATE, subtype="FLOAT")
+    work = all_cells(plan)
+    with pytest.raises(AudioError, match=r"0\.wav' has no sound in it"):
+        Runner(plan, tmp_path / "out", lambda *_: None).score_all(work)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"backbones": ["yamnet:5"]}, "scores windows of 0.96 s"), ({"hop_s": 3.0}, "shorter hop"),
+])  # fmt: skip
+def test_a_window_that_nothing_would_bring_is_refused(plan, tmp_path, change, said):
+    plan = msgspec.structs.replace(plan, **change)
+    with pytest.raises(ConfigError, match=said):
+        Runner(plan, tmp_path / "out", lambda *_: None).score_all(all_cells(plan))
+
+
+ORPHAN = """
+import multiprocessing, pathlib, sys, time
+from streamtwl.paper import runner
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, runner._begin, (None, pathlib.Path(sys.argv[1]))) as pool:
+        pool.apply(print, ("there",), {"flush": True})
+        pool.apply(time.sleep, (600,))
+"""
+
+
+def test_processes_end_with_the_one_that_was_killed(tmp_path):
+    (tmp_path / "main.py").write_text(ORPHAN)
+    command = [sys.executable, str(tmp_path / "main.py"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "there\n"
+        first.kill()
+        first.communicate(timeout=PATIENCE_S)  # until nobody has its output open any more
+
+
+def end(_cell: cells.Cell) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_ends_the_experiment_in_a_line(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_run", end)
+    monkeypatch.setattr(runner, "LOOK_S", 0.2)
+    work = all_cells(plan)
+    with pytest.raises(UsageError, match=r"was killed.*the same command goes on"):
+        list(run_all(work, plan, tmp_path / "out", 2, lambda *_: None))
 
 
 def test_what_cannot_be_had_is_said_with_the_command_that_would_run_it(plan):

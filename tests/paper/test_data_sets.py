@@ -1,5 +1,7 @@
 """Data sets of an experiment: their layouts, their folds, no recording on both sides."""
 
+from pathlib import Path
+
 import pytest
 
 from streamtwl.errors import UsageError
@@ -76,8 +78,8 @@ def fsd50k(tmp_path):
     (truth / "dev.csv").write_text(
         'fname,labels,mids,split\n1,"Bark,Dog",/m/1,train\n2,Rain,/m/2,val\n'
     )
-    (truth / "eval.csv").write_text('fname,labels,mids\n3,"Rain,Dog,Rain",/m/2\n')
-    for part, names in (("dev", "12"), ("eval", "3")):
+    (truth / "eval.csv").write_text('fname,labels,mids\n3,"Rain,Dog,Rain",/m/2\n4,Dog,/m/1\n')
+    for part, names in (("dev", "12"), ("eval", "34")):
         (tmp_path / f"FSD50K.{part}_audio").mkdir()
         for name in names:
             (tmp_path / f"FSD50K.{part}_audio" / f"{name}.wav").touch()
@@ -90,7 +92,7 @@ def test_fsd50k_is_trained_on_dev_and_tested_on_eval(fsd50k):
     assert data.labels == ["Bark", "Dog", "Rain"]
     [split] = data.splits
     assert [clip.path.name for clip in split.training] == ["1.wav", "2.wav"]
-    assert data.truth(split.test).tolist() == [[False, True, True]]
+    assert data.truth(split.test).tolist() == [[False, True, True], [False, True, False]]
     assert split.test[0].labels == ("Rain", "Dog")
 
 
@@ -101,3 +103,52 @@ def test_fsd50k_without_a_sound_or_a_column_is_said(fsd50k):
     (fsd50k / "FSD50K.ground_truth" / "dev.csv").write_text("file,labels\n1,Dog\n")
     with pytest.raises(UsageError, match=r"dev\.csv takes the columns fname and labels"):
         data_sets.load(Data(folder=str(fsd50k)))
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("filename,fold,category,src_file\na.wav,1,dög,x\n".encode("latin-1"), "CSV in UTF-8"),
+        (b"filename,fold,category,src_file\na1.wav,1\n", "in every row"),
+        (b"filename,fold,category,src_file\n,1,a,x\n", "in every row"),
+    ],
+)
+def test_a_table_that_is_none_is_said(table, said, esc):
+    folder = Path(esc(ROWS))
+    (folder / "meta" / "esc.csv").write_bytes(table)
+    with pytest.raises(UsageError, match=said):
+        data_sets.load(Data(folder=str(folder)))
+
+
+def test_a_table_of_a_spreadsheet_is_read(esc):
+    folder = Path(esc(ROWS))
+    table = folder / "meta" / "esc.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert data_sets.load(Data(folder=str(folder))).labels
+
+
+@pytest.mark.parametrize("labels", ["d\xf6g".encode("latin-1"), b'","'])
+def test_fsd50k_with_a_table_that_is_none_is_said(labels, fsd50k):
+    (fsd50k / "FSD50K.ground_truth" / "dev.csv").write_bytes(b"fname,labels\n1," + labels + b"\n")
+    with pytest.raises(UsageError, match=r"dev\.csv"):
+        data_sets.load(Data(folder=str(fsd50k)))
+
+
+def test_fsd50k_with_nothing_to_tell_apart_is_said(fsd50k):
+    (fsd50k / "FSD50K.ground_truth" / "eval.csv").write_text("fname,labels\n3,Dog\n4,Dog\n")
+    with pytest.raises(UsageError, match="all test clips have the same labels"):
+        data_sets.load(Data(folder=str(fsd50k)))
+
+
+def test_few_clips_of_fsd50k_leave_every_label_in_training(tmp_path):
+    """Labels that are never the first of a clip are limited, and kept, as well."""
+    (tmp_path / "ground_truth").mkdir()
+    dev = [(n, "Dog,Bark" if n == 3 else "Dog") for n in range(4)]
+    for part, rows in (("dev", dev), ("eval", [(8, "Dog"), (9, "Bark,Dog")])):
+        (tmp_path / f"{part}_audio").mkdir()
+        for name, _ in rows:
+            (tmp_path / f"{part}_audio" / f"{name}.wav").touch()
+        lines = "".join(f'{name},"{labels}"\n' for name, labels in rows)
+        (tmp_path / "ground_truth" / f"{part}.csv").write_text("fname,labels\n" + lines)
+    [split] = data_sets.load(Data(folder=str(tmp_path), clips=2)).splits
+    assert [clip.path.stem for clip in split.training] == ["0", "1", "3"]

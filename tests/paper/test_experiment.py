@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from streamtwl.errors import ConfigError
 from streamtwl.paper import experiment
 from streamtwl.paper.plan import Checkpoint, Data, Gpt2, LanguageModel, Plan
 from streamtwl.paper.runner import WHOLE
@@ -205,3 +206,33 @@ def test_quick_goes_through_the_whole_of_the_shipped_experiment(cli, data, tmp_p
     assert {"gpt-oss-20b, zero-shot", "qwen3-14b, zero-shot"} <= absent
     assert "ast:10.24" in {row["backbone"] for row in figures["not_run"]}
     assert report.stat().st_size > 100_000
+
+
+def test_beginnings_of_clips_have_figures_of_reasoners_that_draw_more_from_whole_ones(
+    plain_sounds, tmp_path
+):
+    plan = Plan(data=[Data(folder=str(plain_sounds), folds=1)], reasoners=["mean", "counts"],
+                samples=[1, 4, 32], traces=[1, 2], seeds=[0], patches=[1])  # fmt: skip
+    experiment.run(plan, "x.toml", tmp_path, quiet)
+    table = (tmp_path / "tables.md").read_text().partition("after so many patches")[2]
+    [counts] = [line for line in table.splitlines() if "counts of samples" in line]
+    cells = [cell.strip() for cell in counts.strip("|").split("|")]
+    assert cells[2] == "K = 4"
+    assert all(cells[3:])
+    assert len(cells) == 5
+
+
+@pytest.mark.parametrize("baseline", ["meen", "counts", ""])
+def test_a_baseline_that_nothing_can_be_compared_with_is_said(baseline, plain_sounds, tmp_path):
+    plan = Plan(data=[Data(folder=str(plain_sounds), folds=1)], reasoners=["hmm", "counts"],
+                baseline=baseline)  # fmt: skip
+    with pytest.raises(ConfigError, match=r"baseline: .*it takes HMM filter"):
+        experiment.run(plan, "x.toml", tmp_path, quiet)
+
+
+def test_a_folder_that_cannot_be_is_said_in_a_line(cli, plain_sounds, tmp_path):
+    (tmp_path / "x.toml").write_text(f'reasoners = ["mean"]\n[[data]]\nfolder = "{plain_sounds}"\n')
+    ended = cli("paper", str(tmp_path / "x.toml"), "-o", str(tmp_path / "x.toml"))
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert "x.toml: File exists: make room, or choose another folder with -o" in ended.stderr

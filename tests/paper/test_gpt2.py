@@ -187,3 +187,8 @@ def test_cells_that_run_side_by_side_let_the_trunk_read_one_after_the_other(tmp_
     for thread in threads:
         thread.join()
     assert most == [1, 1, 1]
+
+
+def test_more_samples_than_the_trunk_reads_are_said(tmp_path):
+    with pytest.raises(UsageError, match=r"it reads \d+ tokens, .* K = 4096"):
+        fitted(Gpt2(epochs=1), task(8), tmp_path, samples=[1, 4096])

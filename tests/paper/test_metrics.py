@@ -70,3 +70,12 @@ def test_a_resample_counts_a_clip_as_often_as_it_is_drawn():
         ]
     )
     assert judge.resampled(scores)["mAP"][1] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_resamples_without_anything_to_rank_leave_the_bounds_finite():
+    """Of two recordings with other labels, half of the resamples have one only."""
+    truth = np.array([[True, False], [False, True]])
+    scores = np.array([[[0.9, 0.1], [0.2, 0.8]]])
+    own, _ = intervals(scores, None, Judge(truth, ["r1", "r2"], True))
+    assert all(np.isfinite([*of.values()]).all() for of in own.values())

@@ -7,6 +7,7 @@ from streamtwl.paper import plan as plans
 from tests.conftest import REPOSITORY
 
 DATA = '[[data]]\nfolder = "sounds"\n'
+LLM = DATA + "[[llm]]\n"
 
 
 def loaded(tmp_path, text: str) -> plans.Plan:
@@ -48,7 +49,14 @@ def test_paths_count_from_the_file_and_ids_of_the_hub_stay(tmp_path):
         ("samples = [0]\n" + DATA, "samples: .*>= 1"),
         ("seeds = [1, 1]\n" + DATA, "seeds: 1 is there twice"),
         ("seed = 1\n" + DATA, "unknown key seed: it takes data"),
-        (DATA + '[[gpt2]]\nweights = "cold"', "weights: .*'cold'"),
+        (DATA + "test = [2, 2]", "sounds: test: 2 is there twice"),
+        (DATA + '[[gpt2]]\nweights = "cold"', "weights: .*'cold'.*frozen, trained, random"),
+        (DATA + '[[gpt2]]\nembedding = "x"', "embedding: .*'x'.*new, own"),
+        (LLM + 'preset = "nope"', "no preset is called 'nope': there is .*qwen3-14b"),
+        (LLM + 'preset = "base"\nendpoint = "abc"', "base.*endpoint takes the address"),
+        (LLM + 'preset = "base"\nendpoint = "http://x:abc/"', "base"),
+        (LLM + 'preset = "gpt-oss-20b"\neffort = "huge"', "effort is 'huge'.*low"),
+        (LLM + 'preset = "base"\nsamples = []', "llm.samples: .*length >= 1"),
         ("data = ", "is not TOML"),
     ],
 )

@@ -1,5 +1,6 @@
 """Archives: out and in again, and those that were made to harm."""
 
+import contextlib
 import zipfile
 
 import msgspec
@@ -95,6 +96,12 @@ HOSTILE = {
     ),
     "a name with an escape": in_index(b'"pot"', b'"\\u001b[2J"'),
     "a name that is a pattern": in_index(b'"pot"', b'"*"'),
+    "a sound of no recording": lambda m: (
+        m.clear(),
+        m.update({"sounds.json": b'{"sounds":[{"name":"a","taught_at":"","examples":[]}]}'}),
+    ),
+    "no sound": lambda m: (m.clear(), m.update({"sounds.json": b'{"sounds":[]}'})),
+    "an index that is nested too deep": in_index(b'"version":1', b'"more":' + b"[" * 9000),
     "another version": in_index(b'"version":1', b'"version":9'),
     "a rate that is none": in_index(b'"false_alarms_a_day":4.0', b'"false_alarms_a_day":-1'),
 }
@@ -130,3 +137,27 @@ def test_an_origin_is_no_more_than_text(exported, tmp_path):
     other = Store(tmp_path / "other")
     archive.load(other, file)
     assert msgspec.json.encode(other.find("kettle").examples[0].origin) == b'"\\u001b[2Jevil"'
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_in_what_is_compressed_is_said(how, exported, tmp_path):
+    with zipfile.ZipFile(exported) as read:
+        members = {each.filename: read.read(each) for each in read.infolist()}
+    file = tmp_path / "packed.zip"
+    for at in range(60, 400, 7):
+        with zipfile.ZipFile(file, "w", how) as written:
+            for name, content in members.items():
+                written.writestr(name, content)
+        damaged = bytearray(file.read_bytes())
+        damaged[at : at + 5] = b"\xff" * 5
+        file.write_bytes(damaged)
+        with contextlib.suppress(SoundsError):  # what says nothing may be damaged
+            archive.load(Store(tmp_path / "other"), file)
+
+
+def test_an_export_that_fails_leaves_nothing(store, tmp_path, monkeypatch):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(SoundsError, match="No space left"):
+        archive.export(store, [], tmp_path / "all.zip")
+    assert not (tmp_path / "all.zip").exists()

@@ -1,6 +1,7 @@
 """What is taught is kept: whole or not at all, under names that can be used."""
 
 import concurrent.futures
+import contextlib
 
 import numpy as np
 import pytest
@@ -69,11 +70,43 @@ def test_a_change_that_fails_changes_nothing(store, monkeypatch):
     with pytest.raises(SoundsError, match=r"No space left.*STREAMTWL_DATA"):
         store.add("pot", [("b", sounds_like(2))])
     assert [sound.name for sound in store.sounds()] == ["kettle"]
-    assert not [*store.folder.rglob(".tmp*")]
-    assert [f for f in store.folder.iterdir() if f.name.startswith(".")] in (
-        [],
-        [store.folder / ".lock"],
-    )
+    assert {file.name for file in store.folder.rglob("*") if file.is_file()} == {
+        ".lock", "sounds.json", store.sounds()[0].examples[0].file
+    }  # fmt: skip
+
+
+def test_what_is_too_much_leaves_no_recording_behind(store, monkeypatch):
+    monkeypatch.setattr("streamtwl.sounds.store.MAX_RECORDINGS", 1)
+    with pytest.raises(SoundsError, match="2 recordings"):
+        store.add("pot", [("a", sounds_like(1)), ("b", sounds_like(2))])
+    assert not [*store.folder.rglob("*.flac")]
+
+
+def test_what_a_killed_one_left_is_deleted_by_the_next(store):
+    store.add("kettle", [("a", sounds_like(1))])
+    recordings = store.folder / "recordings"
+    for name in ("0123456789abcdef.flac", ".partial-1"):
+        (recordings / name).write_bytes(b"somebody's voice")
+    store.rename("kettle", "pot")
+    assert [file.name for file in recordings.iterdir()] == [store.sounds()[0].examples[0].file]
+
+
+def test_no_sound_without_a_recording(store):
+    with pytest.raises(SoundsError, match="takes a recording"):
+        store.add("kettle", [])
+    assert store.sounds() == []
+
+
+@pytest.mark.parametrize("damage", [bytes.__len__, lambda flac: len(flac) // 2, lambda flac: 0])
+def test_a_damaged_recording_is_said_with_its_sound_and_what_to_do(store, damage):
+    [example] = store.add("kettle", [("a", sounds_like(1))]).examples
+    file = store.folder / "recordings" / example.file
+    if damage is bytes.__len__:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: damage(file.read_bytes())])
+    with pytest.raises(SoundsError, match=r"recording of kettle.*sounds remove"):
+        store.samples(example)
 
 
 def test_those_who_teach_at_once_wait_for_each_other(store):
@@ -87,7 +120,9 @@ def test_those_who_teach_at_once_wait_for_each_other(store):
 
 @pytest.mark.parametrize(
     "text",
-    [b"{", b"[]", b'{"version": 1, "sounds": [{"name": "a", "taught_at": "", "examples": '
+    [b"{", b"[]", b'{"version":1,"more":' + b"[" * 9000,
+     b'{"version": 1, "sounds": [{"name": "a", "taught_at": "", "examples": []}]}',
+     b'{"version": 1, "sounds": [{"name": "a", "taught_at": "", "examples": '
      b'[{"file": "../../secret", "seconds": 1}]}]}'],
 )  # fmt: skip
 def test_a_damaged_index_is_said_in_a_line(store, text):
@@ -95,6 +130,35 @@ def test_a_damaged_index_is_said_in_a_line(store, text):
     (store.folder / "sounds.json").write_bytes(text)
     with pytest.raises(SoundsError, match=r"sounds\.json is damaged"):
         store.sounds()
+
+
+def test_an_index_of_another_version_is_not_called_damaged(store):
+    store.folder.mkdir()
+    (store.folder / "sounds.json").write_text('{"version": 2, "sounds": {"kettle": 1}}')
+    with pytest.raises(SoundsError, match="another version"):
+        store.sounds()
+
+
+def test_damage_anywhere_in_the_background_is_said(store):
+    rng = np.random.default_rng(1)
+    store.add_background("k", {"a:1": np.ones((9, 5), np.float32), "b:2": np.zeros((9, 3))})
+    file = store.folder / "background" / "k.npz"
+    whole, intact = file.read_bytes(), store.background("k")
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        file.write_bytes(damaged)
+        with contextlib.suppress(SoundsError):
+            found = store.background("k")  # a bit that says nothing
+            assert all(np.array_equal(found[name], intact[name]) for name in intact)
+
+
+def test_a_background_that_cannot_be_removed_is_said(store, monkeypatch):
+    store.add_background("k", {"a:1": np.ones((9, 5), np.float32)})
+    refuse = OSError(30, "Read-only file system")
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: (_ for _ in ()).throw(refuse))
+    with pytest.raises(SoundsError, match="Read-only"):
+        store.remove_background()
 
 
 def test_the_folder_is_the_users_own(store):

@@ -66,6 +66,18 @@ def test_what_was_scored_once_is_kept_and_a_damaged_file_is_made_again(
     assert np.allclose(embedder.example(warble(0.5))["yamnet:0.96"], rows, atol=0.01)
 
 
+def test_what_was_scored_is_deleted_with_its_recording(embedder, tmp_path, monkeypatch):
+    monkeypatch.setenv("STREAMTWL_CACHE", str(tmp_path / "cache"))
+    store = Store(tmp_path / "store")
+    for name, seed in (("kettle", 1), ("pot", 2)):
+        [example] = store.add(name, [("a", warble(0.5, seed))]).examples
+        embedder.example(store.samples(example))
+    store.remove("kettle")
+    [kept] = (tmp_path / "cache" / "sounds").iterdir()
+    [left] = (tmp_path / "store" / "recordings").iterdir()
+    assert kept.name.startswith(left.stem)
+
+
 def test_the_bank_that_ships_is_of_training_parts_only_and_small():
     bank = space.shipped()
     assert set(bank.card.windows) == {"corpus", "kitchen20", "rooms"}
@@ -130,7 +142,7 @@ def test_what_cannot_be_is_said_in_a_line(own, monkeypatch, options, problem):
 def test_silence_is_not_learnt_and_nothing_is_kept(own, monkeypatch, wav):
     for name, value in own.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(AudioError, match="no sound in it"):
+    with pytest.raises(AudioError, match="nothing in it sounds"):
         teach.teach("kettle", [wav("silence.wav", np.zeros(SAMPLE_RATE))])
     assert Store().sounds() == []
 

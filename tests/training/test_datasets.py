@@ -92,7 +92,7 @@ def test_where_no_file_is_read_their_kinds_are_named(tmp_path):
     [
         ("b.wav,2,bell,2", r"names 1 file\(s\) that .*audio has not: b\.wav"),
         ("a.wav,two,bell,2", "fold 'two' is no number"),
-        ("a.wav", "fold 'None' is no number"),
+        ("a.wav", "the first two in every row"),
     ],
 )
 def test_a_table_that_does_not_fit_its_sounds_is_refused_in_words(tmp_path, row, said):

@@ -1,0 +1,1 @@
+"""What is kept of each event beside the journal: embeddings, and its sound where that is wanted."""

@@ -1,0 +1,150 @@
+"""`streamtwl serve`: the services in one event loop, each kept up by itself."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from streamtwl.audio.back_off import BACK_OFF_S
+from streamtwl.config import ServicesSettings
+from streamtwl.errors import StreamtwlError, UsageError
+from streamtwl.services import choice
+from streamtwl.services.service import Feed, Figures, Service
+
+_log = logging.getLogger(__name__)
+
+CALM_S = 60.0  # a service that ran for so long has recovered
+QUIET_S = 0.3  # for which nothing is missing, and nothing waits
+DRAIN_S = 5.0  # for what a listener has published when it ends
+FLUSH_S = 2.0  # for services to send it, and again to end
+LOOK_S = 0.1
+READY = b"ready\n"
+
+
+class Listener(msgspec.Struct):
+    """What a listener says of itself to the `serve` that it starts, in a line of JSON."""
+
+    connect: str
+    session: str
+    topics: list[str]  # of the session, to be read from its start
+    name: str = ""  # the endpoint as the settings have it
+    server_key: str | None = None
+    key: str | None = None
+
+    def feed(self) -> Feed:
+        """Return its messages."""
+        begin = {(self.session, topic): -1 for topic in self.topics}
+        server_key, key = (Path(each) if each else None for each in (self.server_key, self.key))
+        return Feed(self.connect, server_key, key, begin, name=self.name)
+
+
+async def serve(services: Sequence[Service], feed: Feed, stop: asyncio.Event) -> None:
+    """Run the services until `stop`; raises UsageError of one of them."""
+
+    def figures() -> dict[str, Figures]:
+        return {service.name: service.figures() for service in services}
+
+    feed.figures = figures
+    stopping = asyncio.create_task(stop.wait())
+    tasks = [asyncio.create_task(_keep_up(service, feed)) for service in services]
+    try:
+        await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in [stopping, *tasks]:
+            task.cancel()
+        done, _ = await asyncio.wait(tasks, timeout=FLUSH_S)
+    for task in done:
+        if not task.cancelled():
+            task.result()
+
+
+async def _keep_up(service: Service, feed: Feed) -> None:
+    """Run a service, and again after a while where it fails."""
+    failures, said = 0, ""
+    while True:
+        began = time.monotonic()
+        try:
+            await service.run(feed)
+            return
+        except UsageError:
+            raise
+        except (StreamtwlError, OSError) as error:
+            failures = 0 if time.monotonic() > began + CALM_S else failures
+            if said != (said := str(error)) or not failures:
+                _log.warning("%s: %s: it is tried again", service.name, error)
+        await asyncio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
+        failures += 1
+
+
+def run(services: Sequence[Service], feed: Feed) -> None:
+    """Serve until a signal requests the end."""
+
+    async def until_signal() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, stop.set)
+        await serve(services, feed, stop)
+
+    asyncio.run(until_signal())
+
+
+def run_as_child(stdin: BinaryIO) -> None:
+    """Serve for the listener that started us: its settings and then itself, a line of JSON each.
+
+    It reads "ready" when the services are there. The end of `stdin` is the listener's end: what it
+    has published until then is still served.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; ours to outlive
+    services = choice.make(msgspec.json.decode(stdin.readline(), type=ServicesSettings))
+    sys.stdout.buffer.write(READY)
+    sys.stdout.buffer.flush()
+    if line := stdin.readline():
+        feed = msgspec.json.decode(line, type=Listener).feed()
+        asyncio.run(_until_end(services, feed, stdin.fileno()))
+
+
+async def _until_end(services: Sequence[Service], feed: Feed, stdin: int) -> None:
+    """Serve until the end of `stdin` and of what comes then."""
+    ended, stop, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+
+    def look() -> None:
+        if not os.read(stdin, 1024):
+            loop.remove_reader(stdin)
+            ended.set()
+
+    async def drain() -> None:
+        await ended.wait()
+        for subscription in feed.opened:
+            subscription.finish()
+        await _until(lambda: not any(each.lacking for each in feed.opened), DRAIN_S)
+        await _until(lambda: not any(map(_waits, services)), FLUSH_S)
+        stop.set()
+
+    loop.add_reader(stdin, look)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    draining = asyncio.create_task(drain())
+    await serve(services, feed, stop)
+    draining.cancel()
+
+
+def _waits(service: Service) -> bool:
+    """Whether a service has something to send, and someone to send it to."""
+    figures = service.figures()
+    return bool(figures.get("waiting", 0)) and bool(figures.get("connected", True))
+
+
+async def _until(condition: Callable[[], bool], limit_s: float) -> None:
+    """Wait until a condition holds for a while, or no longer than that."""
+    end = time.monotonic() + limit_s
+    held = 0.0
+    while held < QUIET_S and time.monotonic() < end:
+        await asyncio.sleep(LOOK_S)
+        held = held + LOOK_S if condition() else 0.0

@@ -1,0 +1,473 @@
+"""What the page requests, and anyone else may: JSON under /api/, described by /api/openapi.json."""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from streamtwl import __version__
+from streamtwl.config import EventSettings
+from streamtwl.errors import JournalError, SoundsError, StreamtwlError, UsageError
+from streamtwl.marks.store import Verdict
+from streamtwl.messages import SOURCE_NAME
+from streamtwl.services.web.access import Access, Receive, Scope, Send
+from streamtwl.services.web.live import Hub, quantiles, status_of
+from streamtwl.services.web.marks import Marking
+from streamtwl.services.web.past import MOST_EVENTS, NoHistoryError, Past
+
+ASSETS = Path(__file__).parent / "assets"
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webmanifest": "application/manifest+json",
+}
+VIEWS = ("/", "/history", "/health", "/settings", "/event/{id}")  # all the same page
+BEAT_S = 15.0  # from one sign of life to the next where nothing happens
+STUCK_S = 20.0  # that a page may not read, before its connection ends
+LONGEST_PASSWORD = 1000
+DAY_S = 86_400.0
+LONGEST_S = 32 * DAY_S
+SHARED_S = 5.0
+
+Probability = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Period(msgspec.Struct):
+    """A time, and which page of it."""
+
+    since: Annotated[float, Meta(ge=0, le=1e11, description="Unix seconds.")] = 0.0
+    until: Annotated[float, Meta(ge=0, le=1e11, description="Unix seconds; 0: now.")] = 0.0
+    label: Annotated[
+        str, Meta(max_length=200, description="With * and ? as in file names; empty: all.")
+    ] = ""
+    source: Annotated[
+        str, Meta(max_length=100, pattern=f"^({SOURCE_NAME.pattern})?$", description="Empty: all.")
+    ] = ""
+    limit: Annotated[int, Meta(ge=1, le=MOST_EVENTS)] = 100
+    offset: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+
+
+class Counted(msgspec.Struct):
+    """Which heat map."""
+
+    period: Annotated[
+        str, Meta(pattern="^(hour|day)$", description="hour: the last 24; day: the last 30.")
+    ] = "hour"
+    until: Annotated[float, Meta(ge=0, le=1e11, description="Unix seconds; 0: now.")] = 0.0
+
+
+class Thresholds(msgspec.Struct):
+    """Of a label."""
+
+    label: Annotated[str, Meta(min_length=1, max_length=200)]
+    on: Probability
+    off: Probability
+
+
+class Live(msgspec.Struct):
+    """What a live page gets."""
+
+    mel: Annotated[int, Meta(ge=0, le=1, description="1: frames of the spectrogram too.")] = 0
+
+
+class Login(msgspec.Struct, forbid_unknown_fields=True):
+    """The password."""
+
+    password: Annotated[str, Meta(max_length=LONGEST_PASSWORD)]
+
+
+class Word(msgspec.Struct, forbid_unknown_fields=True):
+    """The user's word on an event."""
+
+    verdict: Verdict
+    was: Annotated[
+        str, Meta(max_length=200, description="What it was instead, of a wrong one; may be empty.")
+    ] = ""
+
+
+class Api:
+    """The routes."""
+
+    def __init__(self, hub: Hub, past: Past, access: Access, here: bool, marking: Marking) -> None:
+        """`here`: the listener is on this machine."""
+        self._hub, self._past, self._access, self._here = hub, past, access, here
+        self._marking = marking
+        self._files = {
+            path.name: (path.read_bytes(), KINDS[path.suffix])
+            for path in ASSETS.iterdir()
+            if path.suffix in KINDS
+        }
+
+    def app(self) -> Starlette:
+        """Return the ASGI app."""
+        page = self._file("index.html")
+        named = {f"/assets/{name}": self._file(name) for name in self._files}
+        routes = [
+            *(Route(path, page) for path in VIEWS),
+            Route("/login", self._file("login.html")),
+            Route("/manifest.webmanifest", self._file("manifest.webmanifest")),
+            Route("/favicon.ico", self._file("icon.svg")),
+            *(Route(path, answer) for path, answer in named.items()),
+            Route("/api/openapi.json", lambda _: _json(openapi())),
+            *(
+                Route(path, self._answering(work), methods=[method])
+                for method, path, work, *_ in self._operations()
+            ),
+            Route("/api/live", _AsApp(self._live)),
+        ]
+        return Starlette(routes=routes)
+
+    def _operations(self) -> list[tuple]:
+        return [
+            ("GET", "/api/session", self._session),
+            ("POST", "/api/login", self._login),
+            ("POST", "/api/logout", self._logout),
+            ("GET", "/api/state", self._state),
+            ("GET", "/api/events", self._events),
+            ("GET", "/api/events/{id}", self._event),
+            ("GET", "/api/events/{id}/clip", self._clip),
+            ("POST", "/api/events/{id}/mark", self._mark),
+            ("DELETE", "/api/events/{id}/mark", self._unmark),
+            ("GET", "/api/counts", self._counts),
+            ("GET", "/api/levels", self._levels),
+            ("GET", "/api/settings", self._settings),
+            ("GET", "/api/what-if", self._what_if),
+            ("GET", "/api/health", self._health),
+        ]
+
+    def _file(self, name: str) -> Callable[[Request], Response]:
+        content, kind = self._files[name]
+        # Pages are small, and a new version is to be seen at once
+        return lambda _: Response(content, media_type=kind, headers={"cache-control": "no-cache"})
+
+    def _answering(self, work: Callable[[Request], Awaitable[Any]]) -> Callable:
+        async def answer(request: Request) -> Response:
+            try:
+                found = await work(request)
+            except NoHistoryError as error:
+                return _json({"error": str(error)}, 404)
+            except (UsageError, msgspec.ValidationError) as error:
+                return _json({"error": str(error)}, 400)
+            except (JournalError, SoundsError, StreamtwlError) as error:
+                return _json({"error": str(error)}, 503)
+            return found if isinstance(found, Response) else _json(found)
+
+        return answer
+
+    async def _session(self, request: Request) -> Any:
+        state = request.scope["state"]
+        return {
+            "csrf": state["csrf"],
+            "password": self._access.has_password,
+            "version": __version__,
+        }
+
+    async def _login(self, request: Request) -> Any:
+        try:
+            given = msgspec.json.decode(await request.body(), type=Login)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _json({"error": 'it takes {"password": "..."}'}, 400)
+        token, wait_s = await self._access.login(request.scope, given.password)
+        if wait_s:
+            seconds = math.ceil(wait_s)
+            refusal = {"error": f"too many attempts: wait {seconds} s"}
+            return _json(refusal, 429, {"retry-after": str(seconds)})
+        if token is None:
+            return _json({"error": "this is not the password"}, 403)
+        return _json({"ok": True}, 200, {"set-cookie": self._access.cookie(request.scope, token)})
+
+    async def _logout(self, request: Request) -> Any:
+        self._access.logout(request.scope)
+        return _json({"ok": True}, 200, {"set-cookie": self._access.cookie(request.scope, "")})
+
+    async def _state(self, _request: Request) -> Any:
+        return self._hub.snapshot()
+
+    async def _events(self, request: Request) -> Any:
+        wanted = _query(request, Period)
+        labels = [wanted.label] if wanted.label else []
+        since, until = _span(wanted)
+        return await self._past.events(
+            since,
+            until,
+            labels,
+            wanted.source or "*",
+            wanted.limit,
+            wanted.offset,
+        )
+
+    async def _event(self, request: Request) -> Any:
+        identity = request.path_params["id"]
+        found = await self._past.event(identity)
+        if not found:
+            return _json({"error": "there is no such event, or no more"}, 404)
+        return found | {"marking": await self._marking.of(identity)}
+
+    async def _clip(self, request: Request) -> Any:
+        flac = await self._marking.clip(request.path_params["id"])
+        return Response(flac, media_type="audio/flac")
+
+    async def _mark(self, request: Request) -> Any:
+        try:
+            word = msgspec.json.decode(await request.body(), type=Word)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _json({"error": 'it takes {"verdict": "right" or "wrong", "was": "..."}'}, 400)
+        return await self._marking.mark(request.path_params["id"], word.verdict, word.was.strip())
+
+    async def _unmark(self, request: Request) -> Any:
+        return await self._marking.undo(request.path_params["id"])
+
+    async def _counts(self, request: Request) -> Any:
+        wanted = _query(request, Counted)
+        return await self._past.counts(wanted.period, _until(wanted.until))
+
+    async def _levels(self, request: Request) -> Any:
+        wanted = _query(request, Period)
+        return await self._past.levels(*_span(wanted))
+
+    async def _settings(self, _request: Request) -> Any:
+        hello = next((each.hello for each in self._hub.sources.values() if each.hello), None)
+        if hello is None:
+            return {"labels": [], "settings": {}, "sounds": None, "thresholds": []}
+        counted = await self._seen()
+        return {
+            "labels": len(hello.labels),
+            "windows": hello.settings.get("windows", []),
+            "hop_s": hello.settings.get("hop_s"),
+            "reasoner": hello.settings.get("reasoner", {}).get("file") or "evidence",
+            "models": hello.models,
+            "providers": hello.providers,
+            "level": hello.settings.get("level", {}),
+            "thresholds": _thresholds(hello.settings.get("events", {}), counted),
+            "sounds": await asyncio.to_thread(_taught) if self._here else None,
+        }
+
+    async def _seen(self) -> dict[str, int]:
+        """Return the labels that came near in the last day, with the number of their events."""
+        try:
+            names = await self._past.labels()
+            counted = await self._past.counts("hour", _until(0.0))
+        except JournalError:
+            return {}
+        events = {row["label"]: row["events"] for row in counted["rows"]}
+        return events | {name: 0 for name in names if name not in events}
+
+    async def _what_if(self, request: Request) -> Any:
+        wanted = _query(request, Thresholds)
+        if wanted.off > wanted.on:
+            raise UsageError(f"off ({wanted.off:g}) is above on ({wanted.on:g})")
+        return await self._past.what_if(wanted.label, wanted.on, wanted.off)
+
+    async def _health(self, _request: Request) -> Any:
+        try:
+            journal, problem = str(self._past.path), None
+        except StreamtwlError as error:
+            journal, problem = None, str(error)
+        return {
+            "sources": {
+                name: {
+                    "status": known.status and status_of(known.status),
+                    "latency_ms": quantiles(known.latencies),
+                    "level": known.level,
+                }
+                for name, known in self._hub.sources.items()
+            },
+            "services": self._hub.figures(),
+            "journal": journal,
+            "no_journal": problem,
+            "spectrogram": self._hub.spectrogram,
+            "no_spectrogram": self._hub.no_spectrogram,
+        }
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send server-sent events until the page goes, or does not read."""
+        request = Request(scope, receive)
+        try:
+            wanted = _query(request, Live)
+        except msgspec.ValidationError as error:
+            await _json({"error": str(error)}, 400)(scope, receive, send)
+            return
+        page = self._hub.open(bool(wanted.mel))
+        if page is None:
+            refusal = {"error": "too many pages are open"}
+            await _json(refusal, 503, {"retry-after": "30"})(scope, receive, send)
+            return
+        gone = asyncio.create_task(_gone(receive, page.end))
+        try:
+            headers = [
+                (b"content-type", b"text/event-stream; charset=utf-8"),
+                (b"x-accel-buffering", b"no"),
+            ]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            while (chunks := await page.take(BEAT_S)) is not None:
+                body = chunks or b": still here\n\n"
+                sent = send({"type": "http.response.body", "body": body, "more_body": True})
+                await asyncio.wait_for(sent, STUCK_S)
+            await send({"type": "http.response.body", "body": b""})
+        except (TimeoutError, OSError):  # it does not read, or has gone
+            return
+        finally:
+            gone.cancel()
+            self._hub.close(page)
+
+
+class _AsApp:
+    """An ASGI app as a route's endpoint: no function, so Starlette hands it the connection."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+async def _gone(receive: Receive, end: Callable[[], None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    end()
+
+
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    body = msgspec.json.encode(content)
+    return Response(body, status, headers, media_type="application/json")
+
+
+def _until(said: float) -> float:
+    """Return the end of a time, rounded so that pages that open together share what is read."""
+    return math.ceil((said or time.time()) / SHARED_S) * SHARED_S
+
+
+def _span(wanted: Period) -> tuple[float, float]:
+    until = _until(wanted.until)
+    since = wanted.since or until - DAY_S
+    if not until - LONGEST_S <= since <= until:
+        raise UsageError(f"since {since:.0f}, until {until:.0f}: it takes up to 31 days")
+    return since, until
+
+
+def _query(request: Request, kind: type) -> Any:
+    """Return a query's parameters; raises ValidationError for wrong ones."""
+    return msgspec.convert(dict(request.query_params), kind, strict=False)
+
+
+def _thresholds(events: dict[str, Any], labels: dict[str, int]) -> list[dict[str, Any]]:
+    """Return at which scores events of each label begin and end."""
+    try:
+        settings = msgspec.convert(events, EventSettings)
+    except msgspec.ValidationError:  # of a version to come
+        return []
+    rules = {label: settings.rule(label) for label in labels}
+    return [
+        {
+            "label": label,
+            "events": labels[label],
+            "on": rule.on,
+            "off": rule.off,
+            "min_duration_s": rule.min_duration_s,
+            "wanted": settings.wants(label),
+        }
+        for label, rule in rules.items()
+    ]
+
+
+def _taught() -> list[dict[str, Any]]:
+    from streamtwl.sounds.store import Store
+
+    return [
+        {
+            "name": sound.name,
+            "taught_at": sound.taught_at,
+            "recordings": len(sound.examples),
+            "seconds": round(sum(each.seconds for each in sound.examples), 1),
+            "false_alarms_a_day": sound.false_alarms_a_day,
+        }
+        for sound in Store().sounds()
+    ]
+
+
+OPERATIONS: dict[tuple[str, str], tuple[str, type | None]] = {
+    ("get", "/api/session"): ("Whether there is a password, and the CSRF token to send.", None),
+    ("post", "/api/login"): ("Begin a session: a cookie.", Login),
+    ("post", "/api/logout"): ("End it.", None),
+    ("get", "/api/state"): ("What sounds now: each source's newest decisions and events.", None),
+    ("get", "/api/live"): ("The same as it comes: server-sent events.", Live),
+    ("get", "/api/events"): ("What sounded, newest first; the last day without `since`.", Period),
+    ("get", "/api/events/{id}"): (
+        "All messages on an event, the decisions around it, its mark.",
+        None,
+    ),
+    ("get", "/api/events/{id}/clip"): ("Its sound, FLAC, where it was kept.", None),
+    ("post", "/api/events/{id}/mark"): ("Say that it is right, or wrong, or what it was.", Word),
+    ("delete", "/api/events/{id}/mark"): ("Take that back.", None),
+    ("get", "/api/counts"): ("How often each label sounded, by hour or by day.", Counted),
+    ("get", "/api/levels"): ("How loud each minute was.", Period),
+    ("get", "/api/settings"): ("Labels, thresholds, models, taught sounds.", None),
+    ("get", "/api/what-if"): ("What these thresholds would have done in a day.", Thresholds),
+    ("get", "/api/health"): ("Delays, losses, load, journal.", None),
+}
+
+
+@cache
+def openapi() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document."""
+    paths: dict[str, Any] = {}
+    for (method, path), (summary, takes) in OPERATIONS.items():
+        operation: dict[str, Any] = {
+            "summary": summary,
+            "responses": {
+                "200": {"description": "It is there."},
+                "default": {
+                    "description": "Why it is not.",
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "type": "object",
+                                "properties": {"error": {"type": "string"}},
+                                "required": ["error"],
+                            }
+                        }
+                    },
+                },
+            },
+        }
+        parameters = [
+            {"name": name[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in path.split("/")
+            if name.startswith("{")
+        ]
+        if takes is not None:
+            _, defined = msgspec.json.schema_components([takes])
+            schema = defined[takes.__name__]
+            if method == "post":
+                operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+            else:
+                parameters += [
+                    {
+                        "name": name,
+                        "in": "query",
+                        "required": name in schema.get("required", []),
+                        "schema": of,
+                    }
+                    for name, of in schema["properties"].items()
+                ]
+        if parameters:
+            operation["parameters"] = parameters
+        paths.setdefault(path, {})[method] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "streamtwl", "version": __version__},
+        "paths": paths,
+    }

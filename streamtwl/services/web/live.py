@@ -1,0 +1,291 @@
+"""What sounds now: the newest of each source, and what every open page is still to get.
+
+A page that does not read has a bounded queue, of which the oldest go; it is told how many. Nobody
+waits for it.
+"""
+
+import asyncio
+import base64
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from streamtwl.control import client
+from streamtwl.errors import ControlError
+from streamtwl.messages import AnyMessage, Event, Hello, Label, Level, Patch, Status
+from streamtwl.services.service import Figures
+
+PAGES = 64  # open at once
+QUEUE = 200  # messages that a page may lag behind: a minute of two sources
+SOURCES = 50  # remembered
+HOPS = 250  # of each source, for a page that opens: two minutes
+EVENTS = 100  # of each source
+LATENCIES = 1200
+DRAW_S = 0.24  # from one look at new frames of the spectrogram to the next
+FRAMES = 1000  # at once
+DRAWN = 90  # pieces of each source's spectrogram, for a page that opens: 43 s
+NO_SPECTROGRAM = "it is sound: only beside the listener, and behind a password of the page's own"
+RETRY_S = 5.0  # where there are none
+
+
+class Page:
+    """What one open page is still to get."""
+
+    def __init__(self, wants_frames: bool) -> None:
+        self.wants_frames = wants_frames
+        self.missed = 0  # messages
+        self.over = False
+        self._waiting: deque[bytes] = deque()
+        self._news = asyncio.Event()
+
+    def put(self, chunk: bytes) -> int:
+        """Queue a chunk; return how many went for it."""
+        gone = len(self._waiting) >= QUEUE
+        if gone:
+            self._waiting.popleft()
+            self.missed += 1
+        self._waiting.append(chunk)
+        self._news.set()
+        return int(gone)
+
+    def end(self) -> None:
+        """Let the page's connection end."""
+        self.over = True
+        self._news.set()
+
+    async def take(self, patience_s: float) -> bytes | None:
+        """Return all that waits, b"" where nothing comes for `patience_s`, None at the end."""
+        try:
+            await asyncio.wait_for(self._news.wait(), patience_s)
+        except TimeoutError:
+            return b""
+        self._news.clear()
+        chunks = b"".join(self._waiting)
+        self._waiting.clear()
+        return None if self.over else chunks
+
+
+class Sounding:
+    """What is known of a source."""
+
+    def __init__(self) -> None:
+        self.session = ""
+        self.hello: Hello | None = None
+        self.status: Status | None = None
+        self.patch: Patch | None = None
+        self.level: Level | None = None
+        self.hops: deque[dict[str, Any]] = deque(maxlen=HOPS)
+        self.events: OrderedDict[str, Event] = OrderedDict()
+        self.latencies: deque[float] = deque(maxlen=LATENCIES)  # ms
+
+    def hop(self, label: Label) -> dict[str, Any]:
+        """Return a decision with what the backbones said of its window."""
+        self.latencies.append(label.latency_ms)
+        patch = self.patch if self.patch and self.patch.position == label.position else None
+        return {
+            "source": label.source,
+            "session": label.session,
+            "position": label.position,
+            "at": label.captured_at if label.captured_at is not None else label.published_at,
+            "label": label.label,
+            "confidence": label.confidence,
+            "top": label.top,
+            "reasoner": label.reasoner,
+            "refinement": label.refinement,
+            "thoughts": label.thoughts,
+            "latency_ms": round(label.latency_ms, 1),
+            "level_dbfs": patch and round(patch.level_dbfs, 1),
+            "heard": patch and patch.top,
+            "others": patch.others if patch else [],
+            "drawn": patch.drawn if patch else [],
+        }
+
+
+class Hub:
+    """Takes the listener's messages; pages take theirs."""
+
+    def __init__(self) -> None:
+        self.pages: set[Page] = set()
+        self.sources: OrderedDict[str, Sounding] = OrderedDict()
+        self.dropped = 0  # messages that pages did not take in time
+        self.spectrogram = False
+        self.no_spectrogram: str | None = None  # why there is none
+        self.figures: Callable[[], Mapping[str, Figures]] = dict
+        self._next: dict[tuple[str, str], int] = {}  # source, session: where its next frame begins
+        self._again_at: dict[str, float] = {}  # source without frames: monotonic, the next request
+        self._drawn: dict[str, deque[bytes]] = {}  # source: its newest frames, as they were sent
+
+    def begin(self, figures: Callable[[], Mapping[str, Figures]], spectrogram: bool) -> None:
+        """Begin to serve; `spectrogram`: frames may be requested from the listener here."""
+        self.figures, self.spectrogram = figures, spectrogram
+        self.no_spectrogram = None if spectrogram else NO_SPECTROGRAM
+
+    def take(self, message: AnyMessage) -> None:
+        """Take a message of the listener."""
+        known = self.sources.get(message.source)
+        if known is None:
+            known = self.sources[message.source] = Sounding()
+            if len(self.sources) > SOURCES:
+                self.sources.popitem(last=False)
+        if message.session != known.session:  # its positions begin anew
+            known.session = message.session
+            known.hops.clear()
+            self._drawn.pop(message.source, None)
+            self._again_at.pop(message.source, None)
+        if isinstance(message, Hello):
+            known.hello = message
+        elif isinstance(message, Patch):
+            known.patch = message
+        elif isinstance(message, Label):
+            known.hops.append(hop := known.hop(message))
+            self._send("hop", hop)
+        elif isinstance(message, Event):
+            first = known.events.get(message.id, message)
+            message = dated(message, first)
+            known.events[message.id] = message
+            while len(known.events) > EVENTS:
+                known.events.popitem(last=False)
+            self._send("event", event_of(message))
+        elif isinstance(message, Status):
+            known.status = message
+            self._send("status", status_of(message))
+        elif isinstance(message, Level):
+            known.level = message
+            self._send("level", message)
+
+    def open(self, wants_frames: bool) -> Page | None:
+        """Return a new page, None where there are too many."""
+        if len(self.pages) >= PAGES:
+            return None
+        page = Page(wants_frames and self.spectrogram)
+        self.pages.add(page)
+        page.put(_chunk("all", self.snapshot()))
+        if page.wants_frames:
+            page.put(b"".join(chunk for drawn in self._drawn.values() for chunk in drawn))
+        return page
+
+    def close(self, page: Page) -> None:
+        """Forget a page."""
+        self.pages.discard(page)
+
+    def end(self) -> None:
+        """End all pages."""
+        for page in self.pages:
+            page.end()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what a page that opens has to know."""
+        return {
+            "sources": {
+                name: {
+                    "status": known.status and status_of(known.status),
+                    "hops": [*known.hops],
+                    "events": [event_of(each) for each in known.events.values() if not each.void],
+                    "level": known.level,
+                    "windows": _windows(known.hello),
+                }
+                for name, known in self.sources.items()
+            },
+            "spectrogram": self.spectrogram,
+            "no_spectrogram": self.no_spectrogram,
+        }
+
+    async def draw(self) -> None:
+        """Pass on frames of the spectrogram while a page shows it."""
+        while True:
+            await asyncio.sleep(DRAW_S)
+            wanting = [page for page in self.pages if page.wants_frames]
+            if not wanting or not self.spectrogram:
+                self._next.clear()
+                self._again_at.clear()
+                self._drawn.clear()
+                continue
+            for source, known in [*self.sources.items()]:
+                if time.monotonic() < self._again_at.get(source, 0.0):
+                    continue
+                try:
+                    await self._draw(source, known.session, wanting)
+                    self.no_spectrogram = None
+                except ControlError as error:
+                    self.no_spectrogram = str(error)
+                    self._again_at[source] = time.monotonic() + RETRY_S
+
+    async def _draw(self, source: str, session: str, wanting: list[Page]) -> None:
+        key = source, session  # two listeners may have sources of one name
+        answer = await asyncio.to_thread(
+            client.mel, source, self._next.get(key, 0), FRAMES, session
+        )
+        self._next[key] = answer.next
+        if answer.mel:
+            frames = {
+                "source": source,
+                "position": answer.position,
+                "frames": base64.b64encode(answer.mel).decode(),
+            }
+            chunk = _chunk("mel", frames)
+            self._drawn.setdefault(source, deque(maxlen=DRAWN)).append(chunk)
+            for page in wanting:
+                self.dropped += page.put(chunk)
+
+    def _send(self, kind: str, content: Any) -> None:
+        if self.pages:
+            chunk = _chunk(kind, content)
+            for page in self.pages:
+                self.dropped += page.put(chunk)
+
+
+def dated(event: Event, first: Event) -> Event:
+    """Return an event as `history` dates it: one in a recording by the first message on it."""
+    if event.captured_at is not None or event is first:
+        return event
+    return msgspec.structs.replace(event, published_at=first.published_at)
+
+
+def event_of(event: Event) -> dict[str, Any]:
+    """Return an event as the pages have it, with its times of day."""
+    from streamtwl.history import began_at, lasted_s  # which needs SQLite
+
+    return {
+        "id": event.id,
+        "source": event.source,
+        "label": event.label,
+        "phase": event.phase,
+        "began_at": round(began_at(event), 2),
+        "seconds": round(lasted_s(event), 2),
+        "start": event.start,
+        "end": event.end,
+        "peak": round(event.peak, 3),
+        "mean": round(event.mean, 3),
+        "open": event.end is None,
+        "retracted": event.void,
+    }
+
+
+def status_of(status: Status) -> dict[str, Any]:
+    """Return a status as the pages have it."""
+    plain = msgspec.to_builtins(status)
+    for name in ("last_seq", "replay", "seq", "schema", "kind"):
+        plain.pop(name, None)
+    return plain
+
+
+def quantiles(values: deque[float]) -> dict[str, float] | None:
+    """Return median and 99th percentile, None of nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return {"p50": round(ordered[last // 2], 1), "p99": round(ordered[round(0.99 * last)], 1)}
+
+
+def _windows(hello: Hello | None) -> list[str]:
+    windows = hello.settings.get("windows") if hello else None
+    return windows if isinstance(windows, list) else []
+
+
+def _chunk(kind: str, content: Any) -> bytes:
+    """Return a server-sent event; JSON has no line breaks."""
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode(content))

@@ -1,0 +1,81 @@
+"""The user's word on an event, and its clip: the functions of `streamtwl review`, for the page."""
+
+import asyncio
+from typing import Any
+
+from streamtwl.control import client
+from streamtwl.errors import ControlError, UsageError
+from streamtwl.marks import marking
+from streamtwl.marks.store import Marks, Verdict
+from streamtwl.services.web.past import NoHistoryError, Past
+
+
+class Marking:
+    """Marks events of the listener on this machine; reads and writes on threads of its own.
+
+    Raises UsageError for what cannot be, JournalError, SoundsError, AudioError.
+    """
+
+    def __init__(self, past: Past, here: bool, private: bool) -> None:
+        """`here`: the listener is on this machine; `private`: clips may be played."""
+        self._past, self._here, self._private = past, here, private
+        self._changing = asyncio.Lock()
+
+    async def of(self, event: str) -> dict[str, Any] | None:
+        """Return an event's mark, and whether it has a clip; None where it cannot be marked."""
+        return await asyncio.to_thread(self._of, event) if self._here else None
+
+    async def mark(self, event: str, verdict: Verdict, was: str) -> dict[str, Any]:
+        """Mark an event; return what became of it, in words, and whether a listener knows."""
+        return await self._change(self._mark, event, verdict, was)
+
+    async def undo(self, event: str) -> dict[str, Any]:
+        """Take an event's mark back."""
+        return await self._change(self._undo, event)
+
+    async def clip(self, event: str) -> bytes:
+        """Return an event's clip, FLAC; raises NoHistoryError where there is none to play."""
+        if not (self._here and self._private):
+            raise NoHistoryError("clips are played on this machine, or after a password")
+        try:
+            path = await asyncio.to_thread(marking.clip, self._past.path, event)
+            return await asyncio.to_thread(path.read_bytes)
+        except (UsageError, OSError) as error:
+            raise NoHistoryError(str(error)) from None
+
+    async def _change(self, work: Any, *of: str) -> dict[str, Any]:
+        if not self._here:
+            raise NoHistoryError("events are marked on the listener's own machine")
+        async with self._changing:
+            said = await asyncio.to_thread(work, *of)
+            return {"said": said, "problem": await asyncio.to_thread(_reload)}
+
+    def _of(self, event: str) -> dict[str, Any] | None:
+        try:
+            kept = marking.moment(self._past.path, marking.find(self._past.path, event).id)
+        except UsageError:  # of the level, which is no label
+            return None
+        mark = Marks().find(event)
+        return {
+            "clip": kept.clip is not None and self._private,
+            "mark": mark and {"verdict": mark.verdict, "was": mark.was, "said": marking.said(mark)},
+        }
+
+    def _mark(self, event: str, verdict: Verdict, was: str) -> str:
+        path = self._past.path
+        return marking.said(marking.mark(path, marking.find(path, event), verdict, was))
+
+    def _undo(self, event: str) -> str:
+        if Marks().find(event) is None:
+            raise NoHistoryError(f"event {event} is not marked")
+        marking.unmark(event)
+        return ""
+
+
+def _reload() -> str:
+    """Have running listeners take it in; return why they did not, "" where they did."""
+    try:
+        _, problems = client.reload()
+    except (ControlError, UsageError) as error:
+        problems = [str(error)]
+    return "; ".join(problems)

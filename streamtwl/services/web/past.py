@@ -1,0 +1,285 @@
+"""What sounded: the journal, read only, on threads of its own."""
+
+import asyncio
+import bisect
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from streamtwl import folders, history
+from streamtwl.errors import JournalError, MessageError, UsageError
+from streamtwl.history import Wanted
+from streamtwl.label_filter import LabelFilter
+from streamtwl.messages import Event, Label, Level, decode
+from streamtwl.services.web.live import Hub, dated, event_of
+from streamtwl.services.web.what_if import Hops
+from streamtwl.sinks import journal_file
+from streamtwl.stages import SAMPLE_RATE
+
+READERS = 2  # threads at once
+KEPT_S = 6.0  # that a result serves others
+RESULTS = 4
+MOST_KEPT = 30_000  # events in a result that is kept
+MOST_EVENTS = 500  # in an answer
+PERIODS = {"hour": 24, "day": 30}  # columns of the heat map
+LABELS = 24  # rows of it
+AROUND_S = 6.0  # that is shown before and after an event
+MOST_HOPS = 2000
+HOPS_KEPT_S = 60.0
+DAY_S = 86_400.0
+
+_SESSION = 16  # letters
+_OF_EVENT = """
+SELECT payload FROM messages
+WHERE stream = (SELECT id FROM streams WHERE session = ? AND topic = ?) AND instr(payload, ?)
+ORDER BY seq LIMIT 100
+"""
+_AROUND = f"""
+SELECT payload FROM messages
+WHERE stream = (SELECT id FROM streams WHERE session = ? AND topic = ?) AND at BETWEEN ? AND ?
+ORDER BY seq LIMIT {MOST_HOPS}
+"""
+_LABELS = """
+SELECT payload FROM messages
+WHERE stream IN (SELECT id FROM streams WHERE topic GLOB 'label/*') AND at >= ? ORDER BY stream, seq
+"""
+
+Found = TypeVar("Found")
+
+
+class NoHistoryError(JournalError):
+    """There is no journal here."""
+
+
+class Past:
+    """Reads one journal: the one named, else the one that the listener says it writes.
+
+    Raises JournalError, UsageError.
+    """
+
+    def __init__(self, path: Path | None, hub: Hub | None, owned: bool) -> None:
+        """`hub` knows the listener's settings, where it is on this machine; `owned`: the page
+        keeps the journal itself."""
+        self._path, self._hub, self._owned = path, hub, owned
+        self._reading = asyncio.Semaphore(READERS)
+        self._filling = asyncio.Lock()  # pages that open at once share what one of them reads
+        self._results: dict[Wanted, tuple[float, list[Any]]] = {}
+        self._hops: tuple[float, Hops] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the journal is; raises NoHistoryError where there is none."""
+        if self._path is not None:
+            return self._path
+        if self._hub is None:
+            raise NoHistoryError(
+                "the listener is on another machine: with `journal` under [services.web] the page "
+                "keeps a journal of its own"
+            )
+        for known in self._hub.sources.values():
+            if known.hello is not None:
+                journal = known.hello.settings.get("journal", {})
+                if not journal.get("enabled", True):
+                    raise NoHistoryError("the listener keeps no journal")
+                if journal.get("path"):
+                    return folders.expand(journal["path"])
+        return journal_file.default_path()
+
+    async def events(
+        self,
+        since: float,
+        until: float,
+        labels: Sequence[str] = (),
+        source: str = "*",
+        limit: int = MOST_EVENTS,
+        offset: int = 0,
+    ) -> dict[str, Any]:
+        """Return a page of the events that sounded in a time, newest first, and how many there
+        are."""
+        of = LabelFilter(labels)
+        found = [
+            event
+            for event in await self._in(since, until)
+            if of.takes(event) and source in ("*", event.source)
+        ]
+        page = found[offset : offset + min(limit, MOST_EVENTS)]
+        return {"total": len(found), "events": [event_of(each) for each in page]}
+
+    async def counts(self, period: str, until: float) -> dict[str, Any]:
+        """Return how often and how long each label sounded, by hours or days up to `until`.
+
+        `columns` are the periods' beginnings, Unix seconds; `rows` the most frequent labels.
+        """
+        columns = _beginnings(period, until)
+        return _counts(period, columns, await self._in(columns[0], until))
+
+    async def event(self, identity: str) -> dict[str, Any] | None:
+        """Return all messages on an event, and the decisions around it; None: there is none."""
+        return await self._read(lambda: self._event(identity))
+
+    async def levels(self, since: float, until: float) -> list[dict[str, Any]]:
+        """Return how loud each minute was."""
+        wanted = Wanted("level", "*", (), since, until)
+        return await self._cached(wanted, lambda: self._levels(wanted))
+
+    async def what_if(self, label: str, on: float, off: float) -> dict[str, Any]:
+        """Return what these thresholds would have done in the last day."""
+        return await self._read(lambda: self._hops_of_day().events(label, on, off))
+
+    async def labels(self) -> list[str]:
+        """Return the labels that were among the strongest five in the last day."""
+        return await self._read(lambda: self._hops_of_day().labels())
+
+    async def _in(self, since: float, until: float) -> list[Event]:
+        """Return all events of a time, newest first."""
+        wanted = Wanted("event", "*", (), since, until)
+        return await self._cached(wanted, lambda: self._events(wanted))
+
+    async def _read(self, work: Callable[[], Found]) -> Found:
+        async with self._reading:
+            return await asyncio.to_thread(work)
+
+    async def _cached(self, key: Wanted, work: Callable[[], list[Found]]) -> list[Found]:
+        async with self._filling:
+            known = self._results.pop(key, None)
+            if known is None or time.monotonic() > known[0] + KEPT_S:
+                known = time.monotonic(), await self._read(work)
+            if len(known[1]) <= MOST_KEPT:
+                self._results[key] = known
+            while len(self._results) > RESULTS:
+                self._results.pop(next(iter(self._results)))
+        return known[1]
+
+    def _events(self, wanted: Wanted) -> list[Event]:
+        return sorted(history.events(self.path, wanted), key=history.began_at, reverse=True)
+
+    def _event(self, identity: str) -> dict[str, Any] | None:
+        session, source = identity[:_SESSION], identity[_SESSION + 1 :].rpartition("-")[0]
+        source = source.removesuffix("-loud")
+        with self._connection() as connection:
+            key = (session, f"event/{source}/", identity.encode())
+            messages = [
+                message
+                for message in _decoded(connection.execute(_OF_EVENT, key))
+                if isinstance(message, Event) and message.id == identity
+            ]
+            if not messages:
+                return None
+            newest = messages[-1]
+            end = newest.end if newest.end is not None else newest.position
+            span = (messages[0].published_at - 3 * AROUND_S, newest.published_at + AROUND_S)
+            key_around = (session, f"label/{source}/", *span)
+            first, last = newest.start - AROUND_S * SAMPLE_RATE, end + AROUND_S * SAMPLE_RATE
+            hops = [
+                {
+                    "position": label.position,
+                    "label": label.label,
+                    "confidence": round(label.confidence, 3),
+                    "top": label.top,
+                    "thoughts": label.thoughts,
+                }
+                for label in _decoded(connection.execute(_AROUND, key_around))
+                if isinstance(label, Label) and first <= label.position <= last
+            ]
+        return {
+            "event": event_of(dated(newest, messages[0])),
+            "messages": [
+                event_of(each) | {"published_at": each.published_at, "position": each.position}
+                for each in messages
+            ],
+            "hops": hops,
+        }
+
+    def _levels(self, wanted: Wanted) -> list[dict[str, Any]]:
+        return [
+            {
+                "source": each.source,
+                "at": each.captured_at or each.published_at,
+                "leq_dba": each.leq_dba,
+                "l10_dba": each.l10_dba,
+                "l90_dba": each.l90_dba,
+                "max_dba": each.max_dba,
+                "calibrated": each.calibrated,
+            }
+            for each in history.messages(self.path, wanted)
+            if isinstance(each, Level)
+        ]
+
+    def _hops_of_day(self) -> Hops:
+        now = time.monotonic()
+        if self._hops is None or now > self._hops[0] + HOPS_KEPT_S:
+            with self._connection() as connection:
+                rows = connection.execute(_LABELS, (time.time() - DAY_S,))
+                self._hops = now, Hops(payload for (payload,) in rows)
+        return self._hops[1]
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        path = self.path
+        try:
+            with contextlib.closing(journal_file.reader(path)) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise journal_file.unreadable(path, error) from None
+
+
+def _counts(period: str, columns: list[float], events: list[Event]) -> dict[str, Any]:
+    """Return how often and how long each label sounded in each column."""
+    cells: dict[str, dict[int, list[float]]] = {}
+    for event in events:
+        at = history.began_at(event)
+        column = max(0, bisect.bisect_right(columns, at) - 1)
+        cell = cells.setdefault(event.label, {}).setdefault(column, [0, 0.0])
+        cell[0] += 1
+        cell[1] += history.lasted_s(event)
+    totals = {
+        label: (
+            sum(int(cell[0]) for cell in row.values()),
+            sum(cell[1] for cell in row.values()),
+        )
+        for label, row in cells.items()
+    }
+    most = sorted(totals, key=lambda label: (-totals[label][0], label))
+    return {
+        "period": period,
+        "columns": columns,
+        "labels": len(most),
+        "events": sum(total for total, _ in totals.values()),
+        "rows": [
+            {
+                "label": label,
+                "events": totals[label][0],
+                "seconds": round(totals[label][1], 1),
+                "cells": [
+                    [column, cell[0], round(cell[1], 1)]
+                    for column, cell in sorted(cells[label].items())
+                ],
+            }
+            for label in most[:LABELS]
+        ],
+    }
+
+
+def _decoded(rows: sqlite3.Cursor) -> Iterator[Any]:
+    for (payload,) in rows:
+        with contextlib.suppress(MessageError):  # of a version to come
+            yield decode(payload)
+
+
+def _beginnings(period: str, until: float) -> list[float]:
+    """Return the Unix seconds at which the hours or days up to `until` begin, of local time."""
+    try:
+        last = datetime.fromtimestamp(until).astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(f"until {until:g}: not a time") from None
+    count = PERIODS[period]
+    if period == "hour":
+        last = last.replace(minute=0, second=0, microsecond=0)
+        return [last.timestamp() - 3600 * back for back in range(count - 1, -1, -1)]
+    midnight = last.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    days = (midnight - timedelta(days=back) for back in range(count - 1, -1, -1))
+    return [day.astimezone().timestamp() for day in days]
