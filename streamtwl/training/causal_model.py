@@ -135,4 +135,4 @@ def export(model: CausalModel, card: BackboneCard, path: Path) -> None:
     }
     inputs = ["log_mel", *cache_names("past_key_values", LAYERS)]
     outputs = ["posterior", "embedding", *cache_names("present", LAYERS)]
-    write(model, given, dynamic, inputs, outputs, card, path)
+    write(model, given, dynamic, inputs, outputs, card, path, half=True)

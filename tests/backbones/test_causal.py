@@ -57,7 +57,7 @@ def test_it_says_the_same_whatever_the_blocks_beyond_its_memory_too(size, file, 
     found = said(backbone(file).front_end(), SOUND, size)
     assert len(found) == len(SOUND) // (PATCH * 160) - 1 or len(found) > MEMORY
     expected = torch.cat((posterior, embedding), dim=-1)[0].numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(found, expected, atol=0.01)  # weights are stored in half precision
 
 
 def test_its_memory_ends(file):
