@@ -3,18 +3,18 @@
     tools/corpus.sh CORPUS
     .venv/bin/python benchmarks/live_trial.py --corpus CORPUS --out TRIAL
 
-For each fold of ESC-10 every baseline, and the GPT-2 with each training seed, is trained on scenes
-of the other folds and the corpus's training side, with all choices made on scenes of a validation
-split (`timeline_baselines.py`); 20 scenes of 2 minutes at 20, 10 and 5 dB, and an hour of
-background, from the fold and the corpus's test side, are played through the product by each of
-them. Every decision is charged the same lateness. All read what `streamtwl train` reads
-(`training.WINDOWS`; without mn04's weights YAMNet's posteriors alone), and the HMM filter and the
-smoother YAMNet's posteriors alone as well. The smoothers, which see the future, are the bounds;
-they alone do not go through the product. DATED and the GPT-2's first decisions are also
-judged with their events dated back (`date`): revisions have to be worth more than that. The open
-vocabulary is played on the same scenes and judged through esc50_audioset.csv: its events of sounds
-that are none of the ten are not judged. TAUGHT is `streamtwl teach` with five clips a class of the
-training folds, where the others are trained on all 320.
+For each fold of ESC-10, or with --sounds kitchen20 for its one split, every baseline, and the GPT-2
+with each training seed, is trained on scenes of the other folds and the corpus's training side,
+with all choices made on scenes of a validation split (`timeline_baselines.py`); 20 scenes of 2
+minutes at 20, 10 and 5 dB, and an hour of background, from the fold and the corpus's test side, are
+played through the product by each of them. Every decision is charged the same lateness. All read
+what `streamtwl train` reads (`training.WINDOWS`; without mn04's weights YAMNet's posteriors alone),
+and the HMM filter and the smoother YAMNet's posteriors alone as well. The smoothers, which see the
+future, are the bounds; they alone do not go through the product. DATED and the GPT-2's first
+decisions are also judged with their events dated back (`date`): revisions have to be worth more
+than that. The open vocabulary is played on the same scenes and judged through the right names of
+the classes: its events of other sounds are not judged. TAUGHT is `streamtwl teach` with five clips
+a class of the training folds, where the others are trained on all of them.
 
 TRIAL/results.json, tables.md and plot.png hold the result; what TRIAL holds already is not run
 again. About two hours on two cores; --fold and --scenes make it less.
@@ -48,17 +48,16 @@ from quick import QUICK, add_option
 from rich.progress import Progress
 from score import Played
 from timeline import Scene, Sound
+from trial_sounds import FOLDS, Sounds
 
 import streamtwl
 from streamtwl.errors import SinkError, StreamtwlError
 from streamtwl.messages import AnyMessage, Event, Label, Scored
-from streamtwl.ontology import everyday
 from streamtwl.reasoners import graph, reads
 from streamtwl.reasoners.card import Card
 from streamtwl.sounds.store import Store
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import (
-    datasets,
     fitting,
     scenes,
     scored_scenes,
@@ -128,43 +127,44 @@ def main() -> None:
         "--data",
         type=Path,
         default=DATA,
-        help="esc10/ and esc50_audioset.csv (../shared/data)",
+        help="esc10/, kitchen20/ and esc50_audioset.csv (../shared/data)",
     )
-    add("--fold", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="test folds (all)")
+    add("--sounds", choices=sorted(FOLDS), default="esc10", help="the data set (esc10)")
+    add("--fold", type=int, nargs="+", help="test folds (all; kitchen20 has one, 6: its 6 to 9)")
     add("--scenes", type=int, default=20, help="a fold, each at every SNR (20)")
     add("--minutes", type=float, default=60, help="of background (60)")
     add("--jobs", type=int, default=2, help="processes (2)")
     add_option(parser)
     options = parser.parse_args()
+    sounds = Sounds(options.data, options.sounds)
+    folds = options.fold or sounds.folds
     options.out.mkdir(parents=True, exist_ok=True)
-    train = functools.partial(train_fold, options.data, options.corpus, options.out)
-    read = functools.partial(train_trace_model, options.data, options.corpus, options.out)
+    train = functools.partial(train_fold, sounds, options.corpus, options.out)
+    read = functools.partial(train_trace_model, sounds, options.corpus, options.out)
     render = functools.partial(
-        make_scenes, options.data, options.corpus, options.out, options.scenes, options.minutes
+        make_scenes, sounds, options.corpus, options.out, options.scenes, options.minutes
     )
-    judging = functools.partial(judge, options.out, options.data, options.fold, options.scenes)
+    judging = functools.partial(judge, options.out, sounds, folds, options.scenes)
     with Progress() as progress, ProcessPoolExecutor(options.jobs, SPAWN) as pool:
 
         def run(what: str, work: Callable[..., Any], prepared: Iterable[Any]) -> list[Any]:
             tasks = [functools.partial(work, each) for each in prepared]
             return pools.run(pool, progress, what, tasks)
 
-        run("baselines", train, options.fold)
-        run("GPT-2", read, [(name, fold) for fold in options.fold for name in GPT2_RECIPES])
-        run("teaching", functools.partial(teach, options.data, options.out), options.fold)
-        run("scenes", render, [0, *options.fold])
-        run("playing", functools.partial(keep, options.out, options.scenes), plays(options.fold))
+        run("baselines", train, folds)
+        run("GPT-2", read, [(name, fold) for fold in folds for name in GPT2_RECIPES])
+        run("teaching", functools.partial(teach, sounds, options.out), folds)
+        run("scenes", render, [0, *folds])
+        run("playing", functools.partial(keep, options.out, options.scenes), plays(folds))
         judged = run("judging", judging, [*LIVE, *SMOOTHERS, *OPEN])
         run(
             "dating",
-            functools.partial(date, options.data, options.corpus, options.out),
-            options.fold,
+            functools.partial(date, sounds, options.corpus, options.out),
+            folds,
         )
-        dating = functools.partial(
-            judge_dated, options.out, options.data, options.fold, options.scenes
-        )
+        dating = functools.partial(judge_dated, options.out, sounds, folds, options.scenes)
         dated = run("judging dates", dating, [*DATED, GPT2])
-        matching = functools.partial(match, options.out, options.data, options.fold, options.scenes)
+        matching = functools.partial(match, options.out, sounds, folds, options.scenes)
         matched = run("matching", matching, GPT2_RECIPES)
     results: dict = {
         "methods": {},
@@ -185,13 +185,13 @@ def main() -> None:
     print(tables)
 
 
-def train_fold(data: Path, corpus: Path, out: Path, fold: int) -> None:
+def train_fold(sounds: Sounds, corpus: Path, out: Path, fold: int) -> None:
     """Train every baseline for a test fold; write the reasoners' files, and all in models.pt."""
     folder = out / f"fold{fold}"
     if (folder / "models.pt").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    prepared, common = prepare(data, corpus, fold)
+    prepared, common = prepare(sounds, corpus, fold)
     chosen = timeline_baselines.fit_timeline(prepared.whole, prepared.choose, SEED, lambda _: None)
     of_yamnet = timeline_baselines.fit_timeline(
         yamnet_alone(prepared.whole), yamnet_alone(prepared.choose), SEED, lambda _: None, OF_YAMNET
@@ -202,7 +202,7 @@ def train_fold(data: Path, corpus: Path, out: Path, fold: int) -> None:
         alone = {"reads": [(YAMNET, "posterior")]} if name in OF_YAMNET.values() else {}
         card = Card(
             name=slug(name),
-            about=f"{name} on ESC-10, test fold {fold}",
+            about=f"{name} on {sounds.name}, test fold {fold}",
             kind="recurrent",
             labels=prepared.labels,
             on=one.on,
@@ -220,10 +220,10 @@ def train_fold(data: Path, corpus: Path, out: Path, fold: int) -> None:
 
 
 def prepare(
-    data: Path, corpus: Path, fold: int
+    sounds: Sounds, corpus: Path, fold: int
 ) -> tuple[training_scenes.TrainingScenes, dict[str, Any]]:
     """Return the scenes that a fold's models are trained on, and what their cards share."""
-    clips, scored_by = datasets.load(data / "esc10"), scorer()
+    clips, scored_by = sounds.clips, scorer()
     prepared = training_scenes.prepare(
         clips, corpus, fold, [SEED, fold], scored_by, read_of(scored_by), lambda *_: None
     )
@@ -232,7 +232,7 @@ def prepare(
         "reads": read_of(scored_by),
         "sha256": scored_by.sha256,
         "hop_s": scored_by.hop_s,
-        "data": "esc10",
+        "data": sounds.name,
         "folds": sorted({clip.fold for clip in clips} - {fold}),
         "command": COMMAND,
         "version": streamtwl.__version__,
@@ -258,14 +258,14 @@ def yamnet_alone(streams: SceneArrays) -> SceneArrays:
     return replace(streams, rows=np.ascontiguousarray(rows), is_posterior=is_posterior)
 
 
-def train_trace_model(data: Path, corpus: Path, out: Path, what: tuple[str, int]) -> None:
+def train_trace_model(sounds: Sounds, corpus: Path, out: Path, what: tuple[str, int]) -> None:
     """Train one of GPT2_RECIPES for a test fold; write the reasoner's file."""
     name, fold = what
     folder = out / f"fold{fold}"
     file = folder / f"{slug(name)}.onnx"
     if file.exists():
         return
-    prepared, common = prepare(data, corpus, fold)
+    prepared, common = prepare(sounds, corpus, fold)
     fitted = torch.load(folder / "models.pt", weights_only=False)[fitting.FILTER]
     recipe = replace(GPT2_RECIPES[name], windows=tuple(scorer().windows))
     targets = Targets(prepared.labels, fitted)
@@ -276,7 +276,7 @@ def train_trace_model(data: Path, corpus: Path, out: Path, what: tuple[str, int]
     trace_model.export(kept.model, recipe.hop_s, card, file)
 
 
-def teach(data: Path, out: Path, fold: int) -> None:
+def teach(sounds: Sounds, out: Path, fold: int) -> None:
     """Teach the classes of a test fold by `streamtwl teach`; the data folder is beside its models.
 
     Raises SinkError where it fails.
@@ -286,7 +286,7 @@ def teach(data: Path, out: Path, fold: int) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     rng = np.random.default_rng([SEED, fold])
-    clips = [clip for clip in datasets.load(data / "esc10") if clip.fold != fold]
+    clips = [clip for clip in sounds.clips if clip.fold != fold]
     for label in sorted({clip.label for clip in clips}):
         own = {clip.source: clip.path for clip in clips if clip.label == label}
         some = [own[source] for source in rng.permutation(sorted(own))[:TAUGHT_CLIPS]]
@@ -299,7 +299,9 @@ def teach(data: Path, out: Path, fold: int) -> None:
     (folder / "done").touch()
 
 
-def make_scenes(data: Path, corpus: Path, out: Path, count: int, minutes: float, fold: int) -> None:
+def make_scenes(
+    sounds: Sounds, corpus: Path, out: Path, count: int, minutes: float, fold: int
+) -> None:
     """Write a fold's scenes, or with fold 0 the hour of background, as tools/make_scene.py does."""
     folder = out / "scenes"
     folder.mkdir(exist_ok=True)
@@ -310,7 +312,7 @@ def make_scenes(data: Path, corpus: Path, out: Path, count: int, minutes: float,
             background = scenes.make_background_scene(rng, packages, 60 * minutes)
             soundfile.write(folder / "background.flac", background, SAMPLE_RATE, subtype="PCM_16")
         return
-    parts = scenes.read_parts([c for c in datasets.load(data / "esc10") if c.fold == fold])
+    parts = scenes.read_parts([c for c in sounds.clips if c.fold == fold])
     for number in range(count):
         rng = np.random.default_rng([SEED, fold, number])
         plan = scenes.plan_scene(rng, parts, packages, scored_scenes.SCENE_S)
@@ -358,10 +360,10 @@ def taught(out: Path, fold: int) -> list[str]:
 
 
 def judge(
-    out: Path, data: Path, folds: Sequence[int], count: int, method: str
+    out: Path, sounds: Sounds, folds: Sequence[int], count: int, method: str
 ) -> tuple[str, dict, dict | None]:
     """Return (method, its figures, how it compares with the HMM filter)."""
-    scenes_of = functools.partial(received_by, out, data, folds=folds, count=count)
+    scenes_of = functools.partial(received_by, out, sounds, folds=folds, count=count)
     played, background = scenes_of(method)
     against = None
     if method in (*LIVE, *SMOOTHERS) and method != fitting.FILTER:
@@ -369,13 +371,13 @@ def judge(
     return method, score.score(played, background), against
 
 
-def date(data: Path, corpus: Path, out: Path, fold: int) -> None:
+def date(sounds: Sounds, corpus: Path, out: Path, fold: int) -> None:
     """Choose by how much each of DATED dates its events back, on the validation scenes."""
     kept = out / f"fold{fold}" / "dates.json"
     if kept.exists():
         return
     scored_by = scorer()
-    _, to_choose, _ = scored_scenes.materials(datasets.load(data / "esc10"), corpus, fold, SEED)
+    _, to_choose, _ = scored_scenes.materials(sounds.clips, corpus, fold, SEED)
     made = scored_scenes.make_training_scenes(
         to_choose,
         scored_scenes.VALIDATION_SCENES,
@@ -384,7 +386,7 @@ def date(data: Path, corpus: Path, out: Path, fold: int) -> None:
         lambda *_: None,
     )
     made = [stream.reading(scored_by, read_of(scored_by)) for stream in made]
-    labels = sorted(right_names(data))
+    labels = sounds.labels
     chosen = torch.load(out / f"fold{fold}" / "models.pt", weights_only=False)
     dates = {}
     for method in DATED:
@@ -404,13 +406,13 @@ def date(data: Path, corpus: Path, out: Path, fold: int) -> None:
 
 
 def judge_dated(
-    out: Path, data: Path, folds: Sequence[int], count: int, method: str
+    out: Path, sounds: Sounds, folds: Sequence[int], count: int, method: str
 ) -> dict[str, Any]:
     """Return a method's figures with its events dated back; of GPT2 its first decisions."""
     dates = [json.loads((out / f"fold{fold}" / "dates.json").read_text()) for fold in folds]
     by_s = [each[fitting.FILTER if method == GPT2 else method] for each in dates]
     of_fold = dict(zip(folds, by_s, strict=True))
-    received = received_by(out, data, method, folds, count)[0]
+    received = received_by(out, sounds, method, folds, count)[0]
     if method == GPT2:
         received = [replace(each, scene=first_decisions(out, each)) for each in received]
     played = [
@@ -419,7 +421,7 @@ def judge_dated(
     ]
     return {
         "by_s": by_s,
-        "by_snr": score.dated(played, received_by(out, data, GPT2, folds, count)[0]),
+        "by_snr": score.dated(played, received_by(out, sounds, GPT2, folds, count)[0]),
     }
 
 
@@ -430,22 +432,24 @@ def first_decisions(out: Path, played: Played) -> Scene:
     return timeline.retrack(played.scene, card.on, card.off)
 
 
-def match(out: Path, data: Path, folds: Sequence[int], count: int, model: str) -> dict[str, dict]:
+def match(
+    out: Path, sounds: Sounds, folds: Sequence[int], count: int, model: str
+) -> dict[str, dict]:
     """Return how a model compares with baselines at matched false starts."""
-    ours = received_by(out, data, model, folds, count)[0]
+    ours = received_by(out, sounds, model, folds, count)[0]
     return {
-        method: score.matched(ours, received_by(out, data, method, folds, count)[0])
+        method: score.matched(ours, received_by(out, sounds, method, folds, count)[0])
         for method in (fitting.FILTER, timeline_baselines.GRU)
     }
 
 
 def received_by(
-    out: Path, data: Path, method: str, folds: Sequence[int], count: int
+    out: Path, sounds: Sounds, method: str, folds: Sequence[int], count: int
 ) -> tuple[list[Played], list[Played]]:
     """Return (scenes, background) with the events of a method."""
     if method in SMOOTHERS:
-        return smooth(out, data, method, folds, count)
-    return played_live(out, data, method, folds, count)
+        return smooth(out, sounds, method, folds, count)
+    return played_live(out, sounds, method, folds, count)
 
 
 def keep(out: Path, count: int, what: tuple[str, int, int | None]) -> None:
@@ -454,16 +458,16 @@ def keep(out: Path, count: int, what: tuple[str, int, int | None]) -> None:
 
 
 def played_live(
-    out: Path, data: Path, method: str, folds: Sequence[int], count: int
+    out: Path, sounds: Sounds, method: str, folds: Sequence[int], count: int
 ) -> tuple[list[Played], list[Played]]:
     """Return (scenes, background) with the events that a method's subscriber received."""
-    labels = sorted(right_names(data))
+    labels = sounds.labels
     played, background = [], []
     for _, fold, snr_db in (each for each in plays(folds) if each[0] == method):
         messages = trial.at_latency(play(out, count, (method, fold, snr_db)), LATENCY_MS)
         share = OFF_SHARE
         if method in OPEN:
-            messages = [closed(message, right_names(data)) for message in messages]
+            messages = [closed(message, sounds.right_names) for message in messages]
             messages = [m for m in messages if not isinstance(m, Event) or m.label in labels]
         elif method != TAUGHT:
             file = out / f"fold{fold}" / f"{slug(method)}.onnx"
@@ -482,7 +486,7 @@ def played_live(
 
 
 def smooth(
-    out: Path, data: Path, method: str, folds: Sequence[int], count: int
+    out: Path, sounds: Sounds, method: str, folds: Sequence[int], count: int
 ) -> tuple[list[Played], list[Played]]:
     """Return (scenes, background) with a smoother's events, each received at its own moment."""
     scored_by = scorer()
@@ -492,7 +496,7 @@ def smooth(
     for fold in folds:
         chosen = torch.load(out / f"fold{fold}" / "models.pt", weights_only=False)
         one = chosen[method]
-        labels = sorted(right_names(data))
+        labels = sounds.labels
         names: list[tuple[int, int | None]] = [(n, at) for n in range(count) for at in SNR_DB]
         backgrounds: list[tuple[int, None]] = (
             [(0, None)] if fold in folds[:BACKGROUND_FOLDS] else []
@@ -532,22 +536,6 @@ def decide_offline(
         ],
     )
     return timeline.retrack(scene, chosen.on, chosen.off)
-
-
-@functools.cache
-def right_names(data: Path) -> dict[str, frozenset[str]]:
-    """Return the names that are right for each of ESC-10's classes, everyday ones included."""
-    labels = {clip.label for clip in datasets.load(data / "esc10")}
-    with (data / "esc50_audioset.csv").open(newline="") as file:
-        names = {
-            row["category"]: set(row["audioset"].split("|"))
-            for row in csv.DictReader(file)
-            if row["category"] in labels
-        }
-    return {
-        label: frozenset(right | {sound for sound, of in everyday().items() if right & {*of}})
-        for label, right in names.items()
-    }
 
 
 def closed(message: AnyMessage, right: dict[str, frozenset[str]]) -> AnyMessage:
