@@ -35,7 +35,8 @@ test: .venv/.test
 test-all: test .venv/.test-all
 	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins faketime strace ffmpeg buildah mmdebstrap chromium mosquitto prometheus || true
 	$(BIN)/mypy
-	$(BIN)/pytest -m "slow and not soak and not llm" $(ARGS)
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile -m "slow and not alone and not soak and not llm" $(ARGS)
+	$(BIN)/pytest -m "alone and not soak and not llm" $(ARGS)
 
 test-home: .venv/.test
 	$(BIN)/pytest -m home $(ARGS)

@@ -222,6 +222,7 @@ class WebSettings(_Section):
 
     address: str = ""  # [host:]port; "": off
     password_file: str = ""  # its first line; "": $STREAMTWL_WEB_PASSWORD
+    token_file: str = ""  # of programs, its first line; "": $STREAMTWL_WEB_TOKEN
     proxy: str = ""  # IP address of the only peer that may connect, and that lets people in
     certificate: str = ""  # PEM; "": no TLS
     certificate_key: str = ""  # PEM

@@ -54,6 +54,7 @@ PROCESSES = (  # waits for real ones
     "test_packaging.py",
     "test_privacy.py",
 )
+ALONE = ("e2e/", "faults/", "test_privacy.py")  # of them: the slow tests of sound in real time
 collect_ignore = [] if importlib.util.find_spec("torch") else [*TRAINING]
 
 
@@ -62,6 +63,8 @@ def pytest_collection_modifyitems(items) -> None:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
         if path.startswith(TRAINING + PROCESSES):
             item.add_marker(pytest.mark.slow)
+        if path.startswith(ALONE):
+            item.add_marker(pytest.mark.alone)
 
 
 hypothesis.settings.register_profile(  # on a slow machine too

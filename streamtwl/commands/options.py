@@ -51,6 +51,23 @@ Reasoner = Annotated[
         show_default=False,
     ),
 ]
+ServerKey = Annotated[
+    str | None,
+    typer.Option(
+        help="The publisher's public key, where it publishes with --curve: its server.key, or "
+        "the 40 characters in it.",
+        show_default=False,
+    ),
+]
+ClientKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        help="Your own secret key, for --server-key. (default: keys/client.key_secret in the "
+        "user's config folder, or in $STREAMTWL_CONFIG)",
+        show_default=False,
+    ),
+]
 Provider = Annotated[
     ProviderName | None,
     typer.Option(

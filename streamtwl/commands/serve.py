@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from streamtwl.commands.options import Level, LogLevel, start_logging
+from streamtwl.commands.options import ClientKey, Level, LogLevel, ServerKey, start_logging
 from streamtwl.errors import UsageError
 
 ADDRESSES = {"--web": "127.0.0.1:8765", "--metrics": "127.0.0.1:9765"}  # where none is given
@@ -134,23 +134,11 @@ def serve(
     pipeline: Annotated[
         Path | None,
         typer.Option(
-            help="A pipeline file (.toml), of which only [services] is used.", show_default=False
+            help="A pipeline file (.toml), of which only \\[services] is used.", show_default=False
         ),
     ] = None,
-    server_key: Annotated[
-        Path | None,
-        typer.Option(
-            help="The publisher's public key, where it publishes with --curve.", show_default=False
-        ),
-    ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            help="Your own secret key, for --server-key. (default: keys/client.key_secret in the "
-            "user's config folder, or in $STREAMTWL_CONFIG)",
-            show_default=False,
-        ),
-    ] = None,
+    server_key: ServerKey = None,
+    key: ClientKey = None,
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
     log_level: LogLevel = Level.warning,
 ) -> None:

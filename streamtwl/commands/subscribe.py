@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamtwl.commands.options import Level, LogLevel, start_logging
+from streamtwl.commands.options import ClientKey, Level, LogLevel, ServerKey, start_logging
 
 if TYPE_CHECKING:
     from streamtwl.client import Subscription
@@ -47,22 +47,8 @@ def subscribe(
             show_default=False,
         ),
     ] = None,
-    server_key: Annotated[
-        str | None,
-        typer.Option(
-            help="The publisher's public key, where it publishes with --curve: its server.key, or "
-            "the 40 characters in it.",
-            show_default=False,
-        ),
-    ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            help="Your own secret key, for --server-key. (default: keys/client.key_secret in the "
-            "user's config folder, or in $STREAMTWL_CONFIG)",
-            show_default=False,
-        ),
-    ] = None,
+    server_key: ServerKey = None,
+    key: ClientKey = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the messages whole, one JSON object a line.")
     ] = False,

@@ -41,8 +41,8 @@ class Listener(msgspec.Struct):
     def feed(self) -> Feed:
         """Return its messages."""
         begin = {(self.session, topic): -1 for topic in self.topics}
-        server_key, key = (Path(each) if each else None for each in (self.server_key, self.key))
-        return Feed(self.connect, server_key, key, begin, name=self.name)
+        key = Path(self.key) if self.key else None
+        return Feed(self.connect, self.server_key, key, begin, name=self.name)
 
 
 async def serve(services: Sequence[Service], feed: Feed, stop: asyncio.Event) -> None:

@@ -60,7 +60,7 @@ class Feed:
     """
 
     connect: str
-    server_key: Path | None = None
+    server_key: str | None = None
     key: Path | None = None
     begin: Positions = field(default_factory=dict)  # where the listener's session begins
     figures: Callable[[], dict[str, Figures]] = dict  # those of all services, by name

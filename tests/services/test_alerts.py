@@ -18,7 +18,7 @@ from streamtwl.messages import Event
 from streamtwl.services.alerts import make, rules, service
 from streamtwl.services.alerts.engine import REMEMBERED, Engine, Memory
 from streamtwl.services.alerts.rules import Rule
-from tests.example_messages import event, label, status
+from tests.example_messages import event, hello, label, status
 from tests.services.conftest import free_port, wait_until
 
 NOON = 1_764_331_200.0  # a Friday in November
@@ -112,6 +112,13 @@ def test_a_late_event_is_confirmed_by_its_length():
     short = sound.event("offset", 0, 1), sound.event("offset", 0, 1.5)
     assert [each for message in short for each in engine.take(message, late=True)] == []
     assert len(engine.take(sound.event("offset", 5, 8, n=2), late=True)) == 1
+
+
+def test_what_a_late_event_is_confirmed_by_follows_the_listeners_hop():
+    sound, engine = Sound(), Engine([rule(confirmed=4)])
+    engine.take(msgspec.structs.replace(hello(0), settings={"hop_s": 0.96}))
+    assert engine.take(sound.event("offset", 0, 3), late=True) == []
+    assert len(engine.take(sound.event("offset", 5, 9, n=2), late=True)) == 1
 
 
 def test_events_that_are_late_keep_their_distance():

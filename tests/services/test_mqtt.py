@@ -210,6 +210,16 @@ def test_an_event_of_an_old_session_that_comes_late_does_not_last():
     assert list(states.memory.sounding["mic"]) == ["b-1"]
 
 
+def test_the_level_is_published_unweighted_and_a_weighted():
+    states = States(TOPICS, [], Memory())
+    states.take(now(status(0), level_dbfs=-31.26, level_dba=52.34))
+    state = json.loads(states.all["streamtwl/mic/state"])
+    assert (state["level_dbfs"], state["level_dba"]) == (-31.3, 52.3)
+    announced = dict(TOPICS.discovered("mic", []))
+    config = announced["homeassistant/sensor/streamtwl_mic_level_dba/config"]
+    assert (config["device_class"], config["unit_of_measurement"]) == ("sound_pressure", "dBA")
+
+
 def test_a_listener_that_says_nothing_is_not_available(monkeypatch):
     states = States(TOPICS, [], Memory())
     states.take(now(status(0)))

@@ -33,6 +33,7 @@ from tests.services.web import HOP, SESSION, serving
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 SECRET = "correct horse battery staple"
+TOKEN = "0123456789abcdefghij"
 
 
 def tell(story) -> None:
@@ -65,6 +66,7 @@ def protected(tmp_path, monkeypatch):
     monkeypatch.setitem(access.SCRYPT, "n", 2**4)  # quickly
     (tmp_path / "password").write_text(f"{SECRET}\n")
     (tmp_path / "password").chmod(0o600)
+    monkeypatch.setenv("STREAMTWL_WEB_TOKEN", TOKEN)
     settings = WebSettings(address="127.0.0.1:0", password_file=str(tmp_path / "password"))
     with serving(tmp_path, settings) as one:
         yield one
@@ -333,6 +335,28 @@ def test_a_session_begins_with_the_password_and_ends(protected):
     assert protected.get("/api/session", cookie="streamtwl_session=\u00ff")[0] == 401
 
 
+def test_a_program_sends_a_token_and_nothing_else(protected):
+    allowed = {"authorization": f"Bearer {TOKEN}"}
+    assert protected.get("/api/state", **allowed)[0] == 200
+    assert protected.get("/api/events/none/mark", "POST", {"verdict": "right"}, **allowed)[0] == 400
+    for path, given in (
+        ("/api/state", f"Bearer {TOKEN}x"),
+        ("/api/state", "Bearer "),
+        ("/api/state", f"Bearer {SECRET}"),
+        ("/api/state", f"Basic {TOKEN}"),
+    ):
+        assert protected.get(path, authorization=given)[0] == 401, given
+    assert protected.get("/", **allowed)[0] == 303  # pages are for people
+    assert protected.get("/api/state")[0] == 401  # it began no session
+
+
+@pytest.mark.parametrize("token", ["", "Bearer", "\u00fc"])
+def test_without_a_token_of_its_own_none_fits(token):
+    scope = {"type": "http", "method": "GET", "path": "/api/state", "client": ("127.0.0.1", 1)}
+    given = {"authorization": f"Bearer {token}"}
+    assert Access(Password(SECRET))._refusal(scope, given)[0] == 401
+
+
 def test_guessing_is_slowed_down(protected):
     answers = [protected.get("/api/login", "POST", {"password": str(i)}) for i in range(8)]
     assert [status for status, _, _ in answers].count(429) >= 2
@@ -403,6 +427,16 @@ def test_settings_that_would_not_protect_it_are_refused(settings, problem, monke
     with pytest.raises(UsageError, match=re.escape(problem)) as raised:
         make(WebSettings(**settings))
     assert str(raised.value).isprintable()
+
+
+def test_a_token_that_would_not_protect_it_is_refused(monkeypatch):
+    monkeypatch.setenv("STREAMTWL_WEB_TOKEN", TOKEN)
+    with pytest.raises(UsageError, match="takes a password, too"):
+        make(WebSettings(address="8765"))
+    monkeypatch.setenv("STREAMTWL_WEB_PASSWORD", SECRET)
+    monkeypatch.setenv("STREAMTWL_WEB_TOKEN", TOKEN[1:])
+    with pytest.raises(UsageError, match="20 characters or more"):
+        make(WebSettings(address="8765"))
 
 
 def test_a_password_file_is_its_owners_alone(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import hmac
 import importlib
 import json
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,7 +22,7 @@ from streamtwl.services.alerts.rules import Action
 
 Perform = Callable[[bytes], Awaitable[None]]  # takes a Firing as JSON
 SIGNATURE, TIMESTAMP, DELIVERY = "X-Streamtwl-Signature", "X-Streamtwl-Timestamp", "X-Streamtwl-Id"
-SECRETS = ("STREAMTWL_MQTT_PASSWORD",)  # that a command does not get
+SECRETS = re.compile(r"STREAMTWL_\w*_(PASSWORD|TOKEN)")  # that a command does not get
 PASSING = (408, 425, 429)  # refusals that may pass
 TITLE = "streamtwl"
 
@@ -106,7 +107,7 @@ class _Command:
             for name, value in json.loads(firing).items()
             if value is not None
         }
-        kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        kept = {name: value for name, value in os.environ.items() if not SECRETS.fullmatch(name)}
         quiet = asyncio.subprocess.DEVNULL
         try:
             process = await asyncio.create_subprocess_exec(

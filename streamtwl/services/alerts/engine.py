@@ -6,13 +6,12 @@ from typing import Any
 import msgspec
 
 from streamtwl.history import began_at
-from streamtwl.messages import AnyMessage, Event, Label, Status
+from streamtwl.messages import AnyMessage, Event, Hello, Label, Status
 from streamtwl.services.alerts.rules import SILENCE, TEXT, Rule
 from streamtwl.stages import SAMPLE_RATE
 
 REMEMBERED = 50  # events of a rule at a source that are over and counted
 OPEN = 100  # events that last, of a rule at a source
-HOP_S = 0.48  # from one decision to the next: what a late event's length is worth
 STEP_S = 60.0  # from one status to the next; a longer one is a gap, no silence
 SESSIONS = 16  # remembered of a source
 
@@ -86,6 +85,7 @@ class Memory(msgspec.Struct):
 
     tracks: dict[str, Track] = {}  # by rule and source, with a line break between
     clocks: dict[str, Clock] = {}  # by source
+    hop_s: float = 0.48  # from one decision to the next: what a late event's length is worth
 
 
 class Engine:
@@ -101,6 +101,8 @@ class Engine:
 
     def take(self, message: AnyMessage, late: bool = False) -> list[Firing]:
         """Return which rules apply now; `late`: an event without the labels of its time."""
+        if isinstance(message, Hello):
+            self.memory.hop_s = float(message.settings.get("hop_s", self.memory.hop_s))
         if not isinstance(message, Event | Label | Status):
             return []
         clock = self.memory.clocks.setdefault(message.source, Clock())
@@ -162,7 +164,7 @@ class Engine:
         event = sounding.event
         end = event.end if event.end is not None else max(position, event.position)
         lasted = (end - event.start) / SAMPLE_RATE
-        confirmed_late = sounding.late and lasted >= rule.confirmed * HOP_S
+        confirmed_late = sounding.late and lasted >= rule.confirmed * self.memory.hop_s
         if (
             event.id in track.done
             or event.peak < rule.confidence

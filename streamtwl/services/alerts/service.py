@@ -10,6 +10,7 @@ import msgspec
 from streamtwl import folders
 from streamtwl.client import Subscription
 from streamtwl.config import AlertsSettings
+from streamtwl.messages import Hello
 from streamtwl.services.alerts import actions, rules
 from streamtwl.services.alerts.actions import ActionError, Perform
 from streamtwl.services.alerts.engine import Engine, Firing, Memory
@@ -79,7 +80,7 @@ class AlertsService:
         engine = Engine(self._rules, outbox.state(Memory))
         events = feed.open(["event"], outbox.positions, from_start=True)
         hops = any(rule.lasting_s or rule.confirmed for rule in self._rules)
-        live = feed.open(["label", "status"] if hops else ["status"])
+        live = feed.open(["hello", "label", "status"] if hops else ["status"])
         tasks.create_task(self._read_events(events, engine, outbox))
         tasks.create_task(self._read_live(live, events, engine, outbox))
 
@@ -96,7 +97,8 @@ class AlertsService:
         saved_at = time.monotonic()
         async with live:
             async for message in live:
-                self._lateness.take(message)
+                if not isinstance(message, Hello):  # which may be of the session's beginning
+                    self._lateness.take(message)
                 fired = engine.take(message)
                 if fired or time.monotonic() > saved_at + SAVE_S:
                     saved_at = time.monotonic()

@@ -26,6 +26,7 @@ class State(msgspec.Struct):
     last_sound: str | None = None
     last_sound_at: float | None = None  # Unix seconds
     level_dbfs: float | None = None
+    level_dba: float | None = None
     state: str = "opening"
 
 
@@ -87,6 +88,8 @@ class States:
             if changed or self._had_at[source] >= self._level_at.get(source, 0.0) + LEVEL_S:
                 self._level_at[source] = self._had_at[source]
                 state.level_dbfs = round(message.level_dbfs, 1)
+                weighted = message.level_dba
+                state.level_dba = None if weighted is None else round(weighted, 1)
                 changed = True
             self._available[source] = message.state in LISTENING
         stale, self._stale[source] = self._stale.get(source, True), not fresh

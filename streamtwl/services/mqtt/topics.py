@@ -94,6 +94,11 @@ class Topics:
             ("Last sound", "last_sound", {"json_attributes_topic": state}),
             ("Confidence", "confidence", {"unit_of_measurement": "%", **measured}),
             ("Level", "level_dbfs", {"unit_of_measurement": "dBFS", **measured}),
+            (
+                "Sound level",
+                "level_dba",
+                {"unit_of_measurement": "dBA", "device_class": "sound_pressure", **measured},
+            ),
         ):
             yield self._entity("sensor", node, key, common, {
                 "name": name,

@@ -97,13 +97,16 @@ class Access:
         proxy: str | None = None,
         hosts: frozenset[str] = frozenset({"localhost"}),
         encrypted: bool = False,
+        token: str = "",
     ) -> None:
         """`proxy`: the address of the only peer, which says for whom it asks.
 
         `hosts`: the names by which the page may be called up where there is no password or proxy.
+        `token`: of programs, which send it as `Authorization: Bearer` and have no session.
         """
         self._password = password
         self._proxy, self._hosts, self._encrypted = proxy, hosts, encrypted
+        self._token = token.encode(errors="replace")
         self._requests = Buckets(A_SECOND, BURST)
         self._logins = Buckets(1 / LOGIN_S, LOGINS)
         self._all_logins = Buckets(1 / ALL_LOGIN_S, ALL_LOGINS)
@@ -186,12 +189,18 @@ class Access:
         return None if self._password is None else self._without_session(scope, headers)
 
     def _without_session(self, scope: Scope, headers: dict[str, str]) -> tuple | None:
+        path = scope["path"]
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        if scheme == "Bearer" and path.startswith("/api/"):
+            given = bearer.encode("latin-1")
+            fits = bool(self._token) and hmac.compare_digest(given, self._token)
+            refusal = 401, "this is not the token", {"www-authenticate": "Bearer"}
+            return None if fits else refusal
         token = _cookie(headers.get("cookie", ""))
         session = self._sessions.get(token)
         if session is not None and session.until < time.monotonic():
             self._sessions.pop(token)
             session = None
-        path = scope["path"]
         if session is None:
             if path in OPEN or path.startswith("/assets/"):
                 return None

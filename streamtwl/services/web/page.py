@@ -33,7 +33,8 @@ KEEP_ALIVE_S = 20
 END_S = 1  # for answers under way
 BATCH_S = 0.5  # from one commit to a journal of our own to the next
 BATCH = 2000  # messages that it waits for at most
-PASSWORD = "STREAMTWL_WEB_PASSWORD"
+PASSWORD, TOKEN = "STREAMTWL_WEB_PASSWORD", "STREAMTWL_WEB_TOKEN"
+SHORTEST_TOKEN = 20  # characters
 
 
 class Web:
@@ -47,7 +48,15 @@ class Web:
         self._settings = settings
         if settings.certificate_key and not settings.certificate:
             raise UsageError("services.web.certificate_key: it takes a certificate, too")
-        secret = _secret(settings)
+        secret = _secret("password_file", settings.password_file, PASSWORD)
+        token = _secret("token_file", settings.token_file, TOKEN)
+        if token and not secret:
+            raise UsageError("services.web: a token is for programs; it takes a password, too")
+        if token and len(token) < SHORTEST_TOKEN:
+            raise UsageError(
+                f"services.web: a token takes {SHORTEST_TOKEN} characters or more, as "
+                "`openssl rand -hex 20` makes them"
+            )
         local = is_local(f"tcp://{self._host}:{self._port}")
         if not (local or secret or settings.proxy):
             raise UsageError(
@@ -61,6 +70,7 @@ class Web:
             proxy=_proxy(settings.proxy),
             hosts=_hosts(self._host),
             encrypted=bool(settings.certificate),
+            token=token,
         )
         self._hub = Hub()
         self.address: str | None = None  # of the page, once it is there
@@ -195,21 +205,21 @@ def _address(named: str) -> tuple[str, int]:
     return host.strip("[]").replace("*", "0.0.0.0") or "127.0.0.1", int(port)
 
 
-def _secret(settings: WebSettings) -> str:
-    """Return the password, "" where there is none; raises UsageError."""
-    if not settings.password_file:
-        return os.environ.get(PASSWORD, "")
-    path = folders.expand(settings.password_file)
+def _secret(option: str, file: str, variable: str) -> str:
+    """Return a secret, "" where there is none; raises UsageError."""
+    if not file:
+        return os.environ.get(variable, "")
+    path = folders.expand(file)
     try:
         lines = path.read_text().splitlines()
         mode = path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         problem = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"services.web.password_file {path}: {problem}") from None
+        raise UsageError(f"services.web.{option} {path}: {problem}") from None
     if mode & 0o077:
-        raise UsageError(f"services.web.password_file {path}: others can read it: chmod 600 {path}")
+        raise UsageError(f"services.web.{option} {path}: others can read it: chmod 600 {path}")
     if not lines or not lines[0]:
-        raise UsageError(f"services.web.password_file {path}: its first line is empty")
+        raise UsageError(f"services.web.{option} {path}: its first line is empty")
     return lines[0]
 
 
