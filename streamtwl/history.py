@@ -30,6 +30,7 @@ from streamtwl.stages import SAMPLE_RATE
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 FOREVER = float(2**53)
+UNKNOWN_S = 65.0  # that a listener's newest may not be in the journal: repeats are, once a minute
 LONGEST_EVENT_S = 604_800.0  # events without an end that began earlier are not found
 LATEST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()  # that a date can have, in any zone
 TIMES = "30m, 2h, 7d (that long ago), 14:30 (today), 2026-11-24 or '2026-11-24 14:30'"
@@ -155,8 +156,8 @@ def _payloads(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]
 def events(path: Path, wanted: Wanted) -> Iterator[Event]:
     """Yield the newest message on each event that sounded in the time wanted, by onset.
 
-    Retracted events are left out. One without an end lasts up to its listener's last message. Those
-    in recordings and pipes are dated by the publication of their onset.
+    Retracted events are left out. One without an end lasts up to its listener's last message in the
+    journal, which may be of a minute ago. Those in recordings and pipes are dated by the publication of their onset.
     Raises JournalError; for a damaged journal, after what can still be read.
     """
     newest: dict[str, Event] = {}
@@ -180,7 +181,8 @@ def events(path: Path, wanted: Wanted) -> Iterator[Event]:
             event = msgspec.structs.replace(event, published_at=onset)
         if not event.void and began_at(event) <= wanted.until and labels.takes(event):
             event = _up_to_now(path, event)
-            if max(0.0, ended_at(event)) >= wanted.since:
+            unknown_s = UNKNOWN_S if event.end is None else 0.0
+            if max(0.0, ended_at(event)) + unknown_s >= wanted.since:
                 yield event
     if damage is not None:
         raise damage

@@ -1,6 +1,6 @@
 """ZeroMQ out: one thread owns the socket, a bounded queue before it, every drop counted.
 
-worker -> queue -> [journal commits] -> XPUB -> subscribers
+worker -> queue -> [journal commits, or repeats are held] -> XPUB -> subscribers
 """
 
 import errno
@@ -18,6 +18,7 @@ from streamtwl.errors import SinkError, StreamtwlError, UsageError
 from streamtwl.messages import JOURNALLED, AnyMessage, Encoding, Hello, Label, encode
 from streamtwl.security import ServerKeys
 from streamtwl.sinks.journal import COMMIT_S, Entry, Journal
+from streamtwl.sinks.repeats import Repeated, Repeats, entry
 from streamtwl.sinks.replay import ReplayServer
 from streamtwl.stages import Sink
 
@@ -46,9 +47,11 @@ class Publisher(Sink):
     5 s. A new subscriber is sent the newest hello and label of its topics; the others see them
     again, and drop what they have seen by session, topic and seq.
 
-    With a journal, labels, events and states are committed before they are published, all that are
-    queued in one batch; if that fails or takes over 20 ms (`lossless`: 5 s) they are published
-    anyway, with `journalled` false. `replay_bind` is the endpoint of a ReplayServer ("": none).
+    With a journal, events, levels, and labels and states that change are committed before they are
+    published, all that are queued in one batch; if that fails or takes over 20 ms (`lossless`: 5 s)
+    they are published anyway, with `journalled` false. Labels and states that repeat the one before
+    (`repeat`) are held for replay, and summarised in the journal (`repeats.py`); what follows a
+    failure counts as a change. `replay_bind` is the endpoint of a ReplayServer ("": none).
     With `security` only holders of allowed keys may subscribe and request. Raises SinkError where
     an endpoint cannot be bound, UsageError where it is invalid, or open to the network without keys
     and `insecure`.
@@ -80,11 +83,13 @@ class Publisher(Sink):
         self.endpoint = self._bind(self._socket, bind, "--bind")
         self.replay: str | None = None  # the endpoint that replays messages
         self._replay_server: ReplayServer | None = None
+        self._repeats = Repeats(encoding, bool(replay_bind)) if journal is not None else None
         if journal is not None and replay_bind:
             router = self._context.socket(zmq.ROUTER)
             ReplayServer.limit(router)
             self.replay = self._bind(router, replay_bind, "--replay-bind")
-            self._replay_server = ReplayServer(router, journal.path, journal.suspect)
+            held = self._repeats.held if self._repeats else None
+            self._replay_server = ReplayServer(router, journal.path, journal.suspect, held)
         self._queue_in = self._pair(zmq.PUSH)
         self._queue_out = self._pair(zmq.PULL)
         self._waiting: deque[tuple[AnyMessage, bytes]] = deque()  # one for each frame in the queue
@@ -114,7 +119,8 @@ class Publisher(Sink):
 
     def emit(self, message: AnyMessage) -> None:
         """Queue a message; one caller at a time. Raises ValueError for NaN or infinity in it."""
-        message = _marked(message, self.journals)  # should it fail, the thread says so
+        repeat = self._repeats is not None and self._repeats.is_repeat(message)
+        message = _marked(message, self.journals, repeat)  # should it fail, the thread says so
         self._waiting.append((message, encode(message, self._encoding)))
         try:
             self._queue_in.send(b"", 0 if self._lossless else zmq.NOBLOCK)
@@ -122,6 +128,8 @@ class Publisher(Sink):
         except zmq.Again:
             self._waiting.pop()
             self._refused += 1
+            if self._repeats is not None:
+                self._repeats.forget(message.topic)
 
     def close(self) -> None:
         """Publish what is queued, wait for slow subscribers up to a second, and end."""
@@ -182,6 +190,8 @@ class Publisher(Sink):
             if self._queue_out in ready:
                 batch, over = self._take()
                 self._forward(batch)
+        if self._repeats is not None:
+            self._commit(self._repeats.due(all_of_it=True))
         self._queue_out.close(0)
         self._socket.close()
 
@@ -200,21 +210,37 @@ class Publisher(Sink):
 
     def _forward(self, batch: list[tuple[AnyMessage, bytes]]) -> None:
         """Commit a batch, and publish it whether or not that worked."""
-        entries = [_entry(*each) for each in batch if isinstance(each[0], JOURNALLED)]
-        patience_s = LOSSLESS_PATIENCE_S if self._lossless else COMMIT_S
-        failed = (
-            self._journal is not None
-            and bool(entries)
-            and not self._journal.commit(entries, patience_s)
-        )
+        failed = not self._commit(self._entries(batch))
         for message, payload in batch:
-            if failed and isinstance(message, JOURNALLED):
+            if failed and isinstance(message, JOURNALLED) and message.journalled:
                 payload = encode(_marked(message, False), self._encoding)
             frames = (message.topic.encode(), payload)
             if isinstance(message, Hello | Label):
                 self._newest[frames[0]] = payload
             self._publish(frames)
             self._taken += 1
+
+    def _entries(self, batch: list[tuple[AnyMessage, bytes]]) -> list[Entry]:
+        """Return what is to be written now; the rest is held."""
+        entries: list[Entry] = []
+        if self._repeats is None:
+            return entries
+        for message, payload in batch:
+            if isinstance(message, Repeated) and message.repeat:
+                entries += self._repeats.hold(message, payload)
+            elif isinstance(message, JOURNALLED):
+                entries += [*self._repeats.before(message), entry(message, payload)]
+        return entries + self._repeats.due()
+
+    def _commit(self, entries: list[Entry]) -> bool:
+        """Return whether all of it was written in time; if not, the next messages are tried."""
+        if self._journal is None or self._repeats is None or not entries:
+            return True
+        patience_s = LOSSLESS_PATIENCE_S if self._lossless else COMMIT_S
+        if self._journal.commit(entries, patience_s):
+            return True
+        self._repeats.forget()
+        return False
 
     def _greet(self, subscription: bytes) -> None:
         """Send the newest hello and label to a subscriber that has just subscribed to them."""
@@ -240,17 +266,17 @@ class Publisher(Sink):
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
 
 
-def _marked(message: AnyMessage, journalled: bool) -> AnyMessage:
-    """Return a message that says whether it is in the journal, the same one where it does."""
-    if not isinstance(message, JOURNALLED) or message.journalled == journalled:
+def _marked(message: AnyMessage, journalled: bool, repeat: bool = False) -> AnyMessage:
+    """Return a message that says whether it is in the journal, or repeats what is; the same one
+    where it does."""
+    if not isinstance(message, JOURNALLED):
         return message
-    return msgspec.structs.replace(message, journalled=journalled)
-
-
-def _entry(message: AnyMessage, payload: bytes) -> Entry:
-    label = getattr(message, "label", None)
-    at = message.published_at
-    return Entry(message.session, message.topic, message.seq, at, label, payload)
+    marks = {"journalled": journalled and not repeat}
+    if isinstance(message, Repeated):
+        marks["repeat"] = repeat
+    if all(getattr(message, name) == mark for name, mark in marks.items()):
+        return message
+    return msgspec.structs.replace(message, **marks)
 
 
 def _explained(bind: str, option: str, error: zmq.ZMQError) -> StreamtwlError:
