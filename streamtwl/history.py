@@ -157,7 +157,8 @@ def events(path: Path, wanted: Wanted) -> Iterator[Event]:
     """Yield the newest message on each event that sounded in the time wanted, by onset.
 
     Retracted events are left out. One without an end lasts up to its listener's last message in the
-    journal, which may be of a minute ago. Those in recordings and pipes are dated by the publication of their onset.
+    journal, which may be a minute old. Those in recordings and pipes are dated by the publication
+    of their onset.
     Raises JournalError; for a damaged journal, after what can still be read.
     """
     newest: dict[str, Event] = {}

@@ -117,9 +117,12 @@ class Journal:
         """Return whether the entries were committed within `patience_s`; one caller at a time.
 
         While an earlier commit is overdue the patience is 20 ms at most. Late is not lost: what
-        the queue had room for is written all the same.
+        the queue had room for is written all the same. After `close` nothing is.
         """
         batch = _Batch(entries)
+        if self._over.is_set():
+            self.errors += len(entries)
+            return False
         try:
             self._waiting.put_nowait(batch)
         except queue.Full:
