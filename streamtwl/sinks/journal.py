@@ -232,10 +232,12 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):  # else what is in the log only is lost
                 self._connection.execute("PRAGMA wal_checkpoint").fetchall()
             self._close()
+            self._open()
             return
         if self._damage is not None and self._damage[0] == self._inode:
             damage, self._damage = self._damage[1], None
             self._begin_anew(damage)
+            self._open()
             return
         self._mind_clocks(self._connection)
         deleted = self._delete(_TOO_OLD, time.time() - self._max_age_s)

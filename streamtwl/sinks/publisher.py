@@ -83,7 +83,7 @@ class Publisher(Sink):
         self.endpoint = self._bind(self._socket, bind, "--bind")
         self.replay: str | None = None  # the endpoint that replays messages
         self._replay_server: ReplayServer | None = None
-        self._repeats = Repeats(encoding, bool(replay_bind)) if journal is not None else None
+        self._repeats = Repeats(bool(replay_bind)) if journal is not None else None
         if journal is not None and replay_bind:
             router = self._context.socket(zmq.ROUTER)
             ReplayServer.limit(router)

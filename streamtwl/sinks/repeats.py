@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from streamtwl.messages import AnyMessage, Encoding, Event, Label, Status, Summary, encode, topic
+from streamtwl.messages import AnyMessage, Event, Label, Status, Summary, encode, topic
 from streamtwl.sinks.journal import Entry
 from streamtwl.stages import SAMPLE_RATE
 
@@ -37,14 +37,9 @@ class Repeats:
     thread.
     """
 
-    def __init__(
-        self,
-        encoding: Encoding = "msgpack",
-        replayed: bool = True,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`encoding` of the summaries; `replayed`: messages are held for `held`."""
-        self._encoding, self._replayed, self._clock = encoding, replayed, clock
+    def __init__(self, replayed: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+        """`replayed`: messages are held for `held`."""
+        self._replayed, self._clock = replayed, clock
         self._in_force: dict[str, tuple[object, ...]] = {}  # topic: what its newest message says
         self._topics: dict[str, _Topic] = {}
         self._due_at = math.inf  # a stretch is a minute long then, or was full
@@ -132,7 +127,7 @@ class Repeats:
         stretch.closed = now
         known.closed.append(stretch)
         known.drop(now)
-        return [stretch.entry(self._encoding)]
+        return [stretch.entry()]
 
 
 class _Topic:
@@ -197,7 +192,7 @@ class _Stretch:
             self.messages.append((message.seq, payload))
             self.size += len(payload)
 
-    def entry(self, encoding: Encoding) -> Entry:
+    def entry(self) -> Entry:
         """Return the row that stands for it; for a single message that message."""
         first, last = self._first, self._newest
         summary = None
@@ -214,7 +209,7 @@ class _Stretch:
                 hops=self._hops,
             )
         row = msgspec.structs.replace(last, journalled=True, repeat=False, summary=summary)
-        return entry(row, encode(row, encoding))
+        return entry(row, encode(row))  # MessagePack: JSON has twice the size
 
 
 def entry(message: AnyMessage, payload: bytes) -> Entry:

@@ -134,7 +134,7 @@ class ReplayServer:
         try:
             with contextlib.closing(journal_file.reader(self._path)) as connection:
                 rows = connection.execute(_PAGE, (*topic, request.from_))
-                for first, payload in _merged(wanted, rows, to):
+                for first, payload in _merged(wanted, rows, to if to >= request.from_ else -1):
                     if len(page) == PAGE_MESSAGES or (page and size + len(payload) > PAGE_BYTES):
                         header.next = max(first, request.from_ + 1)
                         break
