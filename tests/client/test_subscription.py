@@ -73,7 +73,8 @@ def received(one: Subscription, count: int) -> list[AnyMessage]:
 def as_given(message: AnyMessage) -> AnyMessage:
     if not isinstance(message, JOURNALLED):
         return message
-    return msgspec.structs.replace(message, journalled=False)
+    marks = {"journalled": False} | ({"repeat": False} if hasattr(message, "repeat") else {})
+    return msgspec.structs.replace(message, **marks)
 
 
 def numbers(messages: list[AnyMessage]) -> list[tuple[str, int]]:

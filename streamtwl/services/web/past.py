@@ -122,8 +122,7 @@ class Past:
 
     async def event(self, identity: str) -> dict[str, Any] | None:
         """Return all messages on an event, and the decisions around it; None: there is none."""
-        known = self._hub.sources.get(_source(identity)) if self._hub else None
-        newest = [*known.hops] if known else []  # those of the last minute are not in the journal
+        newest = self._newest()
         return await self._read(lambda: self._event(identity, newest))
 
     async def levels(self, since: float, until: float) -> list[dict[str, Any]]:
@@ -133,11 +132,13 @@ class Past:
 
     async def what_if(self, label: str, on: float, off: float) -> dict[str, Any]:
         """Return what these thresholds would have done in the last day."""
-        return await self._read(lambda: self._hops_of_day().events(label, on, off))
+        newest = self._newest()
+        return await self._read(lambda: self._hops_of_day(newest).events(label, on, off))
 
     async def labels(self) -> list[str]:
         """Return the labels that were among the strongest five in the last day."""
-        return await self._read(lambda: self._hops_of_day().labels())
+        newest = self._newest()
+        return await self._read(lambda: self._hops_of_day(newest).labels())
 
     async def _in(self, since: float, until: float) -> list[Event]:
         """Return all events of a time, newest first."""
@@ -189,7 +190,8 @@ class Past:
         decisions += [
             {name: each[name] for name in DECISION}
             for each in heard
-            if each["session"] == session and each["position"] not in kept
+            if (each["session"], each["source"]) == (session, source)
+            and each["position"] not in kept
         ]
         hops = [
             each | {"confidence": round(each["confidence"], 3)}
@@ -220,12 +222,17 @@ class Past:
             if isinstance(each, Level)
         ]
 
-    def _hops_of_day(self) -> Hops:
+    def _newest(self) -> list[dict[str, Any]]:
+        """Return the newest decisions: those of the last minute may not be in the journal."""
+        sources = self._hub.sources.values() if self._hub else ()
+        return [hop for known in sources for hop in known.hops]
+
+    def _hops_of_day(self, newest: list[dict[str, Any]]) -> Hops:
         now = time.monotonic()
         if self._hops is None or now > self._hops[0] + HOPS_KEPT_S:
             with self._connection() as connection:
                 rows = connection.execute(_LABELS, (time.time() - DAY_S,))
-                self._hops = now, Hops(payload for (payload,) in rows)
+                self._hops = now, Hops((payload for (payload,) in rows), newest)
         return self._hops[1]
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ out, and so are revisions.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -51,12 +51,14 @@ _as_json = msgspec.json.Decoder(_Decision)
 
 
 class Hops:
-    """The scores of each label, hop by hop; payloads come in the order of their streams."""
+    """The scores of each label, hop by hop."""
 
-    def __init__(self, payloads: Iterable[bytes]) -> None:
+    def __init__(self, payloads: Iterable[bytes], newest: Iterable[Mapping[str, Any]] = ()) -> None:
+        """`payloads` come in the order of their streams; `newest` are decisions of live ones."""
         found: dict[str, list[tuple[int, float]]] = defaultdict(list)
         streams: dict[tuple[str, str], int] = {}
         at: list[tuple[int, int, float]] = []  # stream, position, Unix seconds
+        until: dict[int, int] = {}  # stream: position of its last in the journal
         for payload in payloads:
             try:
                 hop = (_as_json if payload[:1] == b"{" else _as_msgpack).decode(payload)
@@ -67,10 +69,21 @@ class Hops:
                 for each in strongest:
                     found[each.label].append((len(at), each.score))
                 at.append((stream, position, when))
+            until[stream] = hop.position
+        for one in newest:
+            stream = streams.setdefault((one["session"], one["source"]), len(streams))
+            if one["position"] > until.get(stream, -1):
+                for each in one["top"]:
+                    found[each.label].append((len(at), each.score))
+                at.append((stream, one["position"], one["at"]))
         hops = np.array(at, np.float64).reshape(-1, 3)
-        self._stream, self._position, self._at = hops.T
+        order = np.lexsort((hops[:, 1], hops[:, 0]))
+        rank = np.argsort(order)
+        self._stream, self._position, self._at = hops[order].T
         self._sources = [source for _, source in streams]
         self._found = {label: np.array(scores) for label, scores in found.items()}
+        for scores in self._found.values():
+            scores[:, 0] = rank[scores[:, 0].astype(int)]
 
     def labels(self) -> list[str]:
         """Return the labels that were among the five, those with the highest score first."""
