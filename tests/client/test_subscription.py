@@ -146,7 +146,7 @@ def test_a_newcomer_has_the_newest_hello_and_label_at_once(publisher):
 def flood(publisher: Publisher, count: int) -> None:
     """Publish faster than anybody reads who does not read."""
     for seq in range(count):
-        publisher.emit(label(seq, padding=10_000))
+        publisher.emit(label(seq, padding=10_000, name=f"Dog {seq % 2}"))
         while publisher.queued > 50:
             time.sleep(0.0005)
 
