@@ -21,6 +21,7 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "few_shot": "--quick --pipeline yamnet --data {data} --corpus {corpus} --out {out}",
     "marks": "--quick --pipeline yamnet --data {data} --out {out}",
     "front_ends": "--quick",
+    "journal_size": "--quick --folder {out} --json {out}/journal.json",
     "ast_windows": "--quick --out {out}",
     "small_ast": "{data} --quick --out {out}",
     "untaught": "--quick --data {data} --corpus {corpus} --out {out}",
