@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from streamtwl.messages import AnyMessage, Event, Label, Level, Scored, Status, encode
+from streamtwl.ontology import categories
 from streamtwl.sinks import journal_file
 from streamtwl.sinks.journal import CHECKPOINT_S, DAY_S, MB, Entry, Journal
 from streamtwl.sinks.repeats import Repeated, Repeats, entry
 
 HOP_S, HOP = 0.48, 7680
-NAMES = [f"A category, or {i} of a kind" for i in range(300)]
+NAMES = categories()[:60]
 CASES = {  # seconds from one change of the label, with an event's onset or offset, to the next
     "nothing changes": 0.0,
     "a sound every minute": 30.0,
@@ -124,7 +125,7 @@ def _messages(
         if now >= state_at:
             yield (
                 now,
-                [_state(seq["hop"], rng, source=n, seq=seq["state"], **common) for n in names],
+                [_state(rng, seq["hop"], source=n, seq=seq["state"], **common) for n in names],
             )
             state_at, seq["state"] = state_at + 1.0, seq["state"] + 1
         if now >= level_at:

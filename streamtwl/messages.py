@@ -81,7 +81,7 @@ class Summary(msgspec.Struct, frozen=True):
         Meta(
             description="`top` of each hop, at equal distances from `first_position` to "
             "`position`: an index into `labels`, its score in thousandths, the next index ...; "
-            "empty for states."
+            "without those below 0.02 that are not the strongest; empty for states."
         ),
     ] = []
 

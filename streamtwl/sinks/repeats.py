@@ -24,6 +24,7 @@ from streamtwl.stages import SAMPLE_RATE
 STRETCH_S = 60.0  # of time, and of sound, that a summary stands for; what a kill may take
 ALONG_S = 10.0  # stretches as long as this are written where something else is
 MOST = 500  # messages in a summary
+LEAST = 0.02  # score of a label that is not the strongest, in a summary: most are below
 HELD_S = 600.0  # for replay, one by one
 HELD_BYTES = 2_000_000  # of a topic: ten minutes at a hop of 0.16 s
 
@@ -182,7 +183,7 @@ class _Stretch:
             elif self._count:
                 self._step = step
             hop: list[int] = []
-            for each in message.top:
+            for each in (*message.top[:1], *(e for e in message.top[1:] if e.score >= LEAST)):
                 index = self._labels.setdefault(each.label, len(self._labels))
                 hop += index, round(1000 * each.score)
             self._hops.append(hop)

@@ -1,11 +1,14 @@
 """Labels and states that repeat the one before, by a clock that does not run by itself."""
 
 import contextlib
+import sqlite3
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from streamtwl import history
 from streamtwl.messages import AnyMessage, Event, Label, Scored, Status, decode, encode
 from streamtwl.sinks import repeats as repeats_module
 from streamtwl.sinks.journal import DAY_S, MB, Entry, Journal
@@ -17,6 +20,10 @@ from tests.example_messages import event, label, status
 
 HOP_S = 0.48
 HOP = 7680
+
+
+def others(seq: int) -> list[Scored]:
+    return [Scored("Cat", 0.02 + 0.001 * (seq % 3))]
 
 
 class Written:
@@ -44,7 +51,7 @@ class Written:
         for seq in range(first, first + count):
             one = label(seq, name=name)
             one.position, one.confidence = HOP * seq, (seq % 10) / 10
-            one.top = [Scored("Dog", one.confidence), Scored("Cat", 0.001 * (seq % 3))]
+            one.top = [Scored("Dog", one.confidence), *others(seq), Scored("Faint", 0.019)]
             one.captured_at, one.published_at = 5000 + HOP_S * seq, 5001 + HOP_S * seq
             taken.append(self.take(one))
             self.now += HOP_S
@@ -148,7 +155,7 @@ def test_hops_come_out_of_a_summary_as_they_went_in():
         assert each.captured_at == pytest.approx(5000 + HOP_S * each.seq)
         assert each.published_at == pytest.approx(5001 + HOP_S * each.seq)
         assert each.confidence == (each.seq % 10) / 10
-        assert each.top == [Scored("Dog", each.confidence), Scored("Cat", 0.001 * (each.seq % 3))]
+        assert each.top == [Scored("Dog", each.confidence), *others(each.seq)]
         assert each.summary is None
     assert list(unrolled(one.rows[0])) == [one.rows[0]]
 
@@ -233,3 +240,57 @@ def test_where_nothing_changes_a_day_takes_ten_mb_and_six_commits_a_minute_at_mo
     assert [each.seq for each in labels] == list(range(len(labels)))
     assert not [row for row in rows if isinstance(row, Event)]
     assert [row for row in rows if isinstance(row, Status)]
+
+
+OLD_LAYOUT = """
+CREATE TABLE streams (id INTEGER PRIMARY KEY, session TEXT, topic TEXT, UNIQUE (session, topic));
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY, stream INTEGER, seq INTEGER, at REAL, lasting INTEGER, label TEXT,
+    payload BLOB
+);
+CREATE UNIQUE INDEX by_seq ON messages (stream, seq);
+CREATE INDEX by_time ON messages (at);
+CREATE INDEX by_worth ON messages (lasting);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_journal_of_before_goes_on_and_older_programs_read_it(tmp_path: Path):
+    path = tmp_path / "journal.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(OLD_LAYOUT)
+        old.execute("INSERT INTO streams VALUES (1, 's', 'label/mic/')")
+        for seq in range(3):
+            plain = msgspec.to_builtins(label(seq)) | {"schema": "1.6", "published_at": time.time()}
+            del plain["repeat"], plain["summary"]
+            row = (seq, plain["published_at"], "Dog", msgspec.msgpack.encode(plain))
+            old.execute("INSERT INTO messages VALUES (NULL, 1, ?, ?, 0, ?, ?)", row)
+        old.commit()
+    one = Written()
+    one.labels(200, 3)
+    with contextlib.closing(Journal(path)) as journal:
+        assert journal.commit([each for commit in one.commits for each in commit], PATIENCE_S)
+    found = history.messages(path, history.Wanted("label"))
+    assert numbers(list(found)) == [("label/mic/", *each) for each in
+                                    ((0, 0), (1, 1), (2, 2), (3, 3), (4, 129))]  # fmt: skip
+    with contextlib.closing(sqlite3.connect(path)) as old:  # as they read it: no column is new
+        assert old.execute("PRAGMA user_version").fetchone() == (1,)
+        [payload] = old.execute("SELECT payload FROM messages WHERE seq = 129").fetchone()
+    plain = msgspec.msgpack.decode(payload)
+    del plain["repeat"], plain["summary"]  # which they pass over
+    assert decode(msgspec.msgpack.encode(plain)).label == "Dog"
+
+
+def test_what_is_too_old_goes_summaries_too(tmp_path: Path):
+    one = Written()
+    one.labels(300)
+    entries = [each for commit in one.commits for each in commit]
+    old = [each._replace(at=time.time() - 3 * DAY_S) for each in entries]
+    young = [each._replace(session="t", at=time.time()) for each in entries[:2]]
+    path = tmp_path / "journal.sqlite"
+    with contextlib.closing(Journal(path, max_age_days=2.0)) as journal:
+        assert journal.commit([*old, *young], PATIENCE_S)
+        until = time.monotonic() + PATIENCE_S
+        while len(list(history.messages(path, history.Wanted("label")))) > len(young):
+            assert time.monotonic() < until
+            time.sleep(0.05)

@@ -1,8 +1,8 @@
 """What other thresholds would have done: the decisions of a day, as the journal has them.
 
 A decision in the journal names its five strongest labels, so a label that was not among them counts
-as 0, and those of a summary are rounded to thousandths. Minimum durations and cool-downs are left
-out, and so are revisions.
+as 0; a summary's are rounded to thousandths, and 0 below 0.02. Minimum durations and cool-downs are
+left out, and so are revisions.
 """
 
 from collections import defaultdict
