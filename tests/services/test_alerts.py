@@ -115,7 +115,9 @@ def test_confirmed_and_silence_count_what_a_summary_stands_for():
     states = msgspec.structs.replace(
         sound.status(124.0), seq=121, summary=Summary(1, 5 * RATE, NOON + 5, 120)
     )
-    engine = Engine([rule(label="Dog", confirmed=4), rule(label="Dog", silence_s=100.0)])
+    engine = Engine(
+        [rule(label="Dog", confirmed=4), rule(name="quiet", label="Dog", silence_s=100.0)]
+    )
     said = [
         sound.status(0),
         sound.event("onset", 1, 2),
