@@ -8,7 +8,7 @@ It runs synchronously on the thread that pushes the blocks: nothing is queued be
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any, cast
@@ -97,9 +97,10 @@ class Pipeline:
         self._budget_s = settings.trace.budget * settings.hop_s if paced else math.inf
         self._takers: list[Callable[[Outcome], None]] = []
 
-    def subscribe(self, take: Callable[[Outcome], None]) -> None:
-        """Call `take` with each outcome, on the thread that pushes."""
+    def subscribe(self, take: Callable[[Outcome], None]) -> Callable[[], None]:
+        """Call `take` with each outcome, on the thread that pushes, until what is returned is."""
         self._takers.append(take)
+        return lambda: self._takers.remove(take)
 
     def push(self, blocks: list[Block]) -> None:
         """Take blocks, at most one per stream, and run all stages on them.
@@ -107,10 +108,19 @@ class Pipeline:
         Raises what a stage or a subscriber to the outcomes raises.
         """
         for cut in self.windower.push(blocks):
-            outcomes = [self._end(cut)] if isinstance(cut, End) else self._think(cut)
-            for outcome in outcomes:
-                for take in self._takers:
-                    take(outcome)
+            self._publish([self._end(cut)] if isinstance(cut, End) else self._think(cut))
+
+    def push_scored(self, scored: list[Patch] | End) -> None:
+        """Take patches of a hop, at most one per stream, that were scored elsewhere, or an end."""
+        if isinstance(scored, End):
+            self._publish([self._end(scored)])
+        else:
+            self._publish(self._decide(scored, math.inf))
+
+    def _publish(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            for take in self._takers:
+                take(outcome)
 
     def close(self) -> None:
         """End what the reasoner has begun, a request that nobody waits for any more."""
@@ -145,7 +155,9 @@ class Pipeline:
     def _think(self, windows: list[Window]) -> Iterator[Outcome]:
         """Decide, and refine the decision while that may change something and there is time."""
         deadline = min(window.ready_at for window in windows) + self._budget_s
-        patches = self.bank.score(windows, deadline)
+        return self._decide(self.bank.score(windows, deadline), deadline)
+
+    def _decide(self, patches: list[Patch], deadline: float) -> Iterator[Outcome]:
         reasoner = self.reasoner
         decisions = reasoner.step(patches)
         while not reasoner.settled and time.monotonic() + reasoner.refining_s < deadline:

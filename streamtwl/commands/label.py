@@ -32,6 +32,7 @@ from streamtwl.errors import AudioError, UsageError
 from streamtwl.file_names import one_line
 
 if TYPE_CHECKING:
+    from streamtwl.archives.dataset import Writer as ParquetWriter
     from streamtwl.audio.intake import Stream
     from streamtwl.pipeline import Pipeline as BuiltPipeline
     from streamtwl.recorded_at import WallClock
@@ -42,20 +43,20 @@ ClockKind = StrEnum("ClockKind", ["name", "mtime"])
 ResultFormat = StrEnum("ResultFormat", ["jsonl", "csv", "audacity"])
 
 Files = Annotated[
-    list[Path],
+    list[str],
     typer.Argument(
         help="Sound files of any format and rate; folders, which are searched with their "
-        "subfolders; - or <(command) for a pipe.",
-        readable=False,
+        "subfolders; - or <(command) for a pipe; with -o OUT.parquet also s3://bucket/folder or "
+        "another store.",
     ),
 ]
 Output = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "-o",
         "--output",
-        help="Write all results to this .jsonl or .csv file."
-        " (default: JSON lines to standard output)",
+        help="Write all results to this .jsonl or .csv file, or their events to this .parquet "
+        "folder, by day and source. (default: JSON lines to standard output)",
         show_default=False,
     ),
 ]
@@ -93,6 +94,14 @@ Clock = Annotated[
         show_default=False,
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        help="Of -o OUT.parquet: 'ray' uses all cores of this machine, ray://HOST:PORT a Ray "
+        "cluster. docs/scale.md. (default: this process)",
+        show_default=False,
+    ),
+]
 Zone = Annotated[
     str | None,
     typer.Option(
@@ -121,6 +130,7 @@ def label(
     resume: Resume = False,
     clock: Clock = None,
     zone: Zone = None,
+    engine: Engine = None,
     channel: Channel = "mix",
     pipeline: Pipeline = DEFAULT_PIPELINE,
     labels: Labels = None,
@@ -155,7 +165,40 @@ def label(
     )
     form = format.value if format else None
     batch = BatchOptions(channel_number(channel), resume, clock.value if clock else None, zone)
-    raise typer.Exit(run(files, output, folder, form, settings, batch))
+    if _is_archive(files, output, engine):
+        raise typer.Exit(_archive(files, output, folder, form, settings, batch, engine))
+    paths, out = [Path(file) for file in files], Path(output) if output else None
+    raise typer.Exit(run(paths, out, folder, form, settings, batch))
+
+
+def _is_archive(files: Sequence[str], output: str | None, engine: str | None) -> bool:
+    """Whether it takes more than this process, or files that are elsewhere."""
+    from streamtwl.archives.store import is_remote
+
+    return engine is not None or any(map(is_remote, [*files, output or ""]))
+
+
+def _archive(
+    files: Sequence[str],
+    output: str | None,
+    folder: Path | None,
+    form: str | None,
+    settings: Settings,
+    batch: BatchOptions,
+    engine: str | None,
+) -> int:
+    from streamtwl import results
+    from streamtwl.archives import job
+
+    if engine is not None:
+        job.check_engine(engine)
+    named = output is not None and results.form_of(Path(output), None) == "parquet"
+    if output is None or folder is not None or form is not None or not named:
+        raise UsageError("--engine, and files in stores, go with -o OUT.parquet alone")
+    _wall_clock(batch)  # so that a wrong --zone is reported now
+    pull_backbone(settings)
+    wanted = job.Job(output, settings, batch.channel, batch.clock, batch.zone)
+    return job.run(files, wanted, engine, batch.resume)
 
 
 def run(
@@ -168,6 +211,8 @@ def run(
 ) -> int:
     """Label recordings; return the exit code: 1 where one of them could not be read."""
     from streamtwl import recordings, results
+    from streamtwl.archives import dataset
+    from streamtwl.archives import job as archive_job
     from streamtwl.audio.addresses import source_name
     from streamtwl.audio.recording import is_pipe
     from streamtwl.pipeline import build
@@ -185,7 +230,13 @@ def run(
         raise UsageError("--resume: a pipe has no name to find its result by, leave it out")
     pull_backbone(settings)
     dated = clock is not None
-    writer = results.Writer(output, folder, form, found, resume=batch.resume, dated=dated)
+    writer: Writer | ParquetWriter
+    if form == "parquet" and output is not None:
+        job = archive_job.Job(str(output), settings, batch.channel, batch.clock, batch.zone)
+        paths = [file.path for file in found]
+        writer = dataset.Writer(str(output), paths, archive_job.options(job), batch.resume)
+    else:
+        writer = results.Writer(output, folder, form, found, resume=batch.resume, dated=dated)
     kept = len(found) - len(writer.missing)
     if kept:
         _say(f"{kept} of {len(found)} files have a result already")
@@ -217,7 +268,7 @@ class _Ended:
 def _label_all(
     found: "Sequence[Found]",
     pipeline: "BuiltPipeline",
-    writer: "Writer",
+    writer: "Writer | ParquetWriter",
     channel: int | None,
     clock: "WallClock | None",
 ) -> _Ended:
@@ -266,6 +317,8 @@ def _result_format(
         raise UsageError("--format audacity makes a label track a file: name their folder with -d")
     if form == "audacity" and batch.clock is not None:
         raise UsageError("--clock: a label track has no place for it, add --format jsonl or csv")
+    if form == "parquet" and output is None:
+        raise UsageError("--format parquet is for -o OUT.parquet")
     if batch.resume and output is None and folder is None:
         raise UsageError("--resume goes on with results that -o or -d names")
     return form
