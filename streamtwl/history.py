@@ -111,11 +111,21 @@ def moment(said: str, option: str, now: float) -> float:
         raise UsageError(f"{option} '{said}': it takes {TIMES}") from None
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a path is a data set that `label -o OUT.parquet` made, rather than a journal."""
+    return path.suffix == ".parquet"
+
+
 def messages(path: Path, wanted: Wanted) -> Iterator[AnyMessage]:
     """Yield the messages in the order of their publication.
 
     Raises JournalError; of a damaged journal after what can still be read.
     """
+    if is_archive(path):
+        if wanted.kind != "event":
+            raise UsageError(f"{path} has events only: leave --kind out")
+        yield from events(path, wanted)
+        return
     labels = LabelFilter(wanted.labels)
     with contextlib.closing(journal_file.reader(path)) as connection:
         try:
@@ -161,6 +171,11 @@ def events(path: Path, wanted: Wanted) -> Iterator[Event]:
     of their onset.
     Raises JournalError; for a damaged journal, after what can still be read.
     """
+    if is_archive(path):
+        from streamtwl.archives import query
+
+        yield from query.events(path, wanted)
+        return
     newest: dict[str, Event] = {}
     oldest: dict[str, Event] = {}
     since = max(0.0, wanted.since - LONGEST_EVENT_S)
@@ -210,6 +225,8 @@ def _up_to_now(path: Path, event: Event) -> Event:
 
 def why_nothing(path: Path, wanted: Wanted) -> str:
     """Return which label or source of a query cannot be in this journal, "" if all can."""
+    if is_archive(path):
+        return ""
     with contextlib.closing(journal_file.reader(path)) as connection:
         try:
             labels = [name for (name,) in connection.execute(_LABELS)]
