@@ -37,8 +37,10 @@ class Actor:
 
 
 @contextlib.contextmanager
-def cluster(engine: str) -> Iterator[int]:
+def cluster(engine: str, cores: int | None = None) -> Iterator[int]:
     """Begin on this machine, or join the cluster at ray://HOST:PORT; yield how many cores it has.
+
+    `cores` of this machine are used; None: all.
 
     Raises UsageError where that cannot be.
     """
@@ -53,7 +55,7 @@ def cluster(engine: str) -> Iterator[int]:
         if address:
             ray.init(address=address, **common)
         else:
-            ray.init(address="local", include_dashboard=False, **common)
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **common)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         said = str(error).strip().splitlines()[:1]
         raise UsageError(f"--engine {engine}: there is no such cluster: {said}") from None
@@ -85,9 +87,7 @@ def labelled(
             min_size=1, max_size=min(cores, len(tasks)), max_tasks_in_flight_per_actor=1
         ),
         num_cpus=1,
-        max_restarts=-1,
-        max_task_retries=-1,
-    )
+    )  # by default its actors are started, and their tasks tried, again without end
     for row in rows.iter_rows():
         yield Done(**row)
         if stop_requested():

@@ -31,6 +31,7 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "reasoner_step": "{step} --patches 40 --runs 1 --json {out}/steps.json",
 }
 NOT_RUN = {
+    "scale": "it starts Ray, twice",
     "hearing_trial": "it needs the weights of mn04, which tests have not",
     "latency": "it waits ten seconds before it measures, twice",
     "live_trial": "it takes longer, but what the others read is written by it: the fixture `trial`",
