@@ -77,6 +77,7 @@ def labelled(
     context.execution_options = ExecutionOptions(preserve_order=False)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    actors = min(cores, len(tasks))
     rows = ray.data.from_items(
         [{"task": task} for task in tasks], override_num_blocks=len(tasks)
     ).map_batches(
@@ -84,7 +85,10 @@ def labelled(
         fn_constructor_args=(job,),
         batch_size=1,
         compute=ActorPoolStrategy(
-            min_size=1, max_size=min(cores, len(tasks)), max_tasks_in_flight_per_actor=1
+            min_size=1,  # what a lost machine leaves is enough to end with
+            max_size=actors,
+            initial_size=actors,
+            max_tasks_in_flight_per_actor=2,
         ),
         num_cpus=1,
     )  # by default its actors are started, and their tasks tried, again without end
