@@ -23,18 +23,20 @@ FAST = ("--pipeline", "yamnet", "--clock", "name")
 PATIENCE_S = 600
 
 
-@pytest.fixture
-def cluster(monkeypatch) -> Iterator:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator:
     """Two machines of one core each, that listen on loopback only."""
     from ray.cluster_utils import Cluster
 
-    for name, value in (ray_engine.ENVIRONMENT | ray_engine.ONE_MACHINE).items():
-        monkeypatch.setenv(name, value)
     machine = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    environment = pytest.MonkeyPatch()
+    for name, value in (ray_engine.ENVIRONMENT | ray_engine.ONE_MACHINE).items():
+        environment.setenv(name, value)
     made = Cluster(initialize_head=True, head_node_args=machine | {"include_dashboard": False})
     made.second = made.add_node(**machine)
     yield made
     made.shutdown()
+    environment.undo()
 
 
 @pytest.fixture
@@ -76,9 +78,19 @@ def wait_for(condition, process) -> None:
         time.sleep(0.01)
 
 
-def test_a_lost_worker_and_a_lost_machine_lose_nothing(
-    cluster, archive, tmp_path, start_cli, cli, monkeypatch
-):
+def test_it_listens_on_loopback_only(cluster):
+    assert cluster.address.startswith("127.0.0.1:")
+    mine = psutil.Process().children(recursive=True)
+    open_to = {
+        each.laddr.ip
+        for process in mine
+        for each in process.net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    }
+    assert open_to <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_a_lost_worker_and_a_lost_machine_lose_nothing(cluster, archive, tmp_path, start_cli, cli):
     one, many = tmp_path / "one.parquet", tmp_path / "many.parquet"
     assert cli("label", archive, "-o", one, *FAST).returncode == 1  # one is broken
     engine = f"ray://{cluster.address}"
@@ -98,15 +110,3 @@ def test_a_lost_worker_and_a_lost_machine_lose_nothing(
     assert len({row[2] for row in rows(many)}) == len(rows(many)) > FILES
     files = [json.loads(path.read_text())["file"] for path in results(many)]
     assert len(files) == len(set(files)) == FILES + 1
-
-
-def test_it_listens_on_loopback_only(cluster):
-    assert cluster.address.startswith("127.0.0.1:")
-    mine = psutil.Process().children(recursive=True)
-    open_to = {
-        each.laddr.ip
-        for process in mine
-        for each in process.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN
-    }
-    assert open_to <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}

@@ -54,6 +54,7 @@ def test_the_result_is_that_of_the_unbroken_file(pipeline, long, tmp_path, reque
         assert msgspec.json.encode(cut) == whole
 
 
+@pytest.mark.slow
 def test_a_header_that_is_wrong_changes_nothing(long, tmp_path):
     """Stretches follow from the header's duration; the last one goes on to the end."""
     wanted = settings("yamnet")
@@ -81,6 +82,7 @@ def test_scores_that_differ_at_a_seam_are_noticed(long, tmp_path):
         stretches.decide(iter(pieces), pipeline)
 
 
+@pytest.mark.slow
 def test_without_a_stretch_the_file_is_labelled_unbroken(long, tmp_path):
     pytest.importorskip("pyarrow", reason="the extra `archive` is absent")
     worker = Worker(Job(str(tmp_path / "out.parquet"), settings("yamnet")))
