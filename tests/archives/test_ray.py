@@ -1,5 +1,6 @@
 """A job on a real cluster of two machines, one of which is lost, as is a worker of the other."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -14,8 +15,8 @@ import pytest
 from streamtwl.archives import ray_engine
 from streamtwl.audio import demo
 
-ray = pytest.importorskip("ray", reason="the extra `ray` is absent")
-pytest.importorskip("duckdb", reason="the extra `archive` is absent")
+if not all(map(importlib.util.find_spec, ("ray", "duckdb"))):
+    pytest.skip("the extra `ray` is absent", allow_module_level=True)
 pytestmark = pytest.mark.usefixtures("yamnet")
 
 FILES = 16
@@ -26,12 +27,12 @@ PATIENCE_S = 600
 @pytest.fixture(scope="module")
 def cluster() -> Iterator:
     """Two machines of one core each, that listen on loopback only."""
-    from ray.cluster_utils import Cluster
-
     machine = {"num_cpus": 1, "object_store_memory": 100_000_000}
     environment = pytest.MonkeyPatch()
     for name, value in (ray_engine.ENVIRONMENT | ray_engine.ONE_MACHINE).items():
         environment.setenv(name, value)
+    from ray.cluster_utils import Cluster  # which reads them when it is imported
+
     made = Cluster(initialize_head=True, head_node_args=machine | {"include_dashboard": False})
     made.second = made.add_node(**machine)
     yield made
