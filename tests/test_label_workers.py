@@ -80,7 +80,7 @@ def test_label_says_what_listen_says(name, esc10, tmp_path, mn04):
         assert dict(workers.results(lambda: True)) == here
     for number, clip in enumerate(clips):
         events: dict = {}
-        for event in streamtwl.listen(clip, fast=True, pipeline=name):
+        for event in streamtwl.listen(str(clip), fast=True, pipeline=name):
             events[event.id] = event
         said = [
             (each.label, round(each.start / 16_000, 3), round(each.end / 16_000, 3))
@@ -147,8 +147,8 @@ def test_ended_early_no_process_is_left(files):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_its_processes_end_with_it(number, start_cli, wav, tmp_path):
-    long = wav("long.wav", np.zeros(SAMPLE_RATE * 3600, np.float32))
-    process = start_cli("label", long, long.with_name("."), "-j", "2", "-o", tmp_path / "out.jsonl")
+    long = [wav(name, np.zeros(SAMPLE_RATE * 3600, np.float32)) for name in ("a.wav", "b.wav")]
+    process = start_cli("label", *long, "-j", "2", "-o", tmp_path / "out.jsonl")
     parent = psutil.Process(process.pid)
     children: list[psutil.Process] = []
     while process.poll() is None and not children:
@@ -156,7 +156,8 @@ def test_its_processes_end_with_it(number, start_cli, wav, tmp_path):
     process.send_signal(number)
     assert process.wait(PATIENCE_S) in (130, -signal.SIGKILL)
     _, left = psutil.wait_procs(children, PATIENCE_S)
-    assert children and not left
+    assert children
+    assert not left
 
 
 def test_jobs_by_default_are_as_many_as_there_is_work_for(wav, monkeypatch):
