@@ -19,7 +19,7 @@ from streamtwl.results import Labelled, Span
 from streamtwl.sounding import Sounding
 from streamtwl.stages import SAMPLE_RATE, Chunk, Decision
 
-WIDTH = 8  # files at once, sharing model calls
+WIDTH = 8  # files at once, sharing model calls; a reader's scores then differ in the last digit
 AHEAD = 16  # windows in one model call, of one file or several
 TOP = 5
 

@@ -75,7 +75,8 @@ def test_label_says_what_listen_says(name, esc10, tmp_path, mn04):
     """Every event and the label, over real files, however many processes there are."""
     clips = sorted((esc10 / "audio").iterdir())[::40]
     settings = load(find(name))
-    here = dict(label_files(clips, build(settings, [clip.name for clip in clips], ahead=16)))
+    pipeline = build(settings, [clip.name for clip in clips], ahead=16)
+    here = dict(label_files(clips, pipeline, width=1))
     with Workers(clips, Job(settings, None, 1, 30), 2) as workers:
         assert dict(workers.results(lambda: True)) == here
     for number, clip in enumerate(clips):

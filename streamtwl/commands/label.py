@@ -309,7 +309,9 @@ def _here(
 
     names = [source_name(path) for path in paths]
     with contextlib.closing(build(settings, names, ahead=AHEAD, threads=jobs)) as pipeline:
-        yield from label_files(paths, pipeline, channel, None, watch_streams, stop_requested)
+        watching = watch_streams, stop_requested
+        # One at a time, as in `listen`: a reader's sums depend on what else is read at once
+        yield from label_files(paths, pipeline, channel, None, *watching, width=1)
 
 
 def _by_workers(
