@@ -1,5 +1,6 @@
 """Files labelled ahead, by threads and by processes: the same results, whoever is killed."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -71,15 +72,19 @@ def test_a_gate_decides_hop_by_hop(wav, scene):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "light"])
-def test_label_says_what_listen_says(name, esc10, tmp_path, mn04):
+def test_label_says_what_listen_says(name, cli, esc10, tmp_path, mn04):
     """Every event and the label, over real files, however many processes there are."""
     clips = sorted((esc10 / "audio").iterdir())[::40]
-    settings = load(find(name))
-    pipeline = build(settings, [clip.name for clip in clips], ahead=16)
-    here = dict(label_files(clips, pipeline, width=1))
-    with Workers(clips, Job(settings, None, 1, 30), 2) as workers:
-        assert dict(workers.results(lambda: True)) == here
-    for number, clip in enumerate(clips):
+    results = []
+    for jobs in ("1", "2"):
+        ended = cli(
+            "label", *clips, "-j", jobs, "--pipeline", name, "-o", tmp_path / f"{jobs}.jsonl"
+        )
+        assert ended.returncode == 0
+        results.append(sorted((tmp_path / f"{jobs}.jsonl").read_text().splitlines()))
+    assert results[0] == results[1]
+    here = {each["file"]: each for each in map(json.loads, results[0])}
+    for clip in clips:
         events: dict = {}
         for event in streamtwl.listen(str(clip), fast=True, pipeline=name):
             events[event.id] = event
@@ -88,7 +93,8 @@ def test_label_says_what_listen_says(name, esc10, tmp_path, mn04):
             for each in sorted(events.values(), key=lambda event: event.start)
             if not each.retracted
         ]
-        assert sorted((e.label, e.start_s, e.end_s) for e in here[number].events) == sorted(said)
+        found = here[str(clip)]["events"]
+        assert sorted((e["label"], e["start_s"], e["end_s"]) for e in found) == sorted(said)
 
 
 def test_each_file_gets_its_result_from_some_process(files):
