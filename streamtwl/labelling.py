@@ -1,9 +1,10 @@
 """Recordings labelled as fast as the machine can: one result per file, whatever happens to it."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from streamtwl.results import Labelled, Span
 from streamtwl.sounding import Sounding
 from streamtwl.stages import SAMPLE_RATE, Chunk, Decision
 
-WIDTH = 8  # files at once, sharing model calls
+WIDTH = 8  # files at once, sharing model calls; a reader's scores then differ in the last digit
+AHEAD = 16  # windows in one model call, of one file or several
 TOP = 5
 
 
@@ -118,12 +120,13 @@ class Gathered:
 
 
 def label_files(
-    files: Sequence[Path],
+    files: Iterable[Path],
     pipeline: Pipeline,
     channel: int | None = None,
     clock: WallClock | None = None,
     watch: Callable[[list[Stream]], bool] = lambda _open: True,
     stop_requested: Callable[[], int] = lambda: 0,
+    width: int | None = None,
     make: Callable[[Path, int | None], "BatchRecording"] = BatchRecording,
 ) -> Iterator[tuple[int, Labelled]]:
     """Yield (index, result) of each file as it ends; the pipeline's streams are the files.
@@ -131,17 +134,20 @@ def label_files(
     `channel` is the one to use, from 1; None: the mix of all.
     `watch` is called many times a second with the files that are open; the batch ends when it
     returns False. `stop_requested` is polled while waiting for a pipe, or for a reasoner that has
-    an attribute of that name. `make` is what opens a file.
+    an attribute of that name. `width` files are open at once, WIDTH where None; the next one is
+    taken of `files` when there is room for it. `make` is what opens a file.
     """
 
     def recordings() -> Iterator[BatchRecording]:
         for file in files:
+            paths.append(file)
             recording = make(file, channel)
             recording.stop_requested = stop_requested
             yield recording
 
     labels = pipeline.reasoner.labels
-    intake = Intake(recordings(), WIDTH)
+    paths: list[Path] = []  # opened so far
+    intake = Intake(recordings(), width or WIDTH)
     running: dict[int, tuple[Stream, Gathered]] = {}
     done: list[int] = []
 
@@ -164,12 +170,27 @@ def label_files(
             while done:
                 number = done.pop(0)
                 stream, gathered = running.pop(number)
-                result = gathered.result(str(files[number]), stream, labels)
+                result = gathered.result(str(paths[number]), stream, labels)
                 if clock is not None:
-                    date(result, clock, files[number])
+                    date(result, clock, paths[number])
                 yield number, result
             if not watch(intake.streams):
                 return
+
+
+class Progress(NamedTuple):
+    """How far an open file is."""
+
+    name: str
+    done_s: float
+    total_s: float  # by its header, or estimated; 0: unknown
+
+
+def progress(stream: Stream) -> Progress:
+    """Return how far one of the files is that `watch` gets."""
+    assert isinstance(stream.source, Recording)
+    total_s = stream.source.duration_s
+    return Progress(stream.source.name, stream.position / SAMPLE_RATE, total_s)
 
 
 def date(result: Labelled, clock: WallClock, file: Path) -> None:

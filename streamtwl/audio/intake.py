@@ -220,7 +220,10 @@ class Intake:
         while self.streams:
             self._wait(needs)
             now = time.monotonic()
-            ready = [self._read(stream, now) for stream in self.streams]
+            ready = [
+                self._read(stream, now) if self._is_due(stream, now, needs) else []
+                for stream in self.streams
+            ]
             for i in range(max(map(len, ready), default=0)):
                 yield [blocks[i] for blocks in ready if i < len(blocks)]
             if not any(ready):
@@ -249,6 +252,10 @@ class Intake:
             return stream.read(now)
         finally:
             self.reading = None
+
+    def _is_due(self, stream: Stream, now: float, needs: Callable[[int], int]) -> bool:
+        """Whether a stream is to be read: many that are waited for in turn are left alone."""
+        return self.stopping or _window_due_at(stream, needs) - AHEAD_S <= now
 
     def _wait(self, needs: Callable[[int], int]) -> None:
         if not self.stopping:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamtwl import config
 from streamtwl.commands.models import pull_backbone
 from streamtwl.commands.options import (
     Channel,
@@ -34,13 +33,16 @@ from streamtwl.file_names import one_line
 if TYPE_CHECKING:
     from streamtwl.archives.dataset import Writer as ParquetWriter
     from streamtwl.audio.intake import Stream
-    from streamtwl.pipeline import Pipeline as BuiltPipeline
+    from streamtwl.labelling import Progress
     from streamtwl.recorded_at import WallClock
     from streamtwl.recordings import Found
-    from streamtwl.results import Writer
+    from streamtwl.results import Labelled, Writer
+
+BYTES_A_JOB = 2_000_000  # of sound files: some ten seconds of WAV, a minute or more of others
 
 ClockKind = StrEnum("ClockKind", ["name", "mtime"])
 ResultFormat = StrEnum("ResultFormat", ["jsonl", "csv", "audacity"])
+Watch = Callable[[Callable[[], "Mapping[int, Progress]"]], bool]
 
 Files = Annotated[
     list[str],
@@ -112,6 +114,20 @@ Zone = Annotated[
 ]
 
 
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "-j",
+        "--jobs",
+        help="Processor cores to use, each file on one; of a single file, one reads and decides, "
+        "the others score its windows. (default: all; one for a few short files, or where the "
+        "networks run on a GPU)",
+        show_default=False,
+        min=1,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class BatchOptions:
     """How a batch is decoded, resumed and dated."""
@@ -120,6 +136,7 @@ class BatchOptions:
     resume: bool = False
     clock: str | None = None  # name or mtime
     zone: str | None = None
+    jobs: int | None = None  # cores; None: as many as are worth it
 
 
 def label(
@@ -128,6 +145,7 @@ def label(
     folder: Folder = None,
     format: Format = None,
     resume: Resume = False,
+    jobs: Jobs = None,
     clock: Clock = None,
     zone: Zone = None,
     engine: Engine = None,
@@ -164,7 +182,8 @@ def label(
         },
     )
     form = format.value if format else None
-    batch = BatchOptions(channel_number(channel), resume, clock.value if clock else None, zone)
+    dates = clock.value if clock else None
+    batch = BatchOptions(channel_number(channel), resume, dates, zone, jobs)
     if _is_archive(files, output, engine):
         raise typer.Exit(_archive(files, output, folder, form, settings, batch, engine))
     paths, out = [Path(file) for file in files], Path(output) if output else None
@@ -213,9 +232,7 @@ def run(
     from streamtwl import recordings, results
     from streamtwl.archives import dataset
     from streamtwl.archives import job as archive_job
-    from streamtwl.audio.addresses import source_name
     from streamtwl.audio.recording import is_pipe
-    from streamtwl.pipeline import build
 
     batch = batch or BatchOptions()
     form = _result_format(output, folder, form, batch)
@@ -240,10 +257,8 @@ def run(
     kept = len(found) - len(writer.missing)
     if kept:
         _say(f"{kept} of {len(found)} files have a result already")
-    settings = config.override(settings, {"backbone.threads": os.cpu_count() or 1})
-    pipeline = build(settings, [source_name(found[i].path) for i in writer.missing])
-    with contextlib.closing(pipeline):
-        ended = _label_all(found, pipeline, writer, batch.channel, clock)
+    jobs = batch.jobs or _worthwhile([found[i].path for i in writer.missing], settings)
+    ended = _label_all(found, settings, writer, batch.channel, clock, jobs)
     if ended.signal:
         resume = "; --resume goes on there" if output or folder else ""
         _say(f"stopped: {kept + ended.files} of {len(found)} files have a result{resume}")
@@ -265,32 +280,47 @@ class _Ended:
     signal: int = 0  # that ended it before its end
 
 
+def _worthwhile(files: Sequence[Path], settings: Settings) -> int:
+    """Return how many cores are worth it: a process takes about a second to begin."""
+    from streamtwl.models import runtime
+
+    if runtime.on_gpu(settings.backbone.provider):
+        return 1  # processes would share it, each with models of its own
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    return max(1, min(len(os.sched_getaffinity(0)), sum(sizes) // BYTES_A_JOB))
+
+
 def _label_all(
     found: "Sequence[Found]",
-    pipeline: "BuiltPipeline",
+    settings: Settings,
     writer: "Writer | ParquetWriter",
     channel: int | None,
     clock: "WallClock | None",
+    jobs: int,
 ) -> _Ended:
     """Label those files whose results are missing, until a signal requests the end."""
-    from streamtwl import labelling
+    from streamtwl.labelling import date
     from streamtwl.signals import stop_requests
     from streamtwl.sinks.batch_view import BatchView, SayAbove
 
     ended = _Ended()
     view = BatchView(len(writer.missing), writer.prints)
+    level = logging.getLogger().level
     logging.getLogger().handlers[:] = [SayAbove(view)]
+    paths = [found[i].path for i in writer.missing]
     with writer, stop_requests() as stop_requested, view:
 
-        def watch(streams: "list[Stream]") -> bool:
-            view.update(streams)
+        def watch(files: "Callable[[], Mapping[int, Progress]]") -> bool:
+            if view.due:
+                view.update(files())
             ended.signal = stop_requested()
             return not ended.signal
 
-        paths = [found[i].path for i in writer.missing]
-        for i, result in labelling.label_files(
-            paths, pipeline, channel, clock, watch, stop_requested
-        ):
+        labelled = _here if _processes(paths, jobs) == 1 else _by_workers
+        batch = paths, settings, channel, jobs, level
+        for i, result in labelled(*batch, watch, stop_requested):
+            if clock is not None:
+                date(result, clock, paths[i])
             with view.aside():
                 writer.write(writer.missing[i], result)
             view.end()
@@ -302,6 +332,55 @@ def _label_all(
                 ended.failed += 1
                 view.say(result.error)
     return ended
+
+
+def _processes(paths: Sequence[Path], jobs: int) -> int:
+    """Return by how many processes files are labelled; a pipe can be read by this one only."""
+    from streamtwl.audio.recording import is_pipe
+
+    return 1 if any(map(is_pipe, paths)) else max(1, min(jobs, len(paths)))
+
+
+def _here(
+    paths: Sequence[Path],
+    settings: Settings,
+    channel: int | None,
+    jobs: int,
+    _level: int,
+    watch: Watch,
+    stop_requested: Callable[[], int],
+) -> "Iterator[tuple[int, Labelled]]":
+    """Label files in this process."""
+    from streamtwl.audio.addresses import source_name
+    from streamtwl.labelling import AHEAD, label_files, progress
+    from streamtwl.pipeline import build
+
+    def watch_streams(streams: "list[Stream]") -> bool:
+        return watch(lambda: {stream.number: progress(stream) for stream in streams})
+
+    names = [source_name(path) for path in paths]
+    with contextlib.closing(build(settings, names, ahead=AHEAD, threads=jobs)) as pipeline:
+        watching = watch_streams, stop_requested
+        # One at a time, as in `listen`: a reader's sums depend on what else is read at once
+        yield from label_files(paths, pipeline, channel, None, *watching, width=1)
+
+
+def _by_workers(
+    paths: Sequence[Path],
+    settings: Settings,
+    channel: int | None,
+    jobs: int,
+    level: int,
+    watch: Watch,
+    _stop_requested: Callable[[], int],
+) -> "Iterator[tuple[int, Labelled]]":
+    """Label files in processes of their own."""
+    from streamtwl.label_worker import Job
+    from streamtwl.label_workers import Workers
+
+    count = _processes(paths, jobs)
+    with Workers(paths, Job(settings, channel, jobs // count, level), count) as workers:
+        yield from workers.results(lambda: watch(lambda: workers.open))
 
 
 def _result_format(

@@ -57,6 +57,15 @@ def provider(session: "onnxruntime.InferenceSession") -> str:
     return session.get_providers()[0]
 
 
+def on_gpu(provider: Provider) -> bool:
+    """Whether models will run on a GPU, unless CUDA fails to start."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        return False
+    return provider != "cpu" and CUDA in onnxruntime.get_available_providers()
+
+
 def errors() -> tuple[type[BaseException], ...]:
     """Return what ONNX Runtime raises; they have no common base class."""
     try:

@@ -28,6 +28,7 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "gate": "--quick --data {data} --corpus {corpus} --out {out}",
     "reader_apart": "--quick --data {data} --corpus {corpus} --kept {out} --out {out}",
     "web": "--quick",
+    "capacity": "--quick --data {data} --json {out}/capacity.json",
     "reasoner_step": "{step} --patches 40 --runs 1 --json {out}/steps.json",
 }
 NOT_RUN = {
