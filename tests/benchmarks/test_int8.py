@@ -70,6 +70,26 @@ def test_weights_in_half_the_bytes_are_widened_again(network, monkeypatch):
     assert not np.array_equal(after, before)
 
 
+def test_the_mean_error_of_each_logit_is_taken_off(network, tmp_path):
+    network.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["c-relu"], ["mean"], axes=[2, 3], keepdims=0),
+            helper.make_node("Sigmoid", ["mean"], ["posterior"]),
+        ]
+    )
+    network.graph.output[0].name = "posterior"
+    windows = np.random.default_rng(6).standard_normal((8, 20, BANDS)).astype(np.float32) / 9
+    onnx.save(network, tmp_path / "plain.onnx")
+    before = int8.logit(outputs(network, windows))
+    bias = next(tensor for tensor in network.graph.initializer if tensor.name == "c-bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(3, 0.4, np.float32), "c-bias"))
+    onnx.save(network, tmp_path / "moved.onnx")
+    assert not np.allclose(int8.logit(outputs(network, windows)).mean(0), before.mean(0), atol=0.02)
+    mended = int8.without_mean_error(tmp_path / "plain.onnx", tmp_path / "moved.onnx", windows)
+    after = int8.logit(outputs(mended, windows))
+    assert after.mean(0) == pytest.approx(before.mean(0), abs=1e-3)
+
+
 def test_what_is_lost_is_paired():
     plain, right = [True, True, False, True], [True, False, True, True]
     share, less = int8.lost(right, plain, ["a", "b", "c", "d"])
