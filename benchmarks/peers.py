@@ -200,6 +200,7 @@ labels = os.path.join(tempfile.mkdtemp(), "labels.txt")
 with open(names) as listed, open(labels, "w") as lines:
     lines.write("\\n".join(json.load(listed)) + "\\n")
 audio, scores, log_mel = (schema.TensorMetadataT() for _ in range(3))
+audio.name, scores.name, log_mel.name = "audio", "scores", "log_mel"  # it crashes without
 audio.content = schema.ContentT()
 audio.content.contentPropertiesType = schema.ContentProperties.AudioProperties
 audio.content.contentProperties = schema.AudioPropertiesT()
@@ -211,6 +212,7 @@ scores.associatedFiles = [listed]
 graph = schema.SubGraphMetadataT()
 graph.inputTensorMetadata, graph.outputTensorMetadata = [audio], [scores, log_mel]
 model = schema.ModelMetadataT()
+model.name = "yamnet"
 model.subgraphMetadata = [graph]
 builder = flatbuffers.Builder(0)
 builder.Finish(model.Pack(builder), metadata.MetadataPopulator.METADATA_FILE_IDENTIFIER)
