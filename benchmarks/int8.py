@@ -133,6 +133,7 @@ def main() -> None:
     )
     add("--every", type=int, default=1, help="take one clip of so many (%(default)s)")
     add("--no-clips", action="store_true", help="time and logits only")
+    add("--keep", type=Path, help="where the networks are left, for `streamtwl models add`")
     add("--repeats", type=int, default=2 if QUICK else 9, help="rounds of all (%(default)s)")
     add("--json", type=Path, help="write the figures here as well")
     add_option(parser)
@@ -140,11 +141,13 @@ def main() -> None:
     logging.disable(logging.WARNING)  # ONNX Runtime's advice on each file
     clips = [] if options.no_clips else chosen_clips(options)[:: options.every]
     found = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         for name in options.network or FRAMES:
             registry.pull(registry.find(name))
             windows = features(name, options.corpus, 2 * WINDOWS)
-            files = made(name, options.only or [""], windows[::2], Path(folder))
+            files = made(name, options.only or [""], windows[::2], folder)
             found[name] = figures(name, files, windows[1::2], clips, options.repeats)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
