@@ -3,7 +3,7 @@
     PYTHON benchmarks/peer.py NAME --hop 0.96 --model FILE --names FILE
 
 Imports and loads it, then answers JSON lines on standard input with JSON lines on standard output:
-{"run": FILE} with what labelling that recording took, {"label": FILE} with its strongest category.
+{"run": FILE} with what labelling that recording took, {"labels": [FILE, ...]} with their labels.
 Recordings are 16-bit WAV, 16 kHz, mono. Nothing is imported here that the environment of a peer
 lacks: NumPy, and the peer.
 """
@@ -38,7 +38,7 @@ def main() -> None:
         if "run" in wanted:
             answer = cost(peer, wanted["run"])
         else:
-            answer = {"label": peer.label(wanted["label"])}
+            answer = {"labels": peer.labels(wanted["labels"])}
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -93,6 +93,10 @@ class Peer:
         for row in scores:
             [self.names[i] for i in row.argpartition(-TOP)[-TOP:]]
         return len(scores)
+
+    def labels(self, files: list[str]) -> list[str]:
+        """Return the label of each recording."""
+        return [self.label(file) for file in files]
 
     def label(self, file: str) -> str:
         """Return the strongest category in the mean over the windows."""
@@ -280,19 +284,16 @@ class Streamtwl(Peer):
             hops += outcome.decision is not None and outcome.final
 
         self._ready.subscribe(count)
-        self._labelled(file)
-        return hops * len(self._windows)
+        windows = len(self._ready.bank.kinds)
+        self.labels([file])
+        return hops * windows
 
-    def label(self, file: str) -> str:
+    def labels(self, files: list[str]) -> list[str]:
         self.prepare()
-        return self._labelled(file).label or ""
-
-    def _labelled(self, file: str) -> Any:
-        self._windows = self._ready.bank.kinds
-        [(_, result)] = self._label([Path(file)], self._ready)
+        found = dict(self._label([Path(file) for file in files], self._ready))
         self._ready.close()
         self._ready = None
-        return result
+        return [found[i].label or "" for i in range(len(files))]
 
 
 class Yamnet(Streamtwl):

@@ -290,7 +290,7 @@ class Pinned:
                 assert process.stdin is not None
                 assert process.stdout is not None
                 try:
-                    process.stdin.write(json.dumps({k: str(v) for k, v in wish.items()}) + "\n")
+                    process.stdin.write(json.dumps(wish) + "\n")
                     process.stdin.flush()
                     answer = process.stdout.readline()
                 except BrokenPipeError:
@@ -322,11 +322,11 @@ def costs(
             for name, command in peers.items()
         }
         for ask in asks.values():
-            ask(run=recordings.long)  # warm
+            ask(run=str(recordings.long))  # warm
         rounds = []
         for i in range(options.repeats):
             _say(f"hop {hop_s:g} s, round {i + 1} of {options.repeats}")
-            rounds.append({name: ask(run=recordings.long) for name, ask in asks.items()})
+            rounds.append({name: ask(run=str(recordings.long)) for name, ask in asks.items()})
     found = {}
     for name in peers:
         ms = [1000 * one[name]["cpu_s"] / SECONDS for one in rounds]
@@ -353,7 +353,7 @@ def starts(
         for name, command in peers.items():
             began = time.monotonic()
             with pinned.peer(name, [*command, "--hop", "0.96"]) as ask:
-                answer = ask(run=recordings.short)
+                answer = ask(run=str(recordings.short))
                 found[name]["first_s"].append(time.monotonic() - began)
             for key in ("import_s", "load_s", "first_cpu_s"):
                 found[name][key].append(answer[key])
@@ -396,7 +396,12 @@ def labels(
         _say(f"labels of {name}")
         with pinned.peer(name, [*command, "--hop", f"{PEERS[name].hop_s:g}"]) as ask:
             right = {
-                of: [ask(label=file)["label"] in clip.right for file, clip in clips]
+                of: [
+                    label in clip.right
+                    for (_, clip), label in zip(
+                        clips, ask(labels=[str(file) for file, _ in clips])["labels"], strict=True
+                    )
+                ]
                 for of, clips in recordings.sets.items()
             }
         found[name] = {"right": right, "sources": sources}
