@@ -70,6 +70,12 @@ class Workers:
         self._workers = [Worker(job) for _ in range(count)]
 
     def __enter__(self) -> "Workers":
+        """Wait until one of them is ready; raises its StreamtwlError where it cannot begin."""
+        with contextlib.ExitStack() as on_error:
+            on_error.push(self.__exit__)
+            while not any(worker.ready for worker in self._workers):
+                assert not [*self._received()]  # nothing is done before
+            on_error.pop_all()
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -92,14 +98,17 @@ class Workers:
         StreamtwlError of a worker.
         """
         while self._workers and watch():
-            ready = wait([worker.connection for worker in self._workers], POLL_S)
-            for worker in [each for each in self._workers if each.connection in ready]:
-                try:
-                    message = worker.connection.recv()
-                except (EOFError, ConnectionResetError):
-                    yield from self._without(worker)
-                else:
-                    yield from self._take(worker, *message)
+            yield from self._received()
+
+    def _received(self) -> Iterator[tuple[int, Labelled]]:
+        ready = wait([worker.connection for worker in self._workers], POLL_S)
+        for worker in [each for each in self._workers if each.connection in ready]:
+            try:
+                message = worker.connection.recv()
+            except (EOFError, ConnectionResetError):
+                yield from self._without(worker)
+            else:
+                yield from self._take(worker, *message)
 
     def _size(self, number: int) -> int:
         try:
@@ -145,5 +154,5 @@ class Workers:
             raise StreamtwlError(f"the process that labels ended before it began, {why}{memory}")
         _log.warning("a process that labels ended, %s%s", why, memory)
         # Fewer need less memory
-        if self._waiting and (code != -signal.SIGKILL or not self._workers):
+        if self._waiting and worker.ready and (code != -signal.SIGKILL or not self._workers):
             self._workers.append(Worker(self._job))

@@ -143,7 +143,7 @@ class Worker:
             self._clock,
             lambda _open: not stop_requested(),
             stop_requested,
-            make,
+            make=make,
         ):
             return result
         self.forget()

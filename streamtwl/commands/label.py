@@ -43,6 +43,7 @@ BYTES_A_JOB = 2_000_000  # of sound files: some ten seconds of WAV, a minute or 
 ClockKind = StrEnum("ClockKind", ["name", "mtime"])
 ResultFormat = StrEnum("ResultFormat", ["jsonl", "csv", "audacity"])
 Watch = Callable[[Callable[[], "Mapping[int, Progress]"]], bool]
+Results = Callable[[Watch, Callable[[], int]], "Iterator[tuple[int, Labelled]]"]
 
 Files = Annotated[
     list[str],
@@ -308,7 +309,12 @@ def _label_all(
     level = logging.getLogger().level
     logging.getLogger().handlers[:] = [SayAbove(view)]
     paths = [found[i].path for i in writer.missing]
-    with writer, stop_requests() as stop_requested, view:
+    how = _here if _processes(paths, jobs) == 1 else _by_workers
+    # Before the writer begins: a wrong setting leaves earlier results alone
+    with how(paths, settings, channel, jobs, level) as labelled, contextlib.ExitStack() as running:
+        running.enter_context(writer)
+        stop_requested = running.enter_context(stop_requests())
+        running.enter_context(view)
 
         def watch(files: "Callable[[], Mapping[int, Progress]]") -> bool:
             if view.due:
@@ -316,9 +322,7 @@ def _label_all(
             ended.signal = stop_requested()
             return not ended.signal
 
-        labelled = _here if _processes(paths, jobs) == 1 else _by_workers
-        batch = paths, settings, channel, jobs, level
-        for i, result in labelled(*batch, watch, stop_requested):
+        for i, result in labelled(watch, stop_requested):
             if clock is not None:
                 date(result, clock, paths[i])
             with view.aside():
@@ -341,46 +345,42 @@ def _processes(paths: Sequence[Path], jobs: int) -> int:
     return 1 if any(map(is_pipe, paths)) else max(1, min(jobs, len(paths)))
 
 
+@contextlib.contextmanager
 def _here(
-    paths: Sequence[Path],
-    settings: Settings,
-    channel: int | None,
-    jobs: int,
-    _level: int,
-    watch: Watch,
-    stop_requested: Callable[[], int],
-) -> "Iterator[tuple[int, Labelled]]":
+    paths: Sequence[Path], settings: Settings, channel: int | None, jobs: int, _level: int
+) -> "Iterator[Results]":
     """Label files in this process."""
     from streamtwl.audio.addresses import source_name
     from streamtwl.labelling import AHEAD, label_files, progress
     from streamtwl.pipeline import build
 
-    def watch_streams(streams: "list[Stream]") -> bool:
-        return watch(lambda: {stream.number: progress(stream) for stream in streams})
-
     names = [source_name(path) for path in paths]
     with contextlib.closing(build(settings, names, ahead=AHEAD, threads=jobs)) as pipeline:
-        watching = watch_streams, stop_requested
-        # One at a time, as in `listen`: a reader's sums depend on what else is read at once
-        yield from label_files(paths, pipeline, channel, None, *watching, width=1)
+
+        def results(
+            watch: Watch, stop_requested: Callable[[], int]
+        ) -> "Iterator[tuple[int, Labelled]]":
+            def watch_streams(streams: "list[Stream]") -> bool:
+                return watch(lambda: {stream.number: progress(stream) for stream in streams})
+
+            watching = watch_streams, stop_requested
+            # One at a time, as in `listen`: a reader's sums depend on what else is read at once
+            return label_files(paths, pipeline, channel, None, *watching, width=1)
+
+        yield results
 
 
+@contextlib.contextmanager
 def _by_workers(
-    paths: Sequence[Path],
-    settings: Settings,
-    channel: int | None,
-    jobs: int,
-    level: int,
-    watch: Watch,
-    _stop_requested: Callable[[], int],
-) -> "Iterator[tuple[int, Labelled]]":
+    paths: Sequence[Path], settings: Settings, channel: int | None, jobs: int, level: int
+) -> "Iterator[Results]":
     """Label files in processes of their own."""
     from streamtwl.label_worker import Job
     from streamtwl.label_workers import Workers
 
     count = _processes(paths, jobs)
     with Workers(paths, Job(settings, channel, jobs // count, level), count) as workers:
-        yield from workers.results(lambda: watch(lambda: workers.open))
+        yield lambda watch, _stop: workers.results(lambda: watch(lambda: workers.open))
 
 
 def _result_format(
