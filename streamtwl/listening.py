@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-WATCH_S = 0.05  # for signals and the end
+WATCH_S = 0.2  # for signals and a closed output
 STOP_GRACE_S = 3.0  # for what is to be published before the end
 
 
@@ -172,7 +172,7 @@ def _wait_for(
     """Return when the session has ended; stop it on a signal, or where the output is closed."""
     stopped_at = math.inf
     while session.running():
-        time.sleep(WATCH_S)
+        session.wait(WATCH_S)
         session.watch()
         if services is not None:
             services.watch()

@@ -1,5 +1,7 @@
 """ONNX Runtime: sessions, on the processor or a GPU, with its telemetry off."""
 
+import contextlib
+import ctypes
 import logging
 import os
 from pathlib import Path
@@ -47,6 +49,7 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = [CUDA, CPU] if has_cuda and provider != "cpu" else [CPU]
     session = onnxruntime.InferenceSession(str(file), options, providers=wanted)
+    _give_back()
     if CUDA in wanted and CUDA not in session.get_providers():
         _say_fallback(provider)
     return session
@@ -74,6 +77,12 @@ def errors() -> tuple[type[BaseException], ...]:
         return ()
     kinds = [each for each in vars(state).values() if isinstance(each, type)]
     return tuple(kind for kind in kinds if issubclass(kind, Exception))
+
+
+def _give_back() -> None:
+    """Return freed memory to the system: reading YAMNet leaves 33 MB behind, where glibc is."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _say_fallback(provider: Provider) -> None:
