@@ -1,6 +1,7 @@
 """A listener from its sources to its sinks: opened, watched and closed in order."""
 
 import contextlib
+import gc
 import logging
 import math
 import time
@@ -54,6 +55,7 @@ def run(wanted: "SourceOptions", settings: Settings, options: Options) -> None:
                 raise stream.error
         from streamtwl.clips.keeper import RECENT_S, Keeper
         from streamtwl.control.messages import MAX_LAST_S
+        from streamtwl.models import runtime
         from streamtwl.session import Session
         from streamtwl.sinks import choice
         from streamtwl.sinks.screen import Screen
@@ -76,6 +78,9 @@ def run(wanted: "SourceOptions", settings: Settings, options: Options) -> None:
                 session.outcomes.subscribe(take)
             if services is not None:
                 services.connect(_listener(settings, session, publisher))
+            gc.collect()
+            gc.freeze()  # what is there by now stays: it need not be looked through again
+            runtime.give_back()
             session.start()
             try:
                 with _control(session, options.control):

@@ -49,7 +49,7 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = [CUDA, CPU] if has_cuda and provider != "cpu" else [CPU]
     session = onnxruntime.InferenceSession(str(file), options, providers=wanted)
-    _give_back()
+    give_back()
     if CUDA in wanted and CUDA not in session.get_providers():
         _say_fallback(provider)
     return session
@@ -79,8 +79,8 @@ def errors() -> tuple[type[BaseException], ...]:
     return tuple(kind for kind in kinds if issubclass(kind, Exception))
 
 
-def _give_back() -> None:
-    """Return freed memory to the system: reading YAMNet leaves 33 MB behind, where glibc is."""
+def give_back() -> None:
+    """Return freed memory to the system, where glibc is: reading YAMNet leaves 33 MB behind."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
