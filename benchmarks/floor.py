@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/floor.py [--pipelines yamnet default light] [--json floor.json]
 
 *Floor*: the parts that a hop cannot do without, each called alone with what it gets in a real run
-of the sound: resampling, the spectrum and the front ends, each window, the reasoner's step, encoding
-the messages, a commit to the journal, ZeroMQ from a publisher to a subscriber and back to the
-caller. *Warm*: in tight loops, the parts in turn. *Paced*: all of them once a hop, the pipelines in
+of the sound: resampling, the spectrum and the front ends, each window, the reasoner's step, the
+encoding of the messages, a commit to the journal, ZeroMQ from a publisher to a subscriber on the
+same thread. *Warm*: in tight loops, the parts in turn. *Paced*: all of them once a hop, the pipelines in
 turn, with a pause to the next hop in which other programs fill the caches.
 
 *Live path*: all of `streamtwl listen`, in processes of its own, without its start: a file with
@@ -383,7 +383,7 @@ def microphone(file: Path, folder: Path) -> Iterator[dict[str, str] | None]:
         return
     words = started.stdout.replace("export ", "").split()
     environment = dict(word.split("=", 1) for word in words)
-    play = 'parec --latency-msec=20 >/dev/null & while paplay "$0"; do :; done'
+    play = 'parec --latency-msec=200 >/dev/null & while paplay "$0"; do :; done'
     player = subprocess.Popen(
         ["sh", "-c", play, file], env=os.environ | environment, start_new_session=True
     )

@@ -1,6 +1,6 @@
 """Where the live path's time goes: by part of streamtwl, and as a flame graph.
 
-    .venv/bin/python benchmarks/profile_live.py [--pipeline default] [--way file] [--svg profile.svg]
+    .venv/bin/python benchmarks/profile_live.py [--pipeline default] [--way file] [--svg FILE]
 
 Runs `streamtwl listen` on the demo's sounds without a pause, at real pace or with --way fast, and
 py-spy beside it, which is fetched into an environment of its own in --work. A sample counts for the
@@ -37,7 +37,7 @@ PARTS = {  # by the beginning of a file's path: what is in it; the first that fi
     "streamtwl/": "session",
 }
 WIDTH, HEIGHT, LEAST = 1200, 16, 0.004  # of the graph and a frame in pixels; of a frame, a share
-WARM_UP_S = 6.0
+WARM_UP_S = 15.0
 Stack = tuple[tuple[str, ...], int]  # frames from the outermost, and its samples
 
 
@@ -84,10 +84,12 @@ def record(pipeline: str, way: str, seconds: int, work: Path) -> str:
         )
         try:
             time.sleep(WARM_UP_S)
-            out, options = folder / "stacks", ["--nonblocking", "--threads", "--rate", "200"]
+            out, options = folder / "stacks", ["--nonblocking", "--threads", "--rate", "100"]
             times = ["--duration", str(seconds), "--format", "raw", "--output", str(out)]
             target = ["--pid", str(listening.pid)]
-            subprocess.run([py_spy, "record", *options, *times, *target], check=True)
+            subprocess.run(
+                [py_spy, "record", *options, *times, *target], check=True, stderr=subprocess.DEVNULL
+            )
             return out.read_text()
         finally:
             listening.terminate()

@@ -43,8 +43,10 @@ def run(wanted: "SourceOptions", settings: Settings, options: Options) -> None:
     """Listen until the sound ends, the time is up, or a signal or a closed output ends it."""
     from streamtwl.audio.addresses import make_sources
     from streamtwl.audio.intake import Intake
+    from streamtwl.models import runtime
     from streamtwl.signals import stop_requests
 
+    runtime.give_back_at_once()
     sources = make_sources(wanted)
     with stop_requests() as stop_requested, contextlib.closing(Intake(sources)) as intake:
         for source in sources:
@@ -55,7 +57,6 @@ def run(wanted: "SourceOptions", settings: Settings, options: Options) -> None:
                 raise stream.error
         from streamtwl.clips.keeper import RECENT_S, Keeper
         from streamtwl.control.messages import MAX_LAST_S
-        from streamtwl.models import runtime
         from streamtwl.session import Session
         from streamtwl.sinks import choice
         from streamtwl.sinks.screen import Screen

@@ -18,6 +18,8 @@ _log = logging.getLogger(__name__)
 
 Provider = Literal["auto", "cpu", "cuda"]
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+M_MMAP_THRESHOLD = -3  # of malloc.h
+LARGE_BYTES = 1 << 20  # more than a hop of a stream takes anywhere
 _fell_back = False  # the warning is given once
 
 
@@ -83,6 +85,12 @@ def give_back() -> None:
     """Return freed memory to the system, where glibc is: reading YAMNet leaves 33 MB behind."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def give_back_at_once() -> None:
+    """Have glibc return what is large when it is freed; by itself it begins to keep it."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def _say_fallback(provider: Provider) -> None:
