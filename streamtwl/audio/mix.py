@@ -64,7 +64,7 @@ class Mixer:
         if self._taken is None and mix < 10 ** (-FAR_DB / 10) * each[loudest]:
             self._taken = loudest
             unrelated = sum(each) / channels**2  # the mix's power, had they nothing in common
-            self._say(mix < 10 ** (-CANCELLED_DB / 10) * unrelated)
+            self._say(bool(mix < 10 ** (-CANCELLED_DB / 10) * unrelated))
         elif self._taken is not None and mix > 10 ** (-NEAR_DB / 10) * each[loudest]:
             self._taken = None
         elif self._taken is not None and each[loudest] > 10 ** (LOUDER_DB / 10) * each[self._taken]:
