@@ -5,8 +5,8 @@
 *Floor*: the parts that a hop cannot do without, each called alone with what it gets in a real run
 of the sound: resampling, the spectrum and the front ends, each window, the reasoner's step, the
 encoding of the messages, a commit to the journal, ZeroMQ from a publisher to a subscriber on the
-same thread. *Warm*: in tight loops, the parts in turn. *Paced*: all of them once a hop, the pipelines in
-turn, with a pause to the next hop in which other programs fill the caches.
+same thread. *Warm*: in tight loops, the parts in turn. *Paced*: all of them once a hop, the
+pipelines in turn, with a pause to the next hop in which other programs fill the caches.
 
 *Live path*: all of `streamtwl listen`, in processes of its own, without its start: a file with
 --fast (a long one less a short one), a file at real pace, and, where the tools of a virtual

@@ -35,7 +35,7 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
 }
 NOT_RUN = {
     "scale": "it starts Ray, twice",
-    "bench": "it runs others, tests/benchmarks/test_slower.py has a small one",
+    "bench": "it runs others",
     "profile_live": "it fetches py-spy; tests/benchmarks/test_profile_live.py has what it makes",
     "slower": "tests/benchmarks/test_slower.py",
     "hearing_trial": "it needs the weights of mn04, which tests have not",
