@@ -88,7 +88,7 @@ def record(pipeline: str, way: str, seconds: int, work: Path) -> str:
             times = ["--duration", str(seconds), "--format", "raw", "--output", str(out)]
             target = ["--pid", str(listening.pid)]
             subprocess.run(
-                [py_spy, "record", *options, *times, *target], check=True, stderr=subprocess.DEVNULL
+                [py_spy, "record", *options, *times, *target], check=True, capture_output=True
             )
             return out.read_text()
         finally:
