@@ -30,7 +30,6 @@ PAGES_WAITING = 8  # for one client to read them
 REQUESTS_PER_S = 50.0  # of one client
 BURST = 100.0
 CLIENTS = 1000  # whose rate is remembered
-POLL_MS = 200
 REPLAYED = ("label/", "event/", "status/", "level/")
 
 _PAGE = """
@@ -73,7 +72,9 @@ class ReplayServer:
         self._held = held or (lambda *_: [])
         self._warned = ""
         self._rate = RateLimit(REQUESTS_PER_S, BURST, CLIENTS)
-        self._over = threading.Event()
+        self._end_in, self._end_out = (socket.context.socket(zmq.PAIR) for _ in range(2))
+        self._end_out.bind("inproc://end-of-replay")
+        self._end_in.connect("inproc://end-of-replay")
         self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
         self._thread.start()
 
@@ -88,20 +89,24 @@ class ReplayServer:
 
     def close(self) -> None:
         """End, and close the socket."""
-        self._over.set()
+        self._end_in.send(b"")
         self._thread.join()
+        self._end_in.close()
 
     def _run(self) -> None:
-        while not self._over.is_set():
-            if self._socket.poll(POLL_MS):
-                received = self._socket.recv_multipart(copy=False)
-                client, *frames = (frame.bytes for frame in received)
-                delimiter = [b""] if len(frames) > 1 and not frames[0] else []  # a REQ socket's
-                answer = self._answer(_who(received[0]), frames[len(delimiter) :])
-                try:
-                    self._socket.send_multipart([client, *delimiter, *answer], zmq.NOBLOCK)
-                except zmq.ZMQError:
-                    self.dropped += 1
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._end_out, zmq.POLLIN)
+        while self._end_out not in dict(poller.poll()):
+            received = self._socket.recv_multipart(copy=False)
+            client, *frames = (frame.bytes for frame in received)
+            delimiter = [b""] if len(frames) > 1 and not frames[0] else []  # a REQ socket's
+            answer = self._answer(_who(received[0]), frames[len(delimiter) :])
+            try:
+                self._socket.send_multipart([client, *delimiter, *answer], zmq.NOBLOCK)
+            except zmq.ZMQError:
+                self.dropped += 1
+        self._end_out.close()
         self._socket.close()
 
     def _answer(self, who: bytes, frames: list[bytes]) -> list[bytes]:

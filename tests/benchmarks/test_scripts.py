@@ -20,10 +20,10 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "hearing": "--quick --data {data} --corpus {corpus} --processes 1 --kept {out} --out {out}",
     "few_shot": "--quick --pipeline yamnet --data {data} --corpus {corpus} --out {out}",
     "marks": "--quick --pipeline yamnet --data {data} --out {out}",
-    "front_ends": "--quick",
     "journal_size": "--quick --folder {out} --json {out}/journal.json",
     "int8": "--quick --network yamnet --no-clips --data {data} --corpus {corpus}",
     "peers": "--quick --here --peers onnxruntime,yamnet --work {out} --data {data}",
+    "floor": "--quick --pipelines yamnet --json {out}/floor.json",
     "ast_windows": "--quick --out {out}",
     "small_ast": "{data} --quick --out {out}",
     "untaught": "--quick --data {data} --corpus {corpus} --out {out}",
@@ -35,6 +35,9 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
 }
 NOT_RUN = {
     "scale": "it starts Ray, twice",
+    "bench": "it runs others",
+    "profile_live": "it fetches py-spy; tests/benchmarks/test_profile_live.py has what it makes",
+    "slower": "tests/benchmarks/test_slower.py",
     "hearing_trial": "it needs the weights of mn04, which tests have not",
     "latency": "it waits ten seconds before it measures, twice",
     "live_trial": "it takes longer, but what the others read is written by it: the fixture `trial`",
