@@ -4,14 +4,15 @@
 # make test-home how many recordings in ../shared/data/home get a right name: seldom, docs/testing.md
 # make test-llm  a real language model beside the stream: builds llama.cpp, docs/testing.md
 # make soak      the long tests
+# make bench     the speed of all parts, one table: benchmarks/bench.py --help
 # make train     set up what training and the benchmarks need
 # make docs      set up what the pages need and build them into site/
-# ARGS="..."     further options of `streamtwl listen` (default: --labels everyday) or pytest
+# ARGS="..."     further options of `streamtwl listen` (default: --labels everyday), pytest or bench
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: listen test test-all test-home test-llm soak train docs
+.PHONY: listen test test-all test-home test-llm soak bench train docs
 .NOTPARALLEL:
 
 listen: ARGS ?= --labels everyday
@@ -48,6 +49,11 @@ test-llm: .venv/.test-llm
 soak: .venv/.test
 	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins faketime || true
 	$(BIN)/pytest -m soak $(ARGS)
+
+bench: .venv/.test
+	@tools/system_packages.sh libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins || true
+	@$(BIN)/streamtwl models pull mn04 --optional >/dev/null || true
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 train: .venv/.train
 	@echo "Ready: see \`$(BIN)/streamtwl train --help\`"

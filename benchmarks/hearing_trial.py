@@ -31,28 +31,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-import live_trial
 import numpy as np
 import pool as pools
 import score
 import timeline
 import timeline_baselines
 import torch
-from live_trial import (
-    DATA,
-    LATENCY_MS,
-    SEED,
-    SNR_DB,
-    decide_offline,
-    right_names,
-    scene_name,
-    slug,
-)
+import trial_training
 from pool import SPAWN
 from quick import add_option
 from rich.progress import Progress
 from score import Played
 from timeline_baselines import SMOOTHER
+from trial_judging import LATENCY_MS, decide_offline
+from trial_methods import DATA, SEED, SNR_DB, scene_name, slug
+from trial_sounds import Sounds
 
 from streamtwl import config
 from streamtwl.errors import StreamtwlError
@@ -192,7 +185,7 @@ def tasks_of(trial: Trial, folds: Sequence[int]) -> list[tuple[Any, ...]]:
 
 def scorer(windows: tuple[str, ...], out: Path) -> Scorer:
     """Return this process's scorer."""
-    return live_trial.scorer(windows, out / "patches")
+    return trial_training.scorer(windows, out / "patches")
 
 
 def score_training(trial: Trial, fold: int, part: int) -> None:
@@ -211,7 +204,7 @@ def fit(trial: Trial, fold: int, variant: str) -> None:
     kept = trial.out / f"fold{fold}-{slug(variant)}.pt"
     if kept.exists():
         return
-    scored_by, labels = scorer(TEST_WINDOWS, trial.out), sorted(right_names(trial.data))
+    scored_by, labels = scorer(TEST_WINDOWS, trial.out), Sounds(trial.data, "esc10").labels
     wanted = VARIANTS[variant]  # whose columns are the same with fewer windows
 
     def read(part: int) -> SceneArrays:
@@ -271,7 +264,7 @@ def count_changes(trial: Trial, fold: int, pipeline: str) -> None:
     settings = config.load(config.find(pipeline))
     columns = scorer(TEST_WINDOWS, trial.out).columns
     backbones, kinds = hearing(settings)
-    right = right_names(trial.data)
+    right = Sounds(trial.data, "esc10").right_names
     tests = trial.test_scenes(fold)
     names = [scored.name for _, _, scored in tests]
     reasoner = choice.make(settings, choice.load(settings), backbones, kinds, names)

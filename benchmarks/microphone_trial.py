@@ -28,9 +28,11 @@ import soundfile
 import soxr
 import timeline
 import trial
-from live_trial import DATA, LATENCY_MS, read_truth, right_names, scene_name, slug
 from quick import QUICK, add_option
 from timeline import Scene
+from trial_judging import LATENCY_MS, read_truth
+from trial_methods import DATA, scene_name, slug
+from trial_sounds import Sounds
 
 from streamtwl.errors import StreamtwlError
 from streamtwl.messages import AnyMessage, Event, Label, Patch, Status
@@ -68,7 +70,7 @@ def main() -> None:
         scenes = [
             measure(
                 options.trial / "scenes" / scene_name(options.fold, number, options.snr),
-                sorted(right_names(options.data)),
+                Sounds(options.data, "esc10").labels,
                 reasoner,
                 folder,
             )

@@ -34,11 +34,11 @@ from typing import Any
 import numpy as np
 import timeline
 import torch
-from live_trial import DATA, SEED
 from matplotlib.figure import Figure
 from pool import SPAWN
 from quick import QUICK, add_option
 from rich.progress import Progress
+from trial_methods import DATA, SEED
 from trial_scenes import FOLD, TrialScenes, matched, read, reasoner_of, settings
 
 import streamtwl

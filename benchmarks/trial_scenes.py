@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import timeline
-from live_trial import SNR_DB, read_truth, scene_name, slug
 from timeline import Scene, Sound
+from trial_judging import read_truth
+from trial_methods import SNR_DB, scene_name, slug
 
 from streamtwl import config
 from streamtwl.pipeline import hearing

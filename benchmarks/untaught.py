@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 import timeline
 from hearing_sounds import FOLDERS, REPOSITORY, Clip, clips_of
-from live_trial import SNR_DB
 from quick import QUICK, add_option
 from rich.progress import track
+from trial_methods import SNR_DB
 from trial_scenes import read
 
 from streamtwl import config

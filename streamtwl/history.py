@@ -30,6 +30,7 @@ from streamtwl.stages import SAMPLE_RATE
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 FOREVER = float(2**53)
+UNKNOWN_S = 65.0  # that a listener's newest may not be in the journal: repeats are, once a minute
 LONGEST_EVENT_S = 604_800.0  # events without an end that began earlier are not found
 LATEST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()  # that a date can have, in any zone
 TIMES = "30m, 2h, 7d (that long ago), 14:30 (today), 2026-11-24 or '2026-11-24 14:30'"
@@ -110,11 +111,21 @@ def moment(said: str, option: str, now: float) -> float:
         raise UsageError(f"{option} '{said}': it takes {TIMES}") from None
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a path is a data set that `label -o OUT.parquet` made, rather than a journal."""
+    return path.suffix == ".parquet"
+
+
 def messages(path: Path, wanted: Wanted) -> Iterator[AnyMessage]:
     """Yield the messages in the order of their publication.
 
     Raises JournalError; of a damaged journal after what can still be read.
     """
+    if is_archive(path):
+        if wanted.kind != "event":
+            raise UsageError(f"{path} has events only: leave --kind out")
+        yield from events(path, wanted)
+        return
     labels = LabelFilter(wanted.labels)
     with contextlib.closing(journal_file.reader(path)) as connection:
         try:
@@ -155,10 +166,16 @@ def _payloads(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]
 def events(path: Path, wanted: Wanted) -> Iterator[Event]:
     """Yield the newest message on each event that sounded in the time wanted, by onset.
 
-    Retracted events are left out. One without an end lasts up to its listener's last message. Those
-    in recordings and pipes are dated by the publication of their onset.
+    Retracted events are left out. One without an end lasts up to its listener's last message in the
+    journal, which may be a minute old. Those in recordings and pipes are dated by the publication
+    of their onset.
     Raises JournalError; for a damaged journal, after what can still be read.
     """
+    if is_archive(path):
+        from streamtwl.archives import query
+
+        yield from query.events(path, wanted)
+        return
     newest: dict[str, Event] = {}
     oldest: dict[str, Event] = {}
     since = max(0.0, wanted.since - LONGEST_EVENT_S)
@@ -180,7 +197,8 @@ def events(path: Path, wanted: Wanted) -> Iterator[Event]:
             event = msgspec.structs.replace(event, published_at=onset)
         if not event.void and began_at(event) <= wanted.until and labels.takes(event):
             event = _up_to_now(path, event)
-            if max(0.0, ended_at(event)) >= wanted.since:
+            unknown_s = UNKNOWN_S if event.end is None else 0.0
+            if max(0.0, ended_at(event)) + unknown_s >= wanted.since:
                 yield event
     if damage is not None:
         raise damage
@@ -207,6 +225,8 @@ def _up_to_now(path: Path, event: Event) -> Event:
 
 def why_nothing(path: Path, wanted: Wanted) -> str:
     """Return which label or source of a query cannot be in this journal, "" if all can."""
+    if is_archive(path):
+        return ""
     with contextlib.closing(journal_file.reader(path)) as connection:
         try:
             labels = [name for (name,) in connection.execute(_LABELS)]

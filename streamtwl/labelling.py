@@ -1,9 +1,10 @@
 """Recordings labelled as fast as the machine can: one result per file, whatever happens to it."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from streamtwl.results import Labelled, Span
 from streamtwl.sounding import Sounding
 from streamtwl.stages import SAMPLE_RATE, Chunk, Decision
 
-WIDTH = 8  # files at once, sharing model calls
+WIDTH = 8  # files at once, sharing model calls; a reader's scores then differ in the last digit
+AHEAD = 16  # windows in one model call, of one file or several
 TOP = 5
 
 
@@ -73,101 +75,125 @@ class Strength:
         return np.sum([self._settled, *self._open], axis=0) / max(1, self.decisions)
 
 
-class _File:
-    """What is collected for one file while it runs."""
+class Gathered:
+    """What is collected of one recording's outcomes."""
 
-    def __init__(self, stream: Stream, n_labels: int) -> None:
-        assert isinstance(stream.source, Recording)
-        self.stream = stream
-        self.recording = stream.source
+    def __init__(self, n_labels: int) -> None:
         self.strength = Strength(n_labels)
         self.named = False
         self.events: dict[int, Sounding] = {}  # by number, as last published
 
+    def take(self, outcome: Outcome) -> None:
+        """Take what the pipeline says of this recording."""
+        self.events |= {event.number: event for _, event in outcome.changes}
+        decided = outcome.decision is not None and outcome.final and not outcome.last
+        if decided and outcome.patch is not None and outcome.decision is not None:
+            self.strength.add(outcome.decision, outcome.patch.window.first)
+            self.named |= outcome.decision.label is not None
+
+    def result(self, file: str, stream: Stream, labels: list[str]) -> Labelled:
+        """Return the result of a recording that has ended."""
+        mean = self.strength.mean()
+        strongest = np.argsort(-mean, kind="stable")[:TOP]
+        top = [Scored(labels[i], round(float(mean[i]), 4)) for i in strongest]
+        assert isinstance(stream.source, Recording)
+        return Labelled(
+            file=readable(file),
+            duration_s=round(stream.position / SAMPLE_RATE, 3),
+            label=top[0].label if self.named else None,
+            top=top if self.strength.decisions else [],
+            events=[
+                Span(
+                    event.label,
+                    round(event.start / SAMPLE_RATE, 3),
+                    round((event.end or event.start) / SAMPLE_RATE, 3),
+                    round(event.peak, 4),
+                    round(event.mean, 4),
+                )
+                for event in sorted(self.events.values(), key=lambda event: event.start)
+                if not event.retracted
+            ],
+            bad_samples=stream.bad_samples,
+            skipped_packets=stream.source.skipped_packets,
+            error=readable(str(stream.error)) if stream.error else None,
+        )
+
 
 def label_files(
-    files: Sequence[Path],
+    files: Iterable[Path],
     pipeline: Pipeline,
     channel: int | None = None,
     clock: WallClock | None = None,
     watch: Callable[[list[Stream]], bool] = lambda _open: True,
     stop_requested: Callable[[], int] = lambda: 0,
+    width: int | None = None,
+    make: Callable[[Path, int | None], "BatchRecording"] = BatchRecording,
 ) -> Iterator[tuple[int, Labelled]]:
     """Yield (index, result) of each file as it ends; the pipeline's streams are the files.
 
     `channel` is the one to use, from 1; None: the mix of all.
     `watch` is called many times a second with the files that are open; the batch ends when it
     returns False. `stop_requested` is polled while waiting for a pipe, or for a reasoner that has
-    an attribute of that name.
+    an attribute of that name. `width` files are open at once, WIDTH where None; the next one is
+    taken of `files` when there is room for it. `make` is what opens a file.
     """
 
     def recordings() -> Iterator[BatchRecording]:
         for file in files:
-            recording = BatchRecording(file, channel)
+            paths.append(file)
+            recording = make(file, channel)
             recording.stop_requested = stop_requested
             yield recording
 
-    intake = Intake(recordings(), WIDTH)
-    running: dict[int, _File] = {}
+    labels = pipeline.reasoner.labels
+    paths: list[Path] = []  # opened so far
+    intake = Intake(recordings(), width or WIDTH)
+    running: dict[int, tuple[Stream, Gathered]] = {}
     done: list[int] = []
 
     def take(outcome: Outcome) -> None:
-        gathered = running[outcome.stream]
-        gathered.events |= {event.number: event for _, event in outcome.changes}
+        running[outcome.stream][1].take(outcome)
         if outcome.last:
             done.append(outcome.stream)
-        elif outcome.decision is not None and outcome.patch is not None and outcome.final:
-            gathered.strength.add(outcome.decision, outcome.patch.window.first)
-            gathered.named |= outcome.decision.label is not None
 
     if hasattr(pipeline.reasoner, "stop_requested"):
         pipeline.reasoner.stop_requested = stop_requested
-    pipeline.subscribe(take)
     intake.start()
-    with contextlib.closing(intake):
+    with contextlib.closing(intake), contextlib.ExitStack() as at_end:
+        at_end.callback(pipeline.subscribe(take))
         for blocks in intake.ticks():
             for stream in intake.streams:
-                running.setdefault(stream.number, _File(stream, len(pipeline.reasoner.labels)))
+                running.setdefault(stream.number, (stream, Gathered(len(labels))))
             pipeline.push(blocks)
             if stop_requested():
                 done.clear()  # a pipe may have been cut off
             while done:
                 number = done.pop(0)
-                result = _result(files[number], running.pop(number), pipeline.reasoner.labels)
+                stream, gathered = running.pop(number)
+                result = gathered.result(str(paths[number]), stream, labels)
                 if clock is not None:
-                    _date(result, clock, files[number])
+                    date(result, clock, paths[number])
                 yield number, result
             if not watch(intake.streams):
                 return
 
 
-def _result(file: Path, gathered: _File, labels: list[str]) -> Labelled:
-    mean = gathered.strength.mean()
-    strongest = np.argsort(-mean, kind="stable")[:TOP]
-    top = [Scored(labels[i], round(float(mean[i]), 4)) for i in strongest]
-    return Labelled(
-        file=readable(str(file)),
-        duration_s=round(gathered.stream.position / SAMPLE_RATE, 3),
-        label=top[0].label if gathered.named else None,
-        top=top if gathered.strength.decisions else [],
-        events=[
-            Span(
-                event.label,
-                round(event.start / SAMPLE_RATE, 3),
-                round((event.end or event.start) / SAMPLE_RATE, 3),
-                round(event.peak, 4),
-                round(event.mean, 4),
-            )
-            for event in sorted(gathered.events.values(), key=lambda event: event.start)
-            if not event.retracted
-        ],
-        bad_samples=gathered.stream.bad_samples,
-        skipped_packets=gathered.recording.skipped_packets,
-        error=readable(str(gathered.stream.error)) if gathered.stream.error else None,
-    )
+class Progress(NamedTuple):
+    """How far an open file is."""
+
+    name: str
+    done_s: float
+    total_s: float  # by its header, or estimated; 0: unknown
 
 
-def _date(result: Labelled, clock: WallClock, file: Path) -> None:
+def progress(stream: Stream) -> Progress:
+    """Return how far one of the files is that `watch` gets."""
+    assert isinstance(stream.source, Recording)
+    total_s = stream.source.duration_s
+    return Progress(stream.source.name, stream.position / SAMPLE_RATE, total_s)
+
+
+def date(result: Labelled, clock: WallClock, file: Path) -> None:
     """Add wall-clock times to the seconds; None where they are unknown."""
     start = clock.start(file, result.duration_s)
 

@@ -1,6 +1,7 @@
 """A listener from its sources to its sinks: opened, watched and closed in order."""
 
 import contextlib
+import gc
 import logging
 import math
 import time
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-WATCH_S = 0.05  # for signals and the end
+WATCH_S = 0.2  # for signals and a closed output
 STOP_GRACE_S = 3.0  # for what is to be published before the end
 
 
@@ -42,8 +43,10 @@ def run(wanted: "SourceOptions", settings: Settings, options: Options) -> None:
     """Listen until the sound ends, the time is up, or a signal or a closed output ends it."""
     from streamtwl.audio.addresses import make_sources
     from streamtwl.audio.intake import Intake
+    from streamtwl.models import runtime
     from streamtwl.signals import stop_requests
 
+    runtime.give_back_at_once()
     sources = make_sources(wanted)
     with stop_requests() as stop_requested, contextlib.closing(Intake(sources)) as intake:
         for source in sources:
@@ -76,6 +79,9 @@ def run(wanted: "SourceOptions", settings: Settings, options: Options) -> None:
                 session.outcomes.subscribe(take)
             if services is not None:
                 services.connect(_listener(settings, session, publisher))
+            gc.collect()
+            gc.freeze()  # what is there by now stays: it need not be looked through again
+            runtime.give_back()
             session.start()
             try:
                 with _control(session, options.control):
@@ -172,7 +178,7 @@ def _wait_for(
     """Return when the session has ended; stop it on a signal, or where the output is closed."""
     stopped_at = math.inf
     while session.running():
-        time.sleep(WATCH_S)
+        session.wait(WATCH_S)
         session.watch()
         if services is not None:
             services.watch()

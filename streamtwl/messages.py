@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from streamtwl.errors import MessageError, UnknownKind
 
-SCHEMA = "1.6"
+SCHEMA = "1.7"
 MAJOR = SCHEMA.partition(".")[0]
 SOURCE_NAME = re.compile("[a-z0-9_-]+")
 
@@ -26,6 +26,14 @@ Count = Annotated[int, Meta(ge=0)]
 Dbfs = Annotated[float, Meta(ge=-120)]
 Journalled = Annotated[
     bool, Meta(description="It was in the publisher's journal before it was sent.")
+]
+Repeat = Annotated[
+    bool,
+    Meta(
+        description="It says what the one before says (the same label, or state and error). It is "
+        "held in memory for replay for ten minutes, and becomes part of a summary in the journal. "
+        "New in 1.7."
+    ),
 ]
 Calibrated = Annotated[
     bool,
@@ -52,6 +60,39 @@ class WindowTop(msgspec.Struct, frozen=True):
 
     window: Annotated[str, Meta(description="As in the pipeline's `windows`: mn04:3.")]
     top: Top
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What is kept of repeats that the last one of them, which carries this, stands for."""
+
+    first_seq: Annotated[Count, Meta(description="Of the first of them.")]
+    first_position: Annotated[Count, Meta(description="Of the first of them.")]
+    first_published_at: Annotated[float, Meta(description="Of the first of them.")]
+    count: Annotated[Count, Meta(description="So many they are, the last one included.")]
+    highest: Annotated[
+        Share | None, Meta(description="Highest confidence of a label; null for states.")
+    ] = None
+    mean: Annotated[
+        Share | None, Meta(description="Mean confidence of a label; null for states.")
+    ] = None
+    labels: Annotated[list[str], Meta(description="The labels in `hops`.")] = []
+    hops: Annotated[
+        list[list[int]],
+        Meta(
+            description="`top` of each hop, at equal distances from `first_position` to "
+            "`position`: an index into `labels`, its score in thousandths, the next index ...; "
+            "without those below 0.02 that are not the strongest; empty for states."
+        ),
+    ] = []
+
+
+Summarised = Annotated[
+    Summary | None,
+    Meta(
+        description="In a replay of older ones: the repeats from `first_seq` to this one, which "
+        "are not kept one by one; null: it stands for itself. New in 1.7."
+    ),
+]
 
 
 class Message(msgspec.Struct, kw_only=True, tag_field="kind", tag=str.lower):
@@ -147,6 +188,8 @@ class Label(Message):
             "that it names otherwise is `revised`."
         ),
     ] = []
+    repeat: Repeat = False
+    summary: Summarised = None
 
 
 class Event(Message):
@@ -265,6 +308,8 @@ class Status(Message):
         ),
     ] = None
     calibrated: Calibrated = False
+    repeat: Repeat = False
+    summary: Summarised = None
 
 
 class Level(Message):
@@ -306,6 +351,8 @@ class ReplayHeader(msgspec.Struct, kw_only=True):
     """First frame of the answer, in the request's encoding; then one frame per message, by seq.
 
     What the journal does not hold (never journalled, or too old) is left out: `seq` shows it.
+    Repeats older than ten minutes come as the last one of them, with a `summary`; its `seq` may be
+    beyond `to`.
     """
 
     session: Annotated[str, Meta(description="As requested.")] = ""

@@ -37,8 +37,8 @@ class Vocabulary:
         self._kinds, self._kinds_starts = _ragged([labels for labels in below if labels])
 
     def scores(self, posterior: np.ndarray) -> np.ndarray:
-        """Return float32[L], each label's score, of a posterior float32[C]."""
-        return np.maximum.reduceat(posterior[self._members], self._starts)
+        """Return float32[..., L], each label's score, of posteriors float32[..., C]."""
+        return np.maximum.reduceat(posterior[..., self._members], self._starts, axis=-1)
 
     def lowest(self, thresholds: np.ndarray) -> np.ndarray:
         """Return float[C]: the lowest of float[L] among the labels that roll a category up.
@@ -51,11 +51,12 @@ class Vocabulary:
         return found
 
     def most_specific(self, scores: np.ndarray, ratio: float) -> np.ndarray:
-        """Return float32[L] with 0 for each label that yields to a kind of itself."""
+        """Return float32[..., L] with 0 for each label that yields to a kind of itself."""
         specific = scores.copy()
         if len(self._parents):
-            best_kind = np.maximum.reduceat(scores[self._kinds], self._kinds_starts)
-            specific[self._parents[best_kind >= ratio * scores[self._parents]]] = 0.0
+            best = np.maximum.reduceat(scores[..., self._kinds], self._kinds_starts, axis=-1)
+            own = scores[..., self._parents]
+            specific[..., self._parents] = np.where(best >= ratio * own, np.float32(0), own)
         return specific
 
 

@@ -5,10 +5,13 @@
 It runs synchronously on the thread that pushes the blocks: nothing is queued between stages.
 """
 
+import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any, cast
@@ -84,8 +87,14 @@ class Pipeline:
         reasoner: Reasoner,
         paced: bool,
         teacher: Teacher | None = None,
+        ahead: int = 1,
+        threads: int = 1,
     ) -> None:
-        """Where the sound is `paced`, refinement ends before the next window is due."""
+        """Where the sound is `paced`, refinement ends before the next window is due.
+
+        `ahead`: so many windows, of any hops and streams, are scored in one go; 1: each hop's.
+        More `threads` score while this one reads on and decides.
+        """
         self.settings = settings
         self.kinds = kinds
         self.windower = Windower(settings.hop_s, backbones, kinds)
@@ -97,10 +106,17 @@ class Pipeline:
         self.events = tracker(reasoner, settings.events)
         self._budget_s = settings.trace.budget * settings.hop_s if paced else math.inf
         self._takers: list[Callable[[Outcome], None]] = []
+        # A gate decides hop by hop what is scored
+        self._ahead = 1 if settings.gate else ahead
+        self._cuts: list[list[Window]] = []  # that wait to be scored together
+        self._scorers = None if threads == 1 or settings.gate else ThreadPoolExecutor(threads)
+        self._threads = threads
+        self._scoring: deque[tuple[list[list[Window]], Future[list[Patch]]]] = deque()
 
-    def subscribe(self, take: Callable[[Outcome], None]) -> None:
-        """Call `take` with each outcome, on the thread that pushes."""
+    def subscribe(self, take: Callable[[Outcome], None]) -> Callable[[], None]:
+        """Call `take` with each outcome, on the thread that pushes, until what is returned is."""
         self._takers.append(take)
+        return lambda: self._takers.remove(take)
 
     def push(self, blocks: list[Block]) -> None:
         """Take blocks, at most one per stream, and run all stages on them.
@@ -108,13 +124,57 @@ class Pipeline:
         Raises what a stage or a subscriber to the outcomes raises.
         """
         for cut in self.windower.push(blocks):
-            outcomes = [self._end(cut)] if isinstance(cut, End) else self._think(cut)
-            for outcome in outcomes:
-                for take in self._takers:
-                    take(outcome)
+            if isinstance(cut, End):
+                self._flush()
+                self._give([self._end(cut)])
+                continue
+            self._cuts.append(cut)
+            if sum(map(len, self._cuts)) >= self._ahead:
+                self._score()
+
+    def push_scored(self, scored: list[Patch] | End) -> None:
+        """Take patches of a hop, at most one per stream, that were scored elsewhere, or an end."""
+        if isinstance(scored, End):
+            self._give([self._end(scored)])
+        else:
+            self._give(self._think(scored))
+
+    def _score(self) -> None:
+        """Score the windows that wait in one go, and decide on them hop by hop."""
+        cuts, self._cuts = self._cuts, []
+        windows = [window for cut in cuts for window in cut]
+        if self._scorers is None:
+            self._decide(cuts, self.bank.score(windows, self._deadline(windows)))
+            return
+        self._scoring.append((cuts, self._scorers.submit(self.bank.score, windows)))
+        while len(self._scoring) > self._threads:
+            self._decide_on_oldest()
+
+    def _flush(self) -> None:
+        """Score and decide on all that waits."""
+        if self._cuts:
+            self._score()
+        while self._scoring:
+            self._decide_on_oldest()
+
+    def _decide_on_oldest(self) -> None:
+        cuts, scored = self._scoring.popleft()
+        self._decide(cuts, scored.result())
+
+    def _decide(self, cuts: list[list[Window]], scored: list[Patch]) -> None:
+        patches = iter(scored)
+        for cut in cuts:
+            self._give(self._think([*itertools.islice(patches, len(cut))]))
+
+    def _give(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            for take in self._takers:
+                take(outcome)
 
     def close(self) -> None:
         """End what the reasoner has begun, a request that nobody waits for any more."""
+        if self._scorers is not None:
+            self._scorers.shutdown(wait=False, cancel_futures=True)
         getattr(self.reasoner, "close", _nothing)()
 
     def learn(self, heads: Heads | None, corrections: Corrections | None = None) -> list[Outcome]:
@@ -143,10 +203,13 @@ class Pipeline:
         """
         return Outcome(stream, position, None, None, None, self.events.pause(stream, position))
 
-    def _think(self, windows: list[Window]) -> Iterator[Outcome]:
+    def _deadline(self, windows: Iterable[Window]) -> float:
+        """Return the monotonic seconds at which decisions on windows have to be there."""
+        return min(window.ready_at for window in windows) + self._budget_s
+
+    def _think(self, patches: list[Patch]) -> Iterator[Outcome]:
         """Decide, and refine the decision while that may change something and there is time."""
-        deadline = min(window.ready_at for window in windows) + self._budget_s
-        patches = self.bank.score(windows, deadline)
+        deadline = self._deadline(patch.window for patch in patches)
         reasoner = self.reasoner
         decisions = reasoner.step(patches)
         while not reasoner.settled and time.monotonic() + reasoner.refining_s < deadline:
@@ -182,11 +245,17 @@ def tracker(reasoner: Reasoner, settings: EventSettings) -> EventTracker:
     return EventTracker(reasoner.labels, settings, behind, reasoner.lags)
 
 
-def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pipeline:
+def build(
+    settings: Settings,
+    sources: Sequence[str],
+    paced: bool = False,
+    ahead: int = 1,
+    threads: int = 1,
+) -> Pipeline:
     """Make the stages that the settings name; the model's file has to exist.
 
-    `sources` names the streams, by number. Raises ConfigError or UsageError where the settings name
-    a label or a stage that does not exist.
+    `sources` names the streams, by number; `ahead` and `threads`: see `Pipeline`. Raises
+    ConfigError or UsageError where the settings name a label or a stage that does not exist.
     """
     loaded = choice.load(settings)
     if loaded is not None:
@@ -213,7 +282,7 @@ def build(settings: Settings, sources: Sequence[str], paced: bool = False) -> Pi
         ("events.audioset.exclude", events.audioset.exclude),
     ):
         check_names(names, where, [*reasoner.labels, *(heads.labels if heads else [])])
-    pipeline = Pipeline(settings, backbones, kinds, reasoner, paced, teacher)
+    pipeline = Pipeline(settings, backbones, kinds, reasoner, paced, teacher, ahead, threads)
     pipeline.learn(heads, of_user(teacher) if settings.sounds.enabled else None)
     return pipeline
 

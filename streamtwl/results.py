@@ -58,8 +58,8 @@ def form_of(output: Path | None, folder: Path | None) -> str:
     if output is None:
         return "jsonl"
     form = output.suffix.lstrip(".")
-    if form not in ("jsonl", "csv"):
-        raise UsageError(f"-o {output}: it takes a name that ends in .jsonl or .csv")
+    if form not in ("jsonl", "csv", "parquet"):
+        raise UsageError(f"-o {output}: it takes a name that ends in .jsonl, .csv or .parquet")
     return form
 
 

@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 STATUS_S = 1.0
 HELLO_S = 60.0
-MEMORY_S = 10.0  # measuring it goes through all processes
+MEMORY_S = 30.0  # measuring it goes through all processes
 STUCK_S = 5.0  # without a sign of life from the worker; two hops where they are longer
 
 
@@ -108,6 +108,7 @@ class Session:
         self._taught: list[
             tuple[Heads | None, Corrections | None]
         ] = []  # the newest, until the worker takes them over
+        self._outbox: list[AnyMessage] = []  # for the sinks
         self._reporting = threading.Lock()  # the reporter, the publisher's queue and the sink
         self._working = threading.Lock()  # the pipeline
         self._alive_at = math.inf  # monotonic, of the worker's last sign of life
@@ -153,6 +154,10 @@ class Session:
         self._intake.wake()
         self._pipeline.close()
 
+    def wait(self, seconds: float) -> None:
+        """Return when the worker has ended, or after so long."""
+        self._worker.join(seconds)
+
     def running(self) -> bool:
         """Whether the worker is still running."""
         return self._worker.is_alive()
@@ -169,6 +174,7 @@ class Session:
             reading = self._intake.reading
             if not reading and getattr(self._pipeline.reasoner, "waiting", False):
                 self._report(now)
+                self._deliver()
                 return
             what = f"'{reading.source.name}' does not answer" if reading else "the model is stuck"
             if not self._stuck:
@@ -180,6 +186,7 @@ class Session:
                 finally:
                     self._working.release()
             self._report(now)
+            self._deliver()
         finally:
             self._reporting.release()
 
@@ -266,14 +273,19 @@ class Session:
                 for block in blocks:
                     if recent := self._recent.get(self._names[block.stream]):
                         recent.push(block)
-                with self._working:
-                    self._pipeline.push(blocks)
+                try:
+                    with self._working:
+                        self._pipeline.push(blocks)
+                finally:  # what came before an error too
+                    with self._reporting:
+                        self._deliver()
                 self._account(blocks, time.monotonic() - began)
                 self._stop_if_due()
                 self._check_in()
             self._check_in()
             with self._reporting:
                 self._report(math.inf)
+                self._deliver()
             for subject in (self.patches, self.outcomes, self.messages):
                 subject.on_completed()
         except BaseException as error:  # handed to the main thread by `close`
@@ -287,6 +299,7 @@ class Session:
             for stream in self._streams:
                 for message in self._reporter.levels(stream):
                     self._send(message)
+            self._deliver()
 
     def _emit(self, outcome: Outcome) -> None:
         with self._reporting:
@@ -296,11 +309,19 @@ class Session:
             self.outcomes.on_next(outcome)
             for message in self._reporter.outcome(outcome, self._due_s):
                 self._send(message)
+            if self._due_s is not None:  # else at the end of the blocks, which may be many hops
+                self._deliver()
 
     def _send(self, message: AnyMessage) -> None:
-        for sink in self._sinks:
-            sink.emit(message)
-        self.messages.on_next(message)
+        """Have a message delivered with those of the same hop: each delivery wakes threads."""
+        self._outbox.append(message)
+
+    def _deliver(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        for sink in self._sinks if outbox else ():
+            sink.emit_all(outbox)
+        for message in outbox:
+            self.messages.on_next(message)
 
     def _account(self, blocks: list[Block], work_s: float) -> None:
         self._work_s += work_s

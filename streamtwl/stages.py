@@ -287,6 +287,11 @@ class Sink(ABC):
     def emit(self, message: "AnyMessage") -> None:
         """Take a message without changing it; must not block in real time."""
 
+    def emit_all(self, messages: "Sequence[AnyMessage]") -> None:
+        """Take the messages of a hop, in order."""
+        for message in messages:
+            self.emit(message)
+
     def figures(self) -> dict[str, Any]:
         """Return the fields of `Status` and `Hello` that this sink knows, such as `queued`."""
         return {}

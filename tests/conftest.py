@@ -44,6 +44,8 @@ TRAINING = (  # imports the extra `train`
     "training/",
 )
 PROCESSES = (  # waits for real ones
+    "archives/test_job.py",
+    "archives/test_ray.py",
     "e2e/",
     "faults/",
     "models/test_download.py",

@@ -17,6 +17,7 @@ from streamtwl.messages import (
     Patch,
     Scored,
     Status,
+    Summary,
     decode,
     encode,
     topic,
@@ -139,6 +140,13 @@ def test_messages_of_the_first_version_are_read():
         assert not getattr(found, "journalled", False)
 
 
+def test_a_label_of_1_6_repeats_nothing_that_it_says():
+    plain = json.loads(encode(MESSAGES[2], "json")) | {"schema": "1.6"}
+    del plain["repeat"], plain["summary"]
+    found = decode(msgspec.json.encode(plain))
+    assert (found.repeat, found.summary) == (False, None)
+
+
 def test_a_hello_of_1_2_says_nothing_of_providers():
     plain = json.loads(encode(MESSAGES[0], "json")) | {"schema": "1.2"}
     del plain["providers"]
@@ -150,6 +158,10 @@ shares = st.floats(0, 1)
 counts = st.integers(0, 2**53)
 words = st.text(max_size=20)
 tops = st.lists(st.builds(Scored, words, shares), max_size=5)
+summaries = st.builds(
+    Summary, counts, counts, numbers, counts, st.none() | shares, st.none() | shares,
+    st.lists(words, max_size=5), st.lists(st.lists(st.integers(0, 1000), max_size=4), max_size=5),
+)  # fmt: skip
 common = {
     "source": st.from_regex(r"\A[a-z0-9_-]+\Z"),
     "session": words,
@@ -170,7 +182,7 @@ any_message = st.one_of(
     st.builds(
         Label, label=st.none() | words, confidence=shares, top=tops, reasoner=words,
         samples=counts, traces=counts, refinement=counts, latency_ms=numbers,
-        journalled=st.booleans(), **common,
+        journalled=st.booleans(), repeat=st.booleans(), summary=st.none() | summaries, **common,
     ),
     st.builds(
         Event, id=words, phase=st.sampled_from(["onset", "offset", "revised"]), label=words,

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,6 +39,7 @@ class SourceOptions:
     channels: int = 1
     channel: int | None = None  # the one to use of each source, from 1; None: the mix
     names: list[str] = field(default_factory=list)
+    shard: str | None = None  # I/N: only those sources that fall to it
 
 
 MakeSource = Callable[[str, str, SourceOptions], Source]  # of its name, its address without scheme
@@ -51,10 +53,33 @@ def make_sources(options: SourceOptions) -> list[Source]:
     if sum((scheme, rest) in STANDARD_INPUT for scheme, rest in addresses) > 1:
         raise UsageError("there is only one standard input: name it once")
     names = _names(options.names, [_default_name(*address) for address in addresses])
+    named = [*zip(names, addresses, strict=True)]
+    if options.shard is not None:
+        mine, of = shard(options.shard)
+        named = [each for each in named if shard_of(each[0], of) == mine]
+        if not named:
+            raise UsageError(f"--shard {options.shard}: none of the sources falls to it")
     return [
         plugins.load("sources", scheme, SCHEMES)(name, rest, options)
-        for name, (scheme, rest) in zip(names, addresses, strict=True)
+        for name, (scheme, rest) in named
     ]
+
+
+def shard(said: str) -> tuple[int, int]:
+    """Return I and N of `I/N`; raises UsageError."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", said)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f"--shard {said}: it takes I/N, I from 1 to N, as 1/4")
+    return int(found[1]), int(found[2])
+
+
+def shard_of(name: str, shards: int) -> int:
+    """Return which of so many shards a source falls to, from 1: the same on every machine.
+
+    By rendezvous hashing (D. G. Thaler and C. V. Ravishankar, 1998): one shard more takes its share
+    from all others, and no source moves between those.
+    """
+    return max(range(1, shards + 1), key=lambda each: sha256(f"{each}/{name}".encode()).digest())
 
 
 def split(address: str) -> tuple[str, str]:

@@ -10,13 +10,13 @@ again in a new one, while the others go on. The process needs neither numpy nor 
 `open` ends when its standard input closes, after it has written what the callback delivered.
 """
 
+import contextlib
 import json
 import os
 import select
 import signal
 import struct
 import sys
-import threading
 import time
 
 from streamtwl.audio.ring import RingBuffer
@@ -25,8 +25,9 @@ from streamtwl.audio.ring import RingBuffer
 # last frame came, how old it was then; frames lost in the ring show as a jump of the position
 HEADER = struct.Struct("<qqqdd")
 RING_S = 10.0
-BLOCK_S = 0.04
-BUFFER_S = 0.12  # of the driver: how late the callback may be
+BLOCK_S = 0.08  # each block wakes this process and the sound server
+LOOK_S = 0.25  # between two looks at whether the end has come
+BUFFER_S = 0.24  # of the driver: how late the callback may be
 SETTLING_S = 2.0  # ALSA's first ages are too large by up to half a second
 BACKBONE_RATE = 16_000
 RATES = (48_000, 44_100, 96_000, 192_000, 32_000, 22_050, 16_000, 8_000)
@@ -101,14 +102,14 @@ def _capture(sounddevice, wanted: str) -> int:
     device = choose_input(list_inputs(sounddevice), wanted)
     channels, rate = _format(sounddevice, device)
     ring = RingBuffer(int(RING_S * rate), 4 * channels)
-    fresh = threading.Event()
+    waiting = memoryview(b"")  # of a chunk that the pipe has no room for
     overflows = 0
     came_at = time.monotonic()
     first_at: float | None = None  # when the first block came
     age_s = 0.0  # of the newest frame when it came, as far as ALSA is to be believed
 
     def callback(frames, _count, clock, status) -> None:
-        nonlocal overflows, came_at, age_s, first_at
+        nonlocal overflows, came_at, age_s, first_at, waiting
         ring.write(frames)
         overflows += status.input_overflow
         first_s = clock.currentTime - clock.inputBufferAdcTime  # age of the block's first frame
@@ -117,7 +118,9 @@ def _capture(sounddevice, wanted: str) -> int:
         first_at = came_at if first_at is None else first_at
         plausible = block_s <= first_s < 2.0 and came_at - first_at > SETTLING_S
         age_s = first_s - block_s if plausible else 0.0
-        fresh.set()
+        waiting = waiting or _chunk(ring, overflows, came_at, age_s)
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # the pipe is full, or closed
+            waiting = waiting[os.write(1, waiting) :]
 
     stream = sounddevice.RawInputStream(
         samplerate=rate,
@@ -130,13 +133,14 @@ def _capture(sounddevice, wanted: str) -> int:
     )
     opening = {"rate": rate, "channels": channels, "device": device["name"]}
     _write(json.dumps(opening).encode() + b"\n")
+    os.set_blocking(1, False)  # the callback must not wait; the ring can
     with stream:
-        while stream.active and not select.select([sys.stdin], [], [], 0)[0]:
-            if fresh.wait(0.25):
-                fresh.clear()
-                _forward(ring, overflows, came_at, age_s)
+        while stream.active and not select.select([sys.stdin], [], [], LOOK_S)[0]:
+            pass
         gone = not stream.active
-    _forward(ring, overflows, came_at, age_s)
+    os.set_blocking(1, True)
+    _write(waiting)
+    _write(_chunk(ring, overflows, came_at, age_s))
     return _fail(f"'{device['name']}' stopped") if gone else 0
 
 
@@ -165,14 +169,15 @@ def _format(sounddevice, device: dict) -> tuple[int, int]:
     raise refusal
 
 
-def _forward(ring: RingBuffer, overflows: int, came_at: float, age_s: float) -> None:
+def _chunk(ring: RingBuffer, overflows: int, came_at: float, age_s: float) -> memoryview:
+    """Return what is in the ring as a chunk, b"" where nothing is."""
     position, frames = ring.read()
-    if frames:
-        count = len(frames) // ring.frame_bytes
-        _write(HEADER.pack(position, count, overflows, came_at, age_s) + frames)
+    count = len(frames) // ring.frame_bytes
+    header = HEADER.pack(position, count, overflows, came_at, age_s) if frames else b""
+    return memoryview(header + frames)
 
 
-def _write(message: bytes) -> None:
+def _write(message: bytes | memoryview) -> None:
     view = memoryview(message)
     while view:
         view = view[os.write(1, view) :]

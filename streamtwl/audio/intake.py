@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 FULL_SCALE = 32767 / 32768
 SAMPLE_LIMIT = 16.0  # 24 dB over full scale; beyond that it is no audio
 BAD_SHARE = 0.01  # of the samples so far: their scale or their format is not what was said
+MOVES = 100  # frames, in which most sound changes
 STILL_S = 10.0  # of one value, then a live source is `silent`: muted, or its switch is off
 TICK_S = 0.1  # the longest wait for sound, so that stop requests and status come through
 AHEAD_S = 0.03  # wake so long before the next window is due
@@ -171,10 +172,11 @@ class Stream:
         """Note when a live source gives only one value, mostly zero, and when sound returns."""
         channels = frames.shape[1]
         before = self._last if self._last.shape[1] == channels else np.zeros((1, channels), "f4")
-        moved = np.flatnonzero((frames != np.concatenate([before, frames[:-1]])).any(axis=1))
         self._last = frames[-1:] if len(frames) else before
-        self._still_s = 0.0 if len(moved) else self._still_s
-        self._still_s += (len(frames) - (moved[-1] if len(moved) else 0)) / rate
+        moved = _last_move(frames[-MOVES:])  # which is where it is as a rule
+        moved = moved or _last_move(np.concatenate((before, frames)))
+        self._still_s = 0.0 if moved else self._still_s
+        self._still_s += (moved or len(frames)) / rate
         still = self._still_s >= STILL_S
         if still and self.silent is None:
             only = "only one value" if self._last.any() else "only zeros"
@@ -220,7 +222,10 @@ class Intake:
         while self.streams:
             self._wait(needs)
             now = time.monotonic()
-            ready = [self._read(stream, now) for stream in self.streams]
+            ready = [
+                self._read(stream, now) if self._is_due(stream, now, needs) else []
+                for stream in self.streams
+            ]
             for i in range(max(map(len, ready), default=0)):
                 yield [blocks[i] for blocks in ready if i < len(blocks)]
             if not any(ready):
@@ -250,6 +255,10 @@ class Intake:
         finally:
             self.reading = None
 
+    def _is_due(self, stream: Stream, now: float, needs: Callable[[int], int]) -> bool:
+        """Whether a stream is to be read: many that are waited for in turn are left alone."""
+        return self.stopping or _window_due_at(stream, needs) - AHEAD_S <= now
+
     def _wait(self, needs: Callable[[int], int]) -> None:
         if not self.stopping:
             due_at = min(_window_due_at(stream, needs) for stream in self.streams)
@@ -266,6 +275,12 @@ class Intake:
             self.streams.remove(stream)
         if not self.stopping:
             self.start()
+
+
+def _last_move(frames: np.ndarray) -> int:
+    """Return how many frames there are since the value last changed, with that one; 0: never."""
+    moved = np.flatnonzero((frames[1:] != frames[:-1]).any(axis=1))
+    return len(frames) - 1 - int(moved[-1]) if len(moved) else 0
 
 
 def _window_due_at(stream: Stream, needs: Callable[[int], int]) -> float:

@@ -42,14 +42,15 @@ class Mixer:
             return frames[:, self._channel - 1]
         if self._channel is not None:
             raise AudioError(f"'{self._name}' has {channels} channel(s), not {self._channel}")
-        mixed = frames.mean(axis=1, dtype=np.float32)
-        self._watch(frames, mixed, rate)
+        of_channels = np.ascontiguousarray(frames.T)  # sums over short rows take 30 times as long
+        mixed = of_channels.mean(axis=0, dtype=np.float32)
+        self._watch(of_channels, mixed, rate)
         return mixed if self._taken is None else frames[:, self._taken]
 
-    def _watch(self, frames: np.ndarray, mixed: np.ndarray, rate: int) -> None:
-        """Compare the mix with its channels, and choose."""
-        channels, seconds = frames.shape[1], len(frames) / rate
-        powers = np.append(np.einsum("nc,nc->c", frames, frames), mixed @ mixed)
+    def _watch(self, of_channels: np.ndarray, mixed: np.ndarray, rate: int) -> None:
+        """Compare the mix with its channels, float32[channels, n], and choose."""
+        channels, seconds = len(of_channels), len(mixed) / rate
+        powers = np.append(np.einsum("cn,cn->c", of_channels, of_channels), mixed @ mixed)
         if len(self._powers) != channels + 1:
             self._powers, self._watched_s, self._taken = np.zeros(channels + 1), 0.0, None
         kept = np.exp(-seconds / MEMORY_S)
@@ -63,7 +64,7 @@ class Mixer:
         if self._taken is None and mix < 10 ** (-FAR_DB / 10) * each[loudest]:
             self._taken = loudest
             unrelated = sum(each) / channels**2  # the mix's power, had they nothing in common
-            self._say(mix < 10 ** (-CANCELLED_DB / 10) * unrelated)
+            self._say(bool(mix < 10 ** (-CANCELLED_DB / 10) * unrelated))
         elif self._taken is not None and mix > 10 ** (-NEAR_DB / 10) * each[loudest]:
             self._taken = None
         elif self._taken is not None and each[loudest] > 10 ** (LOUDER_DB / 10) * each[self._taken]:

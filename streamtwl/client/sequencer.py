@@ -44,6 +44,7 @@ class Sequencer:
         """`wanted` says whether a topic is followed; the others only show which sessions exist."""
         self.ready: deque[AnyMessage] = deque()
         self.lost: Counter[str] = Counter()  # kind: messages that cannot be recovered
+        self.summarised: Counter[str] = Counter()  # kind: those that a summary stands for
         self.recovered = 0  # messages that came by replay
         self.opened = 0  # streams, ever: a new one is to be remembered before its first message
         self.askable: bool | None = None  # whether there is a replay socket; None: not known yet
@@ -120,6 +121,10 @@ class Sequencer:
             if (message.session, message.topic) == stream.key and message.seq >= stream.next:
                 self.recovered += message.seq not in stream.held
                 stream.newest = max(stream.newest, message.seq)
+                summary = getattr(message, "summary", None)
+                if summary is not None and summary.first_seq < message.seq:
+                    self._pass_to(stream, summary.first_seq)
+                    self._pass_to(stream, message.seq, self.summarised)
                 self._pass_to(stream, message.seq)
                 self._release(stream, message)
         if header.next is not None:
@@ -242,17 +247,18 @@ class Sequencer:
         self.ready.append(message)
         stream.next = message.seq + 1
 
-    def _pass_to(self, stream: TopicStream, seq: int) -> None:
-        """Deliver all before `seq`: what is not held is lost."""
+    def _pass_to(self, stream: TopicStream, seq: int, counted: Counter[str] | None = None) -> None:
+        """Deliver all before `seq`: what is not held is lost, or else `counted`."""
+        counted = self.lost if counted is None else counted
         if seq > stream.next:
             for each in sorted(held for held in stream.held if held < seq):
-                self._lose(stream, each)
+                self._skip(stream, each, counted)
                 self._release(stream, stream.held[each])
-            self._lose(stream, seq)
+            self._skip(stream, seq, counted)
 
-    def _lose(self, stream: TopicStream, seq: int) -> None:
+    def _skip(self, stream: TopicStream, seq: int, counted: Counter[str]) -> None:
         if seq > stream.next:
-            self.lost[stream.topic.partition("/")[0]] += seq - stream.next
+            counted[stream.topic.partition("/")[0]] += seq - stream.next
             stream.next = seq
 
     def _settle(self, stream: TopicStream) -> None:

@@ -65,9 +65,11 @@ class Subscription:
     """Messages (`streamtwl.messages`) of a publisher: those of a topic in the order of `seq`.
 
     Missed messages are requested again and come in their place, before those after them. What
-    cannot be recovered is counted in `lost`, by kind, and logged; patches are never requested. It
-    outlives the publisher: when that is restarted, the end of its old session comes first and then
-    the new one from its start. Not thread-safe.
+    cannot be recovered is counted in `lost`, by kind, and logged; patches are never requested.
+    Labels and states of more than ten minutes ago (or of a session that is over) that only repeat
+    the one before come as one message with a `summary`, and count in `summarised`. It outlives the
+    publisher: when that is restarted, the end of its old session comes first and then the new one
+    from its start. Not thread-safe.
     """
 
     def __init__(
@@ -115,6 +117,11 @@ class Subscription:
     def lost(self) -> Counter[str]:
         """Messages that could not be recovered, by kind: `lost.total()` is all of them."""
         return self._sequencer.lost
+
+    @property
+    def summarised(self) -> Counter[str]:
+        """Repeats that came as a part of a `summary`, by kind; they are not `lost`."""
+        return self._sequencer.summarised
 
     @property
     def recovered(self) -> int:

@@ -34,11 +34,13 @@ def try_rules(
     from streamtwl.services.alerts.rules import load
     from streamtwl.sinks.journal_file import default_path
     from streamtwl.sinks.standard_output import print_line
+    from streamtwl.unrolling import unrolled
 
     start_logging(log_level.value)
     engine = Engine(load(rules).rules)
     wanted = history.query("*", "", [], since, until)
-    for message in history.messages(journal or default_path(), wanted):
+    summaries = history.messages(journal or default_path(), wanted)
+    for message in (each for summary in summaries for each in unrolled(summary)):
         for firing in engine.take(message):
             if not print_line(f"{firing.rule}: {firing.text}"):
                 return

@@ -61,8 +61,8 @@ def history(
     journal: Annotated[
         Path | None,
         typer.Option(
-            help="The journal that `streamtwl listen` writes. (default: journal.sqlite in the "
-            "user's state folder, or in $STREAMTWL_STATE)",
+            help="The journal that `streamtwl listen` writes, or the OUT.parquet of `label`. "
+            "(default: journal.sqlite in the user's state folder, or in $STREAMTWL_STATE)",
             show_default=False,
         ),
     ] = None,

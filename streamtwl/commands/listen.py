@@ -86,6 +86,15 @@ Name = Annotated[
         " (default: mic, or the file's name)"
     ),
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Of the sources listen only to those that fall to shard I of N, by a hash of their "
+        "names: for many, over several processes or machines. docs/scale.md.",
+        show_default=False,
+    ),
+]
 Samples = Annotated[
     int | None,
     typer.Option(
@@ -249,6 +258,7 @@ def listen(
     channels: Channels = 1,
     channel: Channel = "mix",
     name: Name = None,
+    shard: Shard = None,
     pipeline: Pipeline = DEFAULT_PIPELINE,
     labels: Labels = None,
     reasoner: Reasoner = None,
@@ -305,7 +315,7 @@ def listen(
         *["demo:"] * demo,
     ]
     number = channel_number(channel)
-    wanted = SourceOptions(addresses, fast, format.value, rate, channels, number, name or [])
+    wanted = SourceOptions(addresses, fast, format.value, rate, channels, number, name or [], shard)
     changes = {
         "labels": labels,
         "backbone.provider": provider and provider.value,

@@ -1,5 +1,8 @@
 """`streamtwl subscribe`: what a listening streamtwl publishes, as lines."""
 
+import contextlib
+import itertools
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,17 +10,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamtwl.commands.options import ClientKey, Level, LogLevel, ServerKey, start_logging
+from streamtwl.errors import UsageError
 
 if TYPE_CHECKING:
     from streamtwl.client import Subscription
+
+CONNECT = "tcp://127.0.0.1:5577"
+IN_A_ROW = 1000  # messages of one publisher, before those of another
 
 Kind = StrEnum("Kind", ["hello", "patch", "label", "event", "status", "level"])
 
 
 def subscribe(
     connect: Annotated[
-        str, typer.Option(help="ZeroMQ endpoint of a listening streamtwl.")
-    ] = "tcp://127.0.0.1:5577",
+        list[str] | None,
+        typer.Option(
+            help="ZeroMQ endpoint of a listening streamtwl. Repeat it for several, as for "
+            "shards. (default: tcp://127.0.0.1:5577)",
+            show_default=False,
+        ),
+    ] = None,
     kind: Annotated[
         list[Kind] | None,
         typer.Option(
@@ -62,21 +74,28 @@ def subscribe(
 
     start_logging(log_level.value)
     kinds = [each.value for each in kind or []]
-    _print_messages(
-        streamtwl.subscribe(
-            connect,
-            kinds,
-            source or [],
-            label or [],
-            state=state,
-            server_key=server_key,
-            key=key,
-        ),
-        as_json,
-    )
+    endpoints = list(dict.fromkeys(connect or [CONNECT]))
+    if state is not None and len(endpoints) > 1:
+        raise UsageError("--state is of one publisher: name one --connect with it")
+    with contextlib.ExitStack() as opened:
+        subscriptions = [
+            opened.enter_context(
+                streamtwl.subscribe(
+                    endpoint,
+                    kinds,
+                    source or [],
+                    label or [],
+                    state=state,
+                    server_key=server_key,
+                    key=key,
+                )
+            )
+            for endpoint in endpoints
+        ]
+        _print_messages(subscriptions, as_json)
 
 
-def _print_messages(subscription: "Subscription", as_json: bool) -> None:
+def _print_messages(subscriptions: "Sequence[Subscription]", as_json: bool) -> None:
     """Print what arrives, until a signal ends it or its reader has gone."""
     from streamtwl.messages import encode
     from streamtwl.signals import stop_requests
@@ -84,12 +103,16 @@ def _print_messages(subscription: "Subscription", as_json: bool) -> None:
     from streamtwl.sinks.standard_output import print_line
 
     plain = Plain()
-    with subscription, stop_requests() as stop_requested:
-        while True:
-            message = subscription.receive(0.1)  # the one before has been printed
-            if stop_requested():
-                return
-            if message is not None:
+    wait_s = 0.1 / len(subscriptions)
+    with stop_requests() as stop_requested:
+        for subscription in itertools.cycle(subscriptions):
+            message = subscription.receive(wait_s)  # the one before has been printed
+            in_a_row = 0
+            while message is not None and not stop_requested():
                 line = encode(message, "json").decode() if as_json else plain.line(message)
                 if line and not print_line(line):
                     return
+                in_a_row += 1  # the others have their turn, too
+                message = subscription.receive(0) if in_a_row < IN_A_ROW else None
+            if stop_requested():
+                return

@@ -26,7 +26,7 @@ class Windower:
     ) -> None:
         self._backbones = backbones
         first = backbones[kinds[0].backbone]
-        self._hop = round(hop_s * SAMPLE_RATE / first.frame_hop) * first.frame_hop
+        self.hop = round(hop_s * SAMPLE_RATE / first.frame_hop) * first.frame_hop  # samples
         shortest = [samples_in(each, each.lengths_s[0]) for each in backbones]
         self._least = max(samples_in(first, min(FIRST_S, kinds[0].length_s)), *shortest)
         self._size = max(self._least, samples_in(first, min(hop_s, kinds[0].length_s)))
@@ -63,7 +63,7 @@ class Windower:
             if stretch is not None:
                 self._count_dropped(block.stream, stretch, block.position)
             features = [*map(_Features, self._backbones, self._frames)]
-            sizes = self._hop, self._size, self._least
+            sizes = self.hop, self._size, self._least
             stretch = _Stretch(block.stream, block.position, sizes, features)
             self._stretches[block.stream] = stretch
         windows = stretch.push(block)
@@ -75,7 +75,7 @@ class Windower:
     def _count_dropped(self, stream: int, before: "_Stretch", resumed_at: int) -> None:
         """Count the windows that a gapless stream would have had until the first one to come."""
         missing = resumed_at + self._size - before.due
-        hops = max(0, -(-missing // self._hop))
+        hops = max(0, -(-missing // self.hop))
         self.dropped[stream] = self.dropped.get(stream, 0) + hops
 
 

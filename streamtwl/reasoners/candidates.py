@@ -57,9 +57,10 @@ class Candidates:
         joined = self._fusion.join(smoothed).astype(np.float32)
         logits = [logit(newest[window]) for window in self._windows]
         means = [logit(smoothed[window]) for window in self._windows]
-        ranked = [np.sort(each)[::-1] for each in logits]
+        orders = [np.argsort(-each, kind="stable") for each in logits]
+        ranked = [each[order] for each, order in zip(logits, orders, strict=True)]
         margins = [each - top[0] for each, top in zip(logits, ranked, strict=True)]
-        own = [joined, *logits, *means, *margins, *map(_log_rank, logits)]
+        own = [joined, *logits, *means, *margins, *map(_log_rank, orders)]
         around = [
             (top[0], top[1], top[:5].mean(), top.mean(), np.log1p((top > LIKELY).sum()))
             for top in ranked
@@ -94,8 +95,8 @@ class _Best:
         return best
 
 
-def _log_rank(logits: np.ndarray) -> np.ndarray:
-    """Return float32[C]: ln(1 + how many are higher)."""
-    ranks = np.empty(len(logits), np.float32)
-    ranks[np.argsort(-logits, kind="stable")] = np.arange(len(logits))
+def _log_rank(order: np.ndarray) -> np.ndarray:
+    """Return float32[C]: ln(1 + how many are higher), by int[C], the highest first."""
+    ranks = np.empty(len(order), np.float32)
+    ranks[order] = np.arange(len(order))
     return np.log1p(ranks)

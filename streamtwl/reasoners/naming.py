@@ -23,7 +23,7 @@ class Naming(Protocol):
         ...
 
     def label(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (scores, specific), float32[L] each, of what the reasoner scored."""
+        """Return (scores, specific), float32[..., L] each, of what the reasoner scored."""
         ...
 
 
@@ -35,7 +35,7 @@ class OwnLabels:
     threshold: float
 
     def label(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return float32[L] as it is."""
+        """Return float32[..., L] as it is."""
         return scores, scores
 
 
@@ -54,7 +54,7 @@ class OpenLabels:
         return self.vocabulary.labels
 
     def label(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (scores, specific) of float32[C]: see `ontology.py`."""
+        """Return (scores, specific) of float32[..., C]: see `ontology.py`."""
         named = self.vocabulary.scores(scores)
         return named, self.vocabulary.most_specific(named, self.specific_ratio) * self.wanted
 
@@ -74,12 +74,14 @@ def decide(
     Takes float32[L], or float32[C] for the open vocabulary, and float32[B, L or C]. The label in
     force is the strongest of `in_force`, scores too, where it is not that of the patch alone.
     """
-    scores, specific = naming.label(scores)
-    strongest = specific if in_force is None else (in_force := naming.label(in_force)[1])
+    before = [] if earlier is None else [*earlier]
+    beside = [] if in_force is None else [in_force]
+    scores, specific = naming.label(np.stack([scores, *before, *beside]))
+    strongest = specific[-1 if beside else 0]
     best = int(strongest.argmax())
     confidence = float(strongest[best])
     label = naming.labels[best] if confidence >= naming.threshold else None
-    by_now = None
-    if earlier is not None and len(earlier):
-        by_now = np.stack([naming.label(each) for each in earlier])
-    return Decision(label, confidence, scores, specific, earlier=by_now, in_force=in_force)
+    stop = 1 + len(before)
+    by_now = np.stack([scores[1:stop], specific[1:stop]], axis=1) if before else None
+    in_force = strongest if beside else None
+    return Decision(label, confidence, scores[0], specific[0], earlier=by_now, in_force=in_force)

@@ -129,8 +129,9 @@ class Reader:
         if not len(stream.rows):
             stream.rows = rows
             return stream
-        stays = np.isin(stream.rows, rows)
-        stream.rows[~stays] = np.setdiff1d(rows, stream.rows)
+        same = stream.rows[:, None] == rows
+        stays = same.any(axis=1)
+        stream.rows[~stays] = rows[~same.any(axis=0)]
         stream.ages[~stays | (stream.ages == self._reads.context)] = 0  # begins with the newest
         return stream
 

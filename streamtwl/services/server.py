@@ -13,6 +13,7 @@ from typing import BinaryIO
 import msgspec
 
 from streamtwl.audio.back_off import BACK_OFF_S
+from streamtwl.client import subscription
 from streamtwl.config import ServicesSettings
 from streamtwl.errors import StreamtwlError, UsageError
 from streamtwl.services import choice
@@ -25,6 +26,7 @@ QUIET_S = 0.3  # for which nothing is missing, and nothing waits
 DRAIN_S = 5.0  # for what a listener has published when it ends
 FLUSH_S = 2.0  # for services to send it, and again to end
 LOOK_S = 0.1
+REPEAT_S = 5.0
 READY = b"ready\n"
 
 
@@ -45,6 +47,26 @@ class Listener(msgspec.Struct):
         return Feed(self.connect, self.server_key, key, begin, name=self.name)
 
 
+class Once(logging.Filter):
+    """Lets through one of the lines that several subscriptions log alike within REPEAT_S."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged_at: dict[str, float] = {}  # of the newest line of each kind
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a line is new."""
+        text, now = record.getMessage(), time.monotonic()
+        again = now < self._logged_at.get(text, -REPEAT_S) + REPEAT_S
+        if not again:
+            fresh = {line: at for line, at in self._logged_at.items() if now < at + REPEAT_S}
+            self._logged_at = fresh | {text: now}
+        return not again
+
+
+_once = Once()
+
+
 async def serve(services: Sequence[Service], feed: Feed, stop: asyncio.Event) -> None:
     """Run the services until `stop`; raises UsageError of one of them."""
 
@@ -52,6 +74,7 @@ async def serve(services: Sequence[Service], feed: Feed, stop: asyncio.Event) ->
         return {service.name: service.figures() for service in services}
 
     feed.figures = figures
+    logging.getLogger(subscription.__name__).addFilter(_once)  # each service has one
     stopping = asyncio.create_task(stop.wait())
     tasks = [asyncio.create_task(_keep_up(service, feed)) for service in services]
     try:
@@ -122,8 +145,8 @@ async def _until_end(services: Sequence[Service], feed: Feed, stdin: int) -> Non
 
     async def drain() -> None:
         await ended.wait()
-        for subscription in feed.opened:
-            subscription.finish()
+        for each in feed.opened:
+            each.finish()
         await _until(lambda: not any(each.lacking for each in feed.opened), DRAIN_S)
         await _until(lambda: not any(map(_waits, services)), FLUSH_S)
         stop.set()

@@ -4,16 +4,17 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from streamtwl.audio.intake import Stream
-from streamtwl.audio.recording import Recording
 from streamtwl.file_names import one_line
-from streamtwl.stages import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from streamtwl.labelling import Progress as Open
 
 EVERY_S = 0.2  # between two updates
 LONG_S = 300.0  # a file of more sound than this gets a bar of its own
@@ -47,7 +48,7 @@ class BatchView:
         )
         self._ended = 0
         self._all = self._progress.add_task("all files", total=total, done=f"0 of {total}")
-        self._long: dict[int, TaskID] = {}  # by the stream's number
+        self._long: dict[int, TaskID] = {}  # by the file's number
         self._next_at = 0.0  # monotonic
 
     def __enter__(self) -> "BatchView":
@@ -61,14 +62,17 @@ class BatchView:
         """Count a file that has ended."""
         self._ended += 1
 
-    def update(self, streams: list[Stream]) -> None:
-        """Show how far the open files are; cheap where it is called too often."""
-        if self._progress.disable or time.monotonic() < self._next_at:
-            return
+    @property
+    def due(self) -> bool:
+        """Whether `update` would show something new."""
+        return not self._progress.disable and time.monotonic() >= self._next_at
+
+    def update(self, files: "Mapping[int, Open]") -> None:
+        """Show how far the open files are, by number."""
         self._next_at = time.monotonic() + EVERY_S
-        for number in self._long.keys() - {stream.number for stream in streams}:
+        for number in self._long.keys() - files.keys():
             self._progress.remove_task(self._long.pop(number))
-        shares = [self._share(stream) for stream in streams]
+        shares = [self._share(*each) for each in files.items()]
         self._progress.update(
             self._all,
             completed=self._ended + sum(shares),
@@ -90,18 +94,17 @@ class BatchView:
         if self._above:
             self._progress.start()
 
-    def _share(self, stream: Stream) -> float:
+    def _share(self, number: int, file: "Open") -> float:
         """Return the share of a file that is done, 0 if unknown; show that of a long file."""
-        done_s = stream.position / SAMPLE_RATE
-        assert isinstance(stream.source, Recording)
-        total_s = max(stream.source.duration_s, done_s) if stream.source.duration_s else 0.0
+        done_s = file.done_s
+        total_s = max(file.total_s, done_s) if file.total_s else 0.0
         if max(total_s, done_s) > LONG_S:
-            if stream.number not in self._long:
-                name = one_line(stream.source.name)
-                self._long[stream.number] = self._progress.add_task(name, total=None, done="")
+            if number not in self._long:
+                name = one_line(file.name)
+                self._long[number] = self._progress.add_task(name, total=None, done="")
             of = f" of {_spelled(total_s)}" if total_s else ""
             self._progress.update(
-                self._long[stream.number],
+                self._long[number],
                 total=total_s or None,
                 completed=done_s,
                 done=f"{_spelled(done_s)}{of}",

@@ -117,9 +117,12 @@ class Journal:
         """Return whether the entries were committed within `patience_s`; one caller at a time.
 
         While an earlier commit is overdue the patience is 20 ms at most. Late is not lost: what
-        the queue had room for is written all the same.
+        the queue had room for is written all the same. After `close` nothing is.
         """
         batch = _Batch(entries)
+        if self._over.is_set():
+            self.errors += len(entries)
+            return False
         try:
             self._waiting.put_nowait(batch)
         except queue.Full:
@@ -229,10 +232,12 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):  # else what is in the log only is lost
                 self._connection.execute("PRAGMA wal_checkpoint").fetchall()
             self._close()
+            self._open()
             return
         if self._damage is not None and self._damage[0] == self._inode:
             damage, self._damage = self._damage[1], None
             self._begin_anew(damage)
+            self._open()
             return
         self._mind_clocks(self._connection)
         deleted = self._delete(_TOO_OLD, time.time() - self._max_age_s)

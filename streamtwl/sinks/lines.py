@@ -19,7 +19,7 @@ class Nothing:
     """Shows nothing."""
 
     gone = False
-    every_s = 1.0
+    every_s = 3600.0
 
     def take(self, message: AnyMessage) -> None:
         """Let a message pass."""

@@ -1,13 +1,16 @@
 """ZeroMQ out: one thread owns the socket, a bounded queue before it, every drop counted.
 
-worker -> queue -> [journal commits] -> XPUB -> subscribers
+worker -> queue -> [journal commits, or repeats are held] -> XPUB -> subscribers
 """
 
+import contextlib
 import errno
 import logging
+import os
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +21,7 @@ from streamtwl.errors import SinkError, StreamtwlError, UsageError
 from streamtwl.messages import JOURNALLED, AnyMessage, Encoding, Hello, Label, encode
 from streamtwl.security import ServerKeys
 from streamtwl.sinks.journal import COMMIT_S, Entry, Journal
+from streamtwl.sinks.repeats import Repeated, Repeats, entry
 from streamtwl.sinks.replay import ReplayServer
 from streamtwl.stages import Sink
 
@@ -29,7 +33,8 @@ SUBSCRIPTION_BYTES = 1024  # beyond this ZeroMQ itself hangs up
 BATCH = 256  # messages that share a commit
 LOSSLESS_PATIENCE_S = 5.0  # with one that does not read, where nothing is in real time
 LINGER_MS = 1000  # for what is unsent at the end
-POLL_MS = 500
+PIPE_BYTES = 1 << 16
+ROOM_S = 0.5  # between two looks at whether the queue has room
 NO_ENDPOINT = (
     *(errno.EINVAL, errno.EPROTONOSUPPORT, errno.ENODEV, errno.EADDRNOTAVAIL),
     zmq.ENOCOMPATPROTO,
@@ -46,9 +51,11 @@ class Publisher(Sink):
     5 s. A new subscriber is sent the newest hello and label of its topics; the others see them
     again, and drop what they have seen by session, topic and seq.
 
-    With a journal, labels, events and states are committed before they are published, all that are
-    queued in one batch; if that fails or takes over 20 ms (`lossless`: 5 s) they are published
-    anyway, with `journalled` false. `replay_bind` is the endpoint of a ReplayServer ("": none).
+    With a journal, events, levels, and labels and states that change are committed before they are
+    published, all that are queued in one batch; if that fails or takes over 20 ms (`lossless`: 5 s)
+    they are published anyway, with `journalled` false. Labels and states that repeat the one before
+    (`repeat`) are held for replay, and summarised in the journal (`repeats.py`); what follows a
+    failure counts as a change. `replay_bind` is the endpoint of a ReplayServer ("": none).
     With `security` only holders of allowed keys may subscribe and request. Raises SinkError where
     an endpoint cannot be bound, UsageError where it is invalid, or open to the network without keys
     and `insecure`.
@@ -80,14 +87,18 @@ class Publisher(Sink):
         self.endpoint = self._bind(self._socket, bind, "--bind")
         self.replay: str | None = None  # the endpoint that replays messages
         self._replay_server: ReplayServer | None = None
+        self._repeats = Repeats(bool(replay_bind)) if journal is not None else None
         if journal is not None and replay_bind:
             router = self._context.socket(zmq.ROUTER)
             ReplayServer.limit(router)
             self.replay = self._bind(router, replay_bind, "--replay-bind")
-            self._replay_server = ReplayServer(router, journal.path, journal.suspect)
-        self._queue_in = self._pair(zmq.PUSH)
-        self._queue_out = self._pair(zmq.PULL)
-        self._waiting: deque[tuple[AnyMessage, bytes]] = deque()  # one for each frame in the queue
+            held = self._repeats.held if self._repeats else None
+            self._replay_server = ReplayServer(router, journal.path, journal.suspect, held)
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
+        self._waiting: deque[tuple[AnyMessage, bytes]] = deque()  # at most QUEUE
+        self._room = threading.Event()
+        self._over = False
         self._newest: dict[bytes, bytes] = {}  # topic: payload, of hello and label
         self._queued = 0  # written by the sender only
         self._taken = 0  # written by the thread only
@@ -114,26 +125,47 @@ class Publisher(Sink):
 
     def emit(self, message: AnyMessage) -> None:
         """Queue a message; one caller at a time. Raises ValueError for NaN or infinity in it."""
-        message = _marked(message, self.journals)  # should it fail, the thread says so
-        self._waiting.append((message, encode(message, self._encoding)))
-        try:
-            self._queue_in.send(b"", 0 if self._lossless else zmq.NOBLOCK)
+        self.emit_all([message])
+
+    def emit_all(self, messages: Sequence[AnyMessage]) -> None:
+        """Queue messages that share a batch, where there is room; raises as `emit`."""
+        for message in messages:
+            repeat = self._repeats is not None and self._repeats.is_repeat(message)
+            message = _marked(message, self.journals, repeat)  # should it fail, the thread says so
+            payload = encode(message, self._encoding)
+            if self._lossless:
+                self._await_room()
+            if self.queued >= QUEUE:
+                self._refused += 1
+                if self._repeats is not None:
+                    self._repeats.forget(message.topic)
+                continue
+            self._waiting.append((message, payload))
             self._queued += 1
-        except zmq.Again:
-            self._waiting.pop()
-            self._refused += 1
+        self._wake()
+
+    def _await_room(self) -> None:
+        while self.queued >= QUEUE:
+            self._room.clear()
+            self._wake()
+            self._room.wait(ROOM_S)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it is woken as it is
+            os.write(self._waker, b"\n")
 
     def close(self) -> None:
         """Publish what is queued, wait for slow subscribers up to a second, and end."""
-        self._queue_in.setsockopt(zmq.SNDTIMEO, LINGER_MS)
-        try:
-            self._queue_in.send(b"end")
-        except zmq.Again:
-            _log.warning("the publisher did not end in time")
+        self._over = True
+        self._wake()
         self._thread.join(2 * LOSSLESS_PATIENCE_S)
+        if self._thread.is_alive():
+            _log.warning("the publisher did not end in time")
+        else:
+            os.close(self._waker)
+            os.close(self._woken)
         if self._replay_server is not None:
             self._replay_server.close()
-        self._queue_in.close(0)
         if self._guard is not None:
             self._guard.stop()
         self._context.term()
@@ -160,61 +192,60 @@ class Publisher(Sink):
             self._guard.stop()
         self._context.destroy(linger=0)
 
-    def _pair(self, kind: int) -> zmq.Socket:
-        end = self._context.socket(kind)
-        end.setsockopt(zmq.SNDHWM, QUEUE // 2)  # an in-process queue has both ends' room
-        end.setsockopt(zmq.RCVHWM, QUEUE // 2)
-        if kind == zmq.PUSH:
-            end.bind("inproc://queue")
-        else:
-            end.connect("inproc://queue")
-        return end
-
     def _run(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._queue_out, zmq.POLLIN)
+        poller.register(self._woken, zmq.POLLIN)
         poller.register(self._socket, zmq.POLLIN)
-        over = False
-        while not over:
-            ready = dict(poller.poll(POLL_MS))
+        while not self._over or self._waiting:
+            ready = dict(poller.poll(0 if self._waiting else None))
             if self._socket in ready:
                 self._greet(self._socket.recv())
-            if self._queue_out in ready:
-                batch, over = self._take()
+            if self._woken in ready:
+                os.read(self._woken, PIPE_BYTES)
+            if batch := self._take():
                 self._forward(batch)
-        self._queue_out.close(0)
+                self._room.set()
+        if self._repeats is not None:
+            self._commit(self._repeats.due(all_of_it=True))
         self._socket.close()
 
-    def _take(self) -> tuple[list[tuple[AnyMessage, bytes]], bool]:
-        """Return what is queued, and whether it is the last."""
-        batch: list[tuple[AnyMessage, bytes]] = []
-        while len(batch) < BATCH:
-            try:
-                end = self._queue_out.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            if end:
-                return batch, True
-            batch.append(self._waiting.popleft())
-        return batch, False
+    def _take(self) -> list[tuple[AnyMessage, bytes]]:
+        """Return what is queued, as much as may share a commit."""
+        return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
 
     def _forward(self, batch: list[tuple[AnyMessage, bytes]]) -> None:
         """Commit a batch, and publish it whether or not that worked."""
-        entries = [_entry(*each) for each in batch if isinstance(each[0], JOURNALLED)]
-        patience_s = LOSSLESS_PATIENCE_S if self._lossless else COMMIT_S
-        failed = (
-            self._journal is not None
-            and bool(entries)
-            and not self._journal.commit(entries, patience_s)
-        )
+        failed = not self._commit(self._entries(batch))
         for message, payload in batch:
-            if failed and isinstance(message, JOURNALLED):
+            if failed and isinstance(message, JOURNALLED) and message.journalled:
                 payload = encode(_marked(message, False), self._encoding)
             frames = (message.topic.encode(), payload)
             if isinstance(message, Hello | Label):
                 self._newest[frames[0]] = payload
             self._publish(frames)
             self._taken += 1
+
+    def _entries(self, batch: list[tuple[AnyMessage, bytes]]) -> list[Entry]:
+        """Return what is to be written now; the rest is held."""
+        entries: list[Entry] = []
+        if self._repeats is None:
+            return entries
+        for message, payload in batch:
+            if isinstance(message, Repeated) and message.repeat:
+                entries += self._repeats.hold(message, payload)
+            elif isinstance(message, JOURNALLED):
+                entries += [*self._repeats.before(message), entry(message, payload)]
+        return entries + self._repeats.due()
+
+    def _commit(self, entries: list[Entry]) -> bool:
+        """Return whether all of it was written in time; if not, the next messages are tried."""
+        if self._journal is None or self._repeats is None or not entries:
+            return True
+        patience_s = LOSSLESS_PATIENCE_S if self._lossless else COMMIT_S
+        if self._journal.commit(entries, patience_s):
+            return True
+        self._repeats.forget()
+        return False
 
     def _greet(self, subscription: bytes) -> None:
         """Send the newest hello and label to a subscriber that has just subscribed to them."""
@@ -240,17 +271,17 @@ class Publisher(Sink):
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
 
 
-def _marked(message: AnyMessage, journalled: bool) -> AnyMessage:
-    """Return a message that says whether it is in the journal, the same one where it does."""
-    if not isinstance(message, JOURNALLED) or message.journalled == journalled:
+def _marked(message: AnyMessage, journalled: bool, repeat: bool = False) -> AnyMessage:
+    """Return a message that says whether it is in the journal, or repeats what is; the same one
+    where it does."""
+    if not isinstance(message, JOURNALLED):
         return message
-    return msgspec.structs.replace(message, journalled=journalled)
-
-
-def _entry(message: AnyMessage, payload: bytes) -> Entry:
-    label = getattr(message, "label", None)
-    at = message.published_at
-    return Entry(message.session, message.topic, message.seq, at, label, payload)
+    marks = {"journalled": journalled and not repeat}
+    if isinstance(message, Repeated):
+        marks["repeat"] = repeat
+    if all(getattr(message, name) == mark for name, mark in marks.items()):
+        return message
+    return msgspec.structs.replace(message, **marks)
 
 
 def _explained(bind: str, option: str, error: zmq.ZMQError) -> StreamtwlError:

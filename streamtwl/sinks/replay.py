@@ -1,4 +1,4 @@
-"""Replay: a ROUTER socket that sends journalled messages again, page by page.
+"""Replay: a ROUTER socket that sends messages again, page by page: the journal's, and repeats held.
 
 Clients are not trusted: requests are checked, answers are bounded, and nothing that a client does
 delays the publisher, which has its own thread and database connection.
@@ -9,8 +9,8 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -30,12 +30,11 @@ PAGES_WAITING = 8  # for one client to read them
 REQUESTS_PER_S = 50.0  # of one client
 BURST = 100.0
 CLIENTS = 1000  # whose rate is remembered
-POLL_MS = 200
-REPLAYED = ("label/", "event/", "status/")
+REPLAYED = ("label/", "event/", "status/", "level/")
 
 _PAGE = """
 SELECT seq, payload FROM messages
-WHERE stream = (SELECT id FROM streams WHERE session = ? AND topic = ?) AND seq BETWEEN ? AND ?
+WHERE stream = (SELECT id FROM streams WHERE session = ? AND topic = ?) AND seq >= ?
 ORDER BY seq
 """
 _NEWEST = """
@@ -44,6 +43,8 @@ WHERE stream = (SELECT id FROM streams WHERE session = ? AND topic = ?)
 """
 _SEQ_LIMIT = 2**63 - 1  # SQLite's integers
 
+Held = Callable[[str, str], list[tuple[int, bytes]]]
+
 _request_from_msgpack = msgspec.msgpack.Decoder(ReplayRequest)
 _request_from_json = msgspec.json.Decoder(ReplayRequest)
 
@@ -51,20 +52,29 @@ _request_from_json = msgspec.json.Decoder(ReplayRequest)
 class ReplayServer:
     """Answers requests on a bound ROUTER socket, which it owns from now on, from a journal.
 
-    `on_damage` is called if the journal is found damaged; requests are refused meanwhile.
+    `on_damage` is called if the journal is found damaged; requests are refused meanwhile. `held`
+    takes session and topic, and returns seq and payload of what is held in memory: it is sent
+    instead of the row of the journal that summarises it.
     """
 
     def __init__(
-        self, socket: zmq.Socket, path: Path, on_damage: Callable[[], None] = lambda: None
+        self,
+        socket: zmq.Socket,
+        path: Path,
+        on_damage: Callable[[], None] = lambda: None,
+        held: Held | None = None,
     ) -> None:
         self.answered = 0  # requests that were given a page
         self.refused = 0  # answered with an error
         self.dropped = 0  # not answered at all
         self._socket = socket
         self._path, self._on_damage = path, on_damage
+        self._held = held or (lambda *_: [])
         self._warned = ""
         self._rate = RateLimit(REQUESTS_PER_S, BURST, CLIENTS)
-        self._over = threading.Event()
+        self._end_in, self._end_out = (socket.context.socket(zmq.PAIR) for _ in range(2))
+        self._end_out.bind("inproc://end-of-replay")
+        self._end_in.connect("inproc://end-of-replay")
         self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
         self._thread.start()
 
@@ -79,20 +89,24 @@ class ReplayServer:
 
     def close(self) -> None:
         """End, and close the socket."""
-        self._over.set()
+        self._end_in.send(b"")
         self._thread.join()
+        self._end_in.close()
 
     def _run(self) -> None:
-        while not self._over.is_set():
-            if self._socket.poll(POLL_MS):
-                received = self._socket.recv_multipart(copy=False)
-                client, *frames = (frame.bytes for frame in received)
-                delimiter = [b""] if len(frames) > 1 and not frames[0] else []  # a REQ socket's
-                answer = self._answer(_who(received[0]), frames[len(delimiter) :])
-                try:
-                    self._socket.send_multipart([client, *delimiter, *answer], zmq.NOBLOCK)
-                except zmq.ZMQError:
-                    self.dropped += 1
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._end_out, zmq.POLLIN)
+        while self._end_out not in dict(poller.poll()):
+            received = self._socket.recv_multipart(copy=False)
+            client, *frames = (frame.bytes for frame in received)
+            delimiter = [b""] if len(frames) > 1 and not frames[0] else []  # a REQ socket's
+            answer = self._answer(_who(received[0]), frames[len(delimiter) :])
+            try:
+                self._socket.send_multipart([client, *delimiter, *answer], zmq.NOBLOCK)
+            except zmq.ZMQError:
+                self.dropped += 1
+        self._end_out.close()
         self._socket.close()
 
     def _answer(self, who: bytes, frames: list[bytes]) -> list[bytes]:
@@ -118,13 +132,16 @@ class ReplayServer:
         """Return the payloads of a page and fill the header."""
         topic = (request.session, request.topic)
         to = _SEQ_LIMIT if request.to is None else request.to
+        held = self._held(*topic)
+        wanted = (each for each in held if request.from_ <= each[0] <= to)
         page: list[bytes] = []
         size = 0
         try:
             with contextlib.closing(journal_file.reader(self._path)) as connection:
-                for seq, payload in connection.execute(_PAGE, (*topic, request.from_, to)):
+                rows = connection.execute(_PAGE, (*topic, request.from_))
+                for first, payload in _merged(wanted, rows, to if to >= request.from_ else -1):
                     if len(page) == PAGE_MESSAGES or (page and size + len(payload) > PAGE_BYTES):
-                        header.next = seq
+                        header.next = max(first, request.from_ + 1)
                         break
                     page.append(payload)
                     size += len(payload)
@@ -137,6 +154,8 @@ class ReplayServer:
                 _log.warning("replay cannot read the journal: %s", error)
             header.next = None
             raise _Refused("the journal cannot be read now: try again later") from None
+        if held:
+            header.newest = max(held[-1][0], -1 if header.newest is None else header.newest)
         header.count = len(page)
         return page
 
@@ -164,6 +183,50 @@ class RateLimit:
 
 class _Refused(Exception):
     """Why a request gets no page; the text is sent to the client."""
+
+
+class _Stretch(msgspec.Struct):
+    """The field of a summary that says where it begins."""
+
+    first_seq: int
+
+
+class _Row(msgspec.Struct):
+    """The field of a message that says whether it is one of many."""
+
+    summary: _Stretch | None = None
+
+
+_row_of_msgpack, _row_of_json = msgspec.msgpack.Decoder(_Row), msgspec.json.Decoder(_Row)
+
+
+def _merged(
+    held: Iterable[tuple[int, bytes]], rows: Iterable[tuple[int, bytes]], to: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the first seq and the payload of what there is, by seq; what is held is not summarised.
+
+    A stretch is held as a whole or not at all.
+    """
+    waiting = deque(held)
+    for seq, payload in rows:
+        first = _first(seq, payload)
+        if first > to:
+            break
+        while waiting and waiting[0][0] < first:
+            yield waiting.popleft()
+        if waiting and waiting[0][0] <= seq:
+            continue
+        yield first, payload
+    yield from waiting
+
+
+def _first(seq: int, payload: bytes) -> int:
+    """Return the first seq that a row stands for: its own, unless it is a summary."""
+    try:
+        row = (_row_of_json if payload[:1] == b"{" else _row_of_msgpack).decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # it is damaged: the client skips it
+        return seq
+    return seq if row.summary is None else min(seq, row.summary.first_seq)
 
 
 def _who(frame: zmq.Frame) -> bytes:

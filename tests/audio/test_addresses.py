@@ -147,3 +147,26 @@ def test_another_kind_of_source_is_one_entry(monkeypatch):
     )
     [source] = make("tone:440")
     assert (type(source), source.name, source.channel) == (Tone, "tone", 440)
+
+
+def test_each_source_falls_to_one_shard_and_one_more_takes_its_share_from_all():
+    names = [f"mic-{i}" for i in range(1000)]
+    four = {name: addresses.shard_of(name, 4) for name in names}
+    five = {name: addresses.shard_of(name, 5) for name in names}
+    assert all(150 < list(five.values()).count(i) < 250 for i in range(1, 6))
+    assert all(five[name] in (four[name], 5) for name in names)
+    assert [four[name] for name in names[:5]] == [1, 3, 4, 3, 1]  # on every machine
+    kept = [make(*(f"http://{name}/" for name in names[:20]), shard=f"{i}/2") for i in (1, 2)]
+    assert sorted(source.name for half in kept for source in half) == sorted(names[:20])
+
+
+@pytest.mark.parametrize("said", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2", ""])
+def test_a_shard_is_i_of_n(said):
+    with pytest.raises(UsageError, match="--shard"):
+        make("http://a/", shard=said)
+
+
+def test_a_shard_without_a_source_says_so():
+    mine = addresses.shard_of("a", 2)
+    with pytest.raises(UsageError, match="none of the sources"):
+        make("http://a/", shard=f"{3 - mine}/2")

@@ -274,6 +274,25 @@ def test_sound_that_no_window_waits_for_is_left_where_it_is(wav):
     assert len(sizes) < 16  # of the 50 chunks of 20 ms that were due
 
 
+def test_of_several_sources_only_those_whose_window_is_due_are_read():
+    def chunks() -> list[Chunk]:
+        return [Chunk(noise(160), 16_000, 160 * i) for i in range(3)]
+
+    first, second = (Scripted(name, chunks(), paced=True) for name in ("a", "b"))
+    first.clocked = second.clocked = True
+    intake = Intake([first, second])
+    intake.start()
+    needs = {0: 0, 1: 0}
+    ticks = intake.ticks(needs.__getitem__)
+    assert [block.stream for block in next(ticks)] == [0, 1]  # nothing came yet
+    needs[1] = 16_000 * 3600
+    assert [block.stream for block in next(ticks)] == [0]
+    needs[0], needs[1] = needs[1], needs[0]
+    assert [block.stream for block in next(ticks)] == [1]
+    intake.stop()
+    assert {block.stream for block in next(ticks)} == {0, 1}  # the ends of both
+
+
 def test_a_wait_can_be_ended_from_another_thread(wav):
     source = Recording("a", wav("a.wav", noise(16_000 * 30)), paced=True)
     intake = Intake([source])

@@ -3,13 +3,14 @@
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtwl.client import sequencer
 from streamtwl.client.sequencer import TIMEOUT_S, TRIES, Sequencer
-from streamtwl.messages import AnyMessage, ReplayHeader
+from streamtwl.messages import AnyMessage, ReplayHeader, Summary
 from tests.example_messages import event, hello, label, patch, status
 
 
@@ -457,3 +458,44 @@ def test_each_message_leaves_once_and_in_order_unless_it_is_lost(room, restarts,
         assert session == live
     if not restarts:  # a subscriber counts its own losses
         assert len(behind) <= world.one.lost.total() <= len(missing)
+
+
+def summary(first: int, last: int) -> AnyMessage:
+    """The label `last`, which stands for all from `first` on."""
+    of = Summary(first, 0, 0.0, last - first + 1, 0.5, 0.5)
+    return msgspec.structs.replace(label(last), summary=of)
+
+
+def test_what_a_summary_stands_for_is_not_lost_and_counted_apart():
+    one = Sequencer(only("label"))
+    one.take(hello(0), 0.0)
+    for seq in (0, 20):
+        one.take(label(seq), 0.0)
+    one.answer(*answer(one.request(0.0), [label(1), summary(2, 9), summary(12, 18)]), 0.0)
+    assert seqs(one) == [0, 1, 9, 18, 20]
+    assert one.summarised == {"label": 7 + 6}
+    assert one.lost == {"label": 3}
+    assert one.recovered == 3
+
+
+def test_a_summary_that_reaches_beyond_a_gap_comes_after_what_is_there():
+    one = Sequencer(only("label"))
+    one.take(hello(0), 0.0)
+    for seq in (0, 1, 4, 5, 6, 7):
+        one.take(label(seq), 0.0)
+    request = one.request(0.0)
+    assert (request.from_, request.to) == (2, 3)
+    one.answer(*answer(request, [summary(1, 6)]), 0.0)
+    assert seqs(one) == [0, 1, 4, 5, 6, 7]
+    assert (one.summarised, one.lost) == ({"label": 2}, {})
+    assert one.request(0.0) is None
+
+
+def test_pages_of_summaries_lose_nothing_between_them():
+    one = Sequencer(only("label"), {("s", "label/mic/"): 9})
+    one.take(hello(0), 0.0)
+    one.take(label(40), 0.0)
+    one.answer(*answer(one.request(0.0), [summary(5, 19)], following=20), 0.0)
+    one.answer(*answer(one.request(0.0), [summary(20, 39)]), 0.0)
+    assert seqs(one) == [19, 39, 40]
+    assert (one.summarised, one.lost) == ({"label": 9 + 19}, {})

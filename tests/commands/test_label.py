@@ -327,13 +327,15 @@ def test_resume_wants_a_place_and_no_pipes(siren, tmp_path):
         label_command.run([Path("-")], tmp_path / "out.csv", None, None, Settings(), resume)
 
 
-def test_a_wrong_option_leaves_earlier_results_alone(siren, tmp_path):
-    output = tmp_path / "out.jsonl"
-    label_command.run([siren], output, None, None, Settings())
-    before = output.read_text()
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_wrong_option_leaves_earlier_results_alone(jobs, siren, tmp_path):
+    output, other = tmp_path / "out.jsonl", tmp_path / "other.wav"
+    other.write_bytes(siren.read_bytes())
+    output.write_text("{}\n")
+    batch = label_command.BatchOptions(jobs=jobs)
     with pytest.raises(UsageError, match="Dgo"):
-        label_command.run([siren], output, None, None, Settings(labels="Dgo"))
-    assert output.read_text() == before
+        label_command.run([siren, other], output, None, None, Settings(labels="Dgo"), batch)
+    assert output.read_text() == "{}\n"
 
 
 # --- the wall clock ---

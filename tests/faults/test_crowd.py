@@ -44,12 +44,14 @@ class Teller:
     def state(self) -> None:
         last = {topic.partition("/")[0]: n - 1 for topic, n in self.sent.items()}
         seq = self.sent["status/mic/"]
-        self.tell(status(seq, replay=self._publisher.replay, **last | {"status": seq}))
+        state = status(seq, replay=self._publisher.replay, **last | {"status": seq})
+        state.error = str(seq % 2)  # each one a change
+        self.tell(state)
 
     def label(self) -> None:
         """Tell a label, and an event or a state with some of them."""
         seq = self.sent["label/mic/"]
-        self.tell(label(seq, padding=PADDING))
+        self.tell(label(seq, padding=PADDING, name=f"Dog {seq % 2}"))  # each one a change
         if seq % LABELS_AN_EVENT == 0:
             self.tell(event(self.sent["event/mic/"]))
         if seq % LABELS_A_STATE == 0:

@@ -14,10 +14,11 @@ import pytest
 
 from streamtwl.config import AlertsSettings
 from streamtwl.errors import ConfigError, UsageError
-from streamtwl.messages import Event
+from streamtwl.messages import Event, Summary
 from streamtwl.services.alerts import make, rules, service
 from streamtwl.services.alerts.engine import REMEMBERED, Engine, Memory
 from streamtwl.services.alerts.rules import Rule
+from streamtwl.unrolling import unrolled
 from tests.example_messages import event, hello, label, status
 from tests.services.conftest import free_port, wait_until
 
@@ -105,6 +106,28 @@ def test_confirmed_counts_hops_with_the_label_in_force():
     onset = sound.event("onset", 0, 1)
     assert fired(engine, onset, sound.label(1), sound.label(1.5, None)) == []
     assert fired(engine, sound.label(2)) == ["s-1"]
+
+
+def test_confirmed_and_silence_count_what_a_summary_stands_for():
+    sound = Sound()
+    hops = Summary(1, round(2.5 * RATE), NOON + 2.5, 4, 0.5, 0.5, ["Dog"], [[0, 500]] * 4)
+    labels = msgspec.structs.replace(sound.label(4.0), seq=4, summary=hops)
+    states = msgspec.structs.replace(
+        sound.status(124.0), seq=121, summary=Summary(1, 5 * RATE, NOON + 5, 120)
+    )
+    engine = Engine(
+        [rule(label="Dog", confirmed=4), rule(name="quiet", label="Dog", silence_s=100.0)]
+    )
+    said = [
+        sound.status(0),
+        sound.event("onset", 1, 2),
+        labels,
+        sound.event("offset", 1, 4),
+        states,
+    ]
+    found = [fired(engine, *unrolled(each)) for each in said]
+    assert [each for each in found if each] == [["s-1"], ["-"]]
+    assert found[2] == ["s-1"]
 
 
 def test_a_late_event_is_confirmed_by_its_length():

@@ -79,6 +79,18 @@ def test_a_service_gets_a_listeners_session_from_its_start(publisher):
     assert feed.figures() == {"stub": {"got": 2}}
 
 
+def test_what_all_subscriptions_say_is_logged_once_and_again_later(monkeypatch):
+    once = server.Once()
+
+    def passes(text: str) -> bool:
+        return once.filter(logging.LogRecord("c", logging.WARNING, "", 0, text, (), None))
+
+    assert [passes("nobody publishes"), passes("nobody publishes"), passes("lost")] == [1, 0, 1]
+    monkeypatch.setattr(server, "REPEAT_S", 0.0)
+    assert passes("nobody publishes")
+    assert len(once._logged_at) <= 2
+
+
 def test_a_service_that_fails_is_tried_again_and_said_once(monkeypatch, caplog):
     monkeypatch.setattr(server, "BACK_OFF_S", (0.01,))
     stub = Stub(SinkError("the broker is away"), SinkError("the broker is away"), OSError("no"))

@@ -19,10 +19,10 @@ PATIENCE_MS = 600_000  # a message that takes longer does not come
 SETTLED_MS = 300  # nothing more comes after this long
 
 
-def label(seq: int, source: str = "kitchen", padding: int = 0) -> Label:
+def label(seq: int, source: str = "kitchen", padding: int = 0, name: str = "Dog") -> Label:
     return Label(
         source=source, session="s", seq=seq, position=seq * 7680, captured_at=None,
-        published_at=0.0, label="Dog", confidence=0.5, top=[Scored("x" * padding, 0.5)],
+        published_at=0.0, label=name, confidence=0.5, top=[Scored("x" * padding, 0.5)],
         reasoner="evidence", samples=0, traces=0, refinement=0, latency_ms=1.0,
     )  # fmt: skip
 
@@ -265,7 +265,7 @@ def test_what_arrives_is_in_the_journal_already(publisher, subscriber, journal):
     one = publisher(ANYWHERE, lossless=True, journal=journal)
     socket = subscriber(one)
     heard(one, socket)
-    messages = [label(0), event(0), hello(0), label(1)]
+    messages = [label(0, name="Cat"), event(0), hello(0), label(1)]
     for message in messages:
         one.emit(message)
     assert not messages[0].journalled  # what other sinks have taken is left as it is
@@ -287,7 +287,7 @@ def test_what_the_journal_does_not_take_goes_out_and_says_so(
     before = one.figures()["journal_errors"]  # a slow machine may have had some
     other = sqlite3.connect(journal.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    messages = [label(0), event(0), hello(0)]
+    messages = [label(0, name="Cat"), event(0), hello(0)]
     for message in messages:
         one.emit(message)
     received = receive(socket, 3)

@@ -83,7 +83,7 @@ def seqs(payloads: list[bytes]) -> list[int]:
 @pytest.mark.parametrize("kind", [zmq.DEALER, zmq.REQ])
 def test_messages_come_again_as_they_were_sent(stored, asked, kind, publisher, client):
     one = publisher(stored)
-    given = [label(seq) for seq in range(5)]
+    given = [label(seq, name=f"Dog {seq}") for seq in range(5)]
     for message in [*given, event(0), label(0, "attic")]:
         one.emit(message)
     sent(one)
@@ -257,7 +257,7 @@ def test_damage_that_a_request_comes_upon_sets_the_journal_aside(
     while not list(tmp_path.glob("*-damaged-*.sqlite")):
         assert time.monotonic() < until
         time.sleep(0.01)
-    one.emit(label(20))
+    one.emit(label(20, name="Cat"))
     sent(one)
     while ask(socket, wanted())[0].newest != 20:
         assert time.monotonic() < until
@@ -284,3 +284,51 @@ def test_the_rate_limit_remembers_only_the_last_clients():
     assert len(limit) == 2
     assert not limit.allows(b"a", 0.0)
     assert limit.allows(b"b", 0.0)
+
+
+def numbered(payloads: list[bytes]) -> list[tuple[int, int]]:
+    """First seq and seq of each message."""
+    messages = [decode(payload) for payload in payloads]
+    return [(m.summary.first_seq if m.summary else m.seq, m.seq) for m in messages]
+
+
+def test_repeats_come_one_by_one_as_long_as_they_are_held_and_then_as_a_summary(
+    publisher, client, monkeypatch
+):
+    one = publisher()
+    for seq in range(300):  # 144 s of sound, two minutes of which have a row in the journal
+        one.emit(label(seq))
+    one.emit(event(0))
+    sent(one)
+    socket = client(one)
+    header, payloads = ask(socket, wanted(start=3))
+    assert numbered(payloads) == [(seq, seq) for seq in range(3, 300)]
+    assert {decode(payload).repeat for payload in payloads} == {True}
+    assert (header.newest, header.next) == (299, None)
+    monkeypatch.setattr("streamtwl.sinks.repeats.HELD_S", -1.0)
+    header, payloads = ask(socket, wanted())
+    assert numbered(payloads) == [(0, 0), (1, 126), (127, 252), (253, 299)]
+    assert [decode(payload).journalled for payload in payloads] == [True] * 4
+    header, payloads = ask(socket, wanted(start=130, to=140))  # the one that they are in
+    assert numbered(payloads) == [(127, 252)]
+    assert numbered(ask(socket, wanted(start=130, to=260))[1]) == [(127, 252), (253, 299)]
+    assert ask(socket, wanted(start=300))[1] == []
+
+
+def test_the_next_page_begins_where_a_summary_does(publisher, client, monkeypatch):
+    monkeypatch.setattr("streamtwl.sinks.repeats.HELD_S", -1.0)
+    monkeypatch.setattr(replay, "PAGE_MESSAGES", 2)
+    one = publisher()
+    for seq in range(300):
+        one.emit(label(seq))
+    one.emit(event(0))
+    sent(one)
+    socket = client(one)
+    header, payloads = ask(socket, wanted())
+    assert (numbered(payloads), header.next) == ([(0, 0), (1, 126)], 127)
+    header, payloads = ask(socket, wanted(start=127))
+    assert (numbered(payloads), header.next) == ([(127, 252), (253, 299)], None)
+
+
+def test_levels_are_replayed(publisher, client):
+    assert ask(client(publisher()), wanted("level/kitchen/"))[0].error is None

@@ -16,6 +16,7 @@ from streamtwl.services.alerts.actions import ActionError, Perform
 from streamtwl.services.alerts.engine import Engine, Firing, Memory
 from streamtwl.services.outbox import Entry, Outbox, after
 from streamtwl.services.service import Feed, Figures, Lateness, Positions
+from streamtwl.unrolling import unrolled
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class AlertsService:
             async for message in live:
                 if not isinstance(message, Hello):  # which may be of the session's beginning
                     self._lateness.take(message)
-                fired = engine.take(message)
+                fired = [one for each in unrolled(message) for one in engine.take(each)]
                 if fired or time.monotonic() > saved_at + SAVE_S:
                     saved_at = time.monotonic()
                     self._put(fired, events.positions, engine, outbox)

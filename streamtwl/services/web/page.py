@@ -24,6 +24,7 @@ from streamtwl.services.web.live import Hub
 from streamtwl.services.web.marks import Marking
 from streamtwl.services.web.past import Past
 from streamtwl.sinks.journal import Entry, Journal
+from streamtwl.sinks.repeats import Repeated, Repeats, entry
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ BACKLOG = 128
 KEEP_ALIVE_S = 20
 END_S = 1  # for answers under way
 BATCH_S = 0.5  # from one commit to a journal of our own to the next
-BATCH = 2000  # messages that it waits for at most
+PATIENCE_S = 5.0  # with it
+BATCH = 2000  # messages that wait for it at most
 PASSWORD, TOKEN = "STREAMTWL_WEB_PASSWORD", "STREAMTWL_WEB_TOKEN"
 SHORTEST_TOKEN = 20  # characters
 
@@ -88,7 +90,7 @@ class Web:
         """Serve; raises SinkError where the address is in use, UsageError for bad TLS files."""
         here = is_local(feed.connect)
         kept = folders.expand(self._settings.journal) if self._settings.journal else None
-        past = Past(kept, self._hub if here and kept is None else None, owned=not here)
+        past = Past(kept, self._hub if here or kept is not None else None, owned=not here)
         self._hub.begin(feed.figures, spectrogram=here and self._private)
         marking = Marking(past, here, self._private)
         app = self._access.wrap(Api(self._hub, past, self._access, here, marking).app())
@@ -178,23 +180,30 @@ class _Server(uvicorn.Server):
 
 
 async def _keep(queue: asyncio.Queue[AnyMessage], path: Path) -> None:
-    """Write messages into a journal of our own: the listener's is on another machine."""
+    """Write messages into a journal of our own: the listener's is on another machine.
+
+    As the listener does: repeats as a summary.
+    """
     journal = await asyncio.to_thread(Journal, path)
+    repeats = Repeats(replayed=False)
     try:
         while True:
             batch = [await queue.get()]
             await asyncio.sleep(BATCH_S)
             while not queue.empty():
                 batch.append(queue.get_nowait())
-            await asyncio.to_thread(journal.commit, [_entry(each) for each in batch], 5.0)
+            entries = [one for each in batch for one in _entries(repeats, each)] + repeats.due()
+            if entries and not await asyncio.to_thread(journal.commit, entries, PATIENCE_S):
+                repeats.forget()
     finally:
+        journal.commit(repeats.due(all_of_it=True), PATIENCE_S)
         journal.close()
 
 
-def _entry(message: AnyMessage) -> Entry:
-    label = getattr(message, "label", None)
-    at = message.published_at
-    return Entry(message.session, message.topic, message.seq, at, label, encode(message))
+def _entries(repeats: Repeats, message: AnyMessage) -> list[Entry]:
+    if repeats.is_repeat(message) and isinstance(message, Repeated):
+        return repeats.hold(message, b"")
+    return [*repeats.before(message), entry(message, encode(message))]
 
 
 def _address(named: str) -> tuple[str, int]:

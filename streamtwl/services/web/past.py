@@ -18,7 +18,9 @@ from streamtwl.messages import Event, Label, Level, decode
 from streamtwl.services.web.live import Hub, dated, event_of
 from streamtwl.services.web.what_if import Hops
 from streamtwl.sinks import journal_file
+from streamtwl.sinks.repeats import STRETCH_S
 from streamtwl.stages import SAMPLE_RATE
+from streamtwl.unrolling import unrolled
 
 READERS = 2  # threads at once
 KEPT_S = 6.0  # that a result serves others
@@ -29,6 +31,7 @@ PERIODS = {"hour": 24, "day": 30}  # columns of the heat map
 LABELS = 24  # rows of it
 AROUND_S = 6.0  # that is shown before and after an event
 MOST_HOPS = 2000
+DECISION = ("position", "label", "confidence", "top", "thoughts")  # what is shown of one
 HOPS_KEPT_S = 60.0
 DAY_S = 86_400.0
 
@@ -62,8 +65,8 @@ class Past:
     """
 
     def __init__(self, path: Path | None, hub: Hub | None, owned: bool) -> None:
-        """`hub` knows the listener's settings, where it is on this machine; `owned`: the page
-        keeps the journal itself."""
+        """`hub` knows the newest decisions and the listener's settings; None where it is on another
+        machine and there is no journal. `owned`: the page keeps the journal itself."""
         self._path, self._hub, self._owned = path, hub, owned
         self._reading = asyncio.Semaphore(READERS)
         self._filling = asyncio.Lock()  # pages that open at once share what one of them reads
@@ -119,7 +122,8 @@ class Past:
 
     async def event(self, identity: str) -> dict[str, Any] | None:
         """Return all messages on an event, and the decisions around it; None: there is none."""
-        return await self._read(lambda: self._event(identity))
+        newest = self._newest()
+        return await self._read(lambda: self._event(identity, newest))
 
     async def levels(self, since: float, until: float) -> list[dict[str, Any]]:
         """Return how loud each minute was."""
@@ -128,11 +132,13 @@ class Past:
 
     async def what_if(self, label: str, on: float, off: float) -> dict[str, Any]:
         """Return what these thresholds would have done in the last day."""
-        return await self._read(lambda: self._hops_of_day().events(label, on, off))
+        newest = self._newest()
+        return await self._read(lambda: self._hops_of_day(newest).events(label, on, off))
 
     async def labels(self) -> list[str]:
         """Return the labels that were among the strongest five in the last day."""
-        return await self._read(lambda: self._hops_of_day().labels())
+        newest = self._newest()
+        return await self._read(lambda: self._hops_of_day(newest).labels())
 
     async def _in(self, since: float, until: float) -> list[Event]:
         """Return all events of a time, newest first."""
@@ -157,9 +163,8 @@ class Past:
     def _events(self, wanted: Wanted) -> list[Event]:
         return sorted(history.events(self.path, wanted), key=history.began_at, reverse=True)
 
-    def _event(self, identity: str) -> dict[str, Any] | None:
-        session, source = identity[:_SESSION], identity[_SESSION + 1 :].rpartition("-")[0]
-        source = source.removesuffix("-loud")
+    def _event(self, identity: str, heard: list[dict[str, Any]]) -> dict[str, Any] | None:
+        session, source = identity[:_SESSION], _source(identity)
         with self._connection() as connection:
             key = (session, f"event/{source}/", identity.encode())
             messages = [
@@ -171,27 +176,35 @@ class Past:
                 return None
             newest = messages[-1]
             end = newest.end if newest.end is not None else newest.position
-            span = (messages[0].published_at - 3 * AROUND_S, newest.published_at + AROUND_S)
+            until = newest.published_at + AROUND_S + STRETCH_S  # a summary is dated by its end
+            span = (messages[0].published_at - 3 * AROUND_S, until)
             key_around = (session, f"label/{source}/", *span)
             first, last = newest.start - AROUND_S * SAMPLE_RATE, end + AROUND_S * SAMPLE_RATE
-            hops = [
-                {
-                    "position": label.position,
-                    "label": label.label,
-                    "confidence": round(label.confidence, 3),
-                    "top": label.top,
-                    "thoughts": label.thoughts,
-                }
+            labels = [
+                each
                 for label in _decoded(connection.execute(_AROUND, key_around))
-                if isinstance(label, Label) and first <= label.position <= last
+                for each in unrolled(label)
             ]
+        decisions = [_decision(each) for each in labels if isinstance(each, Label)]
+        kept = {each["position"] for each in decisions}
+        decisions += [
+            {name: each[name] for name in DECISION}
+            for each in heard
+            if (each["session"], each["source"]) == (session, source)
+            and each["position"] not in kept
+        ]
+        hops = [
+            each | {"confidence": round(each["confidence"], 3)}
+            for each in sorted(decisions, key=lambda each: each["position"])
+            if first <= each["position"] <= last
+        ]
         return {
             "event": event_of(dated(newest, messages[0])),
             "messages": [
                 event_of(each) | {"published_at": each.published_at, "position": each.position}
                 for each in messages
             ],
-            "hops": hops,
+            "hops": hops[:MOST_HOPS],
         }
 
     def _levels(self, wanted: Wanted) -> list[dict[str, Any]]:
@@ -209,12 +222,17 @@ class Past:
             if isinstance(each, Level)
         ]
 
-    def _hops_of_day(self) -> Hops:
+    def _newest(self) -> list[dict[str, Any]]:
+        """Return the newest decisions: those of the last minute may not be in the journal."""
+        sources = self._hub.sources.values() if self._hub else ()
+        return [hop for known in sources for hop in known.hops]
+
+    def _hops_of_day(self, newest: list[dict[str, Any]]) -> Hops:
         now = time.monotonic()
         if self._hops is None or now > self._hops[0] + HOPS_KEPT_S:
             with self._connection() as connection:
                 rows = connection.execute(_LABELS, (time.time() - DAY_S,))
-                self._hops = now, Hops(payload for (payload,) in rows)
+                self._hops = now, Hops((payload for (payload,) in rows), newest)
         return self._hops[1]
 
     @contextlib.contextmanager
@@ -225,6 +243,15 @@ class Past:
                 yield connection
         except sqlite3.Error as error:
             raise journal_file.unreadable(path, error) from None
+
+
+def _source(identity: str) -> str:
+    """Return the source in an event's id."""
+    return identity[_SESSION + 1 :].rpartition("-")[0].removesuffix("-loud")
+
+
+def _decision(label: Label) -> dict[str, Any]:
+    return {name: getattr(label, name) for name in DECISION}
 
 
 def _counts(period: str, columns: list[float], events: list[Event]) -> dict[str, Any]:

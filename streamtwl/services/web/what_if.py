@@ -1,18 +1,20 @@
 """What other thresholds would have done: the decisions of a day, as the journal has them.
 
 A decision in the journal names its five strongest labels, so a label that was not among them counts
-as 0. Minimum durations and cool-downs are left out, and so are revisions.
+as 0; a summary's are rounded to thousandths, and 0 below 0.02. Minimum durations and cool-downs are
+left out, and so are revisions.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from streamtwl.messages import Scored
+from streamtwl.messages import Scored, Summary
 from streamtwl.stages import SAMPLE_RATE
+from streamtwl.unrolling import top
 
 GAP_S = 20.0  # without a decision, after which an event would have ended
 SHOWN = 8  # newest events
@@ -28,6 +30,20 @@ class _Decision(msgspec.Struct):
     published_at: float
     top: list[Scored]
     captured_at: float | None = None
+    summary: Summary | None = None
+
+    def hops(self) -> Iterator[tuple[int, float, list[Scored]]]:
+        """Yield position, Unix seconds and `top` of each hop that it stands for."""
+        at = self.captured_at if self.captured_at is not None else self.published_at
+        if self.summary is None or not self.summary.hops:
+            yield self.position, at, self.top
+            return
+        first, hops = self.summary.first_position, self.summary.hops
+        step = (self.position - first) / max(1, len(hops) - 1)
+        for i, hop in enumerate(hops):
+            position = round(self.position - (len(hops) - 1 - i) * step)
+            before_s = (self.position - position) / SAMPLE_RATE
+            yield position, at - before_s, top(self.summary.labels, hop)
 
 
 _as_msgpack = msgspec.msgpack.Decoder(_Decision)
@@ -35,26 +51,39 @@ _as_json = msgspec.json.Decoder(_Decision)
 
 
 class Hops:
-    """The scores of each label, hop by hop; payloads come in the order of their streams."""
+    """The scores of each label, hop by hop."""
 
-    def __init__(self, payloads: Iterable[bytes]) -> None:
+    def __init__(self, payloads: Iterable[bytes], newest: Iterable[Mapping[str, Any]] = ()) -> None:
+        """`payloads` come in the order of their streams; `newest` are decisions of live ones."""
         found: dict[str, list[tuple[int, float]]] = defaultdict(list)
         streams: dict[tuple[str, str], int] = {}
         at: list[tuple[int, int, float]] = []  # stream, position, Unix seconds
+        until: dict[int, int] = {}  # stream: position of its last in the journal
         for payload in payloads:
             try:
                 hop = (_as_json if payload[:1] == b"{" else _as_msgpack).decode(payload)
             except (msgspec.MsgspecError, UnicodeDecodeError):  # of a version to come, or damaged
                 continue
             stream = streams.setdefault((hop.session, hop.source), len(streams))
-            for each in hop.top:
-                found[each.label].append((len(at), each.score))
-            when = hop.captured_at if hop.captured_at is not None else hop.published_at
-            at.append((stream, hop.position, when))
+            for position, when, strongest in hop.hops():
+                for each in strongest:
+                    found[each.label].append((len(at), each.score))
+                at.append((stream, position, when))
+            until[stream] = hop.position
+        for one in newest:
+            stream = streams.setdefault((one["session"], one["source"]), len(streams))
+            if one["position"] > until.get(stream, -1):
+                for each in one["top"]:
+                    found[each.label].append((len(at), each.score))
+                at.append((stream, one["position"], one["at"]))
         hops = np.array(at, np.float64).reshape(-1, 3)
-        self._stream, self._position, self._at = hops.T
+        order = np.lexsort((hops[:, 1], hops[:, 0]))
+        rank = np.argsort(order)
+        self._stream, self._position, self._at = hops[order].T
         self._sources = [source for _, source in streams]
         self._found = {label: np.array(scores) for label, scores in found.items()}
+        for scores in self._found.values():
+            scores[:, 0] = rank[scores[:, 0].astype(int)]
 
     def labels(self) -> list[str]:
         """Return the labels that were among the five, those with the highest score first."""
