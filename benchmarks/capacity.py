@@ -21,6 +21,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import numpy as np
 import psutil
 import soundfile
 import soxr
+from figures import Figure, of, write
 from quick import QUICK, add_option
 
 from streamtwl import available
@@ -113,7 +115,18 @@ def main() -> None:
     found = [largest(options, name, cores) for name in options.pipelines for cores in options.cores]
     print(table(found))
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write(figures(found), options.json, found)
+
+
+def figures(found: Sequence[dict[str, Any]]) -> dict[str, Figure]:
+    """Return what `slower.py` compares."""
+    named: dict[str, Figure] = {}
+    for each in found:
+        what = f"{each['pipeline']}, {each['cores']} cores"
+        named[f"{what}: sources"] = of([each["sources"]], more="better")
+        named[f"{what}: ms a hop"] = of([each["ms_a_hop"]], unit="ms")
+        named[f"{what}: memory a source"] = of([each["mb_a_source"]], unit="MB")
+    return named
 
 
 def largest(options: argparse.Namespace, pipeline: str, cores: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import streamtwl
 
@@ -53,8 +54,8 @@ def show(figures: dict[str, Figure]) -> None:
         print(f"| {name} | {each.value:.3g} {each.unit} | {spread} |")
 
 
-def write(figures: dict[str, Figure], file: Path) -> None:
-    """Write figures, and what they were measured on."""
+def write(figures: dict[str, Figure], file: Path, all_of_it: Any = None) -> None:
+    """Write figures, what they were measured on, and all else that was found."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
     measured_on = {
@@ -65,7 +66,9 @@ def write(figures: dict[str, Figure], file: Path) -> None:
         "load_average": os.getloadavg()[0],
     }
     found = {name: asdict(each) for name, each in figures.items()}
-    file.write_text(json.dumps({"measured_on": measured_on, "figures": found}, indent=1) + "\n")
+    written = {"measured_on": measured_on, "figures": found}
+    written |= {} if all_of_it is None else {"found": all_of_it}
+    file.write_text(json.dumps(written, indent=1) + "\n")
 
 
 def read(file: Path) -> dict[str, Figure]:

@@ -12,13 +12,13 @@ memory (--folder).
 
 import argparse
 import contextlib
-import json
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from figures import of, write
 
 from streamtwl.messages import AnyMessage, Event, Label, Level, Scored, Status, encode
 from streamtwl.ontology import categories
@@ -56,7 +56,13 @@ def main() -> None:
         figures = f"{size:.1f} | {each['commits_a_minute']:.1f} | {disk:.0f}"
         print(f"| {each['case']} | {each['sources']} | {how} | {figures} |")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"minutes": minutes, "results": results}, indent=1))
+        figures = {
+            f"{each['case']}, {each['sources']} sources, one by one {each['one by one']}": of(
+                [each["mb_a_day"]], unit="MB a day"
+            )
+            for each in results
+        }
+        write(figures, arguments.json, {"minutes": minutes, "results": results})
 
 
 def measure(

@@ -26,8 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import figures
 import numpy as np
 import psutil
+from figures import Figure, of
 from hearing_sounds import FOLDERS, Clip, clips_of
 from quick import QUICK, add_option
 from rich.console import Console
@@ -123,8 +125,22 @@ def main() -> None:
         "labels": labels(peers, recordings, pinned),
     }
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        figures.write(compared(found), options.json, found)
     print(markdown(found))
+
+
+def compared(found: dict[str, Any]) -> dict[str, Figure]:
+    """Return what `slower.py` compares."""
+    named = {
+        f"{name}, hop {hop} s": of(each["ms_a_second"], min, "ms")
+        for hop, by in found["cost"].items()
+        for name, each in by.items()
+    }
+    starts = {
+        f"{name}: first label": of(each["first_s"], min, "s")
+        for name, each in found["start"].items()
+    }
+    return named | starts
 
 
 def has(data: Path, name: str) -> bool:

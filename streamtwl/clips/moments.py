@@ -156,7 +156,7 @@ def _found(connection: sqlite3.Connection, event: str) -> Moment | None:
 def _writer(path: Path) -> sqlite3.Connection:
     connection = journal_file.connect(path, "rwc")
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        journal_file.log_ahead(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(_LAYOUT)
         connection.execute("SELECT event, clip FROM moments LIMIT 1").fetchall()

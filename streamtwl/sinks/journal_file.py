@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from streamtwl.errors import DamagedJournal, JournalError
 
 LAYOUT = 1  # user_version of the database
 BUSY_MS = 5000  # for another listener's transaction
+RETRY_S = 0.01
 LOG_PAGES = 4000  # of the write-ahead log (16 MB); only then a commit waits for the disk itself
 LOG_BYTES = 16_000_000  # of its file, once it is in the database
 
@@ -61,8 +63,7 @@ def writer(path: Path) -> sqlite3.Connection:
     try:
         if not _layout(connection, path):
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
+        if log_ahead(connection) != "wal":
             raise _cannot_open(path, "it has to be on a local disk")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
@@ -137,6 +138,23 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     )
     connection.text_factory = lambda text: text.decode(errors="replace")  # if damaged
     return connection
+
+
+def log_ahead(connection: sqlite3.Connection) -> str:
+    """Switch a database to a write-ahead log; return the mode it is in then.
+
+    SQLite does not wait for another that writes to a new database, whatever the timeout: this does.
+    """
+    until = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(RETRY_S)
+        else:
+            return str(mode)
 
 
 class _Connection(sqlite3.Connection):

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import itertools
 import os
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from streamtwl.clips import moments
 from streamtwl.errors import JournalError
 from streamtwl.sinks import journal as journal_module
+from streamtwl.sinks import journal_file
 from streamtwl.sinks.journal import BATCHES, DAY_S, Entry, Journal
 from streamtwl.sinks.journal_file import default_path, reader
 from tests.conftest import PATIENCE_S
@@ -614,3 +617,18 @@ def test_the_state_folder_is_the_users_or_the_environments(monkeypatch, tmp_path
     assert default_path() == tmp_path / "journal.sqlite"
     monkeypatch.delenv("STREAMTWL_STATE")
     assert default_path().parts[-2:] == ("streamtwl", "journal.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("opened", "file"), [(journal_file.writer, Path), (moments.Moments, moments.path_of)]
+)
+def test_a_new_database_is_waited_for_while_another_writes_to_it(opened, file, tmp_path):
+    path = tmp_path / "new.sqlite"
+    opened(path).close()
+    other = sqlite3.connect(file(path), isolation_level=None, check_same_thread=False)
+    with contextlib.closing(other):
+        other.execute("PRAGMA journal_mode = DELETE")  # as it is before the first has it opened
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE IF NOT EXISTS leaps (message INTEGER PRIMARY KEY, ahead REAL)")
+        threading.Timer(0.3, lambda: other.execute("COMMIT")).start()
+        opened(path).close()
