@@ -72,11 +72,7 @@ class Causal:
     ) -> None:
         self._session, self.memory, self.sha256 = session, memory, sha256
         self.provider = runtime.provider(session)
-        kept = session.get_modelmeta().custom_metadata_map.get(CARD, "")
-        try:
-            self.card = msgspec.json.decode(kept, type=BackboneCard)
-        except msgspec.MsgspecError as error:
-            raise ModelError(f"{FILE} has no card of a backbone ({error})") from None
+        self.card = card_of(session)
         self.categories = tuple(self.card.labels)
         self.parents = parents_among(self.categories)
         self.prior = priors.of(
@@ -95,6 +91,15 @@ class Causal:
         """Return posteriors float32[N, C], the mean of the window's, and the newest embedding."""
         said, embedding = np.split(features, [len(self.categories)], axis=-1)
         return said.mean(axis=1), embedding[:, -1]
+
+
+def card_of(session: "onnxruntime.InferenceSession") -> BackboneCard:
+    """Return the card in the network's file; raises ModelError where it has none."""
+    kept = session.get_modelmeta().custom_metadata_map.get(CARD, "")
+    try:
+        return msgspec.json.decode(kept, type=BackboneCard)
+    except msgspec.MsgspecError as error:
+        raise ModelError(f"{FILE} has no card of a backbone ({error})") from None
 
 
 def make(name: str, settings: "Settings") -> Causal:

@@ -90,8 +90,11 @@ SHOWN_NAMES = {
 
 
 def of_plan(plan: Plan, sets: Sequence[tuple[Data, DataSet]]) -> Iterator[Cell]:
-    """Yield all cells; raises UsageError for a checkpoint that was trained on a tested fold."""
+    """Yield all cells; raises UsageError for what was trained on a fold that is tested."""
     rows = rows_of(plan)
+    for _, data in sets:
+        for window in plan.backbones:
+            checkpoints.refuse_taught(window, data)
     for row in rows:
         if isinstance(row.spec, Checkpoint):
             for _, data in sets:

@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from streamtwl import config
+from streamtwl.backbones import causal
 from streamtwl.config import Settings
 from streamtwl.errors import UsageError
+from streamtwl.models import runtime
 from streamtwl.paper.data_sets import DataSet, Split
 from streamtwl.paper.plan import Checkpoint
 from streamtwl.paper.reasoners import LEAST, Draws, Scores
 from streamtwl.pipeline import hearing
 from streamtwl.reasoners import choice, graph
 from streamtwl.reasoners.card import Card
+from streamtwl.reasoners.reads import backbone_of
 from streamtwl.stages import SAMPLE_RATE, Decision, Patch, Score, Window
 from streamtwl.training.posteriors import Scored, Scorer
 
@@ -48,6 +51,20 @@ def refuse_tested(spec: Checkpoint, data: DataSet) -> None:
                 f"{seen[0]} is tested: name other folds as `test`, or with {{fold}} in `file` a "
                 "checkpoint for each fold"
             )
+
+
+def refuse_taught(window: str, data: DataSet) -> None:
+    """Raise UsageError where a backbone that was trained here was taught a fold that is tested."""
+    if backbone_of(window) != causal.NAME:
+        return
+    card = causal.card_of(runtime.open_session(causal.FILE, 1))
+    seen = {clip.fold for split in data.splits for clip in split.test} & set(card.folds)
+    if seen and data.name in card.data.split(", "):
+        numbers = ", ".join(map(str, card.folds))
+        raise UsageError(
+            f"{window} was taught the folds {numbers} of {data.name}, and fold {min(seen)} is "
+            "tested: name other folds as `test`, and these as `train`"
+        )
 
 
 def windows_of(card: Card) -> list[str]:

@@ -1,5 +1,6 @@
 """Cells: run once, kept whole, and refused where a checkpoint has seen what is tested."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -216,3 +217,11 @@ def test_a_checkpoint_that_was_trained_on_a_tested_fold_is_refused(plan, tmp_pat
     wrong = Plan(data=plan.data, checkpoint=[Checkpoint(file=str(tmp_path / "mine.onnx"))])
     with pytest.raises(UsageError, match="is tested"):
         all_cells(wrong)  # before anything runs
+
+
+def test_a_backbone_that_was_taught_a_tested_fold_is_refused(plan):
+    data = dataclasses.replace(data_sets.load(plan.data[0]), name="esc10")
+    with pytest.raises(UsageError, match=r"causal:0\.48 was taught the folds 1, 2, 3, 5 of esc10"):
+        checkpoints.refuse_taught("causal:0.48", data)
+    checkpoints.refuse_taught("causal:0.48", dataclasses.replace(data, name="others"))
+    checkpoints.refuse_taught("yamnet:0.96", data)
