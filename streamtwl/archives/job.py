@@ -154,7 +154,7 @@ def _watch(
                     continue
                 ended.files += 1
                 view.end()
-                view.update([])
+                view.update({})
                 if done.undated:
                     ended.undated += 1
                     ended.first_undated = ended.first_undated or done.file

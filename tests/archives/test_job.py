@@ -133,7 +133,7 @@ def test_a_bug_ends_one_file(recordings, tmp_path, monkeypatch):
     worker = Worker(Job(str(tmp_path / "out.parquet"), settings()))
     files = sorted(str(file) for file in recordings.glob("*/2*.wav"))
 
-    def fail(*_arguments):
+    def fail(*_arguments, **_named):
         raise ZeroDivisionError("of its own")
 
     with monkeypatch.context() as broken:
