@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from streamtwl.models.registry import CHECKPOINTS
+from streamtwl.models.registry import CHECKPOINTS, WEIGHTS
 from tests.conftest import PATIENCE_S
 
 REPOSITORY = Path(__file__).parents[1]
@@ -123,7 +123,11 @@ def test_the_wheel_holds_no_sound_and_no_weights_but_our_own(unpacked):
     files = [path for path in unpacked.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert {"LICENSE", "NOTICE"} <= {path.name for path in files}
     weights = [p for p in files if p.suffix in (".onnx", ".tflite", ".wav", ".ogg", ".data")]
-    own = [f"streamtwl/models/checkpoints/{file.name}" for file in CHECKPOINTS.glob("*.onnx")]
+    own = [
+        f"streamtwl/models/{folder.name}/{file.name}"
+        for folder in (CHECKPOINTS, WEIGHTS)
+        for file in folder.glob("*.onnx")
+    ]
     assert sorted(p.relative_to(unpacked).as_posix() for p in weights) == sorted(own)
     assert sum(path.stat().st_size for path in files) < 8_000_000
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streamtwl.config import Settings
 
 NAME = "causal"
-FILE = registry.CHECKPOINTS / f"{NAME}.onnx"
+FILE = registry.WEIGHTS / f"{NAME}.onnx"
 PATCH = 16  # frames of the spectrum
 PAST, PRESENT = "past_key_values", "present"
 

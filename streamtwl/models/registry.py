@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-CHECKPOINTS = Path(__file__).parent / "checkpoints"  # trained by this project
+CHECKPOINTS = Path(__file__).parent / "checkpoints"  # reasoners that this project trained
+WEIGHTS = Path(__file__).parent / "weights"  # backbones that it trained
 RESEARCH = Path(__file__).parents[2] / "benchmarks" / "checkpoints"  # in a checkout only
 BUILDER = 1  # increase it when a `build` makes another file from the same carrier
 PLACES = "STREAMTWL_MODELS"  # folders and files, separated by colons
