@@ -128,7 +128,9 @@ class Repeats:
         stretch.closed = now
         known.closed.append(stretch)
         known.drop(now)
-        return [stretch.entry()]
+        row = stretch.entry()
+        stretch.slim()
+        return [row]
 
 
 class _Topic:
@@ -192,6 +194,10 @@ class _Stretch:
         if payload:
             self.messages.append((message.seq, payload))
             self.size += len(payload)
+
+    def slim(self) -> None:
+        """Drop all but the messages: the row is written."""
+        self._hops, self._confidences, self._labels = [], [], {}
 
     def entry(self) -> Entry:
         """Return the row that stands for it; for a single message that message."""

@@ -602,6 +602,12 @@ def test_too_many_pages_are_refused():
     assert hub.open(False) is None
 
 
+def test_a_page_that_opens_while_the_service_ends_ends_too():
+    hub = Hub()
+    hub.end()
+    assert asyncio.run(hub.open(False).take(60.0)) is None
+
+
 def test_beside_a_listener_elsewhere_it_says_that_it_has_no_history(tmp_path, monkeypatch):
     monkeypatch.setattr("streamtwl.services.web.page.is_local", lambda endpoint: ":0" in endpoint)
     with serving(tmp_path) as away:

@@ -109,6 +109,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.pages: set[Page] = set()
+        self.over = False
         self.sources: OrderedDict[str, Sounding] = OrderedDict()
         self.dropped = 0  # messages that pages did not take in time
         self.spectrogram = False
@@ -120,7 +121,7 @@ class Hub:
 
     def begin(self, figures: Callable[[], Mapping[str, Figures]], spectrogram: bool) -> None:
         """Begin to serve; `spectrogram`: frames may be requested from the listener here."""
-        self.figures, self.spectrogram = figures, spectrogram
+        self.figures, self.spectrogram, self.over = figures, spectrogram, False
         self.no_spectrogram = None if spectrogram else NO_SPECTROGRAM
 
     def take(self, message: AnyMessage) -> None:
@@ -165,6 +166,8 @@ class Hub:
         page.put(_chunk("all", self.snapshot()))
         if page.wants_frames:
             page.put(b"".join(chunk for drawn in self._drawn.values() for chunk in drawn))
+        if self.over:  # a browser connects again at once when its stream ends
+            page.end()
         return page
 
     def close(self, page: Page) -> None:
@@ -172,7 +175,8 @@ class Hub:
         self.pages.discard(page)
 
     def end(self) -> None:
-        """End all pages."""
+        """End all pages, and those that open from now on."""
+        self.over = True
         for page in self.pages:
             page.end()
 
