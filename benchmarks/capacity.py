@@ -148,8 +148,10 @@ def largest(options: argparse.Namespace, pipeline: str, cores: int) -> dict[str,
     if options.sources:
         best = attempt(options.sources, confirm_s)
     else:
-        high = 2 if QUICK else min(MOST, max(2, round(1.3 / max(one["busy"], 1 / MOST))))
-        sources = bisect(lambda n: attempt(n, options.seconds)["carried"], 1, high)
+        low, high = 1, min(MOST, 2 if QUICK else max(2, round(0.5 / max(one["busy"], 1 / MOST))))
+        while not QUICK and high < MOST and attempt(high, options.seconds)["carried"]:
+            low, high = high, min(MOST, 2 * high)
+        sources = bisect(lambda n: attempt(n, options.seconds)["carried"], low, high)
         best = attempt(sources, confirm_s)
         while not best["carried"] and sources > 1:
             sources = min(sources - 1, round(FEWER * sources))

@@ -264,8 +264,10 @@ class Intake:
             due_at = min(_window_due_at(stream, needs) for stream in self.streams)
             self._woken.wait(max(0.0, due_at - AHEAD_S - time.monotonic()))
         now = time.monotonic()
-        due_s = min((stream.source.due_in(now) for stream in self.streams), default=0.0)
-        filenos = [fileno for stream in self.streams for fileno in stream.source.filenos()]
+        # Sound that others have waiting is no reason to look again and again
+        near = [stream.source for stream in self.streams if self._is_due(stream, now, needs)]
+        due_s = min((source.due_in(now) for source in near), default=0.0)
+        filenos = [fileno for source in near for fileno in source.filenos()]
         if due_s > 0:
             select.select(filenos, [], [], min(due_s, TICK_S))
 

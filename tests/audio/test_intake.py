@@ -293,6 +293,25 @@ def test_of_several_sources_only_those_whose_window_is_due_are_read():
     assert {block.stream for block in next(ticks)} == {0, 1}  # the ends of both
 
 
+def test_sound_that_waits_for_a_later_window_keeps_nothing_awake(monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(
+        "streamtwl.audio.intake.select.select", lambda _read, _write, _other, s: waits.append(s)
+    )
+    first, second = (Scripted(name, [Chunk(noise(160), 16_000, 0)] * 4, True) for name in "ab")
+    first.clocked = second.clocked = True
+    second.due_in = lambda now: 0.05
+    intake = Intake([first, second])
+    intake.start()
+    needs = {0: 0, 1: 0}
+    ticks = intake.ticks(needs.__getitem__)
+    next(ticks)
+    assert waits == []  # the first has sound
+    needs[0] = 16_000 * 3600
+    next(ticks)
+    assert waits == [0.05]  # and still has some, which nothing needs
+
+
 def test_a_wait_can_be_ended_from_another_thread(wav):
     source = Recording("a", wav("a.wav", noise(16_000 * 30)), paced=True)
     intake = Intake([source])
