@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,17 @@ from streamtwl.stages import SAMPLE_RATE, Chunk, Decision
 WIDTH = 8  # files at once, sharing model calls; a reader's scores then differ in the last digit
 AHEAD = 16  # windows in one model call, of one file or several
 TOP = 5
+
+
+@dataclass
+class Ended:
+    """What became of a batch of recordings."""
+
+    files: int = 0
+    failed: int = 0
+    undated: int = 0
+    first_undated: str = ""
+    signal: int = 0  # that ended it before its end
 
 
 class BatchRecording(Recording):

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,13 @@ from streamtwl.archives.worker import Done, Job, Remote, Task, Worker
 from streamtwl.config import Settings
 from streamtwl.errors import AudioError, UsageError
 from streamtwl.file_names import one_line
-from streamtwl.labelling import BatchRecording
+from streamtwl.labelling import BatchRecording, Ended
 
 LEAST_S = 600.0  # of sound, that a stretch is worth its decoding
 FEW = 4  # files a core: of more, none is cut, as all cores are busy without
 
 StopRequested = Callable[[], int]
 Engine = Callable[[Job, Sequence[Task], StopRequested], Generator[Done, None, None]]
-
-
-@dataclass
-class Ended:
-    """What became of a job."""
-
-    files: int = 0
-    failed: int = 0
-    undated: int = 0
-    first_undated: str = ""
-    signal: int = 0  # that ended it before its end
 
 
 def options(job: Job) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from streamtwl.file_names import one_line
 if TYPE_CHECKING:
     from streamtwl.archives.dataset import Writer as ParquetWriter
     from streamtwl.audio.intake import Stream
-    from streamtwl.labelling import Progress
+    from streamtwl.labelling import Ended, Progress
     from streamtwl.recorded_at import WallClock
     from streamtwl.recordings import Found
     from streamtwl.results import Labelled, Writer
@@ -270,17 +270,6 @@ def run(
     return 1 if ended.failed else 0
 
 
-@dataclass
-class _Ended:
-    """What became of a batch."""
-
-    files: int = 0
-    failed: int = 0
-    undated: int = 0
-    first_undated: str = ""
-    signal: int = 0  # that ended it before its end
-
-
 def _worthwhile(files: Sequence[Path], settings: Settings) -> int:
     """Return how many cores are worth it: a process takes about a second to begin."""
     from streamtwl.models import runtime
@@ -298,13 +287,13 @@ def _label_all(
     channel: int | None,
     clock: "WallClock | None",
     jobs: int,
-) -> _Ended:
+) -> "Ended":
     """Label those files whose results are missing, until a signal requests the end."""
-    from streamtwl.labelling import date
+    from streamtwl.labelling import Ended, date
     from streamtwl.signals import stop_requests
     from streamtwl.sinks.batch_view import BatchView, SayAbove
 
-    ended = _Ended()
+    ended = Ended()
     view = BatchView(len(writer.missing), writer.prints)
     level = logging.getLogger().level
     logging.getLogger().handlers[:] = [SayAbove(view)]
