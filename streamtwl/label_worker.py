@@ -79,7 +79,7 @@ def work(connection: Connection) -> None:
 
 
 def main() -> None:
-    """Label files until there are no more, or whoever wants them is gone."""
+    """Label files until there are no more, or the process that wants them is gone."""
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's are for the process that waits
         signal.signal(number, signal.SIG_IGN)
     with Connection(int(sys.argv[1])) as connection:
