@@ -32,6 +32,7 @@ PATIENCE_S = 600  # whatever takes longer has hung, on a slow machine too
 
 # What docs/testing.md calls slow as a whole; single tests elsewhere are marked.
 TRAINING = (  # imports the extra `train`
+    "backbones/test_causal.py",
     "bench/",
     "benchmarks/",
     "models/test_ast_onnx.py",

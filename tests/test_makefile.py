@@ -1,13 +1,14 @@
 """`make listen` gets mn04 where that can be done, and listens in any case."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE_S, REPOSITORY
+from tests.conftest import PATIENCE_S, REPOSITORY, TRAINING
 
 PROGRAM = """#!/bin/sh
 echo "$*" >> "$(dirname "$0")/calls"
@@ -50,3 +51,15 @@ def test_it_listens_with_and_without_mn04(clone, pulled, arguments, pull, listen
     assert "the model's path" not in ended.stdout
     calls = (clone / ".venv/bin/calls").read_text().splitlines()
     assert calls == [f"models pull {pull}", "devices", f"listen {listen}"]
+
+
+def test_the_quick_tests_import_nothing_that_make_test_does_not_install():
+    """Torch above all: `make test` has none, and one such import ends its run."""
+    elsewhere = r"(?:from|import) (?:torch|torchaudio|ray|duckdb|pyarrow|moto)\b"
+    tests = REPOSITORY / "tests"
+    importing = [
+        path.relative_to(tests).as_posix()
+        for path in sorted(tests.rglob("*.py"))
+        if re.search(rf"^{elsewhere}", path.read_text(), re.MULTILINE)
+    ]
+    assert [path for path in importing if not path.startswith(TRAINING)] == []
