@@ -27,13 +27,29 @@ TOP = 5
 
 @dataclass
 class Ended:
-    """What became of a batch of recordings."""
+    """What became of a batch of recordings, of which `kept` had a result before."""
 
+    kept: int
     files: int = 0
     failed: int = 0
     undated: int = 0
     first_undated: str = ""
     signal: int = 0  # that ended it before its end
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a recording could not be read, 128 and the signal that ended it."""
+        return 128 + self.signal if self.signal else min(self.failed, 1)
+
+    def notes(self, of: int, resumes: bool, clock: str | None) -> list[str]:
+        """Return what is to be said at its end, of so many recordings."""
+        if self.signal:
+            resume = "; --resume goes on there" if resumes else ""
+            return [f"stopped: {self.kept + self.files} of {of} files have a result{resume}"]
+        if not self.undated:
+            return []
+        where = f"for {self.undated} files, first {self.first_undated}"
+        return [f"--clock {clock}: no date and time {where}"]
 
 
 class BatchRecording(Recording):

@@ -11,7 +11,7 @@ import pytest
 
 import streamtwl
 from streamtwl.audio import demo
-from streamtwl.commands import label as label_command
+from streamtwl.commands import label_batch
 from streamtwl.config import Settings, find, load, override
 from streamtwl.errors import UsageError
 from streamtwl.label_worker import Job
@@ -172,8 +172,8 @@ def test_jobs_by_default_are_as_many_as_there_is_work_for(wav, monkeypatch):
     short = wav("short.wav", np.zeros(16_000))
     hour = wav("hour.wav", np.zeros(16_000 * 600))
     cpu = override(SETTINGS, {"backbone.provider": "cpu"})
-    assert label_command._worthwhile([short], cpu) == 1
-    assert label_command._worthwhile([short, hour], cpu) == 4
-    assert label_command._worthwhile([short.with_name("none.wav")], cpu) == 1
-    assert label_command._processes([short, hour], 4) == 2
-    assert label_command._processes([Path("/dev/stdin"), hour], 4) == 1
+    assert label_batch._worthwhile([short], cpu) == 1
+    assert label_batch._worthwhile([short, hour], cpu) == 4
+    assert label_batch._worthwhile([short.with_name("none.wav")], cpu) == 1
+    assert label_batch._processes([short, hour], 4) == 2
+    assert label_batch._processes([Path("/dev/stdin"), hour], 4) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamtwl.audio import demo
-from streamtwl.commands import label as label_command
+from streamtwl.commands import label_batch
 from streamtwl.config import Settings, override
 from streamtwl.errors import SinkError, UsageError
 from streamtwl.labelling import Strength, label_files
@@ -52,7 +52,7 @@ def test_strength_without_revisions_is_the_mean():
 
 
 def label(files, output=None, folder=None, form=None, settings=None) -> int:
-    return label_command.run(files, output, folder, form, settings or Settings())
+    return label_batch.run(files, output, folder, form, settings or Settings())
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def test_the_command_line_leaves_permissions_to_the_batch(public, monkeypatch):
     make(public, "a.wav")
     (public / "a.wav").chmod(0)
     taken = []
-    monkeypatch.setattr("streamtwl.commands.label.run", lambda files, *_: taken.extend(files))
+    monkeypatch.setattr("streamtwl.commands.label_batch.run", lambda files, *_: taken.extend(files))
     monkeypatch.setattr(sys, "argv", ["streamtwl", "label", str(public / "a.wav")])
     for user in (contextlib.nullcontext(), another_user()):  # who may not read what it imports
         with user, pytest.raises(SystemExit):

@@ -59,17 +59,11 @@ def run(arguments: Sequence[str], job: Job, engine: str | None, resume: bool) ->
         logging.getLogger().handlers[:] = [SayAbove(view)]
         with view:
             tasks = plan(missing, job, cores)
-            ended = _watch(labelled, job, tasks, stop_requested, view)
-    if ended.signal:
-        _say(
-            f"stopped: {kept + ended.files} of {len(found)} files have a result;"
-            " --resume goes on there"
-        )
-        return 128 + ended.signal
-    if ended.undated:
-        first = ended.first_undated
-        _say(f"--clock {job.clock}: no date and time for {ended.undated} files, first {first}")
-    return 1 if ended.failed else 0
+            ended = Ended(kept)
+            _watch(labelled, job, tasks, stop_requested, view, ended)
+    for note in ended.notes(len(found), True, job.clock):
+        _say(note)
+    return ended.exit_code
 
 
 def _found(arguments: Sequence[str]) -> list[str]:
@@ -128,8 +122,9 @@ def _watch(
     steps: Iterable[Sequence[Task]],
     stop_requested: StopRequested,
     view: Any,
-) -> Ended:
-    ended = Ended()
+    ended: Ended,
+) -> None:
+    """Label until a signal requests the end."""
     for tasks in steps:
         if not tasks:
             continue
@@ -137,7 +132,7 @@ def _watch(
             for done in results:
                 ended.signal = stop_requested()
                 if ended.signal:
-                    return ended
+                    return
                 if not done.ended:
                     continue
                 ended.files += 1
@@ -151,8 +146,7 @@ def _watch(
                     view.say(done.error)
         ended.signal = stop_requested()
         if ended.signal:
-            return ended
-    return ended
+            return
 
 
 @contextlib.contextmanager

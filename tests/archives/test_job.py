@@ -15,7 +15,7 @@ from streamtwl.archives import worker as worker_module
 from streamtwl.archives.dataset import file_id, source_of
 from streamtwl.archives.worker import Job, Task, Worker
 from streamtwl.audio import demo
-from streamtwl.commands import label as label_command
+from streamtwl.commands import label_batch
 from streamtwl.config import find, load
 from streamtwl.errors import UsageError
 
@@ -49,8 +49,8 @@ def settings():
 
 
 def label(files, output, resume=False, clock="name", form="parquet") -> int:
-    batch = label_command.BatchOptions(None, resume, clock, "UTC" if clock else None)
-    return label_command.run(files, output, None, form, settings(), batch)
+    batch = label_batch.BatchOptions(None, resume, clock, "UTC" if clock else None)
+    return label_batch.run(files, output, None, form, settings(), batch)
 
 
 def test_events_are_those_of_jsonl_by_day_and_source(recordings, tmp_path):

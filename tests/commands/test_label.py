@@ -19,7 +19,7 @@ import pytest
 from streamtwl import labelling
 from streamtwl.audio import demo
 from streamtwl.audio.recording import Recording
-from streamtwl.commands import label as label_command
+from streamtwl.commands import label_batch
 from streamtwl.config import Settings
 from streamtwl.errors import UsageError
 from streamtwl.labelling import label_files
@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_read_costs_only_itself(siren, tmp_path, capsys):
     os.mkfifo(tmp_path / "fifo.wav")
     (tmp_path / "link.wav").symlink_to("nowhere")
     files = [tmp_path / "fifo.wav", Path("/dev/zero"), tmp_path / "link.wav", siren]
-    assert label_command.run(files, None, None, None, Settings()) == 1
+    assert label_batch.run(files, None, None, None, Settings()) == 1
     captured = capsys.readouterr()
     results = results_in(captured.out)
     assert [bool(results[str(file)]["error"]) for file in files] == [True, True, True, False]
@@ -196,7 +196,7 @@ def test_a_file_that_vanishes_while_others_are_labelled(siren, tmp_path, monkeyp
 def test_a_folder_is_searched_and_says_what_it_passed_over(folder, tmp_path, capsys):
     (folder / "results.csv").touch()
     (folder / "loop").symlink_to(folder)
-    assert label_command.run([folder], tmp_path / "out.jsonl", None, None, Settings()) == 1
+    assert label_batch.run([folder], tmp_path / "out.jsonl", None, None, Settings()) == 1
     results = results_in((tmp_path / "out.jsonl").read_text())
     assert results.keys() == {str(path) for path in folder.rglob("*.wav")}
     assert len([each for each in results.values() if each["error"]]) == 2
@@ -320,11 +320,11 @@ def test_a_signal_ends_it_with_whole_results(number, start_cli, folder, tmp_path
 
 
 def test_resume_wants_a_place_and_no_pipes(siren, tmp_path):
-    resume = label_command.BatchOptions(resume=True)
+    resume = label_batch.BatchOptions(resume=True)
     with pytest.raises(UsageError, match="-o or -d"):
-        label_command.run([siren], None, None, None, Settings(), resume)
+        label_batch.run([siren], None, None, None, Settings(), resume)
     with pytest.raises(UsageError, match="pipe"):
-        label_command.run([Path("-")], tmp_path / "out.csv", None, None, Settings(), resume)
+        label_batch.run([Path("-")], tmp_path / "out.csv", None, None, Settings(), resume)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -332,9 +332,9 @@ def test_a_wrong_option_leaves_earlier_results_alone(jobs, siren, tmp_path):
     output, other = tmp_path / "out.jsonl", tmp_path / "other.wav"
     other.write_bytes(siren.read_bytes())
     output.write_text("{}\n")
-    batch = label_command.BatchOptions(jobs=jobs)
+    batch = label_batch.BatchOptions(jobs=jobs)
     with pytest.raises(UsageError, match="Dgo"):
-        label_command.run([siren, other], output, None, None, Settings(labels="Dgo"), batch)
+        label_batch.run([siren, other], output, None, None, Settings(labels="Dgo"), batch)
     assert output.read_text() == "{}\n"
 
 
@@ -345,9 +345,9 @@ def test_events_are_dated_by_the_name(siren, tmp_path, capsys):
     file, undated = tmp_path / "SITE_20260514_203000.wav", tmp_path / "ZOOM0001.WAV"
     shutil.copy(siren, file)
     shutil.copy(siren, undated)
-    batch = label_command.BatchOptions(clock="name", zone="+02:00")
+    batch = label_batch.BatchOptions(clock="name", zone="+02:00")
     output = tmp_path / "out.csv"
-    assert label_command.run([file, undated], output, None, None, Settings(), batch) == 0
+    assert label_batch.run([file, undated], output, None, None, Settings(), batch) == 0
     with output.open(newline="") as text:
         rows = list(csv.DictReader(text))
     dated = [row for row in rows if row["file"] == str(file)]
@@ -361,8 +361,8 @@ def test_events_are_dated_by_the_name(siren, tmp_path, capsys):
 
 def test_events_are_dated_by_the_files_date(siren, capsys):
     os.utime(siren, (1_800_000_000, 1_800_000_000))
-    batch = label_command.BatchOptions(clock="mtime", zone="UTC")
-    label_command.run([siren], None, None, None, Settings(), batch)
+    batch = label_batch.BatchOptions(clock="mtime", zone="UTC")
+    label_batch.run([siren], None, None, None, Settings(), batch)
     [result] = results_in(capsys.readouterr().out).values()
     assert result["start_time"] == "2027-01-15T07:59:57.600+00:00"
     assert result["events"][0]["end_time"] > result["start_time"]
@@ -370,19 +370,17 @@ def test_events_are_dated_by_the_files_date(siren, capsys):
 
 
 def undated(file: Path, capsys) -> dict:
-    label_command.run([file], None, None, None, Settings())
+    label_batch.run([file], None, None, None, Settings())
     return json.loads(capsys.readouterr().out)
 
 
 def test_label_tracks_have_no_place_for_dates(siren, tmp_path):
     with pytest.raises(UsageError, match="--format"):
-        label_command.run(
-            [siren], None, tmp_path, None, Settings(), label_command.BatchOptions(clock="name")
+        label_batch.run(
+            [siren], None, tmp_path, None, Settings(), label_batch.BatchOptions(clock="name")
         )
     with pytest.raises(UsageError, match="--clock"):
-        label_command.run(
-            [siren], None, None, None, Settings(), label_command.BatchOptions(zone="UTC")
-        )
+        label_batch.run([siren], None, None, None, Settings(), label_batch.BatchOptions(zone="UTC"))
 
 
 # --- progress ---
