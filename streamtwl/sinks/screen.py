@@ -23,7 +23,7 @@ class View(Protocol):
     """A display: `take` runs on the worker's thread, the rest on the screen's."""
 
     gone: bool  # no one watches any more: `take` must not wait
-    every_s: float  # between two calls of `show`
+    every_s: float | None  # between two calls of `show`; None: when there is a message
 
     def take(self, message: AnyMessage) -> None:
         """Take a message; must not block in real time."""
@@ -49,16 +49,19 @@ class Screen(Sink):
         self.view = view
         self.problem: SinkError | None = None  # why it could not show more
         self._over = threading.Event()
+        self._taken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
         self._thread.start()
 
     def emit(self, message: AnyMessage) -> None:
         """Hand a message to the view."""
         self.view.take(message)
+        self._taken.set()
 
     def close(self) -> None:
         """Show the rest. If that does not end, our reader is stuck: end without it."""
         self._over.set()
+        self._taken.set()
         self._thread.join(GRACE_S)
         if self._thread.is_alive():
             silence_stdout()
@@ -83,7 +86,7 @@ class Screen(Sink):
     def _run(self) -> None:
         try:
             with self.view:
-                while not self._over.wait(self.view.every_s) and not self.view.gone:
+                while not self._waited() and not self.view.gone:
                     self.view.show()
                 self.view.show()
         except BrokenPipeError:
@@ -93,3 +96,11 @@ class Screen(Sink):
             self.problem = error
         finally:
             self.view.gone = True
+
+    def _waited(self) -> bool:
+        """Wait until there is something to show; return whether that was all."""
+        if self.view.every_s is not None:
+            return self._over.wait(self.view.every_s)
+        self._taken.wait()
+        self._taken.clear()
+        return self._over.is_set()

@@ -4,6 +4,7 @@ import wave
 
 import numpy as np
 import peer
+import peer_tables
 import peers
 import pytest
 
@@ -62,7 +63,7 @@ def test_ratios_are_of_the_same_round_and_labels_are_paired():
             "light": {"right": {"s": [True, True]}, "sources": ["a", "b"]},
         },
     }
-    table = peers.markdown(found)
+    table = peer_tables.markdown(found)
     assert "| L | 2.00 (1.00 to 8.00) | 0.50 (0.50 to 1.00) | 9 | 2, 1 |" in table
     assert "| M | 50 | 50.0 (0 to 100) | +50.0 (+0.0 to +100.0) |" in table
     assert "| L | 100 | 100.0 (100 to 100) |  |" in table

@@ -27,6 +27,7 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "ast_windows": "--quick --out {out}",
     "small_ast": "{data} --quick --out {out}",
     "untaught": "--quick --data {data} --corpus {corpus} --out {out}",
+    "ground_up": "--quick --data {data} --out {out}",
     "gate": "--quick --data {data} --corpus {corpus} --out {out}",
     "reader_apart": "--quick --data {data} --corpus {corpus} --kept {out} --out {out}",
     "web": "--quick",

@@ -251,6 +251,38 @@ def test_lossless_waits_for_a_slow_reader(publisher, subscriber):
     assert one.figures()["dropped_messages"] == 0
 
 
+def test_messages_that_share_a_batch_are_one_by_one_as_to_room(publisher, monkeypatch):
+    one = publisher()
+    entered, go = threading.Event(), threading.Event()
+
+    def held_up(batch) -> None:
+        entered.set()
+        go.wait(PATIENCE_MS / 1000)
+        forward(batch)
+
+    forward = one._forward
+    monkeypatch.setattr(one, "_forward", held_up)
+    one.emit(label(0))
+    assert entered.wait(PATIENCE_MS / 1000)
+    one.emit_all([label(seq) for seq in range(1, publisher_module.QUEUE + 5)])
+    go.set()
+    sent(one)
+    assert one.figures()["dropped_messages"] == 5  # the one in hand counts as queued
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_lossless_does_not_wait_for_a_thread_that_has_ended(publisher, monkeypatch):
+    one = publisher(ANYWHERE, lossless=True)
+
+    def fails(batch) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(one, "_forward", fails)
+    for seq in range(publisher_module.QUEUE + 5):
+        one.emit(label(seq))
+    assert one.figures()["dropped_messages"] > 0
+
+
 def test_close_publishes_what_is_queued(subscriber):
     one = Publisher(ANYWHERE)
     socket = subscriber(one, "label/")
