@@ -1,6 +1,7 @@
 """The command line: which commands there are, and how it ends. What each does: `commands/`."""
 
 import contextlib
+import inspect
 import itertools
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,26 @@ app.command(context_settings=bench.PASSED_ON, hidden=True)(bench.pretrain)
 app.command()(labels.labels)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+
+
+def _unwrapped(text: str) -> str:
+    """Return a docstring whose paragraphs are lines, for the terminal to break; not its code's."""
+    return "\n\n".join(
+        paragraph if paragraph.startswith(" ") else paragraph.replace("\n", " ")
+        for paragraph in text.split("\n\n")
+    )
+
+
+def _unwrap(commands: typer.Typer) -> None:
+    """Do it for all commands."""
+    for command in commands.registered_commands:
+        command.help = _unwrapped(command.help or inspect.getdoc(command.callback) or "")
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _unwrap(group.typer_instance)
+
+
+_unwrap(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -646,6 +646,22 @@ def test_help_says_units_and_defaults(command, mentioned, main):
         assert each in ended.stdout
 
 
+def test_help_breaks_its_lines_where_the_terminal_does(main, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    about, _ = main("label", "--help").stdout.split("Arguments")
+    lines = [line.strip() for line in about.splitlines()]
+    start = next(i for i, line in enumerate(lines) if line.startswith("Every file gets"))
+    paragraph = lines[start : lines.index("", start)]
+    following = [line.split()[0] for line in paragraph[1:]]
+    assert all(len(line) + len(word) > 75 for line, word in zip(paragraph, following, strict=False))
+
+
+def test_help_leaves_examples_as_they_are(main):
+    lines = [line.strip() for line in main("teach", "--help").stdout.splitlines()]
+    first = lines.index('streamtwl teach "kettle" kettle1.wav kettle2.flac')
+    assert lines[first + 1] == 'streamtwl teach "kettle" --record 3'
+
+
 def test_models_are_listed_and_found(cli):
     assert "yamnet" in cli("models", "list").stdout
     pulled, found = cli("models", "pull"), cli("models", "path")

@@ -126,18 +126,15 @@ def teach(
 ) -> None:
     """Teach a sound of your own, from one recording or more; seconds, and no training extra.
 
-        streamtwl teach "kettle" kettle1.wav kettle2.flac
-
-        streamtwl teach "kettle" --record 3
-
-        streamtwl teach "kettle" --last 5
-
-        streamtwl teach --background --minutes 10
-
     From then on it is a label beside all others in `listen`, `label` and `history`; a `listen` that
     runs takes it in. The same name again adds recordings; with --false-alarms alone its threshold
     changes. The recordings are kept in your data folder: `streamtwl sounds` lists, exports and
     removes them.
+
+        streamtwl teach "kettle" kettle1.wav kettle2.flac
+        streamtwl teach "kettle" --record 3
+        streamtwl teach "kettle" --last 5
+        streamtwl teach --background --minutes 10
     """
     start_logging(log_level.value)
     if background:
