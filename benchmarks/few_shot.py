@@ -15,8 +15,6 @@ of which is in the bank. Promised is what a head was calibrated for, measured it
 the share of test clips of which some hop is at the threshold.
 """
 
-import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -24,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from quick import QUICK, add_option
+import results_folder
+from quick import QUICK
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -58,16 +57,10 @@ class Scored:
 
 def main() -> None:
     """Teach, test, print and write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = results_folder.options_of(__doc__, corpus=True)
     add = parser.add_argument
-    add("--data", type=Path, default=REPOSITORY.parent / "shared" / "data", help="(%(default)s)")
-    add("--corpus", type=Path, required=True, help="made by tools/corpus.sh")
     add("--pipeline", default="default", help="whose windows are used (%(default)s)")
     add("--minutes", type=float, default=0.1 if QUICK else 4.0, help="a package (%(default)s)")
-    add("--out", type=Path, default=REPOSITORY / "benchmarks" / "results", help="(%(default)s)")
-    add_option(parser)
     options = parser.parse_args()
     stages = hearing(available.settings(options.pipeline, {}, print))
     results: dict[str, Any] = {}
@@ -80,12 +73,8 @@ def main() -> None:
         clips = datasets.load(options.data / "esc10")
         splits = [datasets.split(clips, fold) for fold in ESC10_FOLDS]
         results["ESC-10"] = curve(splits, Teacher(*stages), {})
-    options.out.mkdir(parents=True, exist_ok=True)
     name = "few_shot" if options.pipeline == "default" else f"few_shot-{options.pipeline}"
-    (options.out / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = markdown(results)
-    (options.out / f"{name}.md").write_text(text)
-    print(text)
+    results_folder.keep(options.out, name, results, markdown(results))
 
 
 def kitchen20(folder: Path) -> tuple[list[Clip], list[Clip]]:

@@ -9,8 +9,6 @@ and half a second later; the share of hops at which the longer window was scored
 hop, front ends and reasoner included. The pipelines take turns, scene by scene.
 """
 
-import argparse
-import json
 import sys
 import time
 from collections import defaultdict
@@ -20,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results_folder
 import timeline
 import trial_scenes
 import untaught
-from hearing_sounds import FOLDERS, REPOSITORY, clips_of
-from quick import QUICK, add_option
+from hearing_sounds import clips_of
 from threadpoolctl import threadpool_limits
 
 from streamtwl import config
@@ -41,27 +39,13 @@ LAGS = (0, 1)
 
 def main() -> None:
     """Play, judge, print and write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add, results = parser.add_argument, REPOSITORY / "benchmarks" / "results"
-    add("--data", type=Path, default=REPOSITORY.parent / "shared" / "data", help="(%(default)s)")
-    add("--corpus", type=Path, required=True, help="made by tools/corpus.sh")
-    add("--scenes", type=int, default=1 if QUICK else 20, help="a set, at each SNR (%(default)s)")
-    add("--out", type=Path, default=results, help="(%(default)s)")
-    add_option(parser)
-    options = parser.parse_args()
+    options = results_folder.options_of(__doc__, corpus=True, scenes=True).parse_args()
     with threadpool_limits(1):  # as in the product
         found = {
             name: judge(name, options.data, options.corpus, options.scenes)
-            for name in untaught.SETS
-            if (options.data / FOLDERS[name]).is_dir()
+            for name in results_folder.present(untaught.SETS, options.data)
         }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "gate.json").write_text(json.dumps(found, indent=1) + "\n")
-    text = markdown(found)
-    (options.out / "gate.md").write_text(text)
-    print(text)
+    results_folder.keep(options.out, "gate", found, markdown(found))
 
 
 class Playing:

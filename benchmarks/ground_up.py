@@ -10,8 +10,6 @@ where each patch of 0.16 s is read by itself. Milliseconds are of the processor,
 sound, front end included; the backbones take turns.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 import time
@@ -20,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results_folder
 import soundfile
 import timeline
-from hearing_sounds import FOLDERS, REPOSITORY, Clip, clips_of
-from quick import QUICK, add_option
+from hearing_sounds import Clip, clips_of
+from quick import QUICK
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
@@ -47,25 +46,13 @@ BACKBONES = {
 
 def main() -> None:
     """Cut, label, print and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add, results = parser.add_argument, REPOSITORY / "benchmarks" / "results"
-    add("--data", type=Path, default=REPOSITORY.parent / "shared" / "data", help="(%(default)s)")
-    add("--out", type=Path, default=results, help="(%(default)s)")
-    add_option(parser)
-    options = parser.parse_args()
+    options = results_folder.options_of(__doc__).parse_args()
     with threadpool_limits(1):  # as in the product
         found = {
             name: judge(clips_of(name, options.data)[: 4 if QUICK else None])
-            for name in SETS
-            if (options.data / FOLDERS[name]).is_dir()
+            for name in results_folder.present(SETS, options.data)
         }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "ground_up.json").write_text(json.dumps(found, indent=1) + "\n")
-    text = markdown(found)
-    (options.out / "ground_up.md").write_text(text)
-    print(text)
+    results_folder.keep(options.out, "ground_up", found, markdown(found))
 
 
 def judge(clips: Sequence[Clip]) -> dict[str, Any]:

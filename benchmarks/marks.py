@@ -17,7 +17,6 @@ clip each, ESC-10's (fold 4, or the others) and, with `--home`, all of `home`.
 
 import argparse
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -29,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results_folder
 import soundfile
-from quick import QUICK, add_option
+from quick import QUICK
 
 from streamtwl.history import Wanted, events
 from streamtwl.marks import marking
@@ -94,25 +94,16 @@ class Scene:
 
 def main() -> None:
     """Choose, mark, measure; print and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = results_folder.options_of(__doc__)
     add = parser.add_argument
-    add("--data", type=Path, default=REPOSITORY.parent / "shared" / "data", help="(%(default)s)")
     add("--side", choices=["training", "test"], default="test", help="(%(default)s)")
     add("--home", action="store_true", help="what it costs among the recordings of home, too")
     add("--pipeline", default="default", help="(%(default)s)")
-    add("--out", type=Path, default=REPOSITORY / "benchmarks" / "results", help="(%(default)s)")
-    add_option(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         results = measure(options, Path(scratch))
-    text = markdown(results)
-    print(text)
-    if options.side == "test":
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "marks.json").write_text(json.dumps(results, indent=1) + "\n")
-        (options.out / "marks.md").write_text(text)
+    name = "marks" if options.side == "test" else "marks-training"
+    results_folder.keep(options.out, name, results, markdown(results))
 
 
 def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:

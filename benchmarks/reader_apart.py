@@ -9,17 +9,15 @@ They are judged as in `untaught.py`, on sounds that none was taught. Trained rea
 --kept and not trained again. About an hour on two cores.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results_folder
 import untaught
-from hearing_sounds import FOLDERS, REPOSITORY
-from quick import QUICK, add_option
+from quick import QUICK
 from rich.progress import Progress
 
 from streamtwl.errors import StreamtwlError
@@ -32,33 +30,21 @@ SCENES, EPOCHS = (2, 1) if QUICK else (reader.SCENES, reader.Recipe().epochs)
 
 def main() -> None:
     """Train what is not kept, judge, print and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add, results = parser.add_argument, REPOSITORY / "benchmarks" / "results"
-    add("--data", type=Path, default=REPOSITORY.parent / "shared" / "data", help="(%(default)s)")
-    add("--corpus", type=Path, required=True, help="made by tools/corpus.sh")
+    parser = results_folder.options_of(__doc__, corpus=True, scenes=True)
+    add = parser.add_argument
     add("--kept", type=Path, required=True, help="where the trained readers are")
     add("--seeds", type=int, default=1 if QUICK else 3, help="of each (%(default)s)")
-    add("--scenes", type=int, default=1 if QUICK else 20, help="a set, at each SNR (%(default)s)")
-    add("--out", type=Path, default=results, help="(%(default)s)")
-    add_option(parser)
     options = parser.parse_args()
-    for folder in (options.kept, options.out):
-        folder.mkdir(parents=True, exist_ok=True)
+    options.kept.mkdir(parents=True, exist_ok=True)
     files = trained(options.corpus, options.kept, options.seeds)
     found = {
         name: table(
             untaught.judge(name, options.data, options.corpus, options.scenes, [*map(str, files)]),
             options.seeds,
         )
-        for name in untaught.SETS
-        if (options.data / FOLDERS[name]).is_dir()
+        for name in results_folder.present(untaught.SETS, options.data)
     }
-    (options.out / "reader_apart.json").write_text(json.dumps(found, indent=1) + "\n")
-    text = markdown(found)
-    (options.out / "reader_apart.md").write_text(text)
-    print(text)
+    results_folder.keep(options.out, "reader_apart", found, markdown(found))
 
 
 def trained(corpus: Path, kept: Path, seeds: int) -> list[Path]:

@@ -14,9 +14,7 @@ scenes of a set. What is in force and no name of the sound, nor of what it is a 
 so is a name of what sounds in the background: equal for all, but no false alarm.
 """
 
-import argparse
 import functools
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -24,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results_folder
 import timeline
-from hearing_sounds import FOLDERS, REPOSITORY, Clip, clips_of
-from quick import QUICK, add_option
+from hearing_sounds import Clip, clips_of
 from rich.progress import track
 from trial_methods import SNR_DB
 from trial_scenes import read
@@ -64,27 +62,15 @@ class Truth:
 
 def main() -> None:
     """Score the scenes, let all reasoners read them, print and write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--data", type=Path, default=REPOSITORY.parent / "shared" / "data", help="(%(default)s)")
-    add("--corpus", type=Path, required=True, help="made by tools/corpus.sh")
-    add("--reader", nargs="+", default=["reader"], help="files, or names that ship (%(default)s)")
-    add("--scenes", type=int, default=1 if QUICK else 20, help="a set, at each SNR (%(default)s)")
-    add("--out", type=Path, default=REPOSITORY / "benchmarks" / "results", help="(%(default)s)")
-    add_option(parser)
+    parser = results_folder.options_of(__doc__, corpus=True, scenes=True)
+    readers = "files, or names that ship (%(default)s)"
+    parser.add_argument("--reader", nargs="+", default=["reader"], help=readers)
     options = parser.parse_args()
     results = {
         name: judge(name, options.data, options.corpus, options.scenes, options.reader)
-        for name in SETS
-        if (options.data / FOLDERS[name]).is_dir()
+        for name in results_folder.present(SETS, options.data)
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "untaught.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = markdown(results)
-    (options.out / "untaught.md").write_text(text)
-    print(text)
+    results_folder.keep(options.out, "untaught", results, markdown(results))
 
 
 def judge(
