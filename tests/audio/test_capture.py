@@ -114,6 +114,63 @@ def without_portaudio(tmp_path):
     return {"PYTHONPATH": str(tmp_path)}
 
 
+STALLED = """
+import os, struct
+from types import SimpleNamespace
+
+default = SimpleNamespace(device=(0, 0))
+PortAudioError = OSError
+RATE, BLOCK, BLOCKS = 16_000, 1_280, 100  # 8 s, which the ring holds and no pipe does
+CLOCK = SimpleNamespace(currentTime=1.0, inputBufferAdcTime=0.92)
+
+def query_devices():
+    return [{"index": 0, "name": "one", "hostapi": 0, "max_input_channels": 1,
+             "default_samplerate": float(RATE)}]
+
+def query_hostapis(index):
+    return {"name": "Core Audio"}
+
+def check_input_settings(device, channels, dtype, extra_settings, samplerate):
+    pass
+
+class RawInputStream:
+    active = True
+    def __init__(self, callback, **settings):
+        self._callback = callback
+    def __enter__(self):
+        for i in range(BLOCKS):
+            frames = struct.pack(f"<{BLOCK}f", *range(i * BLOCK, (i + 1) * BLOCK))
+            self._callback(frames, BLOCK, CLOCK, SimpleNamespace(input_overflow=False))
+        open(os.environ["DONE"], "w").close()
+    def __exit__(self, *error):
+        pass
+"""
+
+
+def test_what_a_full_pipe_has_no_room_for_comes_later(tmp_path):
+    (tmp_path / "sounddevice.py").write_text(STALLED)
+    command = [sys.executable, "-m", capture.__name__, "open", ""]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "DONE": str(tmp_path / "done")}
+    ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **ends) as process:
+        until = time.monotonic() + PATIENCE_S
+        while not (tmp_path / "done").exists():  # nothing is read before
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        received, _ = process.communicate(timeout=PATIENCE_S)
+    opening, _, rest = received.partition(b"\n")
+    assert json.loads(opening)["rate"] == 16_000
+    chunks = []
+    while rest:
+        start, count, *_ = capture.HEADER.unpack_from(rest)
+        frames = np.frombuffer(rest, np.float32, count, capture.HEADER.size)
+        assert start == sum(map(len, chunks))
+        chunks.append(frames)
+        rest = rest[capture.HEADER.size + frames.nbytes :]
+    assert np.array_equal(np.concatenate(chunks), np.arange(128_000))
+    assert len(chunks) < 100  # several blocks in one, where the pipe was full
+
+
 @pytest.mark.parametrize("command", [("list",), ("open", "")])
 def test_a_missing_portaudio_is_named_with_its_package(command, without_portaudio):
     ended = run_capture(*command, **without_portaudio)
