@@ -1,15 +1,13 @@
-"""What the page requests, and anyone else may: JSON under /api/, described by /api/openapi.json."""
+"""What the page requests, and anyone else may: JSON under /api/, as `operations.py` says."""
 
 import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,12 +16,19 @@ from starlette.routing import Route
 from streamtwl import __version__
 from streamtwl.config import EventSettings
 from streamtwl.errors import JournalError, SoundsError, StreamtwlError, UsageError
-from streamtwl.marks.store import Verdict
-from streamtwl.messages import SOURCE_NAME
 from streamtwl.services.web.access import Access, Receive, Scope, Send
 from streamtwl.services.web.live import Hub, quantiles, status_of
 from streamtwl.services.web.marks import Marking
-from streamtwl.services.web.past import MOST_EVENTS, NoHistoryError, Past
+from streamtwl.services.web.operations import (
+    Counted,
+    Live,
+    Login,
+    Period,
+    Thresholds,
+    Word,
+    openapi,
+)
+from streamtwl.services.web.past import NoHistoryError, Past
 
 ASSETS = Path(__file__).parent / "assets"
 KINDS = {
@@ -37,65 +42,9 @@ KINDS = {
 VIEWS = ("/", "/history", "/health", "/settings", "/event/{id}")  # all the same page
 BEAT_S = 15.0  # from one sign of life to the next where nothing happens
 STUCK_S = 20.0  # that a page may not read, before its connection ends
-LONGEST_PASSWORD = 1000
 DAY_S = 86_400.0
 LONGEST_S = 32 * DAY_S
 SHARED_S = 5.0
-
-Probability = Annotated[float, Meta(ge=0, le=1)]
-
-
-class Period(msgspec.Struct):
-    """A time, and which page of it."""
-
-    since: Annotated[float, Meta(ge=0, le=1e11, description="Unix seconds.")] = 0.0
-    until: Annotated[float, Meta(ge=0, le=1e11, description="Unix seconds; 0: now.")] = 0.0
-    label: Annotated[
-        str, Meta(max_length=200, description="With * and ? as in file names; empty: all.")
-    ] = ""
-    source: Annotated[
-        str, Meta(max_length=100, pattern=f"^({SOURCE_NAME.pattern})?$", description="Empty: all.")
-    ] = ""
-    limit: Annotated[int, Meta(ge=1, le=MOST_EVENTS)] = 100
-    offset: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
-
-
-class Counted(msgspec.Struct):
-    """Which heat map."""
-
-    period: Annotated[
-        str, Meta(pattern="^(hour|day)$", description="hour: the last 24; day: the last 30.")
-    ] = "hour"
-    until: Annotated[float, Meta(ge=0, le=1e11, description="Unix seconds; 0: now.")] = 0.0
-
-
-class Thresholds(msgspec.Struct):
-    """Of a label."""
-
-    label: Annotated[str, Meta(min_length=1, max_length=200)]
-    on: Probability
-    off: Probability
-
-
-class Live(msgspec.Struct):
-    """What a live page gets."""
-
-    mel: Annotated[int, Meta(ge=0, le=1, description="1: frames of the spectrogram too.")] = 0
-
-
-class Login(msgspec.Struct, forbid_unknown_fields=True):
-    """The password."""
-
-    password: Annotated[str, Meta(max_length=LONGEST_PASSWORD)]
-
-
-class Word(msgspec.Struct, forbid_unknown_fields=True):
-    """The user's word on an event."""
-
-    verdict: Verdict
-    was: Annotated[
-        str, Meta(max_length=200, description="What it was instead, of a wrong one; may be empty.")
-    ] = ""
 
 
 class Api:
@@ -396,78 +345,3 @@ def _taught() -> list[dict[str, Any]]:
         }
         for sound in Store().sounds()
     ]
-
-
-OPERATIONS: dict[tuple[str, str], tuple[str, type | None]] = {
-    ("get", "/api/session"): ("Whether there is a password, and the CSRF token to send.", None),
-    ("post", "/api/login"): ("Begin a session: a cookie.", Login),
-    ("post", "/api/logout"): ("End it.", None),
-    ("get", "/api/state"): ("What sounds now: each source's newest decisions and events.", None),
-    ("get", "/api/live"): ("The same as it comes: server-sent events.", Live),
-    ("get", "/api/events"): ("What sounded, newest first; the last day without `since`.", Period),
-    ("get", "/api/events/{id}"): (
-        "All messages on an event, the decisions around it, its mark.",
-        None,
-    ),
-    ("get", "/api/events/{id}/clip"): ("Its sound, FLAC, where it was kept.", None),
-    ("post", "/api/events/{id}/mark"): ("Say that it is right, or wrong, or what it was.", Word),
-    ("delete", "/api/events/{id}/mark"): ("Take that back.", None),
-    ("get", "/api/counts"): ("How often each label sounded, by hour or by day.", Counted),
-    ("get", "/api/levels"): ("How loud each minute was.", Period),
-    ("get", "/api/settings"): ("Labels, thresholds, models, taught sounds.", None),
-    ("get", "/api/what-if"): ("What these thresholds would have done in a day.", Thresholds),
-    ("get", "/api/health"): ("Delays, losses, load, journal.", None),
-}
-
-
-@cache
-def openapi() -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document."""
-    paths: dict[str, Any] = {}
-    for (method, path), (summary, takes) in OPERATIONS.items():
-        operation: dict[str, Any] = {
-            "summary": summary,
-            "responses": {
-                "200": {"description": "It is there."},
-                "default": {
-                    "description": "Why it is not.",
-                    "content": {
-                        "application/json": {
-                            "schema": {
-                                "type": "object",
-                                "properties": {"error": {"type": "string"}},
-                                "required": ["error"],
-                            }
-                        }
-                    },
-                },
-            },
-        }
-        parameters = [
-            {"name": name[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in path.split("/")
-            if name.startswith("{")
-        ]
-        if takes is not None:
-            _, defined = msgspec.json.schema_components([takes])
-            schema = defined[takes.__name__]
-            if method == "post":
-                operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
-            else:
-                parameters += [
-                    {
-                        "name": name,
-                        "in": "query",
-                        "required": name in schema.get("required", []),
-                        "schema": of,
-                    }
-                    for name, of in schema["properties"].items()
-                ]
-        if parameters:
-            operation["parameters"] = parameters
-        paths.setdefault(path, {})[method] = operation
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "streamtwl", "version": __version__},
-        "paths": paths,
-    }
