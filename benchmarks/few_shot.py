@@ -57,7 +57,7 @@ class Scored:
 
 def main() -> None:
     """Teach, test, print and write the tables."""
-    parser = results_folder.options_of(__doc__, corpus=True)
+    parser = results_folder.parser_of(__doc__, corpus=True)
     add = parser.add_argument
     add("--pipeline", default="default", help="whose windows are used (%(default)s)")
     add("--minutes", type=float, default=0.1 if QUICK else 4.0, help="a package (%(default)s)")

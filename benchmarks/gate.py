@@ -39,7 +39,7 @@ LAGS = (0, 1)
 
 def main() -> None:
     """Play, judge, print and write the tables."""
-    options = results_folder.options_of(__doc__, corpus=True, scenes=True).parse_args()
+    options = results_folder.parser_of(__doc__, corpus=True, scenes=True).parse_args()
     with threadpool_limits(1):  # as in the product
         found = {
             name: judge(name, options.data, options.corpus, options.scenes)

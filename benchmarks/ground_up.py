@@ -46,7 +46,7 @@ BACKBONES = {
 
 def main() -> None:
     """Cut, label, print and write the table."""
-    options = results_folder.options_of(__doc__).parse_args()
+    options = results_folder.parser_of(__doc__).parse_args()
     with threadpool_limits(1):  # as in the product
         found = {
             name: judge(clips_of(name, options.data)[: 4 if QUICK else None])

@@ -94,7 +94,7 @@ class Scene:
 
 def main() -> None:
     """Choose, mark, measure; print and write the table."""
-    parser = results_folder.options_of(__doc__)
+    parser = results_folder.parser_of(__doc__)
     add = parser.add_argument
     add("--side", choices=["training", "test"], default="test", help="(%(default)s)")
     add("--home", action="store_true", help="what it costs among the recordings of home, too")
@@ -102,8 +102,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         results = measure(options, Path(scratch))
-    name = "marks" if options.side == "test" else "marks-training"
-    results_folder.keep(options.out, name, results, markdown(results))
+    if options.side == "test":
+        results_folder.keep(options.out, "marks", results, markdown(results))
+    else:
+        print(markdown(results))
 
 
 def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:

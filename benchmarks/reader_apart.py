@@ -30,7 +30,7 @@ SCENES, EPOCHS = (2, 1) if QUICK else (reader.SCENES, reader.Recipe().epochs)
 
 def main() -> None:
     """Train what is not kept, judge, print and write the table."""
-    parser = results_folder.options_of(__doc__, corpus=True, scenes=True)
+    parser = results_folder.parser_of(__doc__, corpus=True, scenes=True)
     add = parser.add_argument
     add("--kept", type=Path, required=True, help="where the trained readers are")
     add("--seeds", type=int, default=1 if QUICK else 3, help="of each (%(default)s)")

@@ -10,7 +10,9 @@ from hearing_sounds import FOLDERS, REPOSITORY
 from quick import QUICK, add_option
 
 
-def options_of(about: str | None, corpus: bool = False, scenes: bool = False) -> Any:
+def parser_of(
+    about: str | None, corpus: bool = False, scenes: bool = False
+) -> argparse.ArgumentParser:
     """Return a parser with --data, --out and --quick, and what is asked for beside them."""
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -21,7 +23,12 @@ def options_of(about: str | None, corpus: bool = False, scenes: bool = False) ->
     if corpus:
         add("--corpus", type=Path, required=True, help="made by tools/corpus.sh")
     if scenes:
-        add("--scenes", type=int, default=1 if QUICK else 20, help="a set, at each SNR (20)")
+        add(
+            "--scenes",
+            type=int,
+            default=1 if QUICK else 20,
+            help="a set, at each SNR (%(default)s)",
+        )
     add("--out", type=Path, default=results, help="folder for the figures (benchmarks/results)")
     add_option(parser)
     return parser
@@ -33,8 +40,8 @@ def present(sets: Iterable[str], data: Path) -> list[str]:
 
 
 def keep(out: Path, name: str, found: Any, text: str) -> None:
-    """Write the figures and their tables, and print these."""
+    """Print the tables, and write them and their figures."""
+    print(text)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     (out / f"{name}.md").write_text(text)
-    print(text)

@@ -62,7 +62,7 @@ class Truth:
 
 def main() -> None:
     """Score the scenes, let all reasoners read them, print and write the tables."""
-    parser = results_folder.options_of(__doc__, corpus=True, scenes=True)
+    parser = results_folder.parser_of(__doc__, corpus=True, scenes=True)
     readers = "files, or names that ship (%(default)s)"
     parser.add_argument("--reader", nargs="+", default=["reader"], help=readers)
     options = parser.parse_args()

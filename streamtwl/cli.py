@@ -61,15 +61,15 @@ app.add_typer(keys.app, name="keys")
 
 
 def _unwrapped(text: str) -> str:
-    """Return a docstring whose paragraphs are lines, for the terminal to break; not its code's."""
+    """Return a docstring with each paragraph on one line, for the terminal to wrap; not code."""
     return "\n\n".join(
-        paragraph if paragraph.startswith(" ") else paragraph.replace("\n", " ")
+        paragraph if paragraph.startswith((" ", "\b")) else paragraph.replace("\n", " ")
         for paragraph in text.split("\n\n")
     )
 
 
 def _unwrap(commands: typer.Typer) -> None:
-    """Do it for all commands."""
+    """Unwrap the help of every command, those of groups too."""
     for command in commands.registered_commands:
         command.help = _unwrapped(command.help or inspect.getdoc(command.callback) or "")
     for group in commands.registered_groups:

@@ -27,9 +27,8 @@ TOP = 5
 
 @dataclass
 class Ended:
-    """What became of a batch of recordings, of which `kept` had a result before."""
+    """What became of a batch of recordings."""
 
-    kept: int
     files: int = 0
     failed: int = 0
     undated: int = 0
@@ -41,11 +40,11 @@ class Ended:
         """1 where a recording could not be read, 128 and the signal that ended it."""
         return 128 + self.signal if self.signal else min(self.failed, 1)
 
-    def notes(self, of: int, resumes: bool, clock: str | None) -> list[str]:
-        """Return what is to be said at its end, of so many recordings."""
+    def notes(self, *, kept: int, of: int, resumes: bool, clock: str | None) -> list[str]:
+        """Return what is to be said at its end, of so many, `kept` of which had a result before."""
         if self.signal:
             resume = "; --resume goes on there" if resumes else ""
-            return [f"stopped: {self.kept + self.files} of {of} files have a result{resume}"]
+            return [f"stopped: {kept + self.files} of {of} files have a result{resume}"]
         if not self.undated:
             return []
         where = f"for {self.undated} files, first {self.first_undated}"

@@ -53,8 +53,8 @@ def test_it_listens_with_and_without_mn04(clone, pulled, arguments, pull, listen
     assert calls == [f"models pull {pull}", "devices", f"listen {listen}"]
 
 
-def test_the_quick_tests_import_nothing_that_make_test_does_not_install():
-    """Torch above all: `make test` has none, and one such import ends its run."""
+def test_no_quick_test_imports_by_itself_what_make_test_does_not_install():
+    """Torch above all: one such import ends the whole run."""
     elsewhere = r"(?:from|import) (?:torch|torchaudio|ray|duckdb|pyarrow|moto)\b"
     tests = REPOSITORY / "tests"
     importing = [

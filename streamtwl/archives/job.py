@@ -59,9 +59,8 @@ def run(arguments: Sequence[str], job: Job, engine: str | None, resume: bool) ->
         logging.getLogger().handlers[:] = [SayAbove(view)]
         with view:
             tasks = plan(missing, job, cores)
-            ended = Ended(kept)
-            _watch(labelled, job, tasks, stop_requested, view, ended)
-    for note in ended.notes(len(found), True, job.clock):
+            ended = _watch(labelled, job, tasks, stop_requested, view)
+    for note in ended.notes(kept=kept, of=len(found), resumes=True, clock=job.clock):
         _say(note)
     return ended.exit_code
 
@@ -122,9 +121,9 @@ def _watch(
     steps: Iterable[Sequence[Task]],
     stop_requested: StopRequested,
     view: Any,
-    ended: Ended,
-) -> None:
+) -> Ended:
     """Label until a signal requests the end."""
+    ended = Ended()
     for tasks in steps:
         if not tasks:
             continue
@@ -132,7 +131,7 @@ def _watch(
             for done in results:
                 ended.signal = stop_requested()
                 if ended.signal:
-                    return
+                    return ended
                 if not done.ended:
                     continue
                 ended.files += 1
@@ -146,7 +145,8 @@ def _watch(
                     view.say(done.error)
         ended.signal = stop_requested()
         if ended.signal:
-            return
+            return ended
+    return ended
 
 
 @contextlib.contextmanager

@@ -79,9 +79,9 @@ def run(
     if kept:
         _say(f"{kept} of {len(found)} files have a result already")
     jobs = batch.jobs or _worthwhile([found[i].path for i in writer.missing], settings)
-    ended = Ended(kept)
-    _label_all(found, settings, writer, batch.channel, clock, jobs, ended)
-    for note in ended.notes(len(found), bool(output or folder), batch.clock):
+    ended = _label_all(found, settings, writer, batch.channel, clock, jobs)
+    resumes = output is not None or folder is not None
+    for note in ended.notes(kept=kept, of=len(found), resumes=resumes, clock=batch.clock):
         _say(note)
     return ended.exit_code
 
@@ -101,9 +101,9 @@ def _label_all(
     channel: int | None,
     clock: WallClock | None,
     jobs: int,
-    ended: Ended,
-) -> None:
+) -> Ended:
     """Label those files whose results are missing, until a signal requests the end."""
+    ended = Ended()
     view = BatchView(len(writer.missing), writer.prints)
     level = logging.getLogger().level
     logging.getLogger().handlers[:] = [SayAbove(view)]
@@ -134,6 +134,7 @@ def _label_all(
             if result.error is not None:
                 ended.failed += 1
                 view.say(result.error)
+    return ended
 
 
 def _processes(paths: Sequence[Path], jobs: int) -> int:

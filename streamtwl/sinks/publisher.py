@@ -128,7 +128,12 @@ class Publisher(Sink):
         self.emit_all([message])
 
     def emit_all(self, messages: Sequence[AnyMessage]) -> None:
-        """Queue messages that share a batch, where there is room; raises as `emit`."""
+        """Queue messages that share a batch, where there is room; raises as `emit`.
+
+        Raises SinkError where nothing publishes any more.
+        """
+        if not self._thread.is_alive():
+            raise SinkError("the publisher's thread ended: the error is above, start again")
         for message in messages:
             repeat = self._repeats is not None and self._repeats.is_repeat(message)
             message = _marked(message, self.journals, repeat)  # should it fail, the thread says so

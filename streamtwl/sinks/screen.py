@@ -98,7 +98,7 @@ class Screen(Sink):
             self.view.gone = True
 
     def _waited(self) -> bool:
-        """Wait until there is something to show; return whether that was all."""
+        """Wait until there is something to show; return True once the screen is closed."""
         if self.view.every_s is not None:
             return self._over.wait(self.view.every_s)
         self._taken.wait()

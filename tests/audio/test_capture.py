@@ -153,11 +153,15 @@ def test_what_a_full_pipe_has_no_room_for_comes_later(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "DONE": str(tmp_path / "done")}
     ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env=environment, **ends) as process:
-        until = time.monotonic() + PATIENCE_S
-        while not (tmp_path / "done").exists():  # nothing is read before
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        received, _ = process.communicate(timeout=PATIENCE_S)
+        try:
+            until = time.monotonic() + PATIENCE_S
+            while not (tmp_path / "done").exists():  # nothing is read before
+                assert process.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            received, _ = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
     opening, _, rest = received.partition(b"\n")
     assert json.loads(opening)["rate"] == 16_000
     chunks = []

@@ -251,7 +251,7 @@ def test_lossless_waits_for_a_slow_reader(publisher, subscriber):
     assert one.figures()["dropped_messages"] == 0
 
 
-def test_messages_that_share_a_batch_are_one_by_one_as_to_room(publisher, monkeypatch):
+def test_a_batch_is_queued_as_far_as_there_is_room(publisher, monkeypatch):
     one = publisher()
     entered, go = threading.Event(), threading.Event()
 
@@ -271,16 +271,18 @@ def test_messages_that_share_a_batch_are_one_by_one_as_to_room(publisher, monkey
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_lossless_does_not_wait_for_a_thread_that_has_ended(publisher, monkeypatch):
-    one = publisher(ANYWHERE, lossless=True)
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_thread_that_has_ended_is_an_error_and_not_waited_for(lossless, publisher, monkeypatch):
+    one = publisher(ANYWHERE, lossless=lossless)
 
     def fails(batch) -> None:
         raise SystemExit
 
     monkeypatch.setattr(one, "_forward", fails)
-    for seq in range(publisher_module.QUEUE + 5):
-        one.emit(label(seq))
-    assert one.figures()["dropped_messages"] > 0
+    one.emit(label(0))
+    one._thread.join(PATIENCE_MS / 1000)
+    with pytest.raises(SinkError, match="ended"):
+        one.emit(label(1))
 
 
 def test_close_publishes_what_is_queued(subscriber):
