@@ -1,11 +1,12 @@
 """Scenes played through the product: `streamtwl listen` in a process, a subscriber in this one."""
 
+import os
 import socket as sockets
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,19 +21,23 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def play(
-    files: Sequence[Path], options: Sequence[str], kept: Path, progress: Callable[[int, int], None]
+    files: Sequence[Path],
+    options: Sequence[str],
+    kept: Path,
+    progress: Callable[[int, int], None],
+    environment: Mapping[str, str] | None = None,
 ) -> list[AnyMessage]:
     """Return the label, event and status messages that a subscriber had of these recordings.
 
     They run as fast as they go, side by side, each a source named after its file. `progress` is
     called with the recordings that have ended and how many there are. Messages are kept in the file
-    `kept` and read from it the next time. Raises SinkError where the listener fails or a message is
-    lost.
+    `kept` and read from it the next time. `environment` is added to the listener's. Raises
+    SinkError where the listener fails or a message is lost.
     """
     if kept.exists():
         return msgspec.msgpack.decode(kept.read_bytes(), type=list[AnyMessage])
     sources = [argument for file in files for argument in ("--file", str(file))]
-    messages = record([*sources, "--fast", *options], len(files), progress)
+    messages = record([*sources, "--fast", *options], len(files), progress, environment=environment)
     refuse_gaps(messages)
     messages = [message for message in messages if not isinstance(message, Patch)]
     partial = kept.with_suffix(".partial")
@@ -46,6 +51,7 @@ def record(
     sources: int,
     progress: Callable[[int, int], None],
     on_message: Callable[[AnyMessage], None] = lambda _: None,
+    environment: Mapping[str, str] | None = None,
 ) -> list[AnyMessage]:
     """Run `streamtwl listen` with these options to its end; return what a subscriber received.
 
@@ -61,9 +67,10 @@ def record(
             socket.subscribe(f"{kind.__name__.lower()}/")
         socket.connect(bind)
         command = [*STREAMTWL, "listen", "--quiet", "--no-journal", "--bind", bind, *options]
+        own = os.environ | (environment or {})
         with (
             tempfile.TemporaryFile("w+") as errors,  # a pipe that nobody reads would fill up
-            subprocess.Popen(command, stderr=errors, text=True) as listener,
+            subprocess.Popen(command, stderr=errors, text=True, env=own) as listener,
         ):
             last_at = time.monotonic()
             while listener.poll() is None or socket.poll(200):

@@ -3,7 +3,6 @@
 import csv
 import functools
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -115,15 +114,16 @@ def play(out: Path, count: int, what: tuple[str, int, int | None]) -> list[AnyMe
     method, fold, snr_db = what
     played = BACKGROUND if snr_db is None else f"snr{snr_db}"
     options = OPEN.get(method) or ["--reasoner", str(out / f"fold{fold}" / f"{slug(method)}.onnx")]
+    environment = None
     if method == TAUGHT:
-        os.environ["STREAMTWL_DATA"] = str(out / f"fold{fold}" / "taught")  # in a pool's process
+        environment = {"STREAMTWL_DATA": str(out / f"fold{fold}" / "taught")}
         options = ["--reasoner", "evidence", "--labels", ",".join(taught(out, fold))]
     names = [BACKGROUND]
     if snr_db is not None:
         names = [scene_name(fold, number, snr_db) for number in range(count)]
     files = [out / "scenes" / f"{name}.flac" for name in names]
     kept = out / f"fold{fold}" / f"{slug(method)}-{played}.msgpack"
-    return trial.play(files, options, kept, lambda *_: None)
+    return trial.play(files, options, kept, lambda *_: None, environment)
 
 
 def keep(out: Path, count: int, what: tuple[str, int, int | None]) -> None:
