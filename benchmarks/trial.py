@@ -79,7 +79,8 @@ def record(
                     messages.append(message)
                     last_at = time.monotonic()
                     on_message(message)
-                    if isinstance(message, Status) and message.state == "ended":
+                    over = isinstance(message, Status) and message.state == "ended"
+                    if over and message.source not in ended:  # it is said again each second
                         ended.add(message.source)
                         progress(len(ended), sources)
                 elif time.monotonic() > last_at + PATIENCE_S:
