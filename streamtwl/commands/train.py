@@ -53,8 +53,9 @@ def train(
     """Train a reasoner on your own labelled clips (needs the extra `train`, or `fit`).
 
     The clips are put over backgrounds into scenes. A hidden Markov model learns what sounds when,
-    and a language model reads the stream and corrects it. Epochs and thresholds are chosen on clips
-    kept apart. `listen --reasoner FILE` then uses it. Stopped, the same command goes on.
+    and a language model reads the stream and corrects it; where that is worse on clips kept apart,
+    by which epochs and thresholds are chosen too, the hidden Markov model is kept alone. `listen
+    --reasoner FILE` then uses it. Stopped, the same command goes on.
 
     `streamtwl bench train` has the switches of research: other models, other traces.
     """

@@ -96,7 +96,6 @@ def train(
     scorer = Scorer(reads.windows_of(recipe.reads), recipe.hop_s)
     seed = [recipe.seed, *leave_out]
     prepared = training_scenes.prepare(clips, corpus, None, seed, scorer, recipe.reads, progress)
-    left_out = "".join(f" --leave-out {fold}" for fold in leave_out)
     common: dict[str, Any] = {
         "name": out.stem,
         "backbone": reads.backbone_of(scorer.windows[0]),
@@ -105,10 +104,7 @@ def train(
         "hop_s": recipe.hop_s,
         "data": name,
         "folds": sorted({clip.fold for clip in clips}),
-        "command": _made_before(recipe)
-        + f"streamtwl {'train' if recipe.is_of_train else 'bench train'} {shlex.quote(name)}"
-        + f" --corpus CORPUS -o {out.name}{left_out}"
-        + options(recipe),
+        "command": _command(recipe, name, out, leave_out),
         "version": streamtwl.__version__,
     }
     progress(MODELS, 0, 1)
@@ -119,7 +115,16 @@ def train(
         from streamtwl.training.targets import Targets
 
         targets = Targets(prepared.labels, fitted)
-        return trace_reasoner.train_and_write(prepared, targets, recipe, out, common, progress)
+        card = trace_reasoner.train_and_write(prepared, targets, recipe, out, common, progress)
+        if not recipe.is_of_train or not _is_worse(card, fitted):
+            return card
+        _log.warning(
+            "on validation scenes GPT-2 (F1 %.3f) is below the hidden Markov model (%.3f), which is"
+            " kept instead; --body none makes it at once",
+            card.validation["in_force_f1"],
+            fitted.in_force_f1,
+        )
+        common["command"] = _command(replace(recipe, trunk=NO_TRUNK), name, out, leave_out)
     card = Card(
         about=f"{fitting.FILTER} over a linear model of single patches",
         kind="recurrent",
@@ -131,6 +136,19 @@ def train(
     )
     hmm.write(fitted.step, card, out)
     return card
+
+
+def _is_worse(card: Card, fitted: fitting.Chosen) -> bool:
+    """Whether a language model is below the filter that it began with, on the validation scenes."""
+    return card.validation["in_force_f1"] < fitted.in_force_f1
+
+
+def _command(recipe: Recipe, name: str, out: Path, leave_out: Sequence[int]) -> str:
+    """Return the command that makes a reasoner again."""
+    left_out = "".join(f" --leave-out {fold}" for fold in leave_out)
+    kind = "train" if recipe.is_of_train else "bench train"
+    inputs = f"{shlex.quote(name)} --corpus CORPUS -o {out.name}{left_out}"
+    return f"{_made_before(recipe)}streamtwl {kind} {inputs}{options(recipe)}"
 
 
 def _made_before(recipe: Recipe) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -81,8 +82,9 @@ def short(monkeypatch):
     ],
 )
 def test_it_makes_a_file_that_says_what_it_is_and_hears_its_sounds(
-    material, tmp_path, short, recipe, said
+    material, tmp_path, short, recipe, said, monkeypatch
 ):
+    monkeypatch.setattr(training, "_is_worse", lambda *_: False)  # so little says nothing
     reported = {}
     if recipe.windows == BOTH:
         registry.pull(registry.find("mn04"), source=str(mn04_file()))
@@ -123,9 +125,42 @@ def weights_and_card(model: TraceModel, hop_s: float, card: Card, path: Path) ->
     torch.save((model.state_dict(), hop_s, cards.encode(card)), path)
 
 
+@pytest.mark.parametrize("f1", [0.5, 0.6])
+def test_a_language_model_that_is_worse_on_validation_scenes_is_not_kept(
+    f1, material, tmp_path, short, monkeypatch, caplog
+):
+    def make(prepared, targets, recipe, out, common, progress) -> Card:
+        return Card(
+            about="a language model",
+            kind="trace",
+            labels=prepared.labels,
+            on=0.5,
+            off=0.2,
+            validation={"in_force_f1": f1},
+            **common,
+        )
+
+    fitted = training.fitting.fit_filter
+    monkeypatch.setattr(
+        training.fitting, "fit_filter", lambda *scenes: replace(fitted(*scenes), in_force_f1=0.55)
+    )
+    monkeypatch.setattr(trace_reasoner, "train_and_write", make)
+    out = tmp_path / "tones.onnx"
+    inputs = material / "sounds", material / "corpus", out
+    card = training.train(*inputs, [], Recipe(seed=1), lambda *_: None)
+    if f1 > 0.55:
+        assert (card.about, caplog.text) == ("a language model", "")
+        return
+    assert card == graph.read_card(graph.open_session(out, 1), out)
+    assert card.kind == "recurrent"
+    assert "--body none --windows yamnet:0.96 --seed 1" in card.command
+    assert "GPT-2 (F1 0.500) is below the hidden Markov model (0.550)" in caplog.text
+
+
 def test_a_training_stopped_in_either_stage_goes_on_to_the_same_file(
     material, tmp_path, short, monkeypatch
 ):
+    monkeypatch.setattr(training, "_is_worse", lambda *_: False)
     monkeypatch.setattr(scored_scenes, "SCENE_S", 10.0)
     monkeypatch.setattr(scored_scenes, "TRAINING_SCENES", 2)
     monkeypatch.setattr(scored_scenes, "VALIDATION_SCENES", 2)
