@@ -1,6 +1,7 @@
 """The cells of an experiment: a reasoner on a backbone's patches of one split of a data set.
 
-Their order is that of the tables. `runner.py` runs them; `found.py` keeps what they find.
+Their order is that of the tables. `runner.py` runs them, `side_by_side.py` over processes;
+`found.py` keeps what they find.
 """
 
 from collections.abc import Iterator, Sequence

@@ -18,7 +18,8 @@ from streamtwl.paper.data_sets import DataSet
 from streamtwl.paper.found import Found, Setting
 from streamtwl.paper.metrics import Judge, intervals
 from streamtwl.paper.plan import Data, Gpt2, LanguageModel, Plan
-from streamtwl.paper.runner import WHOLE, Progress, Runner, run_all
+from streamtwl.paper.runner import WHOLE, Progress, Runner
+from streamtwl.paper.side_by_side import run_all
 from streamtwl.training.posteriors import read
 
 TIMED_CLIPS = 8  # of which the processor time of a backbone is the median

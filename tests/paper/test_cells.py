@@ -13,10 +13,11 @@ import pytest
 import soundfile
 
 from streamtwl.errors import AudioError, ConfigError, ModelError, UsageError
-from streamtwl.paper import cells, checkpoints, data_sets, reasoners, runner
+from streamtwl.paper import cells, checkpoints, data_sets, reasoners, side_by_side
 from streamtwl.paper.found import Found
 from streamtwl.paper.plan import Checkpoint, Data, Gpt2, LanguageModel, Plan
-from streamtwl.paper.runner import WHOLE, Runner, run_all
+from streamtwl.paper.runner import WHOLE, Runner
+from streamtwl.paper.side_by_side import run_all
 from tests.conftest import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("yamnet")
@@ -129,10 +130,10 @@ def test_a_window_that_nothing_would_bring_is_refused(plan, tmp_path, change, sa
 
 ORPHAN = """
 import multiprocessing, pathlib, sys, time
-from streamtwl.paper import runner
+from streamtwl.paper import side_by_side
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1, runner._begin, (None, pathlib.Path(sys.argv[1]))) as pool:
+    with context.Pool(1, side_by_side._begin, (None, pathlib.Path(sys.argv[1]))) as pool:
         pool.apply(print, ("there",), {"flush": True})
         pool.apply(time.sleep, (600,))
 """
@@ -152,8 +153,8 @@ def end(_cell: cells.Cell) -> None:
 
 
 def test_a_process_that_is_killed_ends_the_experiment_in_a_line(plan, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_run", end)
-    monkeypatch.setattr(runner, "LOOK_S", 0.2)
+    monkeypatch.setattr(side_by_side, "_run", end)
+    monkeypatch.setattr(side_by_side, "LOOK_S", 0.2)
     work = all_cells(plan)
     with pytest.raises(UsageError, match=r"was killed.*the same command goes on"):
         list(run_all(work, plan, tmp_path / "out", 2, lambda *_: None))
