@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from streamtwl import __version__
-from streamtwl.config import EventSettings
 from streamtwl.errors import JournalError, SoundsError, StreamtwlError, UsageError
+from streamtwl.services.web import settings
 from streamtwl.services.web.access import Access, Receive, Scope, Send
 from streamtwl.services.web.live import Hub, quantiles, status_of
 from streamtwl.services.web.marks import Marking
@@ -188,31 +188,7 @@ class Api:
         return await self._past.levels(*_span(wanted))
 
     async def _settings(self, _request: Request) -> Any:
-        hello = next((each.hello for each in self._hub.sources.values() if each.hello), None)
-        if hello is None:
-            return {"labels": [], "settings": {}, "sounds": None, "thresholds": []}
-        counted = await self._seen()
-        return {
-            "labels": len(hello.labels),
-            "windows": hello.settings.get("windows", []),
-            "hop_s": hello.settings.get("hop_s"),
-            "reasoner": hello.settings.get("reasoner", {}).get("file") or "evidence",
-            "models": hello.models,
-            "providers": hello.providers,
-            "level": hello.settings.get("level", {}),
-            "thresholds": _thresholds(hello.settings.get("events", {}), counted),
-            "sounds": await asyncio.to_thread(_taught) if self._here else None,
-        }
-
-    async def _seen(self) -> dict[str, int]:
-        """Return the labels that came near in the last day, with the number of their events."""
-        try:
-            names = await self._past.labels()
-            counted = await self._past.counts("hour", _until(0.0))
-        except JournalError:
-            return {}
-        events = {row["label"]: row["events"] for row in counted["rows"]}
-        return events | {name: 0 for name in names if name not in events}
+        return await settings.shown(self._hub, self._past, _until(0.0), self._here)
 
     async def _what_if(self, request: Request) -> Any:
         wanted = _query(request, Thresholds)
@@ -310,38 +286,3 @@ def _span(wanted: Period) -> tuple[float, float]:
 def _query(request: Request, kind: type) -> Any:
     """Return a query's parameters; raises ValidationError for wrong ones."""
     return msgspec.convert(dict(request.query_params), kind, strict=False)
-
-
-def _thresholds(events: dict[str, Any], labels: dict[str, int]) -> list[dict[str, Any]]:
-    """Return at which scores events of each label begin and end."""
-    try:
-        settings = msgspec.convert(events, EventSettings)
-    except msgspec.ValidationError:  # of a version to come
-        return []
-    rules = {label: settings.rule(label) for label in labels}
-    return [
-        {
-            "label": label,
-            "events": labels[label],
-            "on": rule.on,
-            "off": rule.off,
-            "min_duration_s": rule.min_duration_s,
-            "wanted": settings.wants(label),
-        }
-        for label, rule in rules.items()
-    ]
-
-
-def _taught() -> list[dict[str, Any]]:
-    from streamtwl.sounds.store import Store
-
-    return [
-        {
-            "name": sound.name,
-            "taught_at": sound.taught_at,
-            "recordings": len(sound.examples),
-            "seconds": round(sum(each.seconds for each in sound.examples), 1),
-            "false_alarms_a_day": sound.false_alarms_a_day,
-        }
-        for sound in Store().sounds()
-    ]
