@@ -160,9 +160,7 @@ def trained(
         "command": "benchmarks/more_samples.py",
         "version": streamtwl.__version__,
     }
-    unjudged = trace_reasoner.Trained(
-        made, 0.5, 0.25, 0.0, 0.0, EPOCHS
-    )  # thresholds: the scenes' own
+    unjudged = trace_reasoner.Trained(EPOCHS, 0.5, 0.25, 0.0, 0.0, made)  # the scenes' thresholds
     card = trace_reasoner.trace_model_card(unjudged, targets, recipe, common)
     trace_model.export(made, recipe.hop_s, card, stem.with_suffix(".onnx"))
     return made

@@ -125,9 +125,9 @@ def train_trace_model(sounds: Sounds, corpus: Path, out: Path, what: tuple[str, 
     fitted = torch.load(folder / "models.pt", weights_only=False)[fitting.FILTER]
     recipe = replace(GPT2_RECIPES[name], windows=tuple(scorer().windows))
     targets = Targets(prepared.labels, fitted)
-    kept = trace_reasoner.train_trace_model(
-        prepared, targets, recipe, folder / slug(name), lambda *_: None
-    )
+    scratch = folder / slug(name)
+    choice = trace_reasoner.choose(prepared, targets, recipe, scratch, lambda *_: None)
+    kept = trace_reasoner.train(prepared, targets, recipe, choice, scratch, lambda *_: None)
     card = trace_reasoner.trace_model_card(kept, targets, recipe, {"name": slug(name), **common})
     trace_model.export(kept.model, recipe.hop_s, card, file)
 

@@ -1,9 +1,8 @@
 """Training of a reasoner with a language model: epochs and thresholds chosen, then all of it."""
 
 import hashlib
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 from streamtwl.ontology import categories
 from streamtwl.reasoners.card import Card, TraceCard
-from streamtwl.training import fitting, trace_model, trace_training, trunks
+from streamtwl.training import fitting, trace_training, trunks
 from streamtwl.training.recipe import CHECKING, FINAL, Progress, Recipe, figures, trunk_name
 from streamtwl.training.targets import Targets
 from streamtwl.training.trace_model import TraceModel
@@ -22,43 +21,39 @@ SAMPLES = 16  # K at which thresholds are chosen
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class Choice:
+    """What the validation split chose, and how well it did there, by the hop."""
+
+    epochs: int
+    on: float
+    off: float
+    in_force_f1: float
+    false_starts_per_minute: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained(Choice):
     """A trace model as the validation split chose it, trained on all scenes."""
 
     model: TraceModel
-    on: float
-    off: float
-    in_force_f1: float  # on the validation split, by the hop
-    false_starts_per_minute: float
-    epochs: int
 
 
-def train_and_write(
-    prepared: TrainingScenes,
-    targets: Targets,
-    recipe: Recipe,
-    out: Path,
-    common: dict[str, Any],
-    progress: Progress,
-) -> Card:
-    """Train a trace model and write its file; return its card."""
+def scratch(
+    prepared: TrainingScenes, targets: Targets, recipe: Recipe, out: Path, common: dict[str, Any]
+) -> Path:
+    """Return the folder of a training's checkpoints: no other training resumes from them."""
     weights = sum(
         each.double().sum() for each in trunks.load(recipe.trunk, recipe.seed).parameters()
     )
     identity = f"{recipe}/{common}/{targets.key}/{prepared.whole.rows.sum(dtype=float)}/{weights}"
-    key = hashlib.sha256(identity.encode()).hexdigest()[:8]  # no other training resumes from it
-    scratch = out.with_suffix(f".{key}.training")
-    kept = train_trace_model(prepared, targets, recipe, scratch, progress)
-    card = trace_model_card(kept, targets, recipe, common)
-    trace_model.export(kept.model, recipe.hop_s, card, out)
-    shutil.rmtree(scratch)
-    return card
+    key = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    return out.with_suffix(f".{key}.training")
 
 
-def train_trace_model(
+def choose(
     prepared: TrainingScenes, targets: Targets, recipe: Recipe, scratch: Path, progress: Progress
-) -> Trained:
-    """Train on the scenes to fit, choose epochs and thresholds, and train again on all scenes.
+) -> Choice:
+    """Train on the scenes to fit, and choose epochs and thresholds on those to choose on.
 
     Backgrounds alone may cause no more events than the targets allow.
 
@@ -103,19 +98,30 @@ def train_trace_model(
         check,
     )
     epochs = min(tried, key=lambda epoch: tried[epoch][0])
-    thresholds = tried[epochs][1]
+    return Choice(epochs, **tried[epochs][1])
+
+
+def train(
+    prepared: TrainingScenes,
+    targets: Targets,
+    recipe: Recipe,
+    choice: Choice,
+    scratch: Path,
+    progress: Progress,
+) -> Trained:
+    """Train on all scenes for as many epochs as were chosen."""
     everything = [*prepared.parts, prepared.choose]
     final = build(targets, everything, recipe)
     trace_training.fit(
         final,
         training_examples(targets, everything, recipe),
         recipe.seed,
-        epochs,
+        choice.epochs,
         scratch / "final.pt",
         lambda done, of: progress(FINAL, done, of),
         of_epochs=recipe.epochs,
     )
-    return Trained(final, epochs=epochs, **thresholds)
+    return Trained(model=final, **asdict(choice))
 
 
 def build(targets: Targets, parts: Sequence[fitting.SceneArrays], recipe: Recipe) -> TraceModel:

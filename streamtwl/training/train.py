@@ -5,6 +5,7 @@ The HMM filter needs no torch; what has a language model is in modules that are 
 
 import logging
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from streamtwl.training.recipe import (
     FINAL,
     MODELS,
     NO_TRUNK,
+    Figures,
     Progress,
     Recipe,
     figures,
@@ -111,17 +113,23 @@ def train(
     fitted = fitting.fit_filter(prepared.whole, prepared.choose)
     progress(MODELS, 1, 1)
     if recipe.trunk != NO_TRUNK:
-        from streamtwl.training import trace_reasoner
+        from streamtwl.training import trace_model, trace_reasoner
         from streamtwl.training.targets import Targets
 
         targets = Targets(prepared.labels, fitted)
-        card = trace_reasoner.train_and_write(prepared, targets, recipe, out, common, progress)
-        if not recipe.is_of_train or not _is_worse(card, fitted):
+        scratch = trace_reasoner.scratch(prepared, targets, recipe, out, common)
+        choice = trace_reasoner.choose(prepared, targets, recipe, scratch, progress)
+        if not recipe.is_of_train or not _is_worse(choice, fitted):
+            kept = trace_reasoner.train(prepared, targets, recipe, choice, scratch, progress)
+            card = trace_reasoner.trace_model_card(kept, targets, recipe, common)
+            trace_model.export(kept.model, recipe.hop_s, card, out)
+            shutil.rmtree(scratch)
             return card
+        shutil.rmtree(scratch)
         _log.warning(
             "on validation scenes GPT-2 (F1 %.3f) is below the hidden Markov model (%.3f), which is"
             " kept instead; --body none makes it at once",
-            card.validation["in_force_f1"],
+            choice.in_force_f1,
             fitted.in_force_f1,
         )
         common["command"] = _command(replace(recipe, trunk=NO_TRUNK), name, out, leave_out)
@@ -138,9 +146,9 @@ def train(
     return card
 
 
-def _is_worse(card: Card, fitted: fitting.Chosen) -> bool:
+def _is_worse(choice: Figures, fitted: Figures) -> bool:
     """Whether a language model is below the filter that it began with, on the validation scenes."""
-    return card.validation["in_force_f1"] < fitted.in_force_f1
+    return choice.in_force_f1 < fitted.in_force_f1
 
 
 def _command(recipe: Recipe, name: str, out: Path, leave_out: Sequence[int]) -> str:

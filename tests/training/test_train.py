@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.gpt2 import Gpt2
 from streamtwl.reasoners.recurrent import Recurrent
-from streamtwl.training import scored_scenes, trace_reasoner, training_scenes
+from streamtwl.training import scored_scenes, trace_model, trace_reasoner, training_scenes
 from streamtwl.training import train as training
 from streamtwl.training.recipe import Recipe, options
 from streamtwl.training.trace_model import TraceModel
+from streamtwl.training.trace_reasoner import Choice, Trained
 from tests.conftest import PATIENCE_S, mn04_file
 
 RATE = 16_000
@@ -129,27 +130,29 @@ def weights_and_card(model: TraceModel, hop_s: float, card: Card, path: Path) ->
 def test_a_language_model_that_is_worse_on_validation_scenes_is_not_kept(
     f1, material, tmp_path, short, monkeypatch, caplog
 ):
-    def make(prepared, targets, recipe, out, common, progress) -> Card:
-        return Card(
-            about="a language model",
-            kind="trace",
-            labels=prepared.labels,
-            on=0.5,
-            off=0.2,
-            validation={"in_force_f1": f1},
-            **common,
-        )
+    def choose(prepared, targets, recipe, scratch, progress) -> Choice:
+        scratch.mkdir()
+        (scratch / "first.pt").touch()
+        return Choice(1, 0.5, 0.2, f1, 0.0)
+
+    def train(prepared, targets, recipe, choice, scratch, progress) -> Trained:
+        assert f1 > 0.55, "half of the training could have been saved"
+        model = trace_reasoner.build(targets, prepared.parts, recipe)
+        return Trained(model=model, **asdict(choice))
 
     fitted = training.fitting.fit_filter
     monkeypatch.setattr(
         training.fitting, "fit_filter", lambda *scenes: replace(fitted(*scenes), in_force_f1=0.55)
     )
-    monkeypatch.setattr(trace_reasoner, "train_and_write", make)
+    monkeypatch.setattr(trace_reasoner, "choose", choose)
+    monkeypatch.setattr(trace_reasoner, "train", train)
+    monkeypatch.setattr(trace_model, "export", weights_and_card)
     out = tmp_path / "tones.onnx"
     inputs = material / "sounds", material / "corpus", out
     card = training.train(*inputs, [], Recipe(seed=1), lambda *_: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["tones.onnx"]
     if f1 > 0.55:
-        assert (card.about, caplog.text) == ("a language model", "")
+        assert (card.kind, caplog.text) == ("gpt2", "")
         return
     assert card == graph.read_card(graph.open_session(out, 1), out)
     assert card.kind == "recurrent"
@@ -166,7 +169,7 @@ def test_a_training_stopped_in_either_stage_goes_on_to_the_same_file(
     monkeypatch.setattr(scored_scenes, "VALIDATION_SCENES", 2)
     monkeypatch.setattr(scored_scenes, "BACKGROUND_SCENES", 1)
     # To trace the graph takes longer than to train so little, and is the other tests' matter.
-    monkeypatch.setattr(trace_reasoner.trace_model, "export", weights_and_card)
+    monkeypatch.setattr(trace_model, "export", weights_and_card)
     recipe = Recipe(epochs=2, seed=1)
     stops = [training.CHECKING, training.FINAL]
 
