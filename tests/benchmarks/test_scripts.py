@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from streamtwl.models import registry
 from streamtwl.stages import SAMPLE_RATE
 from tests.conftest import PATIENCE_S, REPOSITORY
 
@@ -22,6 +23,8 @@ SCRIPTS = {  # with arguments by which each takes less than ten seconds of two i
     "marks": "--quick --pipeline yamnet --data {data} --out {out}",
     "journal_size": "--quick --folder {out} --json {out}/journal.json",
     "int8": "--quick --network yamnet --no-clips --data {data} --corpus {corpus}",
+    "int8_scenes": "{yamnet} --quick --data {data} --corpus {corpus} --out {out} "
+    "--pipelines yamnet",
     "peers": "--quick --here --peers onnxruntime,yamnet --work {out} --data {data}",
     "floor": "--quick --pipelines yamnet --json {out}/floor.json",
     "ast_windows": "--quick --out {out}",
@@ -85,6 +88,7 @@ def run(folder):
         out.mkdir()
         folders = {name: folder / name for name in ("data", "corpus", "trial")}
         folders["step"] = BENCHMARKS / "checkpoints" / "esc10-paper.onnx"
+        folders["yamnet"] = registry.path(registry.find("yamnet"))
         ended = subprocess.run(
             [
                 sys.executable,
