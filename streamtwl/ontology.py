@@ -142,6 +142,20 @@ def vocabulary(labels: str, names: Sequence[str] | None = None) -> Vocabulary:
     return Vocabulary({name: rolled_up[name] for name in _names(labels, list(rolled_up))}, kinds)
 
 
+@cache
+def taken_in(name: str) -> frozenset[str]:
+    """Return, in lower case, a sound's name and what else it takes in: its categories, their kinds.
+
+    The name is of any case; of no everyday sound and no category: itself alone.
+    """
+    lower = name.lower()
+    rolled_up = {each.lower(): members for each, members in everyday().items()}
+    members = {each.lower() for each in rolled_up.get(lower, ())} | {lower}
+    index = {each.lower(): i for i, each in enumerate(categories())}
+    below = {i for each in members & index.keys() for i in descendants()[index[each]]}
+    return frozenset(members | {categories()[i].lower() for i in below})
+
+
 def parents_among(names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     """Return for each name the indices of its nearest ancestors in AudioSet among the names."""
     audioset = {name: i for i, name in enumerate(categories())}

@@ -100,7 +100,7 @@ def _first_table(figures: dict, data: str, rows: Sequence[Row]) -> str:
         cells += [tables.percent(row[metric], "", factor), drawing.whisker(row[metric], low, high)]
         cells += [tables.percent(against, "+", factor) if against else ""]
         cells += [tables.percent(row["d-prime"], "", 1.0)] if metric == "mAP" else []
-        cells += [f"{row['reasoner_ms']:.2g}"]
+        cells += [tables.milliseconds(row)]
         kind = ' class="base"' if row["reasoner"] == baseline else ""
         lines.append(f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     times = figures["backbone_ms"].get(data, {})

@@ -37,6 +37,12 @@ def draws_of(row: Row) -> str:
     return f"K = {row['samples']}" + (f", M = {row['traces']}" if row["traces"] > 1 else "")
 
 
+def milliseconds(row: Row) -> str:
+    """Return what the reasoner takes for a clip, in two digits."""
+    rounded = float(f"{row['reasoner_ms']:.2g}")
+    return f"{rounded:g}"
+
+
 def percent(interval: dict, sign: str = "", factor: float = 100.0) -> str:
     """Return a mean with its bounds."""
     mean, low, high = (factor * interval[each] for each in ("mean", "low", "high"))
@@ -95,7 +101,7 @@ def _backbones(figures: dict, data: str, rows: Sequence[Row]) -> Iterator[str]:
         if extra:
             cells.append(percent(row["d-prime"], "", 1.0))
         cells += [percent(against, "+", factor) if against else ""]
-        cells += [str(row["seeds"]), str(row["clips"]), f"{row['reasoner_ms']:.2g}"]
+        cells += [str(row["seeds"]), str(row["clips"]), milliseconds(row)]
         yield "| " + " | ".join(cells) + " |"
     yield ""
     times = figures["backbone_ms"].get(data, {})

@@ -341,6 +341,12 @@ def hook():
     server.server_close()
 
 
+def test_a_label_that_the_listener_never_names_is_said(listener, running, alerts, caplog):
+    running([alerts('[action.run]\ncommand = ["true"]\n', "run")], listener.feed)
+    listener.emit(hello(10_000, listener.session, listener.publisher.replay, labels=("Bark",)))
+    wait_until(lambda: "rule 'dog': no sound is called 'Dog'" in caplog.text)
+
+
 @pytest.fixture
 def alerts(tmp_path, monkeypatch):
     """Make the service of a rule for dogs, with the actions given as TOML."""

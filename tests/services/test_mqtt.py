@@ -170,6 +170,14 @@ def test_a_binary_sensor_follows_its_events():
     assert (of_label(states, "Dog"), of_label(states, "Cat")) == (b"OFF", b"OFF")
 
 
+def test_a_binary_sensor_follows_the_kinds_of_its_sound_too():
+    states = States(TOPICS, ["Dog", "Smoke alarm", "Bark"], Memory())
+    states.take(now(event(0), id="1", label="Whimper (dog)", end=None))
+    assert [of_label(states, each) for each in ("Dog", "Bark")] == [b"ON", b"OFF"]
+    states.take(now(event(1), id="2", label="Smoke detector, smoke alarm", end=None))
+    assert of_label(states, "Smoke alarm") == b"ON"
+
+
 def test_what_is_history_switches_nothing_on():
     states = States(TOPICS, ["Dog"], Memory())
     dog = {"id": "1", "label": "Dog", "published_at": time.time() - 3600}

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from streamtwl.audio.network_address import Address
 from streamtwl.errors import ConfigError, UsageError
+from streamtwl.label_filter import fits
 
 Seconds = Annotated[float, Meta(ge=0, le=30 * 86_400)]
 Count = Annotated[int, Meta(ge=1, le=1000)]
@@ -67,9 +68,14 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """Whether it acts when there is no sound."""
         return bool(self.silence_s or self.silence_after_s)
 
+    @property
+    def labels(self) -> list[str]:
+        """The names and patterns of its labels."""
+        return list(_listed(self.label))
+
     def hears(self, label: str) -> bool:
         """Whether a label is one of its own."""
-        return any(fnmatchcase(label.lower(), each.lower()) for each in _listed(self.label))
+        return fits(label, self.labels)
 
     def at(self, source: str) -> bool:
         """Whether a source is one of its own."""

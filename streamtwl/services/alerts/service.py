@@ -10,6 +10,7 @@ import msgspec
 from streamtwl import folders
 from streamtwl.client import Subscription
 from streamtwl.config import AlertsSettings
+from streamtwl.label_filter import unknown_names
 from streamtwl.messages import Hello
 from streamtwl.services.alerts import actions, rules
 from streamtwl.services.alerts.actions import ActionError, Perform
@@ -81,7 +82,7 @@ class AlertsService:
         engine = Engine(self._rules, outbox.state(Memory))
         events = feed.open(["event"], outbox.positions, from_start=True)
         hops = any(rule.lasting_s or rule.confirmed for rule in self._rules)
-        live = feed.open(["hello", "label", "status"] if hops else ["status"])
+        live = feed.open(["hello", "label", "status"] if hops else ["hello", "status"])
         tasks.create_task(self._read_events(events, engine, outbox))
         tasks.create_task(self._read_live(live, events, engine, outbox))
 
@@ -95,15 +96,24 @@ class AlertsService:
     async def _read_live(
         self, live: Subscription, events: Subscription, engine: Engine, outbox: Outbox
     ) -> None:
-        saved_at = time.monotonic()
+        saved_at, met = time.monotonic(), ""
         async with live:
             async for message in live:
                 if not isinstance(message, Hello):  # which may be of the session's beginning
                     self._lateness.take(message)
+                elif met != message.session:
+                    met = message.session
+                    self._meet(message)
                 fired = [one for each in unrolled(message) for one in engine.take(each)]
                 if fired or time.monotonic() > saved_at + SAVE_S:
                     saved_at = time.monotonic()
                     self._put(fired, events.positions, engine, outbox)
+
+    def _meet(self, hello: Hello) -> None:
+        """Say which of the rules' labels the listener never names."""
+        for rule in self._rules:
+            for problem in unknown_names(rule.labels, hello.labels):
+                _log.warning("alerts: rule '%s': %s", rule.name, problem)
 
     def _put(
         self, fired: list[Firing], positions: Positions, engine: Engine, outbox: Outbox

@@ -20,6 +20,7 @@ from streamtwl.endpoints import is_local
 from streamtwl.errors import UsageError
 from streamtwl.label_filter import unknown_names
 from streamtwl.messages import Hello
+from streamtwl.ontology import taken_in
 from streamtwl.services.mqtt.states import Memory, States
 from streamtwl.services.mqtt.topics import OFFLINE, ONLINE, Topics
 from streamtwl.services.outbox import Outbox, after
@@ -157,7 +158,9 @@ class MqttService:
 
     def _meet(self, hello: Hello) -> None:
         """Say which of the labels the listener never names."""
-        for problem in unknown_names(self._labels, hello.labels):
+        named = {label.lower() for label in hello.labels}
+        never = [label for label in self._labels if named.isdisjoint(taken_in(label))]
+        for problem in unknown_names(never, hello.labels):
             _log.warning("--mqtt-labels: %s", problem)
 
     async def _connect(self, outbox: Outbox, states: States) -> None:

@@ -8,6 +8,7 @@ import msgspec
 
 from streamtwl.history import began_at
 from streamtwl.messages import AnyMessage, Event, Label, Status
+from streamtwl.ontology import taken_in
 from streamtwl.services.mqtt.topics import LONGEST, OFF, OFFLINE, ON, ONLINE, Topics
 from streamtwl.services.service import Lateness
 
@@ -43,8 +44,9 @@ class States:
     """Takes messages; `changes` has what is to be published, `all` everything that is retained."""
 
     def __init__(self, topics: Topics, labels: Sequence[str], memory: Memory) -> None:
-        """`labels` get a binary sensor each."""
-        self._topics, self._labels, self.memory = topics, labels, memory
+        """`labels` get a binary sensor each, which is on for their kinds, too: "Dog" for "Bark"."""
+        self._topics, self.memory = topics, memory
+        self._takes_in = {label: taken_in(label) for label in labels}
         self.changes: deque[tuple[str, bytes]] = deque(maxlen=CHANGES)
         self.all: dict[str, bytes] = {}
         self.lateness = Lateness()
@@ -121,9 +123,9 @@ class States:
         self._set(self._topics.of(source, "availability"), available)
         payload = msgspec.json.encode(self.memory.states[source])
         self._set(self._topics.of(source, "state"), payload)
-        sounding = self.memory.sounding.get(source, {}).values()
-        for label in self._labels:
-            on = any(each.lower() == label.lower() for each in sounding)
+        sounding = {each.lower() for each in self.memory.sounding.get(source, {}).values()}
+        for label, names in self._takes_in.items():
+            on = not names.isdisjoint(sounding)
             self._set(self._topics.label(source, label), ON if on else OFF)
 
     def _set(self, topic: str, payload: bytes) -> None:
