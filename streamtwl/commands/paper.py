@@ -10,7 +10,7 @@ from streamtwl.commands.options import Offline
 from streamtwl.commands.train import extra
 from streamtwl.errors import SinkError
 
-EXAMPLE = """An experiment; benchmarks/paper.toml in the repository has every setting:
+EXAMPLE = """An experiment; benchmarks/paper.toml in the repository has the settings:
 
 \b
     backbones = ["yamnet:0.96", "mn04:2"]
