@@ -4,12 +4,12 @@ import os
 import re
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
 
-from streamtwl.errors import ConfigError
+from streamtwl.errors import UNDECODABLE, ConfigError
 
 DEFAULT_PIPELINE = "default"
 DEPRECATED = {"yamnet-gpt2": "gpt2"}  # names of pipelines, and what they are called by now
@@ -315,7 +315,7 @@ def _read(path: Path, changes: tuple[str, ...] = ()) -> dict[str, Any]:
         keys = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
         raise ConfigError(f"pipeline {path}: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise ConfigError(f"pipeline {path} is not TOML: {error}") from None
     named = keys.pop("base", "")
     if named == "":
@@ -378,7 +378,9 @@ def _explain(message: str, settings: Any = Settings) -> str:
     """Put the key first: "Expected `int`, got `str` - at `$.trace.seed`" names it last."""
     match = re.fullmatch(r"(.*?)(?: - at `\$\.?(.*)`)?", message, re.DOTALL)
     assert match is not None
-    problem, path = match[1], [name for name in (match[2] or "").split(".") if name]
+    said = (match[2] or "").replace("[...]", "")  # of a table's entries, whose key is not said
+    problem, path = match[1], [name for name in said.split(".") if name]
+    problem = f"in one of its entries: {problem}" if said != (match[2] or "") else problem
     key = ".".join(path)
     if unknown := re.search(r"unknown field `(.*)`", problem):
         takes = ", ".join(_type_of(settings, path).__struct_fields__)
@@ -399,4 +401,6 @@ def _type_of(settings: Any, path: list[str]) -> Any:
     """Return the type of the setting that `path` leads to."""
     for name in path:
         settings = next(f.type for f in msgspec.structs.fields(settings) if f.name == name)
+        if get_origin(settings) is dict:
+            settings = get_args(settings)[1]
     return settings

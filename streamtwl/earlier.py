@@ -11,7 +11,7 @@ from typing import BinaryIO
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from streamtwl.errors import UsageError
+from streamtwl.errors import UNDECODABLE, UsageError
 
 COLUMNS = ["file", "label", "start_s", "end_s", "peak", "mean", "error"]
 DATES = ["start_time", "end_time"]
@@ -80,7 +80,7 @@ def is_whole(track: Path, form: str, file: str, dated: bool) -> bool:
             return same and (result.file, result.error) == (file, None)
         with track.open(encoding="utf-8", newline="") as text:
             header, *rows = csv.reader(text)
-    except (OSError, ValueError, csv.Error, msgspec.DecodeError):  # absent, or not ours
+    except (OSError, ValueError, csv.Error, *UNDECODABLE):  # absent, or not ours
         return False
     mine = [row[0] == file and not row[ERROR] for row in rows if len(row) == len(header)]
     return header == columns(dated) and len(mine) == len(rows) > 0 and all(mine)
@@ -90,7 +90,7 @@ def _json_results(old: BinaryIO, output: Path, dated: bool) -> Iterator[tuple[st
     for number, line in enumerate(old, 1):
         try:
             result = msgspec.json.decode(line, type=_Result)
-        except (UnicodeDecodeError, msgspec.DecodeError):
+        except UNDECODABLE:
             if not line.endswith(b"\n"):
                 return  # it was stopped while it wrote this one, the last
             raise _not_ours(output, f"line {number} is no result") from None

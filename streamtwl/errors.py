@@ -21,6 +21,11 @@ StreamtwlError               anything below; the command line prints it in one l
 A message says what was wrong, with the value, and what to do next.
 """
 
+from msgspec import MsgspecError
+
+# what decoders of JSON, MessagePack and TOML raise where it is damaged, or nested too deep
+UNDECODABLE = (MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 class StreamtwlError(Exception):
     """Base of all errors raised on purpose; `exit_code` is what the command line exits with."""

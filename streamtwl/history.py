@@ -38,6 +38,7 @@ TIMES = "30m, 2h, 7d (that long ago), 14:30 (today), 2026-11-24 or '2026-11-24 1
 _LABELS = "SELECT DISTINCT label FROM messages WHERE label IS NOT NULL"
 _TOPICS = "SELECT topic FROM streams"
 PIECE = 50  # messages of a damaged journal that are read at once
+UNREAD_PIECES = 20_000  # in a row, of a million messages: beyond them nothing more is looked for
 
 _MESSAGES = """
 SELECT messages.id, payload FROM messages JOIN streams ON streams.id = stream
@@ -50,6 +51,7 @@ SELECT payload FROM messages JOIN streams ON streams.id = stream
 WHERE typeof(payload) = 'blob' AND topic GLOB ? AND +at BETWEEN ? AND ?
 AND messages.id BETWEEN ? AND ? ORDER BY messages.id
 """
+_NEXT = "SELECT min(id) FROM messages WHERE id >= ?"
 _NEWEST = """
 SELECT payload FROM messages
 WHERE stream = (SELECT id FROM streams WHERE session = ? AND topic = ?) ORDER BY seq DESC LIMIT 1
@@ -154,12 +156,18 @@ def _payloads(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]
         damage = error
     else:
         return
-    with contextlib.suppress(sqlite3.DatabaseError):
-        [newest] = connection.execute("SELECT max(id) FROM messages").fetchone()
-        for number in range(first, newest + 1, PIECE):
-            with contextlib.suppress(sqlite3.DatabaseError):
-                rows = connection.execute(_PIECE, (*chosen, number, number + PIECE - 1))
-                yield from (payload for (payload,) in rows)
+    number, unread = first, 0
+    while unread < UNREAD_PIECES:
+        unread += 1
+        with contextlib.suppress(sqlite3.DatabaseError):
+            [there] = connection.execute(_NEXT, (number,)).fetchone()
+            if there is None:
+                break
+            number = there
+            rows = connection.execute(_PIECE, (*chosen, number, number + PIECE - 1))
+            yield from (payload for (payload,) in rows)
+            unread = 0
+        number += PIECE
     raise damage
 
 

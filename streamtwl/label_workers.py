@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from streamtwl import recordings
 from streamtwl.errors import StreamtwlError
 from streamtwl.file_names import readable
 from streamtwl.label_worker import Job
@@ -65,7 +66,9 @@ class Workers:
 
     def __init__(self, files: Sequence[Path], job: Job, count: int) -> None:
         self._files, self._job = files, job
-        self._waiting = deque(sorted(range(len(files)), key=self._size, reverse=True))
+        self._waiting = deque(
+            sorted(range(len(files)), key=lambda i: recordings.size(files[i]), reverse=True)
+        )
         self._tries = [0] * len(files)
         self._workers = [Worker(job) for _ in range(count)]
 
@@ -111,12 +114,6 @@ class Workers:
             else:
                 yield from self._take(worker, *message)
 
-    def _size(self, number: int) -> int:
-        try:
-            return self._files[number].stat().st_size
-        except OSError:
-            return 0
-
     def _take(self, worker: Worker, what: str, *values: Any) -> Iterator[tuple[int, Labelled]]:
         if what == "wants":
             worker.number = self._waiting.popleft() if self._waiting else None
@@ -140,6 +137,8 @@ class Workers:
         self._workers.remove(worker)
         number = worker.number
         if code == 0 and number is None:
+            if self._waiting and not self._workers:  # the file of one that was killed meanwhile
+                self._workers.append(Worker(self._job))
             return
         why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         memory = ": is there too little memory?" if code == -signal.SIGKILL else ""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from streamtwl.errors import MessageError, UnknownKind
+from streamtwl.errors import UNDECODABLE, MessageError, UnknownKind
 
 SCHEMA = "1.7"
 MAJOR = SCHEMA.partition(".")[0]
@@ -384,7 +384,6 @@ class _Outline(msgspec.Struct):
     schema: str = SCHEMA
 
 
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _msgpack_outline = msgspec.msgpack.Decoder(_Outline)
 _json_outline = msgspec.json.Decoder(_Outline)
 
@@ -410,10 +409,10 @@ def decode(payload: bytes) -> AnyMessage:
     as_json = payload[:1] == b"{"
     try:
         message: AnyMessage = (_json_decoder if as_json else _msgpack_decoder).decode(payload)
-    except _UNREADABLE as error:
+    except UNDECODABLE as error:
         try:
             outline = (_json_outline if as_json else _msgpack_outline).decode(payload)
-        except _UNREADABLE:
+        except UNDECODABLE:
             raise MessageError(f"this is not a message of streamtwl: {error}") from None
         _check_major(outline.schema)
         if outline.kind not in KINDS:

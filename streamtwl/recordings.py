@@ -48,6 +48,15 @@ def find(arguments: Iterable[Path]) -> tuple[list[Found], Counter[str]]:
     return list(found.values()), passed_over
 
 
+def size(path: Path) -> int:
+    """Return the bytes of a file; of one that cannot be looked at, or is none, 0."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
 def _absolute(path: Path) -> str:
     try:
         return os.path.abspath(path)

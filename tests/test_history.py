@@ -328,6 +328,32 @@ def test_what_can_still_be_read_of_a_damaged_journal_comes_before_the_error(larg
     assert [line for line in whole if line in set(found)] == found  # in order, none twice
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["a row far off", "no rows"])
+def test_what_else_may_be_damaged_is_an_end_and_an_error(large, damage):
+    connection = sqlite3.connect(large)
+    if damage == "a row far off":
+        connection.execute(
+            "UPDATE messages SET id = ? WHERE id = (SELECT max(id) FROM messages)", (1 << 40,)
+        )
+        connection.commit()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    [(root,)] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'messages'")
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.close()
+    with large.open("r+b") as file:
+        if damage == "no rows":
+            file.seek((root - 1) * 4096)
+            file.write(b"\x0d\0\0\0\0\x10\0\0" + bytes(4088))
+        else:
+            file.seek(pages // 3 * 4096)
+            file.write(b"\xff" * 4096)
+    found: list[str] = []
+    with pytest.raises(DamagedJournal):
+        found.extend(history.lines(large, history.Wanted(), None, False))
+    assert len(found) > 1800 or damage == "no rows"
+
+
 @pytest.mark.parametrize("period", [None, "hour"])
 def test_a_damaged_journal_is_an_error(path, period):
     damaged = bytearray(path.read_bytes())

@@ -57,6 +57,30 @@ def outcomes(settings: Settings, files, **options) -> dict[int, list]:
     return found
 
 
+class Ended:
+    """A worker that has ended, as `Workers` sees it."""
+
+    def __init__(self, code: int, number: int | None = None) -> None:
+        self.code, self.number, self.ready, self.open = code, number, True, None
+
+    def ended(self) -> int:
+        return self.code
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_file_is_not_left_where_the_others_have_just_ended(first, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr("streamtwl.label_workers.Worker", lambda job: started.append(job) or job)
+    workers = Workers([tmp_path / "a", tmp_path / "b"], JOB, 0)
+    workers._waiting.clear()
+    killed, idle = Ended(-signal.SIGKILL, 1), Ended(0)  # which was told that there is no more
+    workers._workers = [killed, idle]
+    for each in (killed, idle) if first == 0 else (idle, killed):
+        assert list(workers._without(each)) == []
+    assert [*workers._waiting] == [1]
+    assert started == [JOB]
+
+
 @pytest.mark.parametrize("options", [{"ahead": 16}, {"ahead": 5, "threads": 2}])
 def test_windows_scored_ahead_give_the_same_decisions(options, wav, scene):
     one = [wav("a.wav", scene[: 7 * SAMPLE_RATE])]

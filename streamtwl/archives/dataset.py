@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamtwl.archives.store import Store, is_remote
-from streamtwl.errors import UsageError
+from streamtwl.errors import UNDECODABLE, UsageError
 from streamtwl.file_names import readable
 from streamtwl.results import Labelled, Span
 
@@ -175,7 +175,7 @@ def _moment(said: object) -> datetime | None:
 def _differences(before: bytes, now: bytes) -> str:
     try:
         old, new = (msgspec.json.decode(each, type=dict[str, Any]) for each in (before, now))
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return "unreadable"
     differ = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return ", ".join(f"{name}: {old.get(name)}" for name in differ)[:300]

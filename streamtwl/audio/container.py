@@ -51,7 +51,7 @@ def parts(file: BinaryIO, stopping: Callable[[], bool] = lambda: False) -> Itera
         yield Part(_Pipe(file, stopping))
         return
     size = file.seek(0, os.SEEK_END)
-    start = _behind_id3(file)
+    start = _behind_id3(file, size)
     magic = _read_at(file, start, _WAV_HEAD.size)
     if magic[:4] in _WAVS and magic[8:] == b"WAVE":
         while start + _WAV_HEAD.size <= size:
@@ -70,13 +70,20 @@ def parts(file: BinaryIO, stopping: Callable[[], bool] = lambda: False) -> Itera
         yield Part(_Stretch(file, begin, end, unfinished), problem=problem)
 
 
-def _behind_id3(file: BinaryIO) -> int:
-    """Return where a file begins behind its ID3v2 tags, which not every demuxer knows."""
+def _behind_id3(file: BinaryIO, size: int) -> int:
+    """Return where a file begins behind its ID3v2 tags, which not every demuxer knows.
+
+    Of a tag that would end behind the file only the head is left out.
+    """
     at = 0
     while (head := _read_at(file, at, _ID3_HEAD))[:3] == b"ID3" and len(head) == _ID3_HEAD:
         sevens = [byte & 0x7F for byte in head[6:]]
         footer = _ID3_HEAD if head[5] & 0x10 else 0
-        at += _ID3_HEAD + footer + sum(n << 7 * i for i, n in enumerate(reversed(sevens)))
+        at += _ID3_HEAD
+        length = footer + sum(n << 7 * i for i, n in enumerate(reversed(sevens)))
+        if at + length > size:
+            return at
+        at += length
     return at
 
 

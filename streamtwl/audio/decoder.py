@@ -5,6 +5,7 @@ counted.
 """
 
 import io
+import math
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ from streamtwl.audio.pcm import to_float
 from streamtwl.errors import AudioError
 
 BUFFER_BYTES = 1 << 16
-DAMAGED_IN_A_ROW = 1000  # packets that all fail to decode: no more sound will come
+DAMAGED_IN_A_ROW = 1000  # reads that give nothing: no more sound will come
 JITTER_S = 0.04  # of time stamps; where one is later by more, sound is missing
 STAMPED = ("ogg", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "asf", "flv", "mpegts")
 GAP_S = 60.0  # the longest that a time stamp is believed where damage reaches it, or broadcasts
@@ -87,14 +88,18 @@ class Decoder:
 
     def _frames(self, container: Any, stream: Any) -> Iterator[av.AudioFrame]:
         packets = container.demux(stream)
-        damaged = 0
-        while damaged < DAMAGED_IN_A_ROW:
+        stuck = 0  # reads in a row that gave no packet, or packets before any sound
+        heard = self._seekable  # a file has an end: whatever is damaged, what follows is tried
+        while stuck < DAMAGED_IN_A_ROW:
+            packet = None
             try:
                 packet = next(packets, None)
                 if packet is None:
                     return
+                if heard:
+                    stuck = 0
                 for frame in stream.decode(packet):
-                    damaged = 0
+                    stuck, heard = 0, True
                     if frame.samples:
                         yield frame
             except av.error.EOFError:
@@ -102,9 +107,10 @@ class Decoder:
             except av.error.FFmpegError as error:  # what a decoder makes of damage has many names
                 if self._remote and isinstance(error, av.error.ExitError | OSError):
                     raise  # the connection
-                damaged += 1
+                stuck += 1
                 self.skipped_packets += 1
-                packets = container.demux(stream)  # one that has raised is over
+                if packet is None:
+                    packets = container.demux(stream)  # one that has raised is over
 
     def _no_sound(self) -> str:
         """Return the error that explains why there is none."""
@@ -133,6 +139,8 @@ class _Timeline:
         self._stamped = kind in STAMPED
         self._longest_s = GAP_S if kind in UNSURE else PAUSE_S
         self._rate = 0
+        known = start is not None and container.duration
+        self._until_s = (start + container.duration) / av.time_base + 1.0 if known else math.inf
         # time stamp of the next frame, if nothing is missing; a film may begin before its sound
         self._due_s: float | None = None if start is None else start / av.time_base
 
@@ -145,8 +153,9 @@ class _Timeline:
         if due_s is None or not self._stamped:
             return 0
         late_s = 0.0 if frame.time is None else frame.time - due_s
-        missing_s = late_s if JITTER_S < late_s < self._longest_s else 0.0
-        begins_anew = late_s >= self._longest_s or late_s < -JITTER_S
+        is_gap = JITTER_S < late_s < self._longest_s and due_s + late_s <= self._until_s
+        missing_s = late_s if is_gap else 0.0
+        begins_anew = not is_gap and abs(late_s) > JITTER_S
         self._due_s = due_s + (late_s if begins_anew else missing_s)
         self._due_s += frame.samples / frame.sample_rate
         return round(missing_s * frame.sample_rate)

@@ -98,7 +98,10 @@ class Pipe(Source):
             return None
         if not readable:
             return None
-        received = os.read(fileno, PIPE_CHUNK_BYTES)
+        try:
+            received = os.read(fileno, PIPE_CHUNK_BYTES)
+        except OSError as error:  # opened to write only, or a terminal that hung up
+            raise self._ended(f"'{self.name}' cannot be read: {error.strerror}") from None
         self._received_at = now
         if self.state == "stalled":
             self.state, self.error = "listening", None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from streamtwl.errors import ModelError
+from streamtwl.errors import UNDECODABLE, ModelError
 from streamtwl.features import log_mel
 from streamtwl.features.spectrum import FRAME, FRAME_HOP
 from streamtwl.models import priors, registry, runtime
@@ -98,7 +98,7 @@ def card_of(session: "onnxruntime.InferenceSession") -> BackboneCard:
     kept = session.get_modelmeta().custom_metadata_map.get(CARD, "")
     try:
         return msgspec.json.decode(kept, type=BackboneCard)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise ModelError(f"{FILE} has no card of a backbone ({error})") from None
 
 

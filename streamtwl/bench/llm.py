@@ -20,7 +20,7 @@ import numpy as np
 from streamtwl.bench import compare
 from streamtwl.bench.label_names import names_of
 from streamtwl.config import LlmSettings, Settings, override
-from streamtwl.errors import EndpointError, NoLabelError, UsageError
+from streamtwl.errors import UNDECODABLE, EndpointError, NoLabelError, UsageError
 from streamtwl.ontology import categories
 from streamtwl.pipeline import Outcome, build
 from streamtwl.reasoners import llm, trace_words
@@ -324,7 +324,7 @@ def kept_answers(file: Path) -> Iterator[Row]:
     for line in lines:
         try:
             yield msgspec.json.decode(line, type=Row)
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             raise UsageError(f"{file} is damaged: move it away and run this again") from None
 
 

@@ -8,7 +8,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from streamtwl.endpoints import allow_ipv6, check_port, reachable
-from streamtwl.errors import MessageError, UsageError
+from streamtwl.errors import UNDECODABLE, MessageError, UsageError
 from streamtwl.messages import AnyMessage, ReplayHeader, ReplayRequest, decode
 from streamtwl.security import ClientKeys
 
@@ -115,7 +115,7 @@ class Link:
                 header = _header.decode(first)
             except zmq.Again:
                 return
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            except UNDECODABLE as error:
                 _log.warning("an answer that this version cannot read: %s", error)
                 continue
             yield header, [m for payload in payloads if (m := self._read(payload)) is not None]

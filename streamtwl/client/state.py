@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from streamtwl.errors import UsageError
+from streamtwl.errors import UNDECODABLE, UsageError
 
 
 class Position(msgspec.Struct, forbid_unknown_fields=True):
@@ -25,7 +25,7 @@ def load(path: Path) -> dict[tuple[str, str], int]:
         return {}
     except OSError as error:
         raise UsageError(f"cannot read the state {path}: {error.strerror}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNDECODABLE:
         raise UsageError(
             f"{path} is not a subscriber's state: choose another, or delete it"
         ) from None

@@ -90,8 +90,8 @@ def _worthwhile(files: Sequence[Path], settings: Settings) -> int:
     """Return how many cores are worth it: a process takes about a second to begin."""
     if runtime.on_gpu(settings.backbone.provider):
         return 1  # processes would share it, each with models of its own
-    sizes = [file.stat().st_size for file in files if file.is_file()]
-    return max(1, min(len(os.sched_getaffinity(0)), sum(sizes) // BYTES_A_JOB))
+    total = sum(map(recordings.size, files))
+    return max(1, min(len(os.sched_getaffinity(0)), total // BYTES_A_JOB))
 
 
 def _label_all(

@@ -9,7 +9,7 @@ import msgspec
 
 from streamtwl.control import messages
 from streamtwl.control.messages import MAX_MEL_FRAMES, Answer, Last, MelFrames, Reload, Request
-from streamtwl.errors import ControlError
+from streamtwl.errors import UNDECODABLE, ControlError
 
 ANSWER_S = 60.0  # a reload may have recordings to score
 AGAIN_S = 0.05
@@ -83,7 +83,7 @@ def _request(path: Path, request: Request) -> Answer:
         raise ConnectionError("it ended")
     try:
         answer = msgspec.json.decode(line, type=Answer)
-    except messages.UNREADABLE as error:
+    except UNDECODABLE as error:
         raise ControlError(f"the listener at {path} answers nonsense ({error})") from None
     if answer.error is not None:
         raise ControlError(answer.error)

@@ -24,8 +24,6 @@ MAX_LAST_S = 30.0
 MAX_MEL_FRAMES = 1000  # 10 s
 LONGEST_PATH = 100  # bytes of a Unix socket's path, less a few
 
-UNREADABLE = (msgspec.DecodeError, RecursionError)  # the latter of what is nested too deep
-
 
 class Reload(msgspec.Struct, tag="reload", tag_field="do", forbid_unknown_fields=True):
     """Take in what is taught by now."""

@@ -13,7 +13,7 @@ import msgspec
 from streamtwl.control import messages
 from streamtwl.control.mel import Mel
 from streamtwl.control.messages import Answer, MelFrames, Reload, Request
-from streamtwl.errors import ControlError, StreamtwlError
+from streamtwl.errors import UNDECODABLE, ControlError, StreamtwlError
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class ControlServer:
         try:
             line = messages.read_line(connection, messages.REQUEST_BYTES, PEER_S)
             request = msgspec.json.decode(line, type=Request)
-        except (*messages.UNREADABLE, ControlError) as error:
+        except (*UNDECODABLE, ControlError) as error:
             return Answer(error=f"not a request: {error}")
         try:
             if isinstance(request, Reload):

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from streamtwl import folders, plugins
-from streamtwl.errors import ModelError, UsageError
+from streamtwl.errors import UNDECODABLE, ModelError, UsageError
 from streamtwl.models import catalogue, priors, registry
 from streamtwl.models.runtime import errors, open_session
 from streamtwl.stages import SAMPLE_RATE
@@ -67,7 +67,7 @@ def card(name: str) -> Card:
         found = msgspec.json.decode(_card(name).read_bytes(), type=Card)
         if found.sha256 == registry.sha256(path(name)):
             return found
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNDECODABLE):
         pass
     raise ModelError(
         f"{path(name)} is damaged, or its card {_card(name).name} is: run `streamtwl models remove "
@@ -214,7 +214,7 @@ def _frames(session: "onnxruntime.InferenceSession", file: Path) -> tuple[int, i
     text = session.get_modelmeta().custom_metadata_map.get("frames", "")
     try:
         fewest, most = msgspec.json.decode(text, type=tuple[int, int])
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         fewest, most = 0, 0
     if not 1 <= fewest <= most:
         raise ModelError(
@@ -245,7 +245,7 @@ def _labels_within(session: "onnxruntime.InferenceSession", file: Path) -> list[
         )
     try:
         return msgspec.json.decode(text, type=list[str])
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return [line.strip() for line in text.splitlines() if line.strip()]
 
 

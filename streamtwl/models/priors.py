@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from streamtwl.errors import ModelError
+from streamtwl.errors import UNDECODABLE, ModelError
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def of(
 def _read(file: Path, backbone: str) -> Prior:
     try:
         return msgspec.json.decode(file.read_bytes(), type=Prior)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNDECODABLE) as error:
         raise ModelError(
             f"{file} is damaged ({error}): remove it, or run `streamtwl models prior {backbone} "
             "FOLDER` again"

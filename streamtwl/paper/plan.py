@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from streamtwl import config
-from streamtwl.errors import ConfigError, UsageError
+from streamtwl.errors import UNDECODABLE, ConfigError, UsageError
 from streamtwl.reasoners.prompts import preset, request_fields
 from streamtwl.reasoners.server import address_of
 
@@ -114,7 +114,7 @@ def load(path: Path) -> Plan:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_explain(str(error))}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     _check(path, plan)
     return _resolved(plan, path.parent)

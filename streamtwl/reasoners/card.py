@@ -1,13 +1,16 @@
 """The description of a reasoner in its own file, in the ONNX metadata under CARD."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from streamtwl.reasoners.reads import Read
 
 CARD = "streamtwl.card"
+
+Above0 = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class TraceCard(Struct, kw_only=True):
@@ -17,8 +20,8 @@ class TraceCard(Struct, kw_only=True):
     trained: Literal["embedding", "all"]  # the rest was frozen
     soft: bool  # one token a patch, the expectation of many samples
     samples: tuple[int, int]  # K, from and to; 0, 0 where the trace is soft
-    temperature: float
-    context: int  # tokens, at most
+    temperature: Above0
+    context: Annotated[int, Meta(ge=1)]  # tokens, at most
     residual: str  # what reads the row beside it; empty: there is none
     categories: int = 0  # C of the posterior that the trace is of: the row begins with it; 0: is it
 
@@ -26,15 +29,17 @@ class TraceCard(Struct, kw_only=True):
 class ReaderCard(Struct, kw_only=True):
     """How a reader joins windows, and what it reads of them: see `reasoners/reader.py`."""
 
-    windows: list[str]
+    windows: Annotated[list[str], Meta(min_length=1)]
     prior: float  # the share of the backbones' priors that is taken off
     weights: dict[str, float]  # of the windows in their join
-    half_life_s: float  # of a window's scores in their mean
+    half_life_s: Above0  # of a window's scores in their mean
     scale: float  # what is no candidate has the confidence sigmoid(scale * join + shift)
     shift: float
-    candidates: int  # categories a hop
-    context: int  # hops, at most
-    behind_s: float  # from the moment that a score is about to the end of its window
+    candidates: Annotated[int, Meta(ge=1)]  # categories a hop
+    context: Annotated[int, Meta(ge=2)]  # hops, at most
+    behind_s: Annotated[
+        float, Meta(ge=0)
+    ]  # from the moment that a score is about to the end of its window
 
 
 class Card(Struct, kw_only=True):
@@ -46,10 +51,10 @@ class Card(Struct, kw_only=True):
         "recurrent", "gpt2", "reader"
     ]  # the contract that the graph keeps: see the module
     backbone: str  # the first one that it reads
-    hop_s: float  # of the streams it was trained on
+    hop_s: Above0  # of the streams it was trained on
     labels: list[str]  # of its scores, in their order
-    on: float  # the thresholds chosen with it: an event begins here ...
-    off: float  # ... and ends here
+    on: Share  # the thresholds chosen with it: an event begins here ...
+    off: Share  # ... and ends here
     data: str  # what it was trained on
     folds: list[int]  # of the data, seen in training
     command: str  # makes it again

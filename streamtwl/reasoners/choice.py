@@ -97,6 +97,11 @@ def _reader(
     names, read = _joint(backbones), loaded.card.reader
     if read is None:
         raise UsageError(f"--reasoner {loaded.path}: its card does not say how it reads")
+    if absent := {*read.windows} - {kind.name for kind in kinds}:
+        raise UsageError(
+            f"--reasoner {loaded.path}: its card reads {min(absent)}, and the windows are "
+            f"{', '.join(kind.name for kind in kinds)}"
+        )
     fusion = Fusion(kinds, backbones, names, read.prior, read.weights)
     labels = _open_labels(settings, names)
     of_labels = np.where(labels.wanted, 0.0, 1.0) * np.ones(len(labels.labels))

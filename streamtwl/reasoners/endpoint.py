@@ -20,7 +20,7 @@ import msgspec
 import openai
 
 from streamtwl.audio.network_address import Address
-from streamtwl.errors import EndpointError, NoLabelError
+from streamtwl.errors import UNDECODABLE, EndpointError, NoLabelError
 from streamtwl.file_names import one_line
 from streamtwl.reasoners.prompts import Preset
 from streamtwl.reasoners.server import KEY
@@ -164,7 +164,7 @@ class Endpoint:
         given = self._reply("/completions", body | {"temperature": 0.0}, 0).logprobs
         try:
             found = msgspec.json.decode(given, type=_LogProbs)
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             raise EndpointError(
                 f'{self.address} gives no log-probabilities of the prompt: set choose = "grammar"',
                 passing=False,
@@ -183,7 +183,7 @@ class Endpoint:
         payload = self._send(path, common | self._fields | body)
         try:
             [choice, *_] = msgspec.json.decode(payload, type=_Reply).choices
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
+        except (*UNDECODABLE, ValueError):
             what = self._quoted(payload.decode(errors="replace"))
             raise NoLabelError(
                 f"{self.address} sent what is no answer of such a server: '{what}'"
@@ -291,7 +291,7 @@ def _label_in(content: str) -> str:
     text = content.strip().removeprefix("```json").strip("` \n")
     try:
         return msgspec.json.decode(text, type=_Named).label.strip()
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return text.strip("\"'. ")
 
 

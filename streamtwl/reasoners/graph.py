@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import numpy as np
 
-from streamtwl.errors import UsageError
+from streamtwl.errors import UNDECODABLE, UsageError
 from streamtwl.models import registry, runtime
 from streamtwl.models.runtime import Provider
 from streamtwl.reasoners import card as cards
 from streamtwl.reasoners.card import Card
 
 SUFFIX = ".onnx"
+KINDS = {"tensor(int64)": np.int64, "tensor(bool)": np.bool_}  # of inputs that are not float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,26 @@ def load(path: Path, threads: int = 1, provider: Provider = "auto") -> Graph:
     session = open_session(path, threads, provider)
     card = read_card(session, path)
     shapes = {each.name: each.shape for each in (*session.get_inputs(), *session.get_outputs())}
+    if not _is_finite(session):
+        raise UsageError(f"--reasoner {path}: it gives numbers that are none: its file is damaged")
     return Graph(path, session, card, shapes, registry.sha256(path))
+
+
+def _is_finite(session: Any) -> bool:
+    """Whether one step gives finite scores; also where the graph cannot be tried like this."""
+    given = {}
+    for each in session.get_inputs():
+        sizes = [size if isinstance(size, int) else 1 for size in each.shape]
+        if "." in each.name:  # of a cache, in which nothing is
+            sizes[-2] = 0
+        given[each.name] = np.ones(sizes, KINDS.get(each.type, np.float32))
+    if "position_ids" in given:
+        given["position_ids"][:] = 0
+    try:
+        [scores] = session.run(["scores"], given)
+    except runtime.errors():
+        return True
+    return bool(np.isfinite(scores).all())
 
 
 def check(graph: Graph, inputs: list[str], outputs: list[str]) -> None:
@@ -73,7 +93,7 @@ def read_card(session: Any, path: Path) -> Card:
         raise UsageError(f"--reasoner {path}: it carries no card; `streamtwl train` makes one")
     try:
         return cards.decode(written)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise UsageError(f"--reasoner {path}: its card does not fit ({error})") from None
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from streamtwl import folders
 from streamtwl.client import Subscription
-from streamtwl.errors import SinkError, UsageError
+from streamtwl.errors import UNDECODABLE, SinkError, UsageError
 from streamtwl.messages import AnyMessage
 from streamtwl.services.service import Feed, Positions
 
@@ -101,7 +101,7 @@ class Outbox:
     def state(self, type_: Any) -> Any:
         """Return the service's state, a new `type_` where there is none that fits."""
         for (payload,) in self._rows("SELECT payload FROM state"):
-            with contextlib.suppress(msgspec.MsgspecError):
+            with contextlib.suppress(*UNDECODABLE):
                 return msgspec.json.decode(payload, type=type_)
         return type_()
 

@@ -43,12 +43,13 @@ SELECT id FROM (SELECT id, at FROM messages ORDER BY id LIMIT {STEP})
 WHERE at < ? - (SELECT total(ahead) FROM leaps WHERE message > id)
 """
 _LEAST_WORTH = f"SELECT id FROM messages ORDER BY lasting, id LIMIT {STEP}"
-_NEWEST_AT = "SELECT total(at) FROM (SELECT at FROM messages ORDER BY id DESC LIMIT 1)"
-_NEW_LEAP = """
-INSERT OR IGNORE INTO leaps (message, ahead)
-SELECT id + 1, :now - :expected FROM messages WHERE abs(at - :now) > abs(at - :expected)
-ORDER BY id DESC LIMIT 1
+# the newest entry, the leap noted since, and where the clock has been since then
+_NEWEST = """
+SELECT id, at, (SELECT total(ahead) FROM leaps WHERE message = messages.id + 1)
+FROM messages ORDER BY id DESC LIMIT 1
 """
+_SET_LEAP = "INSERT OR REPLACE INTO leaps (message, ahead) VALUES (?, ?)"
+_NO_LEAP = "DELETE FROM leaps WHERE message = ?"
 _FORGET_LEAPS = """
 DELETE FROM leaps WHERE NOT EXISTS (SELECT 1 FROM messages WHERE id < leaps.message)
 """
@@ -252,14 +253,27 @@ class Journal:
     def _mind_clocks(self, connection: sqlite3.Connection) -> None:
         """Note in the journal that the wall clock leapt, where it did since the last look."""
         now, monotonic = time.time(), time.monotonic()
-        if self._clocks is None:  # just opened
-            [expected] = connection.execute(_NEWEST_AT).fetchone()
-        else:
-            expected = self._clocks[0] + monotonic - self._clocks[1]
-        if abs(now - expected) > self._leap_s:
-            with journal_file.transaction(connection):
-                connection.execute(_NEW_LEAP, {"now": now, "expected": expected})
-        self._clocks = now, monotonic
+        clocks, self._clocks = self._clocks, (now, monotonic)
+        if clocks is not None and abs(now - clocks[0] - (monotonic - clocks[1])) <= self._leap_s:
+            return
+        with journal_file.transaction(connection):
+            newest = connection.execute(_NEWEST).fetchone()
+            if newest is None:
+                return
+            number, at, noted = newest
+            expected = at + noted if clocks is None else clocks[0] + monotonic - clocks[1]
+            leap = now - expected
+            if abs(leap) <= self._leap_s:
+                return
+            if noted and clocks is not None and abs(noted - leap) <= self._leap_s:
+                return  # another listener has noted it
+            if not noted and abs(at - now) <= abs(at - expected):
+                return  # and has written since
+            ahead = noted + leap  # a clock may leap there and back while nothing is written
+            if abs(ahead) <= self._leap_s:
+                connection.execute(_NO_LEAP, (number + 1,))
+            else:
+                connection.execute(_SET_LEAP, (number + 1, ahead))
 
     def _mind_file(self) -> None:
         """Move the log into the database now and then: it waits for the disk, commits do not.

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from streamtwl.errors import JournalError
+from streamtwl.errors import UNDECODABLE, JournalError
 from streamtwl.messages import Encoding, ReplayHeader, ReplayRequest
 from streamtwl.sinks import journal_file
 
@@ -224,7 +224,7 @@ def _first(seq: int, payload: bytes) -> int:
     """Return the first seq that a row stands for: its own, unless it is a summary."""
     try:
         row = (_row_of_json if payload[:1] == b"{" else _row_of_msgpack).decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # it is damaged: the client skips it
+    except UNDECODABLE:  # it is damaged: the client skips it
         return seq
     return seq if row.summary is None else min(seq, row.summary.first_seq)
 
@@ -245,7 +245,7 @@ def _request(frames: list[bytes]) -> ReplayRequest:
     try:
         decoder = _request_from_json if frames[0][:1] == b"{" else _request_from_msgpack
         request = decoder.decode(frames[0])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise _Refused(f"malformed request: {error}") from None
     if not request.topic.startswith(REPLAYED):
         raise _Refused(f"malformed request: only {', '.join(REPLAYED)} can be replayed")
@@ -266,5 +266,5 @@ def _in(encoding: Encoding, payload: bytes) -> bytes:
         decode, encode = msgspec.msgpack.decode, msgspec.json.encode
     try:
         return encode(decode(payload))
-    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+    except (*UNDECODABLE, TypeError):
         return payload

@@ -1,6 +1,7 @@
 """The sounds that the user taught, in the user's data folder.
 
     sounds/sounds.json                 the index: names, when, which recordings
+    sounds/sounds.backup.json          the same once more
     sounds/recordings/SHA.flac         16 kHz mono, named by the start of their SHA-256
     sounds/background/KEY.npz          embeddings of the user's own background: no sound
 
@@ -24,12 +25,13 @@ import numpy as np
 from msgspec import Meta
 
 from streamtwl import folders
-from streamtwl.errors import AudioError, SoundsError, UsageError
+from streamtwl.errors import UNDECODABLE, AudioError, SoundsError, UsageError
 from streamtwl.label_filter import no_such
 from streamtwl.sounds import arrays, embedding, recording
 from streamtwl.stages import SAMPLE_RATE
 
 VERSION = 1  # of the index
+BACKUP = "sounds.backup.json"
 PARTIAL = ".partial-"  # begins the name of a file that is being written
 LOCK_S = 60.0
 MAX_SOUNDS = 200
@@ -226,17 +228,22 @@ class Store:
         return self.folder / "recordings"
 
     def _index(self) -> Index:
-        file = self.folder / "sounds.json"
+        file, backup = self.folder / "sounds.json", self.folder / BACKUP
         try:
             text = file.read_bytes()
         except FileNotFoundError:
+            if backup.exists():
+                raise SoundsError(
+                    f"{file} is not there: put {BACKUP} in its place, or remove the folder "
+                    f"{self.folder} and teach your sounds again"
+                ) from None
             return Index()
         except OSError as error:
             raise SoundsError(f"{file} cannot be read: {error.strerror}") from None
         try:
             return read_index(text[:INDEX_BYTES], str(file))
         except ValueError as error:
-            raise SoundsError(f"{file} is damaged ({error}): mend it, or remove it") from None
+            raise SoundsError(f"{file} is damaged ({error}): put {BACKUP} in its place") from None
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Index]:
@@ -251,8 +258,10 @@ class Store:
                 index = self._index()
                 try:
                     yield index
-                    with self._writing(self.folder / "sounds.json") as file:
-                        file.write(msgspec.json.format(msgspec.json.encode(index), indent=1))
+                    written = msgspec.json.format(msgspec.json.encode(index), indent=1)
+                    for name in ("sounds.json", BACKUP):
+                        with self._writing(self.folder / name) as file:
+                            file.write(written)
                 finally:
                     self._sweep()
         except OSError as error:
@@ -312,7 +321,7 @@ def read_index(text: bytes, called: str) -> Index:
         if version != VERSION:
             raise SoundsError(f"{called} is of another version of streamtwl ({version})")
         return msgspec.json.decode(text, type=Index)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ValueError(str(error)) from None
 
 

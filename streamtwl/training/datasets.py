@@ -2,8 +2,9 @@
 
 import csv
 import logging
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ _log = logging.getLogger(__name__)
 
 AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"}
 FOLDS = 5
+FOLD_DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,16 @@ def load(folder: Path, seed: int = 0) -> list[Clip]:
     cut from one recording, use ESC-50's layout, which can say so. Folds are stratified by class.
     Files that are not AUDIO are passed over with a warning. Raises UsageError for anything else.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UsageError(f"no such folder: {folder}")
-    tables = sorted((folder / "meta").glob("*.csv"))
+    tables = sorted(filter(os.path.isfile, (folder / "meta").glob("[!.]*.csv")))
     clips = _published(folder, tables[0], seed) if tables else _folder_per_class(folder, seed)
     if len({clip.label for clip in clips}) < 2:
         raise UsageError(
             f"{folder} is no data set: it takes ESC-50's layout (meta/*.csv and audio/), "
             "or a folder per class with five sound files or more in each"
         )
+    refuse_twice(clip.path for clip in clips)
     return sorted(clips, key=lambda clip: clip.path)
 
 
@@ -87,11 +90,22 @@ def refuse_leaks(training: Sequence[Clip], test: Sequence[Clip]) -> None:
         )
 
 
+def refuse_twice(paths: Iterable[Path]) -> None:
+    """Raise UsageError for a file that is there twice: it would be on both sides of a split."""
+    known: dict[str, Path] = {}
+    for path in paths:
+        other = known.setdefault(os.path.realpath(path), path)
+        if other is not path:
+            raise UsageError(f"{path} is there twice, the first time as {other}: leave one out")
+
+
 def read_table(table: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file; raises UsageError where it is none."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             return list(csv.DictReader(file))
+    except OSError as error:
+        raise UsageError(f"{table} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{table} is no table: CSV in UTF-8 ({error})") from None
 
@@ -103,15 +117,15 @@ def _published(folder: Path, table: Path, seed: int) -> list[Clip]:
         columns = f"{', '.join(sorted(needed))}, fold, src_file"
         raise UsageError(f"{table} takes the columns {columns}, the first two in every row")
     sounds = folder / "audio"
-    absent = [row["filename"] for row in rows if not (sounds / row["filename"]).is_file()]
+    absent = [row["filename"] for row in rows if not os.path.isfile(sounds / row["filename"])]
     if absent:
         raise UsageError(f"{table} names {len(absent)} file(s) that {sounds} has not: {absent[0]}")
     labels = [row["category"] for row in rows]
     sources = [row.get("src_file") or row["filename"] for row in rows]
     if "fold" in rows[0]:
-        wrong = [row["fold"] for row in rows if not str(row["fold"]).isdecimal()]
+        wrong = [row["fold"] for row in rows if not _is_fold(row["fold"])]
         if wrong:
-            raise UsageError(f"{table}: the fold '{wrong[0]}' is no number")
+            raise UsageError(f"{table}: the fold '{str(wrong[0])[:20]}' is no number of a fold")
         folds = [int(row["fold"]) for row in rows]
     else:
         folds = _folds_by_source(table, labels, sources, seed)
@@ -119,6 +133,10 @@ def _published(folder: Path, table: Path, seed: int) -> list[Clip]:
         Clip(sounds / row["filename"], label, source, fold)
         for row, label, source, fold in zip(rows, labels, sources, folds, strict=True)
     ]
+
+
+def _is_fold(said: str | None) -> bool:
+    return said is not None and said.isdecimal() and len(said) <= FOLD_DIGITS
 
 
 def _folds_by_source(
@@ -141,7 +159,7 @@ def _folds_by_source(
 
 
 def _folder_per_class(folder: Path, seed: int) -> list[Clip]:
-    found = sorted(path for path in folder.glob("*/[!.]*") if path.is_file())
+    found = sorted(filter(os.path.isfile, folder.glob("[!.]*/[!.]*")))
     paths = [path for path in found if path.suffix.lower() in AUDIO]
     labels = [path.parent.name for path in paths]
     others = [path for path in found if path.suffix.lower() not in AUDIO]

@@ -11,7 +11,9 @@ import numpy as np
 import soundfile
 
 from streamtwl import config, folders
-from streamtwl.audio.resample import Resampler
+from streamtwl.audio.intake import SAMPLE_LIMIT
+from streamtwl.audio.mix import Mixer
+from streamtwl.audio.resample import Resampler, check_rate
 from streamtwl.backbones.bank import Bank, of_silence
 from streamtwl.config import Settings
 from streamtwl.errors import AudioError
@@ -20,9 +22,11 @@ from streamtwl.models import own, registry
 from streamtwl.pipeline import hearing
 from streamtwl.reasoners import reads
 from streamtwl.reasoners.reads import Read
+from streamtwl.sounds import recording
 from streamtwl.stages import SAMPLE_RATE, Block, End
 
 YAMNET = "yamnet:0.96"
+WHOLE_S = 1e9  # of a recording: longer than any
 HOPS = 32  # scored in one call
 
 
@@ -95,8 +99,8 @@ class Scorer:
         changed = f"{augmentation.name}/{augmentation.seed}" if augmentation else ""
         named = hashlib.sha256(content + f"/{self.key}/{changed}".encode()).hexdigest()
         cached = self.folder / f"{named}.npy"
-        with contextlib.suppress(OSError, ValueError, EOFError):  # it is made anew
-            return np.load(cached)
+        if (rows := load(cached)) is not None:
+            return rows
         samples = read(path)
         if augmentation is not None:
             seed = [int(named[:8], 16), augmentation.seed]
@@ -128,6 +132,13 @@ class Scorer:
         return np.repeat([output == "posterior" for _, output in read], sizes)
 
 
+def load(path: Path) -> np.ndarray | None:
+    """Return an array that was kept; None where it is not there, or damaged: it is made anew."""
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        return np.load(path)
+    return None
+
+
 def keep(rows: np.ndarray, path: Path) -> None:
     """Write an array; the file is whole, or not there."""
     partial = path.with_suffix(f".{os.getpid()}.npy")
@@ -136,15 +147,25 @@ def keep(rows: np.ndarray, path: Path) -> None:
 
 
 def read(path: Path) -> np.ndarray:
-    """Return a recording as float32[n], 16 kHz mono; raises AudioError where it is none."""
+    """Return a recording as float32[n], 16 kHz mono; raises AudioError where it is none.
+
+    What libsndfile does not read is read as `label` does: headers may be wrong.
+    """
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"'{path}' is not audio: {error.error_string}") from None
-    if not len(samples) or not np.isfinite(samples).all():
-        raise AudioError(f"'{path}' has no sound in it, or numbers that are none: leave it out")
-    resampler = Resampler(rate)
-    return np.concatenate((resampler.push(samples.mean(axis=1)), resampler.flush()))
+        frames, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, ValueError, MemoryError):
+        samples = recording.read(path, WHOLE_S)
+    else:
+        with np.errstate(invalid="ignore"):
+            if not (np.abs(frames) <= SAMPLE_LIMIT).all():  # False for NaN as well
+                raise AudioError(f"'{path}' has numbers in it that are no sound: leave it out")
+        check_rate(rate, str(path))
+        resampler = Resampler(rate)
+        mono = Mixer(str(path)).mix(frames, rate)
+        samples = np.concatenate((resampler.push(mono), resampler.flush()))
+    if not len(samples):
+        raise AudioError(f"'{path}' has no sound in it: leave it out")
+    return samples
 
 
 def white_noise(snr_db: float) -> Change:

@@ -1,12 +1,16 @@
 """The training loop: epochs of batches, and a state from which a stopped training resumes."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_log = logging.getLogger(__name__)
 
 DECAY, WARM_UP = 3e-4, 50  # weight decay a step
 
@@ -19,6 +23,17 @@ class Schedule:
     of_epochs: int
     per_epoch: int  # patches or tokens: in the unit in which a batch is counted
     rate: float  # the highest learning rate
+
+
+def load(file: Path) -> Any:
+    """Return what was kept of a training; None where there is nothing, or it is damaged."""
+    try:
+        return torch.load(file, weights_only=False)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # what pickle and torch raise of damage has many names
+        _log.warning("%s is damaged (%s): what it held is trained anew", file, error)
+        return None
 
 
 def run(
@@ -40,8 +55,7 @@ def run(
     weights = [*trained.values()]
     optimiser = torch.optim.AdamW(weights, lr=plan.rate, weight_decay=DECAY / plan.rate)
     done = step = 0
-    if state.exists():
-        kept = torch.load(state, weights_only=False)
+    if (kept := load(state)) is not None:
         model.load_state_dict(kept["trained"], strict=False)
         optimiser.load_state_dict(kept["optimiser"])
         generator.set_state(kept["generator"])

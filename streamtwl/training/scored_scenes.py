@@ -17,7 +17,7 @@ from streamtwl.reasoners.reads import Read
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.training import scenes
 from streamtwl.training.datasets import Clip, split, validation_split
-from streamtwl.training.posteriors import Scorer, keep
+from streamtwl.training.posteriors import Scorer, keep, load
 
 SCENE_S = 120.0
 TRAINING_SNR_DB = (0.0, 25.0)
@@ -169,9 +169,8 @@ def score_scene(name: str, plan: scenes.Plan, snr_db: float, scorer: Scorer) -> 
     versions = [(found.st_size, found.st_mtime_ns) for found in map(Path.stat, files)]
     key = hashlib.sha256(f"{plan}/{versions}/{snr_db}/{scorer.key}".encode()).hexdigest()
     cached = scorer.folder / f"scene-{key}.npy"
-    if cached.exists():
-        rows = np.load(cached)
-    else:
+    rows = load(cached)
+    if rows is None:
         samples, _ = scenes.make_scene(plan, snr_db)
         rows = scorer.score_samples(samples.astype(np.float32) / 32768).astype(np.float16)
         keep(rows, cached)

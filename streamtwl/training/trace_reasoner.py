@@ -11,7 +11,7 @@ import torch
 
 from streamtwl.ontology import categories
 from streamtwl.reasoners.card import Card, TraceCard
-from streamtwl.training import fitting, trace_training, trunks
+from streamtwl.training import fitting, schedule, trace_training, trunks
 from streamtwl.training.recipe import CHECKING, FINAL, Progress, Recipe, figures, trunk_name
 from streamtwl.training.targets import Targets
 from streamtwl.training.trace_model import TraceModel
@@ -86,8 +86,10 @@ def choose(
         torch.save(tried, scratch / "tried.partial")
         (scratch / "tried.partial").rename(scratch / "tried.pt")
 
-    if (scratch / "tried.pt").exists():
-        tried = torch.load(scratch / "tried.pt", weights_only=False)
+    if (kept := schedule.load(scratch / "tried.pt")) is not None:
+        tried = kept
+    else:
+        (scratch / "first.pt").unlink(missing_ok=True)  # its epochs have to be tried again
     trace_training.fit(
         first,
         training_examples(targets, prepared.parts, recipe),

@@ -351,6 +351,13 @@ def test_a_tag_in_front_with_a_large_picture(name, codec, tags, tmp_path):
     assert Decoded(path).seconds == pytest.approx(SECONDS, abs=0.1)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.wav", "pcm_s16le"), ("a.mp3", "libmp3lame")])
+def test_a_tag_whose_size_is_wrong_hides_no_sound(name, codec, tmp_path):
+    path = encode(tmp_path / name, codec)
+    path.write_bytes(b"ID3\4\0\0" + 4 * b"\x7f" + path.read_bytes())
+    assert Decoded(path).seconds == pytest.approx(SECONDS, abs=0.1)
+
+
 def test_no_length_is_promised_where_no_header_has_one(tmp_path):
     with encode(tmp_path / "a.ts", "aac", 44_100).open("rb") as file:
         assert Decoder(file, "a.ts").estimated
@@ -463,6 +470,31 @@ def test_damaged_packets_are_skipped_and_what_is_missing_is_known(name, codec, o
     assert decoded.seconds > 6
     assert decoded.seconds + decoded.missing_s == pytest.approx(8, abs=off_s)
     assert decoded.skipped_packets or decoded.missing_s
+
+
+def test_what_follows_a_long_damaged_stretch_is_decoded(tmp_path):
+    path = encode(tmp_path / "a.m4a", "aac", 48_000, seconds=60)
+    content = bytearray(path.read_bytes())
+    quarter = len(content) // 4
+    content[quarter : 3 * quarter] = bytes(2 * quarter)  # as a download leaves it: 1,400 packets
+    path.write_bytes(content)
+    decoded = Decoded(path)
+    assert decoded.seconds + decoded.missing_s == pytest.approx(60, abs=0.5)
+    assert decoded.seconds > 25
+    assert decoded.skipped_packets > 1000
+
+
+def test_a_time_stamp_beyond_the_end_shifts_nothing(tmp_path):
+    path = stamped(tmp_path / "a.mkv", [float(i) for i in range(8)])
+    content, at = bytearray(path.read_bytes()), 0
+    for _ in range(4):  # of the clusters, each with its time as a number in front
+        at = content.index(b"\x1f\x43\xb6\x75", at + 1)
+    time_at = content.index(b"\xe7", at) + 2
+    content[time_at] ^= 0x80  # 32.8 s later
+    path.write_bytes(content)
+    decoded = Decoded(path)
+    assert decoded.seconds == pytest.approx(8, abs=0.1)
+    assert decoded.missing_s < 0.1
 
 
 # --- what is no sound ---

@@ -228,6 +228,15 @@ def test_a_wav_header_that_says_nothing_of_use_is_an_error(channels, pipe):
     assert one.source.state == "ended"
 
 
+def test_what_cannot_be_read_is_an_error(tmp_path):
+    with (tmp_path / "file").open("wb") as written:
+        source = Pipe("stdin", written, 16_000, 1, "s16le")
+        source.start()
+        with pytest.raises(AudioError, match=r"'stdin' cannot be read: Bad file descriptor"):
+            source.read(time.monotonic())
+    assert source.state == "ended"
+
+
 def test_a_wav_header_without_an_end_is_an_error(pipe):
     one = pipe()
     one.write(b"RIFF....WAVEfmt ")

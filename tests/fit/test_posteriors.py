@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import soundfile
 
 from streamtwl import config
 from streamtwl.backbones.bank import Bank
@@ -14,6 +15,7 @@ from streamtwl.stages import SAMPLE_RATE, Block, End
 from streamtwl.training.posteriors import (
     Augmentation,
     Scorer,
+    read,
     white_noise,
     white_noise_between,
 )
@@ -45,12 +47,12 @@ def test_a_row_has_what_a_reasoner_reads_live(scorer, samples):
         patches += [
             p for windows in cut if not isinstance(windows, End) for p in bank.score(windows)
         ]
-    read = reads.of_windows(WINDOWS)
-    live = np.stack([reads.row(patch, read) for patch in patches])
-    rows = scorer.pick(scorer.score_samples(samples), read)
+    what = reads.of_windows(WINDOWS)
+    live = np.stack([reads.row(patch, what) for patch in patches])
+    rows = scorer.pick(scorer.score_samples(samples), what)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, live, atol=1e-5)
-    is_posterior = scorer.is_posterior(read)
+    is_posterior = scorer.is_posterior(what)
     assert is_posterior.sum() == 521 + 527
     assert ((live[:, is_posterior] >= 0) & (live[:, is_posterior] <= 1)).all()
     assert live[:, ~is_posterior].min() < 0
@@ -100,3 +102,29 @@ def test_noise_of_a_training_copy_is_of_any_level_between():
     assert -0.5 < min(snrs_db) < 2.0
     assert 23.0 < max(snrs_db) < 25.5
     assert abs(np.mean(snrs_db) - 12.5) < 2.0
+
+
+@pytest.mark.parametrize("frames", [0, 100, 16_000 * 8, (1 << 36) - 1])
+def test_a_length_in_a_header_that_is_wrong_costs_nothing(frames, samples, tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, samples[: 4 * SAMPLE_RATE], SAMPLE_RATE)
+    content = bytearray(path.read_bytes())
+    packed = int.from_bytes(content[18:26])  # rate, channels and bits, then 36 bits of the length
+    content[18:26] = (packed >> 36 << 36 | frames).to_bytes(8)
+    path.write_bytes(content)
+    read_anew = read(path)
+    assert len(read_anew) in (100, 4 * SAMPLE_RATE)
+    np.testing.assert_allclose(read_anew, samples[: len(read_anew)], atol=1e-4)
+
+
+def test_channels_that_cancel_one_another_are_heard(samples, tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([samples, -samples], axis=1), SAMPLE_RATE)
+    np.testing.assert_allclose(np.abs(read(path)), np.abs(samples), atol=1e-4)
+
+
+def test_floats_that_are_scaled_as_integers_are_refused(samples, tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, 32767 * samples, SAMPLE_RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"a\.wav.*numbers in it that are no sound"):
+        read(path)

@@ -1,6 +1,8 @@
 """The reader that ships, on scores that a test makes."""
 
+import msgspec
 import numpy as np
+import onnx
 import pytest
 
 from streamtwl import config
@@ -8,6 +10,7 @@ from streamtwl.errors import UsageError
 from streamtwl.ontology import categories
 from streamtwl.pipeline import hearing
 from streamtwl.reasoners import choice, graph
+from streamtwl.reasoners.card import CARD
 from streamtwl.reasoners.reader import Reader, recent
 from streamtwl.stages import Patch, Score, Window
 
@@ -64,6 +67,34 @@ def hops(stages):
         return made
 
     return make_patches
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("candidates", -1), ("context", 1), ("half_life_s", 0.0), ("windows", []),
+     ("windows", ["mn04:99"])],
+)  # fmt: skip
+def test_a_card_of_damaged_values_is_refused(field, value, stages, tmp_path):
+    settings, backbones, kinds = stages
+    model = onnx.load(choice.file(settings))
+    [card] = [each for each in model.metadata_props if each.key == CARD]
+    changed = msgspec.json.decode(card.value)
+    changed["reader"][field] = value
+    card.value = msgspec.json.encode(changed).decode()
+    onnx.save(model, tmp_path / "r.onnx")
+    chosen = config.override(settings, {"reasoner.file": str(tmp_path / "r.onnx")})
+    with pytest.raises(UsageError, match=r"r\.onnx: its card"):
+        choice.make(chosen, choice.load(chosen), backbones, kinds, ["s"])
+
+
+def test_weights_that_are_no_numbers_are_refused(stages, tmp_path):
+    settings, *_ = stages
+    model = onnx.load(choice.file(settings))
+    largest = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+    largest.raw_data = np.full(len(largest.raw_data) // 4, np.nan, np.float32).tobytes()
+    onnx.save(model, tmp_path / "r.onnx")
+    with pytest.raises(UsageError, match=r"r\.onnx: it gives numbers that are none"):
+        graph.load(tmp_path / "r.onnx")
 
 
 def read_at_once(reader: Reader, stream: int, hops: int) -> np.ndarray:

@@ -580,6 +580,31 @@ def test_a_clock_that_leaps_to_and_fro_leaves_nothing_for_ever(journal, monkeypa
     assert rows == (0,)
 
 
+@pytest.mark.parametrize("ahead_s", [60 * DAY_S, -60 * DAY_S, -50 * 365 * DAY_S])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_clock_set_right_before_anything_is_written_leaves_no_leap(
+    journal, monkeypatch, ahead_s, restarts
+):
+    monkeypatch.setattr(journal_module, "TEND_S", 0.05)
+    set_clock(monkeypatch, 0)
+    one = journal()
+    assert one.commit(of_a_month(), PATIENCE_S)
+    one.close()
+    set_clock(monkeypatch, ahead_s)  # as at boot, with a dead battery, before the network is there
+    one, other = journal(), journal()
+    tended(one)
+    tended(other)
+    if restarts:
+        one.close()
+        other.close()
+    set_clock(monkeypatch, 0)
+    one, other = (journal(), journal()) if restarts else (one, other)
+    for each in (one, other, one, other):
+        tended(each)
+    assert held(one.path) == [0, 1, 2, 3]
+    assert reader(one.path).execute("SELECT count(*) FROM leaps").fetchone() == (0,)
+
+
 def test_two_listeners_note_a_leap_once(journal, monkeypatch):
     monkeypatch.setattr(journal_module, "TEND_S", 0.05)
     set_clock(monkeypatch, 0)

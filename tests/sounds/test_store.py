@@ -132,6 +132,21 @@ def test_a_damaged_index_is_said_in_a_line(store, text):
         store.sounds()
 
 
+def test_an_index_that_is_gone_takes_no_recordings_with_it(store):
+    store.add("kettle", [("a", sounds_like(1)), ("b", sounds_like(2))])
+    index = store.folder / "sounds.json"
+    index.write_bytes(index.read_bytes()[:20])
+    with pytest.raises(SoundsError, match=r"put sounds\.backup\.json in its place"):
+        store.add("pot", [("c", sounds_like(3))])
+    index.unlink()
+    with pytest.raises(SoundsError, match=r"put sounds\.backup\.json in its place"):
+        store.add("pot", [("c", sounds_like(3))])
+    assert len([*store.folder.glob("recordings/*.flac")]) == 2
+    (store.folder / "sounds.backup.json").rename(index)
+    store.add("pot", [("c", sounds_like(3))])
+    assert [len(sound.examples) for sound in store.sounds()] == [2, 1]
+
+
 def test_an_index_of_another_version_is_not_called_damaged(store):
     store.folder.mkdir()
     (store.folder / "sounds.json").write_text('{"version": 2, "sounds": {"kettle": 1}}')

@@ -136,3 +136,47 @@ def test_a_table_without_folds_gets_them_by_recording(table):
 def test_too_few_recordings_for_folds_are_refused(table):
     with pytest.raises(UsageError, match=r"bell is of 4 recording\(s\): it takes 5"):
         load(table(4))
+
+
+def published(folder, rows: str, files: str = "ab"):
+    """Return a data set in ESC-50's layout."""
+    for place in ("audio", "meta"):
+        (folder / place).mkdir(exist_ok=True)
+    for name in files:
+        soundfile.write(folder / "audio" / f"{name}.wav", np.zeros(160), 16_000)
+    (folder / "meta" / "x.csv").write_text("filename,fold,category,src_file\n" + rows)
+    return folder
+
+
+@pytest.mark.parametrize("again", ["a.wav,2,dog,9", "./a.wav,2,dog,77", "a.wav,1,cat,1"])
+def test_a_clip_that_is_there_twice_is_refused(again, tmp_path):
+    folder = published(tmp_path, f"a.wav,1,dog,1\nb.wav,1,cat,2\n{again}\n")
+    with pytest.raises(UsageError, match=r"a\.wav is there twice"):
+        load(folder)
+
+
+def test_a_linked_folder_is_no_other_class(folders):
+    (folders / "dog2").symlink_to(folders / "dog")
+    with pytest.raises(UsageError, match="is there twice"):
+        load(folders)
+
+
+def test_hidden_folders_and_tables_are_none(folders, tmp_path):
+    (folders / ".hidden").mkdir()
+    for n in range(6):
+        soundfile.write(folders / ".hidden" / f"{n}.wav", np.zeros(160), 16_000)
+    assert {clip.label for clip in load(folders)} == {"bell", "dog"}
+    folder = published(tmp_path / "bell", "a.wav,1,dog,1\nb.wav,1,cat,2\n")
+    (folder / "meta" / "._x.csv").write_bytes(b"\0\5\x16\7")  # as macOS leaves it
+    (folder / "meta" / "a.csv").mkdir()
+    (folder / "meta" / "b.csv").symlink_to("nowhere")
+    assert len(load(folder)) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [(f"{'a' * 300}.wav,1,dog,1", "names 1 file"), (f"a.wav,{'9' * 5000},dog,1", "no number")],
+)
+def test_rows_that_cannot_be_are_said(row, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        load(published(tmp_path, f"{row}\nb.wav,1,cat,2\n"))

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from streamtwl import __version__
-from streamtwl.errors import JournalError, SoundsError, StreamtwlError, UsageError
+from streamtwl.errors import UNDECODABLE, JournalError, SoundsError, StreamtwlError, UsageError
 from streamtwl.services.web import settings
 from streamtwl.services.web.access import Access, Receive, Scope, Send
 from streamtwl.services.web.live import Hub, quantiles, status_of
@@ -127,7 +127,7 @@ class Api:
     async def _login(self, request: Request) -> Any:
         try:
             given = msgspec.json.decode(await request.body(), type=Login)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             return _json({"error": 'it takes {"password": "..."}'}, 400)
         token, wait_s = await self._access.login(request.scope, given.password)
         if wait_s:
@@ -172,7 +172,7 @@ class Api:
     async def _mark(self, request: Request) -> Any:
         try:
             word = msgspec.json.decode(await request.body(), type=Word)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             return _json({"error": 'it takes {"verdict": "right" or "wrong", "was": "..."}'}, 400)
         return await self._marking.mark(request.path_params["id"], word.verdict, word.was.strip())
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from streamtwl.errors import UNDECODABLE
 from streamtwl.messages import Scored, Summary
 from streamtwl.stages import SAMPLE_RATE
 from streamtwl.unrolling import top
@@ -62,7 +63,7 @@ class Hops:
         for payload in payloads:
             try:
                 hop = (_as_json if payload[:1] == b"{" else _as_msgpack).decode(payload)
-            except (msgspec.MsgspecError, UnicodeDecodeError):  # of a version to come, or damaged
+            except UNDECODABLE:  # of a version to come, or damaged
                 continue
             stream = streams.setdefault((hop.session, hop.source), len(streams))
             for position, when, strongest in hop.hops():
