@@ -13,6 +13,8 @@ twenty less, again and again, until one succeeds). Memory a source is the slope 
 the largest number; a long run's is given by quarters. About four minutes a pipeline and core.
 """
 
+import streamtwl  # noqa: F401  # isort: skip  # before numpy, which it holds to one thread
+
 import argparse
 import contextlib
 import json

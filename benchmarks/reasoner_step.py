@@ -14,6 +14,8 @@ time above it, and the load average stands beside. `--hours` plays so many hours
 and gives, by the hour, a step's mean and the memory at its end.
 """
 
+import streamtwl  # noqa: F401  # isort: skip  # before numpy, which it holds to one thread
+
 import argparse
 import itertools
 import json

@@ -13,6 +13,8 @@ which both terms of the maximum are equal, and not worth more cores than make th
 start + models.
 """
 
+import streamtwl  # noqa: F401  # isort: skip  # before numpy, which it holds to one thread
+
 import argparse
 import json
 import statistics

@@ -146,14 +146,21 @@ def vocabulary(labels: str, names: Sequence[str] | None = None) -> Vocabulary:
 def taken_in(name: str) -> frozenset[str]:
     """Return, in lower case, a sound's name and what else it takes in: its categories, their kinds.
 
-    The name is of any case; of no everyday sound and no category: itself alone.
+    Of an everyday sound not those that another one has: `Door` is no `Doorbell`. The name is of any
+    case; of no everyday sound and no category: itself alone.
     """
     lower = name.lower()
-    rolled_up = {each.lower(): members for each, members in everyday().items()}
-    members = {each.lower() for each in rolled_up.get(lower, ())} | {lower}
+    rolled_up = {
+        label.lower(): {each.lower() for each in members} for label, members in everyday().items()
+    }
+    members = rolled_up.get(lower, set()) | {lower}
     index = {each.lower(): i for i, each in enumerate(categories())}
     below = {i for each in members & index.keys() for i in descendants()[index[each]]}
-    return frozenset(members | {categories()[i].lower() for i in below})
+    kinds = {categories()[i].lower() for i in below}
+    if lower in rolled_up:
+        others = {label: each for label, each in rolled_up.items() if label != lower}
+        kinds -= set(others).union(*others.values())
+    return frozenset(members | kinds)
 
 
 def parents_among(names: Sequence[str]) -> tuple[tuple[int, ...], ...]:

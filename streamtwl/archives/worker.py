@@ -90,6 +90,10 @@ class Worker:
         tries = f"_tries/{number}{part}"
         known = self._store.names(tries)
         if len(known) >= TRIES:
+            for each in known:  # the next job tries it again
+                self._store.remove(f"{tries}/{each}")
+            if task.stretch is not None:
+                return Done(task.file, ended=False)  # and it is labelled unbroken
             error = f"'{task.file}' ended the process that labelled it {TRIES} times"
             return self._write(task.file, Labelled(task.file, error=error))
         attempt = f"{tries}/{uuid.uuid4().hex}"

@@ -89,14 +89,15 @@ class Decoder:
     def _frames(self, container: Any, stream: Any) -> Iterator[av.AudioFrame]:
         packets = container.demux(stream)
         stuck = 0  # reads in a row that gave no packet, or packets before any sound
-        heard = self._seekable  # a file has an end: whatever is damaged, what follows is tried
+        # a file has an end: whatever is damaged, what follows is tried
+        heard = self._seekable and not self._remote
         while stuck < DAMAGED_IN_A_ROW:
             packet = None
             try:
                 packet = next(packets, None)
                 if packet is None:
                     return
-                if heard:
+                if heard and not self._remote:  # which is better asked again
                     stuck = 0
                 for frame in stream.decode(packet):
                     stuck, heard = 0, True
@@ -139,8 +140,7 @@ class _Timeline:
         self._stamped = kind in STAMPED
         self._longest_s = GAP_S if kind in UNSURE else PAUSE_S
         self._rate = 0
-        known = start is not None and container.duration
-        self._until_s = (start + container.duration) / av.time_base + 1.0 if known else math.inf
+        self._until_s = _ends_s(container)
         # time stamp of the next frame, if nothing is missing; a film may begin before its sound
         self._due_s: float | None = None if start is None else start / av.time_base
 
@@ -159,6 +159,19 @@ class _Timeline:
         self._due_s = due_s + (late_s if begins_anew else missing_s)
         self._due_s += frame.samples / frame.sample_rate
         return round(missing_s * frame.sample_rate)
+
+
+def _ends_s(container: Any) -> float:
+    """Return the last moment that a Matroska header gives; infinite where it gives none.
+
+    Where it gives none FFmpeg may estimate one from the size: pauses are not in that.
+    """
+    if container.format.name != "matroska,webm" or not container.duration:
+        return math.inf
+    tracks = [each.codec_context for each in container.streams if each.codec_context is not None]
+    if container.bit_rate == sum(each.bit_rate or 0 for each in tracks):
+        return math.inf
+    return ((container.start_time or 0) + container.duration) / av.time_base + 1.0
 
 
 def _remote_part(container: InputContainer) -> Iterator[_Opened]:

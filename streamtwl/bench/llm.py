@@ -236,7 +236,8 @@ def _named_by_model(
     for scored in traces.clips:
         of_clip: list[int | None] = []
         for seed in seeds:
-            keys = [(scored.clip.path.name, k, seed, t, v) for t in range(m) for v in range(votes)]
+            name = called(scored.clip)
+            keys = [(name, k, seed, t, v) for t in range(m) for v in range(votes)]
             answers = [rows[key] for key in keys]
             labels = [row.label for row in answers if row.label is not None]
             best = Counter(labels).most_common(1)[0][0] if labels else None
@@ -263,7 +264,7 @@ def _work(
                         said = [trace_words.confidences(s, traces.names) for s in scored.scores]
                     steps = traces.steps(scored, said)
                     for one in votes:
-                        yield (scored.clip.path.name, k, seed, trace, one), scored, steps
+                        yield (called(scored.clip), k, seed, trace, one), scored, steps
 
 
 def _drawn(traces: Traces, settings: Settings, k: int, seed: int) -> list[np.ndarray]:
@@ -282,6 +283,11 @@ def judge_of(traces: Traces, chosen: LlmSettings, drawn: bool) -> Judge:
     kind = llm.preset_of(chosen)
     prompt = Prompt(kind, traces.labels, none=False, drawn=drawn)
     return Judge(llm.connect(chosen, kind), prompt, kind, votes=1)
+
+
+def called(clip: Clip) -> str:
+    """Return a clip's name in answers that are kept: folders may hold files of the same name."""
+    return f"{clip.path.parent.name}/{clip.path.name}"
 
 
 def answer_of(

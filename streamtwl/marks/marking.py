@@ -92,10 +92,13 @@ def mark(
         check_name(was)
         if was.casefold() == event.label.casefold():
             raise UsageError(f"{event.label} is what it was called: mark it as right")
-    if marks.find(event.id) is not None:
-        unmark(event.id, marks, store)
     kept = moment(journal, event.id)
+    # before the mark that there was is taken back: it may fail
     file = _teach(store, kept, was) if was and kept.clip and is_taught(store, was) else ""
+    if (before := marks.find(event.id)) is not None:
+        marks.remove(event.id)
+        if (before.was, before.recording) != (was, file):
+            _forget(before, store)
     made = Mark(
         event.id,
         verdict,
@@ -121,10 +124,15 @@ def unmark(event: str, marks: Marks | None = None, store: Store | None = None) -
     """Take a mark back, and the recording that it became; return it. Raises SoundsError."""
     marks, store = marks or Marks(), store or Store()
     removed = marks.remove(event)
-    if removed.recording:
-        with contextlib.suppress(SoundsError):  # the sound was removed meanwhile
-            store.remove_recording(removed.was, removed.recording)
+    _forget(removed, store)
     return removed
+
+
+def _forget(mark: Mark, store: Store) -> None:
+    """Remove the recording that a mark's clip became."""
+    if mark.recording:
+        with contextlib.suppress(SoundsError):  # the sound was removed meanwhile
+            store.remove_recording(mark.was, mark.recording)
 
 
 def said(mark: Mark) -> str:

@@ -73,7 +73,7 @@ def scores(
                     said = [trace_words.confidences(p, names) for p in patches.posteriors]
                 else:
                     said = [trace_words.draws(one, names) for one in drawn[:, trace, :, 0]]
-                key = (clip.path.name, samples, seed, trace, 0)
+                key = (llm.called(clip), samples, seed, trace, 0)
                 if key not in rows:
                     steps = traces_of.steps(floor, said)
                     rows[key] = llm.answer_of(judge, traces_of, key, floor, steps)

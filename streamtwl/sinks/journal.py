@@ -43,13 +43,15 @@ SELECT id FROM (SELECT id, at FROM messages ORDER BY id LIMIT {STEP})
 WHERE at < ? - (SELECT total(ahead) FROM leaps WHERE message > id)
 """
 _LEAST_WORTH = f"SELECT id FROM messages ORDER BY lasting, id LIMIT {STEP}"
-# the newest entry, the leap noted since, and where the clock has been since then
 _NEWEST = """
 SELECT id, at, (SELECT total(ahead) FROM leaps WHERE message = messages.id + 1)
 FROM messages ORDER BY id DESC LIMIT 1
+"""  # and the leap noted behind it
+_BEFORE = _NEWEST.replace("ORDER", "WHERE abs(at - :now) > abs(at - :expected) ORDER")
+_UNDONE = """
+DELETE FROM leaps
+WHERE message = (SELECT max(message) FROM leaps) AND abs(ahead + :leap) <= :least
 """
-_SET_LEAP = "INSERT OR REPLACE INTO leaps (message, ahead) VALUES (?, ?)"
-_NO_LEAP = "DELETE FROM leaps WHERE message = ?"
 _FORGET_LEAPS = """
 DELETE FROM leaps WHERE NOT EXISTS (SELECT 1 FROM messages WHERE id < leaps.message)
 """
@@ -253,27 +255,40 @@ class Journal:
     def _mind_clocks(self, connection: sqlite3.Connection) -> None:
         """Note in the journal that the wall clock leapt, where it did since the last look."""
         now, monotonic = time.time(), time.monotonic()
-        clocks, self._clocks = self._clocks, (now, monotonic)
-        if clocks is not None and abs(now - clocks[0] - (monotonic - clocks[1])) <= self._leap_s:
+        if self._clocks is None:  # just opened
+            with journal_file.transaction(connection):
+                for number, at, noted in connection.execute(_NEWEST).fetchall():
+                    self._leapt(connection, number, noted, now - (at + noted))
+        else:
+            expected = self._clocks[0] + monotonic - self._clocks[1]
+            if abs(now - expected) > self._leap_s:
+                with journal_file.transaction(connection):
+                    self._note_leap(connection, now, expected)
+        self._clocks = now, monotonic
+
+    def _note_leap(self, connection: sqlite3.Connection, now: float, expected: float) -> None:
+        """Note a leap behind the newest entry that was stamped before it."""
+        leap = now - expected
+        newest = connection.execute(_NEWEST).fetchall()
+        if not any(noted for _, _, noted in newest):
+            newest = connection.execute(_BEFORE, {"now": now, "expected": expected}).fetchall()
+            if not newest:  # nothing was stamped since the leap before: this one may undo it
+                connection.execute(_UNDONE, {"leap": leap, "least": self._leap_s})
+        for number, _, noted in newest:
+            if not noted or abs(noted - leap) > self._leap_s:  # else another listener has noted it
+                self._leapt(connection, number, noted, leap)
+
+    def _leapt(
+        self, connection: sqlite3.Connection, number: int, noted: float, leap: float
+    ) -> None:
+        """Add a leap to that which is noted behind an entry."""
+        if abs(leap) <= self._leap_s:
             return
-        with journal_file.transaction(connection):
-            newest = connection.execute(_NEWEST).fetchone()
-            if newest is None:
-                return
-            number, at, noted = newest
-            expected = at + noted if clocks is None else clocks[0] + monotonic - clocks[1]
-            leap = now - expected
-            if abs(leap) <= self._leap_s:
-                return
-            if noted and clocks is not None and abs(noted - leap) <= self._leap_s:
-                return  # another listener has noted it
-            if not noted and abs(at - now) <= abs(at - expected):
-                return  # and has written since
-            ahead = noted + leap  # a clock may leap there and back while nothing is written
-            if abs(ahead) <= self._leap_s:
-                connection.execute(_NO_LEAP, (number + 1,))
-            else:
-                connection.execute(_SET_LEAP, (number + 1, ahead))
+        if abs(noted + leap) <= self._leap_s:  # there and back, while nothing was written
+            connection.execute("DELETE FROM leaps WHERE message = ?", (number + 1,))
+        else:
+            row = number + 1, noted + leap
+            connection.execute("INSERT OR REPLACE INTO leaps (message, ahead) VALUES (?, ?)", row)
 
     def _mind_file(self) -> None:
         """Move the log into the database now and then: it waits for the disk, commits do not.

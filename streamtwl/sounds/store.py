@@ -228,14 +228,15 @@ class Store:
         return self.folder / "recordings"
 
     def _index(self) -> Index:
-        file, backup = self.folder / "sounds.json", self.folder / BACKUP
+        file = self.folder / "sounds.json"
+        backup = f"put {BACKUP} in its place, or " if (self.folder / BACKUP).exists() else ""
         try:
             text = file.read_bytes()
         except FileNotFoundError:
-            if backup.exists():
+            if backup or any(self._recordings.glob("*.flac")):
                 raise SoundsError(
-                    f"{file} is not there: put {BACKUP} in its place, or remove the folder "
-                    f"{self.folder} and teach your sounds again"
+                    f"{file} is not there, but recordings are: {backup}move the folder "
+                    f"{self.folder} away and teach your sounds again"
                 ) from None
             return Index()
         except OSError as error:
@@ -243,7 +244,7 @@ class Store:
         try:
             return read_index(text[:INDEX_BYTES], str(file))
         except ValueError as error:
-            raise SoundsError(f"{file} is damaged ({error}): put {BACKUP} in its place") from None
+            raise SoundsError(f"{file} is damaged ({error}): {backup}mend it") from None
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Index]:
@@ -259,9 +260,10 @@ class Store:
                 try:
                     yield index
                     written = msgspec.json.format(msgspec.json.encode(index), indent=1)
-                    for name in ("sounds.json", BACKUP):
-                        with self._writing(self.folder / name) as file:
-                            file.write(written)
+                    with self._writing(self.folder / "sounds.json") as file:
+                        file.write(written)
+                    with contextlib.suppress(OSError), self._writing(self.folder / BACKUP) as file:
+                        file.write(written)
                 finally:
                     self._sweep()
         except OSError as error:

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"}
 FOLDS = 5
-FOLD_DIGITS = 6
+FOLD_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from streamtwl.sounds import recording
 from streamtwl.stages import SAMPLE_RATE, Block, End
 
 YAMNET = "yamnet:0.96"
+READ = 2  # the version of `read`: what is kept of another one is made anew
 WHOLE_S = 1e9  # of a recording: longer than any
 HOPS = 32  # scored in one call
 
@@ -73,7 +74,8 @@ class Scorer:
         self.hop_s = hop_s
         self.categories = self._backbones[0].categories  # of the first window's posterior
         self.sha256 = {backbone.name: backbone.sha256 for backbone in self._backbones}
-        self.key = f"patches/{'/'.join([*windows, *self.sha256.values()])}/{hop_s:g}"
+        weights = "/".join([*windows, *self.sha256.values()])
+        self.key = f"patches/{READ}/{weights}/{hop_s:g}"
         self.first = Windower(hop_s, self._backbones, self._kinds).needs(0)  # samples, of a patch
         self.columns = reads.columns(of_silence(self._backbones, self._kinds))  # in a row
         self.folder = folder or folders.cache() / "posteriors"

@@ -123,7 +123,10 @@ class MqttService:
                     tasks.create_task(self._read_live(live, events, outbox, states))
                     tasks.create_task(self._connect(outbox, states))
             except ExceptionGroup as group:
-                raise group.exceptions[0] from None
+                error: Exception = group
+                while isinstance(error, ExceptionGroup):
+                    error = error.exceptions[0]
+                raise error from None
             finally:
                 self._outbox, self._connected = None, False
 
