@@ -93,11 +93,15 @@ def mark(
         if was.casefold() == event.label.casefold():
             raise UsageError(f"{event.label} is what it was called: mark it as right")
     kept = moment(journal, event.id)
-    # before the mark that there was is taken back: it may fail
-    file = _teach(store, kept, was) if was and kept.clip and is_taught(store, was) else ""
-    if (before := marks.find(event.id)) is not None:
+    before = marks.find(event.id)
+    own = before.recording if before else ""
+    same = before is not None and before.was.casefold() == was.casefold()
+    file = own if same else ""
+    if was and not file and kept.clip and is_taught(store, was):
+        file = _teach(store, kept, was, own)  # it may fail: then the mark that there was stays
+    if before is not None:
         marks.remove(event.id)
-        if (before.was, before.recording) != (was, file):
+        if not same:
             _forget(before, store)
     made = Mark(
         event.id,
@@ -187,10 +191,13 @@ def sound(clip: Path) -> np.ndarray:
     return samples
 
 
-def _teach(store: Store, kept: Moment, name: str) -> str:
-    """Add an event's clip to a sound; return the name of the recording."""
+def _teach(store: Store, kept: Moment, name: str, own: str) -> str:
+    """Add an event's clip to a sound; return the name of the recording, if it is new.
+
+    `own` is that of the mark before, which is taken back.
+    """
     assert kept.clip is not None
-    known = {example.file for each in store.sounds() for example in each.examples}
+    known = {example.file for each in store.sounds() for example in each.examples} - {own}
     taught = store.add(name, [(f"event {kept.event}", sound(kept.clip))])
     new = taught.examples[-1].file
     return "" if new in known else new

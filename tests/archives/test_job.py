@@ -127,6 +127,7 @@ def test_a_file_that_ends_its_process_is_given_up(recordings, tmp_path):
     for number in range(worker_module.TRIES):
         (tries / str(number)).touch()
     assert "ended the process that labelled it 3 times" in str(Worker(job).do(Task(file)).error)
+    assert Worker(job).do(Task(file)).error is None  # the next job tries it again
 
 
 def test_a_bug_ends_one_file(recordings, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 
 from streamtwl.clips import moments
 from streamtwl.clips.moments import Moments
-from streamtwl.errors import SoundsError, UsageError
+from streamtwl.errors import SoundsError, StreamtwlError, UsageError
 from streamtwl.history import Wanted
 from streamtwl.marks import marking, store
 from streamtwl.marks.store import Mark, Marks
@@ -93,6 +93,22 @@ def test_a_clip_teaches_what_it_was_and_forgets_it_when_the_mark_is_taken_back(
     [fridge] = sounds.sounds()
     assert [each.origin for each in fridge.examples] == ["mine.wav"]
     assert marks.all() == []
+
+
+def test_the_same_mark_again_keeps_its_recording(journal, marks, sounds):
+    for _ in range(2):
+        marking.mark(journal, event(0), "wrong", "fridge", marks, sounds)
+    [fridge] = sounds.sounds()
+    assert [each.file for each in fridge.examples] == [marks.find(event(0).id).recording]
+
+
+def test_a_mark_that_cannot_be_made_leaves_the_one_before(journal, marks, sounds, monkeypatch):
+    marking.mark(journal, event(0), "wrong", "fridge", marks, sounds)
+    monkeypatch.setattr(recording, "trim", lambda samples: samples[:0])  # nothing sounds in it
+    with pytest.raises(StreamtwlError):
+        marking.mark(journal, event(0), "wrong", "kettle", marks, sounds)
+    assert [mark.was for mark in marks.all()] == ["fridge"]
+    assert [sound.name for sound in sounds.sounds()] == ["fridge"]
 
 
 def test_a_new_sound_goes_with_its_only_recording(journal, marks, sounds):

@@ -178,6 +178,15 @@ def test_a_binary_sensor_follows_the_kinds_of_its_sound_too():
     assert of_label(states, "Smoke alarm") == b"ON"
 
 
+def test_an_everyday_sound_is_not_on_for_another():
+    states = States(TOPICS, ["Door", "Doorbell", "Animal"], Memory())
+    states.take(now(event(0), id="1", label="Ding-dong", end=None))
+    assert of_label(states, "Doorbell") == b"ON"
+    assert of_label(states, "Door") == b"OFF"
+    states.take(now(event(1), id="2", label="Dog", end=None))
+    assert of_label(states, "Animal") == b"ON"  # a category, with all of its kinds
+
+
 def test_what_is_history_switches_nothing_on():
     states = States(TOPICS, ["Dog"], Memory())
     dog = {"id": "1", "label": "Dog", "published_at": time.time() - 3600}

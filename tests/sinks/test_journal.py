@@ -581,9 +581,9 @@ def test_a_clock_that_leaps_to_and_fro_leaves_nothing_for_ever(journal, monkeypa
 
 
 @pytest.mark.parametrize("ahead_s", [60 * DAY_S, -60 * DAY_S, -50 * 365 * DAY_S])
-@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("then", ["a restart", "nothing", "a message"])
 def test_a_clock_set_right_before_anything_is_written_leaves_no_leap(
-    journal, monkeypatch, ahead_s, restarts
+    journal, monkeypatch, ahead_s, then
 ):
     monkeypatch.setattr(journal_module, "TEND_S", 0.05)
     set_clock(monkeypatch, 0)
@@ -594,14 +594,18 @@ def test_a_clock_set_right_before_anything_is_written_leaves_no_leap(
     one, other = journal(), journal()
     tended(one)
     tended(other)
-    if restarts:
+    if then == "a restart":
         one.close()
         other.close()
     set_clock(monkeypatch, 0)
-    one, other = (journal(), journal()) if restarts else (one, other)
+    if then == "a restart":
+        one, other = journal(), journal()
+    if then == "a message":  # before anyone has looked at the clock
+        one._tend_at = other._tend_at = time.monotonic() + 0.5
+        assert one.commit([entry(4, at=time.time())], PATIENCE_S)
     for each in (one, other, one, other):
         tended(each)
-    assert held(one.path) == [0, 1, 2, 3]
+    assert held(one.path) == [0, 1, 2, 3] + [4] * (then == "a message")
     assert reader(one.path).execute("SELECT count(*) FROM leaps").fetchone() == (0,)
 
 

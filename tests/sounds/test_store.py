@@ -147,6 +147,22 @@ def test_an_index_that_is_gone_takes_no_recordings_with_it(store):
     assert [len(sound.examples) for sound in store.sounds()] == [2, 1]
 
 
+def test_a_store_of_before_the_backup_loses_nothing_either(store):
+    store.add("kettle", [("a", sounds_like(1))])
+    (store.folder / "sounds.backup.json").unlink()
+    index = store.folder / "sounds.json"
+    whole = index.read_bytes()
+    index.unlink()
+    with pytest.raises(SoundsError, match="is not there, but recordings are: move the folder"):
+        store.add("pot", [("c", sounds_like(3))])
+    index.write_bytes(whole[:20])
+    with pytest.raises(SoundsError, match=r"is damaged .*: mend it"):
+        store.sounds()
+    index.write_bytes(whole)
+    store.add("pot", [("c", sounds_like(3))])
+    assert (store.folder / "sounds.backup.json").read_bytes() == index.read_bytes()
+
+
 def test_an_index_of_another_version_is_not_called_damaged(store):
     store.folder.mkdir()
     (store.folder / "sounds.json").write_text('{"version": 2, "sounds": {"kettle": 1}}')
