@@ -22,6 +22,7 @@ _UNKNOWN_BYTES = 0x7FFF0000  # sizes from there on mean that the writer did not 
 _UNKNOWN_LONG = 1 << 63  # the same in 64 bits
 _ID3_HEAD = 10  # bytes of a tag in front, before what it says
 _BOX = struct.Struct(">I4s")  # of MP4: size, kind
+_EBML, _DURATION = b"\x1a\x45\xdf\xa3", b"\x44\x89"  # how Matroska begins; an element of its head
 _OGG_HEAD = 27  # bytes of a page, before its table of segments
 _OGG_BEGINS = re.compile(rb"OggS\0\x02")
 WAIT_S = 0.1  # for a pipe, before somebody may want the end
@@ -43,6 +44,7 @@ class Part:
     options: dict[str, str] = field(default_factory=dict)  # of FFmpeg's demuxer
     promised_s: float | None = None  # seconds of sound, where the header is better read here
     problem: str | None = None  # why FFmpeg will not open it, where that is known
+    says_length: bool = False  # of Matroska: whether its header does
 
 
 def parts(file: BinaryIO, stopping: Callable[[], bool] = lambda: False) -> Iterator[Part]:
@@ -67,7 +69,8 @@ def parts(file: BinaryIO, stopping: Callable[[], bool] = lambda: False) -> Itera
         starts = _aiff_starts(file, start, size)
     for begin, end in itertools.pairwise([*starts, size]):
         unfinished = _unfinished(file, begin, magic[:4])
-        yield Part(_Stretch(file, begin, end, unfinished), problem=problem)
+        says = magic[:4] == _EBML and _DURATION in _read_at(file, begin, _HEAD_BYTES)
+        yield Part(_Stretch(file, begin, end, unfinished), problem=problem, says_length=says)
 
 
 def _behind_id3(file: BinaryIO, size: int) -> int:

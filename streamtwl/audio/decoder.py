@@ -27,7 +27,8 @@ UNSURE = ("ogg", "flac", "mpegts")
 PAUSE_S = 86_400.0  # the longest elsewhere: recorders pause
 ESTIMATED = ("aac", "ac3", "dts", "eac3", "loas", "mp2", "mpeg", "mpegts")  # no header has a length
 
-_Opened = tuple[InputContainer, float | None]  # and the seconds of sound that its header promises
+# and the seconds of sound that its header promises, and whether time stamps end with its length
+_Opened = tuple[InputContainer, float | None, bool]
 
 av.logging.set_level(None)  # FFmpeg's own lines; what is wrong is raised or counted
 
@@ -77,11 +78,11 @@ class Decoder:
         self._sound.close()
 
     def _decode(self, joined: Iterator[_Opened]) -> Generator[tuple[int, np.ndarray], None, None]:
-        for container, promised_s in joined:
+        for container, promised_s, says_length in joined:
             with container:
                 stream = _sound_track(container, self._name)
                 self._promise(promised_s, container, stream)
-                timeline = _Timeline(container)
+                timeline = _Timeline(container, says_length)
                 for frame in self._frames(container, stream):
                     self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
                     yield timeline.missing(frame), _samples(frame)
@@ -135,12 +136,12 @@ class Decoder:
 class _Timeline:
     """Where a track's sound belongs, by its time stamps, if its kind of file has them."""
 
-    def __init__(self, container: Any) -> None:
+    def __init__(self, container: Any, says_length: bool) -> None:
         kind, start = container.format.name, container.start_time
         self._stamped = kind in STAMPED
         self._longest_s = GAP_S if kind in UNSURE else PAUSE_S
         self._rate = 0
-        self._until_s = _ends_s(container)
+        self._until_s = _ends_s(container, says_length)
         # time stamp of the next frame, if nothing is missing; a film may begin before its sound
         self._due_s: float | None = None if start is None else start / av.time_base
 
@@ -161,26 +162,23 @@ class _Timeline:
         return round(missing_s * frame.sample_rate)
 
 
-def _ends_s(container: Any) -> float:
-    """Return the last moment that a Matroska header gives; infinite where it gives none.
+def _ends_s(container: Any, says_length: bool) -> float:
+    """Return the last moment that a header gives; infinite where it gives none.
 
-    Where it gives none FFmpeg may estimate one from the size: pauses are not in that.
+    There FFmpeg may estimate one from the size: pauses are not in that.
     """
-    if container.format.name != "matroska,webm" or not container.duration:
-        return math.inf
-    tracks = [each.codec_context for each in container.streams if each.codec_context is not None]
-    if container.bit_rate == sum(each.bit_rate or 0 for each in tracks):
+    if not says_length or not container.duration:
         return math.inf
     return ((container.start_time or 0) + container.duration) / av.time_base + 1.0
 
 
 def _remote_part(container: InputContainer) -> Iterator[_Opened]:
-    yield container, None
+    yield container, None, False
 
 
 def _open(file: BinaryIO, name: str, stopping: Callable[[], bool]) -> Iterator[_Opened]:
     for part in parts(file, stopping):
-        yield _open_part(part, name), part.promised_s
+        yield _open_part(part, name), part.promised_s, part.says_length
 
 
 def _open_part(part: Part, name: str) -> InputContainer:

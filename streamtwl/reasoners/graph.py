@@ -40,7 +40,7 @@ def load(path: Path, threads: int = 1, provider: Provider = "auto") -> Graph:
 
 def _is_finite(session: Any) -> bool:
     """Whether one step gives finite scores; also where the graph cannot be tried like this."""
-    given = {}
+    given: dict[str, np.ndarray] = {}
     for each in session.get_inputs():
         sizes = [size if isinstance(size, int) else 1 for size in each.shape]
         if "." in each.name:  # of a cache, in which nothing is

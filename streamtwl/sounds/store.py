@@ -308,7 +308,9 @@ class Store:
 
     def _sweep(self) -> None:
         """Delete recordings of no sound, and what was never finished; under the lock."""
-        named = {example.file for sound in self._index().sounds for example in sound.examples}
+        # of a first change that failed there is no index
+        sounds = self._index().sounds if (self.folder / "sounds.json").exists() else []
+        named = {example.file for sound in sounds for example in sound.examples}
         of_none = [file for file in self._recordings.glob("*.flac") if file.name not in named]
         for file in (*of_none, *self.folder.rglob(f"{PARTIAL}*")):
             file.unlink(missing_ok=True)

@@ -487,7 +487,7 @@ def test_what_follows_a_long_damaged_stretch_is_decoded(tmp_path):
 def test_a_time_stamp_beyond_the_end_shifts_nothing(tmp_path):
     path = stamped(tmp_path / "a.mkv", [float(i) for i in range(8)])
     content, at = bytearray(path.read_bytes()), 0
-    for _ in range(4):  # of the clusters, each with its time as a number in front
+    for _ in range(2):  # of the clusters, each with its time as a number in front
         at = content.index(b"\x1f\x43\xb6\x75", at + 1)
     time_at = content.index(b"\xe7", at) + 2
     content[time_at] ^= 0x80  # 32.8 s later

@@ -71,7 +71,7 @@ def test_a_change_that_fails_changes_nothing(store, monkeypatch):
         store.add("pot", [("b", sounds_like(2))])
     assert [sound.name for sound in store.sounds()] == ["kettle"]
     assert {file.name for file in store.folder.rglob("*") if file.is_file()} == {
-        ".lock", "sounds.json", store.sounds()[0].examples[0].file
+        ".lock", "sounds.json", "sounds.backup.json", store.sounds()[0].examples[0].file
     }  # fmt: skip
 
 
