@@ -89,21 +89,29 @@ class Playing:
 
 def judge(name: str, data: Path, corpus: Path, count: int) -> dict[str, Any]:
     """Return the figures of a set, by gate."""
-    clips = clips_of(name, data)
-    names = {clip.path: clip.right for clip in clips}
     playing = {f"{gate:g}": Playing("default", gate) for gate in GATES}
     playing["never"] = Playing(NEVER, 0.0)
+    minutes, groups = play_all([*playing.values()], name, data, corpus, count)
+    rows = {row: figures(each, playing[ALWAYS], minutes, groups) for row, each in playing.items()}
+    return {"scenes": len(groups), "rows": rows}
+
+
+def play_all(
+    playing: Sequence[Playing], name: str, data: Path, corpus: Path, count: int
+) -> tuple[float, list[int]]:
+    """Play the scenes of a set to all, in turn; return their minutes, and what each is one of."""
+    clips = clips_of(name, data)
+    names = {clip.path: clip.right for clip in clips}
     minutes, groups = 0.0, []
     for stream, (number, snr_db, plan) in enumerate(untaught.plans(clips, corpus, count)):
         samples = scenes.make_scene(plan, snr_db)[0].astype(np.float32) / 32768
-        for each in playing.values():
+        for each in playing:
             said = each.play(stream, samples)
             labels = each.pipeline.reasoner.labels
             each.count(said, untaught.truth_of(plan, names, labels, len(said)))
         minutes += len(samples) / SAMPLE_RATE / 60
         groups.append(number)
-    rows = {row: figures(each, playing[ALWAYS], minutes, groups) for row, each in playing.items()}
-    return {"scenes": len(groups), "rows": rows}
+    return minutes, groups
 
 
 def figures(

@@ -13,17 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import gate
-import numpy as np
 import results_folder
 import untaught
-from hearing_sounds import clips_of
 from threadpoolctl import threadpool_limits
 
 from streamtwl.backbones.yamnet import YamNet
 from streamtwl.errors import StreamtwlError
 from streamtwl.models.runtime import open_session
-from streamtwl.stages import SAMPLE_RATE
-from streamtwl.training import scenes
 
 PIPELINES = ("default", "evidence", "yamnet")
 
@@ -44,22 +40,12 @@ def main() -> None:
 
 def judge(name: str, data: Path, corpus: Path, count: int, options: Any) -> dict[str, Any]:
     """Return the figures of a set, by pipeline."""
-    clips = clips_of(name, data)
-    names = {clip.path: clip.right for clip in clips}
     pairs = {
         each: (gate.Playing(each, 0.0), quantised(gate.Playing(each, 0.0), options.network))
         for each in options.pipelines
     }
-    minutes, groups = 0.0, []
-    for stream, (number, snr_db, plan) in enumerate(untaught.plans(clips, corpus, count)):
-        samples = scenes.make_scene(plan, snr_db)[0].astype(np.float32) / 32768
-        for pair in pairs.values():
-            for each in pair:
-                said = each.play(stream, samples)
-                labels = each.pipeline.reasoner.labels
-                each.count(said, untaught.truth_of(plan, names, labels, len(said)))
-        minutes += len(samples) / SAMPLE_RATE / 60
-        groups.append(number)
+    playing = [each for pair in pairs.values() for each in pair]
+    minutes, groups = gate.play_all(playing, name, data, corpus, count)
     rows = {
         each: {
             "float32": gate.figures(plain, plain, minutes, groups),

@@ -194,3 +194,13 @@ def test_override_leaves_the_settings_it_was_given():
 def test_override_checks_again(key, value):
     with pytest.raises(UsageError, match=key):
         config.override(Settings(), {key: value})
+
+
+def test_what_is_nested_too_deep_is_no_traceback(pipeline):
+    with pytest.raises(ConfigError, match="is not TOML"):
+        config.load(pipeline("x = " + 5000 * "["))
+
+
+def test_a_wrong_entry_of_a_table_names_the_table(pipeline):
+    with pytest.raises(ConfigError, match=r"reasoner\.weights: in one of its entries: Expected"):
+        config.load(pipeline('[reasoner.weights]\n"mn04:2" = "a"'))

@@ -73,7 +73,7 @@ def test_a_file_is_not_left_where_the_others_have_just_ended(first, tmp_path, mo
     monkeypatch.setattr("streamtwl.label_workers.Worker", lambda job: started.append(job) or job)
     workers = Workers([tmp_path / "a", tmp_path / "b"], JOB, 0)
     workers._waiting.clear()
-    killed, idle = Ended(-signal.SIGKILL, 1), Ended(0)  # which was told that there is no more
+    killed, idle = Ended(-signal.SIGKILL, 1), Ended(0)  # there was no more for it
     workers._workers = [killed, idle]
     for each in (killed, idle) if first == 0 else (idle, killed):
         assert list(workers._without(each)) == []

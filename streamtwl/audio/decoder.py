@@ -89,19 +89,20 @@ class Decoder:
 
     def _frames(self, container: Any, stream: Any) -> Iterator[av.AudioFrame]:
         packets = container.demux(stream)
-        stuck = 0  # reads in a row that gave no packet, or packets before any sound
-        # a file has an end: whatever is damaged, what follows is tried
-        heard = self._seekable and not self._remote
+        stuck = 0  # reads in a row that gave nothing
+        # A file has an end, so what follows damage is tried, however long that is; a pipe that
+        # gives no sound at all is given up, and a server is better asked again
+        endures = self._seekable and not self._remote
         while stuck < DAMAGED_IN_A_ROW:
             packet = None
             try:
                 packet = next(packets, None)
                 if packet is None:
                     return
-                if heard and not self._remote:  # which is better asked again
+                if endures:
                     stuck = 0
                 for frame in stream.decode(packet):
-                    stuck, heard = 0, True
+                    stuck, endures = 0, not self._remote
                     if frame.samples:
                         yield frame
             except av.error.EOFError:

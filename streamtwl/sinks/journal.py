@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from streamtwl.errors import JournalError
 from streamtwl.sinks import journal_file
+from streamtwl.sinks.leaps import Leaps
 
 _log = logging.getLogger(__name__)
 
@@ -43,15 +44,6 @@ SELECT id FROM (SELECT id, at FROM messages ORDER BY id LIMIT {STEP})
 WHERE at < ? - (SELECT total(ahead) FROM leaps WHERE message > id)
 """
 _LEAST_WORTH = f"SELECT id FROM messages ORDER BY lasting, id LIMIT {STEP}"
-_NEWEST = """
-SELECT id, at, (SELECT total(ahead) FROM leaps WHERE message = messages.id + 1)
-FROM messages ORDER BY id DESC LIMIT 1
-"""  # and the leap noted behind it
-_BEFORE = _NEWEST.replace("ORDER", "WHERE abs(at - :now) > abs(at - :expected) ORDER")
-_UNDONE = """
-DELETE FROM leaps
-WHERE message = (SELECT max(message) FROM leaps) AND abs(ahead + :leap) <= :least
-"""
 _FORGET_LEAPS = """
 DELETE FROM leaps WHERE NOT EXISTS (SELECT 1 FROM messages WHERE id < leaps.message)
 """
@@ -91,11 +83,10 @@ class Journal:
         self.errors = 0  # messages that were not committed in time
         self.problem: str | None = None  # why the newest were not
         self._max_age_s = max_age_days * DAY_S
-        self._leap_s = min(DAY_S, self._max_age_s / 10)
         self._max_bytes = max_mb * MB
         self._connection: sqlite3.Connection | None = None
         self._inode: int | None = None
-        self._clocks: tuple[float, float] | None = None  # wall and monotonic, at the last look
+        self._leaps = Leaps(min(DAY_S, self._max_age_s / 10))
         self._damage: tuple[int | None, str] | None = None  # inode, and what is wrong with it
         self._check_at = 0.0  # monotonic
         self._anew_at = -ANEW_S  # monotonic, when the last one was set aside
@@ -242,7 +233,7 @@ class Journal:
             self._begin_anew(damage)
             self._open()
             return
-        self._mind_clocks(self._connection)
+        self._leaps.look(self._connection)
         deleted = self._delete(_TOO_OLD, time.time() - self._max_age_s)
         in_use, in_all = self._size_bytes()
         if in_use > self._max_bytes:
@@ -251,44 +242,6 @@ class Journal:
             self._connection.execute("PRAGMA incremental_vacuum(64)").fetchall()
         if deleted or in_all > self._max_bytes:
             self._tend_at = now  # there may be more
-
-    def _mind_clocks(self, connection: sqlite3.Connection) -> None:
-        """Note in the journal that the wall clock leapt, where it did since the last look."""
-        now, monotonic = time.time(), time.monotonic()
-        if self._clocks is None:  # just opened
-            with journal_file.transaction(connection):
-                for number, at, noted in connection.execute(_NEWEST).fetchall():
-                    self._leapt(connection, number, noted, now - (at + noted))
-        else:
-            expected = self._clocks[0] + monotonic - self._clocks[1]
-            if abs(now - expected) > self._leap_s:
-                with journal_file.transaction(connection):
-                    self._note_leap(connection, now, expected)
-        self._clocks = now, monotonic
-
-    def _note_leap(self, connection: sqlite3.Connection, now: float, expected: float) -> None:
-        """Note a leap behind the newest entry that was stamped before it."""
-        leap = now - expected
-        newest = connection.execute(_NEWEST).fetchall()
-        if not any(noted for _, _, noted in newest):
-            newest = connection.execute(_BEFORE, {"now": now, "expected": expected}).fetchall()
-            if not newest:  # nothing was stamped since the leap before: this one may undo it
-                connection.execute(_UNDONE, {"leap": leap, "least": self._leap_s})
-        for number, _, noted in newest:
-            if not noted or abs(noted - leap) > self._leap_s:  # else another listener has noted it
-                self._leapt(connection, number, noted, leap)
-
-    def _leapt(
-        self, connection: sqlite3.Connection, number: int, noted: float, leap: float
-    ) -> None:
-        """Add a leap to that which is noted behind an entry."""
-        if abs(leap) <= self._leap_s:
-            return
-        if abs(noted + leap) <= self._leap_s:  # there and back, while nothing was written
-            connection.execute("DELETE FROM leaps WHERE message = ?", (number + 1,))
-        else:
-            row = number + 1, noted + leap
-            connection.execute("INSERT OR REPLACE INTO leaps (message, ahead) VALUES (?, ?)", row)
 
     def _mind_file(self) -> None:
         """Move the log into the database now and then: it waits for the disk, commits do not.
@@ -350,8 +303,8 @@ class Journal:
     def _open(self) -> sqlite3.Connection:
         self._inode = self._here()  # of what is damaged, should it be
         self._connection = journal_file.writer(self.path)
-        self._inode, self._clocks = self._here(), None
-        self._mind_clocks(self._connection)
+        self._inode = self._here()
+        self._leaps.begin(self._connection)
         return self._connection
 
     def _close(self) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streamtwl.reasoners import graph
 from streamtwl.reasoners.card import Card
 from streamtwl.reasoners.recurrent import ENDLESS_S, Recurrent
-from streamtwl.training import fitting, hmm, steps
+from streamtwl.training import fitting, hmm, schedule, steps
 from tests.fitted import random_patch_model
 from tests.patches import patches
 
@@ -194,3 +194,11 @@ def test_a_file_holds_no_path_of_the_machine_it_was_made_on(tmp_path):
     written = (tmp_path / "f.onnx").read_bytes()
     assert b".py" not in written
     assert b"stack_trace" not in written
+
+
+@pytest.mark.parametrize("kept", [b"", b"PK", None])
+def test_a_training_whose_state_is_damaged_begins_anew(kept, tmp_path, caplog):
+    if kept is not None:
+        (tmp_path / "state.pt").write_bytes(kept)
+    assert schedule.load(tmp_path / "state.pt") is None
+    assert ("is damaged" in caplog.text) == (kept is not None)
