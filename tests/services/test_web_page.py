@@ -110,10 +110,13 @@ def test_a_listener_that_was_killed_is_shown_as_away_until_it_is_back(
         browser.open(f"{one.web.address}/")
         browser.wait(f"{CONNECTION} === 'connected'")
         assert browser.run("document.querySelector('.state').innerText") == "listening"
+        one.story.event(3, "onset", 59 * HOP, None, "Dog")
+        browser.wait("document.querySelector('.events .open')")
         monkeypatch.setattr(live, "AWAY_S", 0.0)
         browser.wait(f"{CONNECTION} === 'listener away'")
         said = browser.run("document.querySelector('.source.away .state').innerText")
         assert said.startswith("nothing from the listener for ")
+        assert browser.run("document.querySelector('.events .open')") is None
         assert "just now" not in browser.run("document.querySelector('.before').innerText")
         browser.run("document.querySelector('nav a[data-view=health]').click()")
         browser.wait("document.querySelector('section.away .problem')")
@@ -122,7 +125,7 @@ def test_a_listener_that_was_killed_is_shown_as_away_until_it_is_back(
         browser.wait("document.querySelector('.source.away')")
         monkeypatch.setattr(live, "AWAY_S", float("inf"))
         one.told()
-        browser.wait(f"{CONNECTION} === 'connected'")
+        browser.wait(f"{CONNECTION} === 'connected' && document.querySelector('.events .open')")
         assert browser.run("document.querySelector('.source:not(.away) .state').innerText") == (
             "listening"
         )

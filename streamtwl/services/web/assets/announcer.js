@@ -38,15 +38,16 @@ export function toggle() {
 }
 
 function say() {
-  const parts = [...began].map(([source, labels]) => `${source}: ${few([...labels], LABELS, ", ")}`)
-  place.textContent = few(parts, SOURCES, "; ")
+  const parts = [...began].slice(0, SOURCES).map(([source, labels]) => `${source}: ${few([...labels])}`)
+  if (began.size > SOURCES) parts.push("and elsewhere")
+  place.textContent = parts.join("; ")
   hush()
 }
 
 /** "Bark, Bow-wow and 3 more" */
-function few(names, most, between) {
-  const rest = names.length - most
-  return names.slice(0, most).join(between) + (rest > 0 ? ` and ${rest} more` : "")
+function few(labels) {
+  const rest = labels.length - LABELS
+  return labels.slice(0, LABELS).join(", ") + (rest > 0 ? ` and ${rest} more` : "")
 }
 
 function kept() {

@@ -97,6 +97,12 @@ class Source {
     return `nothing from the listener${this.away ? ` for ${lasting(this.away)}` : ""}`
   }
 
+  /** Its events; whether one still sounds is not known while it is away. */
+  list() {
+    const events = [...this.events.values()]
+    return this.away === null ? events : events.map((event) => ({ ...event, open: false }))
+  }
+
   change(at, text) {
     this.changes.unshift({ at, text })
     this.changes.length = Math.min(this.changes.length, CHANGES)
@@ -272,7 +278,7 @@ class View {
   }
 
   list() {
-    const events = [...sources.values()].flatMap((source) => [...source.events.values()])
+    const events = [...sources.values()].flatMap((source) => source.list())
     events.sort((a, b) => b.began_at - a.began_at)
     const focused = document.activeElement?.closest("[data-key]")?.dataset.key // it stays
     const newest = events.filter((each, i) => i < NEWEST || each.id === focused)
