@@ -388,7 +388,7 @@ class Card {
     const caption = wants
       ? `${seconds} seconds; 125 Hz to 7.5 kHz`
       : `${seconds} seconds of level. No spectrogram: ${noSpectrogram ?? "none has come yet"}.`
-    if (this.caption.textContent !== caption) this.caption.textContent = caption
+    put(this.caption, caption)
     drawTimeline(fitted(this.timeline), source, edge, seconds)
   }
 }
