@@ -224,6 +224,7 @@ class WebSettings(_Section):
     password_file: str = ""  # its first line; "": $STREAMTWL_WEB_PASSWORD
     token_file: str = ""  # of programs, its first line; "": $STREAMTWL_WEB_TOKEN
     proxy: str = ""  # IP address of the only peer that may connect, and that lets people in
+    names: list[str] = []  # by which the page is called up at the proxy, or besides localhost
     certificate: str = ""  # PEM; "": no TLS
     certificate_key: str = ""  # PEM
     journal: str = ""  # that is read; beside a listener elsewhere, one that the page keeps

@@ -48,6 +48,8 @@ def main() -> None:
             browser = Browser()
             address = f"http://127.0.0.1:{port}/"
             _wait_for(address)
+            key = (Path(folder) / "services" / "web-key").read_text().strip()
+            browser.open(f"{address}?key={key}")
             _pictures(browser, address, options)
             browser.close()
             if browser.problems:

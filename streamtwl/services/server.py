@@ -48,23 +48,24 @@ class Listener(msgspec.Struct):
 
 
 class Once(logging.Filter):
-    """Lets through one of the lines that several subscriptions log alike within REPEAT_S."""
+    """Lets through one of the lines that are logged alike within `repeat_s`."""
 
-    def __init__(self) -> None:
+    def __init__(self, repeat_s: float) -> None:
         super().__init__()
+        self._repeat_s = repeat_s
         self._logged_at: dict[str, float] = {}  # of the newest line of each kind
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a line is new."""
         text, now = record.getMessage(), time.monotonic()
-        again = now < self._logged_at.get(text, -REPEAT_S) + REPEAT_S
+        again = now < self._logged_at.get(text, -self._repeat_s) + self._repeat_s
         if not again:
-            fresh = {line: at for line, at in self._logged_at.items() if now < at + REPEAT_S}
+            fresh = {line: at for line, at in self._logged_at.items() if now < at + self._repeat_s}
             self._logged_at = fresh | {text: now}
         return not again
 
 
-_once = Once()
+_once = Once(REPEAT_S)
 
 
 async def serve(services: Sequence[Service], feed: Feed, stop: asyncio.Event) -> None:

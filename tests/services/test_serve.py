@@ -79,14 +79,14 @@ def test_a_service_gets_a_listeners_session_from_its_start(publisher):
     assert feed.figures() == {"stub": {"got": 2}}
 
 
-def test_what_all_subscriptions_say_is_logged_once_and_again_later(monkeypatch):
-    once = server.Once()
+def test_what_all_subscriptions_say_is_logged_once_and_again_later():
+    once = server.Once(1000.0)
 
     def passes(text: str) -> bool:
         return once.filter(logging.LogRecord("c", logging.WARNING, "", 0, text, (), None))
 
     assert [passes("nobody publishes"), passes("nobody publishes"), passes("lost")] == [1, 0, 1]
-    monkeypatch.setattr(server, "REPEAT_S", 0.0)
+    once._repeat_s = 0.0
     assert passes("nobody publishes")
     assert len(once._logged_at) <= 2
 

@@ -1,6 +1,8 @@
 """The web service: what it says against the journal, who may see it, and what it survives."""
 
 import asyncio
+import contextlib
+import http.client
 import itertools
 import json
 import re
@@ -22,7 +24,7 @@ from streamtwl.control.messages import Answer
 from streamtwl.errors import ControlError, SinkError, UsageError
 from streamtwl.history import Wanted
 from streamtwl.marks.store import Marks
-from streamtwl.services.web import access, api, live, make
+from streamtwl.services.web import access, api, connections, live, make, peers
 from streamtwl.services.web.access import Access, Password
 from streamtwl.services.web.api import ASSETS
 from streamtwl.services.web.live import QUEUE, Hub
@@ -107,30 +109,33 @@ def test_an_event_has_all_its_messages_and_the_decisions_around_it(served):
 
 def test_the_users_word_on_an_event_is_a_mark_and_can_be_taken_back(served, tmp_path, monkeypatch):
     monkeypatch.setenv("STREAMTWL_DATA", str(tmp_path))
+    key = {"authorization": f"Bearer {served.web._key}"}
     event = f"/api/events/{SESSION}-kitchen-0"
     assert served.get(event)[1]["marking"] == {"clip": False, "mark": None}
-    status, found, _ = served.get(f"{event}/mark", "POST", {"verdict": "wrong", "was": " Fridge "})
+    status, found, _ = served.get(
+        f"{event}/mark", "POST", {"verdict": "wrong", "was": " Fridge "}, **key
+    )
     assert (status, found["problem"]) == (200, "")
     [mark] = Marks().all()
     assert (mark.label, mark.verdict, mark.was) == ("Bark", "wrong", "Fridge")
     assert served.get(event)[1]["marking"]["mark"] == {
         "verdict": "wrong", "was": "Fridge", "said": found["said"]
     }  # fmt: skip
-    assert served.get(f"{event}/mark", "DELETE")[0] == 200
+    assert served.get(f"{event}/mark", "DELETE", **key)[0] == 200
     assert Marks().all() == []
 
     wrong_verdict, not_wrong = {"verdict": "maybe"}, {"verdict": "right", "was": "Cat"}
     too_long, itself = ({"verdict": "wrong", "was": was} for was in ("x" * 201, "Bark"))
     for wrong in ({}, [], None, wrong_verdict, not_wrong, too_long, itself):
-        assert served.get(f"{event}/mark", "POST", wrong)[0] == 400
+        assert served.get(f"{event}/mark", "POST", wrong, **key)[0] == 400
     for nothing in ("nothing", f"{SESSION}-kitchen-99", "..%2F..%2Fetc%2Fpasswd"):
-        status = served.get(f"/api/events/{nothing}/mark", "POST", {"verdict": "right"})[0]
+        status = served.get(f"/api/events/{nothing}/mark", "POST", {"verdict": "right"}, **key)[0]
         assert status in (400, 404)
-        assert served.get(f"/api/events/{nothing}/clip")[0] == 404
-        assert served.get(f"/api/events/{nothing}/mark", "DELETE")[0] == 404
-    assert served.get(f"{event}/clip")[0] == 404
+        assert served.get(f"/api/events/{nothing}/clip", **key)[0] == 404
+        assert served.get(f"/api/events/{nothing}/mark", "DELETE", **key)[0] == 404
+    assert served.get(f"{event}/clip", **key)[0] == 404
     elsewhere = {"origin": "https://evil.example"}
-    assert served.get(f"{event}/mark", "POST", {"verdict": "right"}, **elsewhere)[0] == 403
+    assert served.get(f"{event}/mark", "POST", {"verdict": "right"}, **elsewhere, **key)[0] == 403
     assert Marks().all() == []
 
 
@@ -272,12 +277,12 @@ def test_a_thousand_requests_at_once_of_one_address_are_refused_and_others_serve
 
 
 def test_addresses_are_remembered_in_a_bounded_table():
-    buckets = access.Buckets(1.0, 2.0)
-    for number in range(access.ADDRESSES + 50):
+    buckets = peers.Buckets(1.0, 2.0)
+    for number in range(peers.ADDRESSES + 50):
         buckets.take(str(number))
-    assert len(buckets._left) == access.ADDRESSES
-    assert access._network("2001:db8::1") == access._network("2001:db8::2")
-    assert access._network("::ffff:192.0.2.1") == "192.0.2.1" != access._network("::ffff:192.0.2.2")
+    assert len(buckets._left) == peers.ADDRESSES
+    assert peers.network("2001:db8::1") == peers.network("2001:db8::2")
+    assert peers.network("::ffff:192.0.2.1") == "192.0.2.1" != peers.network("::ffff:192.0.2.2")
 
 
 def test_without_a_password_it_answers_to_its_own_names_only(served):
@@ -287,10 +292,151 @@ def test_without_a_password_it_answers_to_its_own_names_only(served):
 
 
 def test_a_request_from_another_site_changes_nothing(served):
+    cookie, csrf = linked(served)
+    ours = {"cookie": cookie, "x_csrf_token": csrf}
     for headers in ({"origin": "https://evil.example"}, {"sec_fetch_site": "cross-site"}):
-        assert served.get("/api/logout", "POST", {}, **headers)[0] == 403
+        assert served.get("/api/logout", "POST", {}, **headers, **ours)[0] == 403
+        assert served.get("/api/live?mel=1", **headers, **ours)[0] == 403  # nor takes a page
     host = str(served.web.address).partition("://")[2]
-    assert served.get("/api/logout", "POST", {}, origin=f"http://{host}", host=host)[0] == 200
+    ours |= {"host": host, "origin": f"http://{host}"}
+    assert served.get("/api/logout", "POST", {}, **ours)[0] == 200
+
+
+def linked(served) -> tuple[str, str]:
+    """Open the link that is printed; return the session's cookie and CSRF token."""
+    path = served.web.link.removeprefix(served.web.address)
+    status, _, headers = served.get(path)
+    assert (status, headers["location"]) == (303, "/")
+    assert {"HttpOnly", "SameSite=Strict"} <= set(headers["set-cookie"].split("; "))
+    cookie = headers["set-cookie"].partition(";")[0]
+    return cookie, served.get("/api/session", cookie=cookie)[1]["csrf"]
+
+
+def test_who_has_not_opened_the_link_hears_nothing_and_changes_nothing(served, tmp_path):
+    event = f"/api/events/{SESSION}-kitchen-0"
+    seen = served.get("/api/state")[1]
+    assert (seen["spectrogram"], "the link" in seen["no_spectrogram"]) == (False, True)
+    assert seen["sources"]["kitchen"]["hops"]  # in words all of it
+    assert not served.get("/api/session")[1]["trusted"]
+    for method, path in (("POST", "mark"), ("DELETE", "mark")):
+        status, found, _ = served.get(f"{event}/{path}", method, {"verdict": "right"})
+        assert (status, "the link" in found["error"]) == (403, True)
+    assert served.get(f"{event}/clip")[0] == 404
+    assert served.get("/?key=wrong")[0] == 403
+    assert served.get("/?key=")[0] == 200
+
+    cookie, csrf = linked(served)
+    assert served.get("/api/state", cookie=cookie)[1]["spectrogram"]
+    assert served.get("/api/session", cookie=cookie)[1]["trusted"]
+    assert served.get(f"{event}/mark", "DELETE", cookie=cookie)[0] == 403  # without the token
+    found = served.get(f"{event}/mark", "DELETE", cookie=cookie, x_csrf_token=csrf)
+    assert found[0] == 404  # it is not marked
+    key = served.web.link.partition("key=")[2]
+    assert served.get("/api/state", authorization=f"bearer {key}")[1]["spectrogram"]
+
+
+def test_a_page_that_is_started_again_has_the_same_link(tmp_path, monkeypatch):
+    monkeypatch.setenv("STREAMTWL_STATE", str(tmp_path))
+    first, second = (make(WebSettings(address="8765")) for _ in range(2))
+    assert first._key == second._key
+    [file] = (tmp_path / "services").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o644)
+    with pytest.raises(UsageError, match="others can read it"):
+        make(WebSettings(address="8765"))
+
+
+def test_a_session_that_ends_ends_its_stream(protected):
+    with contextlib.closing(protected.connect()) as connection:
+        _, _, headers = protected.get("/api/login", "POST", {"password": SECRET})
+        cookie = headers["set-cookie"].partition(";")[0]
+        csrf = protected.get("/api/session", cookie=cookie)[1]["csrf"]
+        connection.request("GET", "/api/live", headers={"cookie": cookie})
+        stream = connection.getresponse()
+        assert stream.readline() == b"event: all\n"
+        assert protected.get("/api/logout", "POST", {}, cookie=cookie, x_csrf_token=csrf)[0] == 200
+        protected.story.status(60 * HOP)
+        stream.read()  # to its end
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A page of the test's own."""
+    with serving(tmp_path) as one:
+        tell(one.story)
+        one.told()
+        yield one
+
+
+def test_connections_are_bounded_and_those_that_say_nothing_end(own, monkeypatch):
+    monkeypatch.setattr(connections, "LOOK_S", 0.01)
+    monkeypatch.setattr(connections, "REQUEST_S", 0.1)
+    with contextlib.ExitStack() as stack:
+        for sent in (b"", b"GET / HT", b"POST /api/login HTTP/1.1\r\nHost: localhost\r\n"
+                     b"Content-Length: 9\r\n\r\n{"):  # fmt: skip
+            raw = stack.enter_context(socket.create_connection(_peer(own)))
+            raw.sendall(sent)
+            with contextlib.suppress(ConnectionResetError):
+                while raw.recv(4096):
+                    pass
+    monkeypatch.setattr(connections, "REQUEST_S", 1000.0)
+    with contextlib.ExitStack() as stack:
+        listening = own.web._listening
+        before = listening.refused
+        silent = [
+            stack.enter_context(socket.create_connection(_peer(own)))
+            for _ in range(connections.OF_ONE + 10)
+        ]
+        own.wait(lambda: listening.refused >= before + 10)
+        silent.pop(0).close()
+    own.wait(lambda: answers(own))
+
+
+def answers(served) -> bool:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return served.get("/api/session")[0] == 200
+    return False
+
+
+def test_an_answer_that_is_not_read_is_given_up(own, monkeypatch):
+    monkeypatch.setattr(connections, "LOOK_S", 0.01)
+    monkeypatch.setattr(connections, "UNREAD_S", 0.3)
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect(_peer(own))
+        raw.setblocking(False)
+        request = b"GET /api/state HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with contextlib.suppress(BlockingIOError):  # more than the kernel's buffers take
+            for _ in range(2000):
+                raw.sendall(request)
+        raw.setblocking(True)
+
+        def reset() -> bool:
+            try:
+                raw.send(b"x", socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
+            return False
+
+        own.wait(reset)
+
+
+def test_what_strangers_do_is_said_once(own, caplog):
+    for _ in range(20):
+        with socket.create_connection(_peer(own)) as raw:
+            raw.sendall(b"nonsense\r\n\r\n")
+            raw.recv(4096)
+        with socket.create_connection(_peer(own)) as raw:  # cut off in its body
+            raw.sendall(
+                b"POST /api/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+            )
+    for _ in range(600):
+        own.get("/api/session")
+    own.wait(lambda: "too many requests of 127.0.0.1" in caplog.text)
+    own.wait(lambda: answers(own))
+    assert len(caplog.records) <= 2
 
 
 def test_too_long_a_request_is_refused(served):
@@ -390,30 +536,48 @@ def test_one_who_guesses_locks_nobody_else_out(monkeypatch):
 def test_sessions_are_bounded_and_end(monkeypatch):
     monkeypatch.setitem(access.SCRYPT, "n", 2**4)
     gate = Access(Password(SECRET))
-    gate._logins = gate._all_logins = access.Buckets(1e6, 1e6)
-    state = {"path": "/api/state", "method": "GET", "state": {"address": "10.0.0.1"}}
+    gate._logins = gate._all_logins = peers.Buckets(1e6, 1e6)
+    state = {"path": "/api/state", "state": {"address": "10.0.0.1", "cookie": "named"}}
 
     async def log_in() -> list[str]:
         return [(await gate.login(state, SECRET))[0] for _ in range(access.SESSIONS + 10)]
 
     tokens = asyncio.run(log_in())
-    seen = [gate._without_session(state, {"cookie": f"{access.COOKIE}={each}"}) for each in tokens]
+    seen = [gate._without_session(state, {"cookie": f"named={each}"}, False) for each in tokens]
     assert [each is None for each in seen] == [False] * 10 + [True] * access.SESSIONS
     gate._sessions[tokens[-1]].until = time.monotonic() - 1
-    assert gate._without_session(state, {"cookie": f"{access.COOKIE}={tokens[-1]}"})[0] == 401
+    assert gate._without_session(state, {"cookie": f"named={tokens[-1]}"}, False)[0] == 401
     assert tokens[-1] not in gate._sessions
 
 
 def test_only_the_proxy_that_is_named_may_connect(tmp_path):
-    settings = WebSettings(address="127.0.0.1:0", proxy="127.0.0.1")
+    settings = WebSettings(address="127.0.0.1:0", proxy="::ffff:127.0.0.1", names=["Ears.example"])
     with serving(tmp_path, settings) as through:
         given = {"host": "ears.example", "x_forwarded_for": "203.0.113.9"}
         assert through.get("/api/session", **given)[0] == 200
         assert not through.get("/api/state", **given)[1]["spectrogram"]  # others may see it
+        # a browser on the proxy's machine that was led here under another name
+        assert through.get("/api/session", **given | {"host": "evil.example"})[0] == 421
+        assert through.get("/api/session", host="ears.example")[0] == 403
     (tmp_path / "b").mkdir()
-    settings = WebSettings(address="127.0.0.1:0", proxy="203.0.113.1")
+    settings = WebSettings(address="127.0.0.1:0", proxy="203.0.113.1", names=["127.0.0.1"])
     with serving(tmp_path / "b", settings) as beside:
         assert beside.get("/api/session", x_forwarded_for="203.0.113.1")[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("header", "address"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("evil, 203.0.113.9", "203.0.113.9"),
+        ("203.0.113.9:5555", "203.0.113.9"),
+        ("[2001:db8::1]:5555", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("", ""),
+    ],
+)
+def test_whom_a_proxy_asks_for(header, address):
+    assert peers.forwarded_for(header) == address
 
 
 @pytest.mark.parametrize(
@@ -425,6 +589,11 @@ def test_only_the_proxy_that_is_named_may_connect(tmp_path):
         ({"address": "127.0.0.1"}, "it takes [HOST:]PORT"),
         ({"address": "127.0.0.1:99999"}, "it takes [HOST:]PORT"),
         ({"address": "8765", "proxy": "ears.example"}, "it takes an IP address"),
+        ({"address": "8765", "proxy": "127.0.0.1"}, "takes names, too"),
+        ({"address": "a..b:8765"}, "is no name of a host"),
+        ({"address": f"{'a' * 64}:8765"}, "is no name of a host"),
+        ({"address": "8765", "certificate": "nowhere.pem"}, "No such file"),
+        ({"address": "8765", "certificate": "a\0b"}, "null"),
         ({"address": "8765", "password_file": "nowhere"}, "No such file"),
         ({"address": "8765", "certificate_key": "key.pem"}, "it takes a certificate, too"),
     ],
@@ -493,11 +662,25 @@ def test_tls_files(tmp_path):
         trusting = ssl.create_default_context(cafile=str(certificate))
         address = f"{encrypted.web.address}/api/session"
         with urllib.request.urlopen(address, context=trusting) as answer:
-            assert answer.headers["strict-transport-security"]
+            assert answer.status == 200
+            assert "strict-transport-security" not in answer.headers  # it binds other ports too
     (tmp_path / "c").mkdir()
+    key.chmod(0o644)
+    with pytest.raises(UsageError, match="anybody can read it"):
+        make(settings)
+    key.chmod(0o600)
+    web = make(settings)
+    good = key.read_text()
     key.write_text("nonsense")
     with pytest.raises(UsageError, match="certificate"), serving(tmp_path / "c", settings):
         pass
+    with pytest.raises(SinkError, match="certificate"):  # later: it is tried again
+        asyncio.run(web.run(_feed("tcp://127.0.0.1:1")))
+    key.write_text(good)
+    secret = ["openssl", "ec", "-aes256", "-passout", "pass:x", "-in", key, "-out", key]
+    subprocess.run(secret, check=True, capture_output=True)
+    with pytest.raises(UsageError, match="the key takes a password"):
+        make(settings)
 
 
 # --- what it survives ---
@@ -610,7 +793,7 @@ def test_a_page_that_is_loaded_again_has_what_was_drawn(monkeypatch, kept_s):
 
     async def run() -> bytes:
         drawing = asyncio.create_task(hub.draw())
-        first = hub.open(wants_frames=True)
+        first = hub.open(wants_frames=True, trusted=True)
         while not hub._drawn:
             await asyncio.sleep(0.001)
         hub.close(first)
@@ -619,7 +802,7 @@ def test_a_page_that_is_loaded_again_has_what_was_drawn(monkeypatch, kept_s):
         while not kept_s and hub._drawn:
             await asyncio.sleep(0.001)
         drawing.cancel()
-        return await hub.open(wants_frames=True).take(60.0)
+        return await hub.open(wants_frames=True, trusted=True).take(60.0)
 
     assert (b"event: mel" in asyncio.run(run())) is bool(kept_s)
 
@@ -640,7 +823,7 @@ def test_frames_of_a_new_session_and_of_other_sources_go_on(monkeypatch):
 
     async def run() -> None:
         drawing = asyncio.create_task(hub.draw())
-        hub.open(wants_frames=True)
+        hub.open(wants_frames=True, trusted=True)
         hub.take(msgspec.structs.replace(label_message(0, "a"), source="gone"))
         for session in ("a", "b"):
             hub.take(msgspec.structs.replace(label_message(0, session), source="here"))
@@ -657,8 +840,15 @@ def test_frames_of_a_new_session_and_of_other_sources_go_on(monkeypatch):
 
 def test_too_many_pages_are_refused():
     hub = Hub()
-    assert all(hub.open(False) for _ in range(64))
-    assert hub.open(False) is None
+    assert all(hub.open(False, of=f"10.0.0.{page // 32}") for page in range(64))
+    assert hub.open(False, of="10.0.0.2") is None
+
+
+def test_one_network_cannot_have_all_pages():
+    hub = Hub()
+    assert all(hub.open(False, of="10.0.0.1") for _ in range(32))
+    assert hub.open(False, of="10.0.0.1") is None
+    assert hub.open(False, of="10.0.0.2") is not None
 
 
 def test_a_page_that_opens_while_the_service_ends_ends_too():

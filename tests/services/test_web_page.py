@@ -58,6 +58,7 @@ def page(browser, served):
     """Open a view; page("history") returns the text of the page once it is there."""
     browser.problems.clear()
     browser.look()
+    browser.open(served.web.link)
 
     def open_view(view: str = "") -> str:
         browser.open(f"{served.web.address}/{view}")
@@ -393,7 +394,7 @@ def test_the_spectrogram_comes_over_the_control_socket(browser, tmp_path, monkey
             tell(one.story)
             one.told()
             browser.look()
-            browser.open(str(one.web.address))
+            browser.open(one.web.link)
             browser.wait("document.querySelector('figcaption')?.innerText.includes('kHz')")
             one.story.hop(80 * HOP)
             colours = """(() => {
@@ -424,10 +425,11 @@ def test_the_page_of_a_listener_shows_what_its_journal_holds(browser, yamnet, st
     )
     for line in listening.stderr:
         if b"the page is at" in line:
+            link = line.decode().split()[-1]
             break
     browser.problems.clear()
     browser.look()
-    browser.open(f"http://127.0.0.1:{port}/")
+    browser.open(link)
     browser.wait("document.querySelector('figcaption')?.innerText.includes('kHz')")
     browser.wait("document.querySelectorAll('.events tbody tr').length >= 2")
     browser.open(f"http://127.0.0.1:{port}/history")

@@ -29,6 +29,7 @@ from streamtwl.services.web.operations import (
     openapi,
 )
 from streamtwl.services.web.past import NoHistoryError, Past
+from streamtwl.services.web.peers import network
 
 ASSETS = Path(__file__).parent / "assets"
 KINDS = {
@@ -75,7 +76,7 @@ class Api:
                 Route(path, self._answering(work), methods=[method])
                 for method, path, work, *_ in self._operations()
             ),
-            Route("/api/live", _AsApp(self._live)),
+            Route("/api/live", _AsApp(self._live), methods=["GET"]),
         ]
         return Starlette(routes=routes)
 
@@ -121,6 +122,7 @@ class Api:
         return {
             "csrf": state["csrf"],
             "password": self._access.has_password,
+            "trusted": state["trusted"],
             "version": __version__,
         }
 
@@ -142,8 +144,8 @@ class Api:
         self._access.logout(request.scope)
         return _json({"ok": True}, 200, {"set-cookie": self._access.cookie(request.scope, "")})
 
-    async def _state(self, _request: Request) -> Any:
-        return self._hub.snapshot()
+    async def _state(self, request: Request) -> Any:
+        return self._hub.snapshot(_trusted(request))
 
     async def _events(self, request: Request) -> Any:
         wanted = _query(request, Period)
@@ -163,10 +165,10 @@ class Api:
         found = await self._past.event(identity)
         if not found:
             return _json({"error": "there is no such event, or no more"}, 404)
-        return found | {"marking": await self._marking.of(identity)}
+        return found | {"marking": await self._marking.of(identity, _trusted(request))}
 
     async def _clip(self, request: Request) -> Any:
-        flac = await self._marking.clip(request.path_params["id"])
+        flac = await self._marking.clip(request.path_params["id"], _trusted(request))
         return Response(flac, media_type="audio/flac")
 
     async def _mark(self, request: Request) -> Any:
@@ -196,7 +198,7 @@ class Api:
             raise UsageError(f"off ({wanted.off:g}) is above on ({wanted.on:g})")
         return await self._past.what_if(wanted.label, wanted.on, wanted.off)
 
-    async def _health(self, _request: Request) -> Any:
+    async def _health(self, request: Request) -> Any:
         try:
             journal, problem = str(self._past.path), None
         except StreamtwlError as error:
@@ -213,8 +215,7 @@ class Api:
             "services": self._hub.figures(),
             "journal": journal,
             "no_journal": problem,
-            "spectrogram": self._hub.spectrogram,
-            "no_spectrogram": self._hub.no_spectrogram,
+            **self._hub.about_spectrogram(_trusted(request)),
         }
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -225,7 +226,8 @@ class Api:
         except msgspec.ValidationError as error:
             await _json({"error": str(error)}, 400)(scope, receive, send)
             return
-        page = self._hub.open(bool(wanted.mel))
+        of = network(scope["state"]["address"])
+        page = self._hub.open(bool(wanted.mel), _trusted(request), of)
         if page is None:
             refusal = {"error": "too many pages are open"}
             await _json(refusal, 503, {"retry-after": "30"})(scope, receive, send)
@@ -237,7 +239,7 @@ class Api:
                 (b"x-accel-buffering", b"no"),
             ]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            while (chunks := await page.take(BEAT_S)) is not None:
+            while (chunks := await page.take(BEAT_S)) is not None and self._access.holds(scope):
                 body = chunks or b": still here\n\n"
                 sent = send({"type": "http.response.body", "body": body, "more_body": True})
                 await asyncio.wait_for(sent, STUCK_S)
@@ -263,6 +265,11 @@ async def _gone(receive: Receive, end: Callable[[], None]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     end()
+
+
+def _trusted(request: Request) -> bool:
+    """Whether who asks may hear: see `access.py`."""
+    return bool(request.scope["state"]["trusted"])
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -6,6 +6,7 @@ waits for it.
 
 import asyncio
 import base64
+import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from streamtwl.errors import ControlError
 from streamtwl.messages import AnyMessage, Event, Hello, Label, Level, Patch, Status
 from streamtwl.services.service import Figures
 
-PAGES = 64  # open at once
+PAGES, OF_ONE = 64, 32  # open at once; of one network
 QUEUE = 200  # messages that a page may lag behind: a minute of two sources
 SOURCES = 50  # remembered
 HOPS = 250  # of each source, for a page that opens: two minutes
@@ -30,15 +31,20 @@ DRAW_S = 0.24  # from one look at new frames of the spectrogram to the next
 FRAMES = 1000  # at once
 DRAWN = 90  # pieces of each source's spectrogram, for a page that opens: 43 s
 KEPT_S = 60.0  # while no page shows it: one that is loaded again has it at once
-NO_SPECTROGRAM = "it is sound: only beside the listener, and behind a password of the page's own"
+FAR = "it is sound, and the listener is on another machine"
+STRANGER = "it is sound: open the link that streamtwl printed at its start, or set a password"
 RETRY_S = 5.0  # where there are none
+SAID_S = 3600.0  # from one line on pages that do not read to the next
+
+_log = logging.getLogger(__name__)
 
 
 class Page:
     """What one open page is still to get."""
 
-    def __init__(self, wants_frames: bool) -> None:
+    def __init__(self, wants_frames: bool, of: str = "") -> None:
         self.wants_frames = wants_frames
+        self.of = of  # which network
         self.missed = 0  # messages
         self.over = False
         self._waiting: deque[bytes] = deque()
@@ -122,6 +128,7 @@ class Hub:
         self.over = False
         self.sources: OrderedDict[str, Sounding] = OrderedDict()
         self.dropped = 0  # messages that pages did not take in time
+        self._said_at = -SAID_S  # monotonic, that there are such pages
         self.spectrogram = False
         self.no_spectrogram: str | None = None  # why there is none
         self.figures: Callable[[], Mapping[str, Figures]] = dict
@@ -132,7 +139,7 @@ class Hub:
     def begin(self, figures: Callable[[], Mapping[str, Figures]], spectrogram: bool) -> None:
         """Begin to serve; `spectrogram`: frames may be requested from the listener here."""
         self.figures, self.spectrogram, self.over = figures, spectrogram, False
-        self.no_spectrogram = None if spectrogram else NO_SPECTROGRAM
+        self.no_spectrogram = None if spectrogram else FAR
 
     def take(self, message: AnyMessage) -> None:
         """Take a message of the listener."""
@@ -169,13 +176,21 @@ class Hub:
             known.level = message
             self._send("level", message)
 
-    def open(self, wants_frames: bool) -> Page | None:
-        """Return a new page, None where there are too many."""
-        if len(self.pages) >= PAGES:
+    def about_spectrogram(self, trusted: bool) -> dict[str, Any]:
+        """Return whether one who may hear, or may not, gets it, and why not."""
+        reason = self.no_spectrogram if trusted or not self.spectrogram else STRANGER
+        return {"spectrogram": self.spectrogram and trusted, "no_spectrogram": reason}
+
+    def open(self, wants_frames: bool, trusted: bool = False, of: str = "") -> Page | None:
+        """Return a new page, None where there are too many; `trusted`: it may have frames.
+
+        `of`: whose it is.
+        """
+        if len(self.pages) >= PAGES or sum(page.of == of for page in self.pages) >= OF_ONE:
             return None
-        page = Page(wants_frames and self.spectrogram)
+        page = Page(wants_frames and self.spectrogram and trusted, of)
         self.pages.add(page)
-        page.put(_chunk("all", self.snapshot()))
+        page.put(_chunk("all", self.snapshot(trusted)))
         if page.wants_frames:
             page.put(b"".join(chunk for drawn in self._drawn.values() for chunk in drawn))
         if self.over:  # a browser connects again at once when its stream ends
@@ -192,8 +207,8 @@ class Hub:
         for page in self.pages:
             page.end()
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return what a page that opens has to know."""
+    def snapshot(self, trusted: bool = False) -> dict[str, Any]:
+        """Return what a page that opens has to know; `trusted`: who opens it may hear."""
         return {
             "sources": {
                 name: {
@@ -206,8 +221,7 @@ class Hub:
                 }
                 for name, known in self.sources.items()
             },
-            "spectrogram": self.spectrogram,
-            "no_spectrogram": self.no_spectrogram,
+            **self.about_spectrogram(trusted),
         }
 
     async def watch(self) -> None:
@@ -256,13 +270,21 @@ class Hub:
             chunk = _chunk("mel", frames)
             self._drawn.setdefault(source, deque(maxlen=DRAWN)).append(chunk)
             for page in wanting:
-                self.dropped += page.put(chunk)
+                self._put(page, chunk)
 
     def _send(self, kind: str, content: Any) -> None:
         if self.pages:
             chunk = _chunk(kind, content)
             for page in self.pages:
-                self.dropped += page.put(chunk)
+                self._put(page, chunk)
+
+    def _put(self, page: Page, chunk: bytes) -> None:
+        """Queue a chunk for a page; log that one does not read, now and then."""
+        gone = page.put(chunk)
+        self.dropped += gone
+        if gone and time.monotonic() > self._said_at + SAID_S:
+            self._said_at = time.monotonic()
+            _log.warning("web: a page does not read: the oldest of what waits for it is dropped")
 
 
 def dated(event: Event, first: Event) -> Event:

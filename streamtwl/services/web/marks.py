@@ -16,14 +16,15 @@ class Marking:
     Raises UsageError for what cannot be, JournalError, SoundsError, AudioError.
     """
 
-    def __init__(self, past: Past, here: bool, private: bool) -> None:
-        """`here`: the listener is on this machine; `private`: clips may be played."""
-        self._past, self._here, self._private = past, here, private
+    def __init__(self, past: Past, here: bool) -> None:
+        """`here`: the listener is on this machine."""
+        self._past, self._here = past, here
         self._changing = asyncio.Lock()
 
-    async def of(self, event: str) -> dict[str, Any] | None:
-        """Return an event's mark, and whether it has a clip; None where it cannot be marked."""
-        return await asyncio.to_thread(self._of, event) if self._here else None
+    async def of(self, event: str, trusted: bool) -> dict[str, Any] | None:
+        """Return an event's mark, and whether it has a clip for one who is `trusted` to hear it;
+        None where it cannot be marked."""
+        return await asyncio.to_thread(self._of, event, trusted) if self._here else None
 
     async def mark(self, event: str, verdict: Verdict, was: str) -> dict[str, Any]:
         """Mark an event; return what became of it, in words, and whether a listener knows."""
@@ -33,10 +34,10 @@ class Marking:
         """Take an event's mark back."""
         return await self._change(self._undo, event)
 
-    async def clip(self, event: str) -> bytes:
+    async def clip(self, event: str, trusted: bool) -> bytes:
         """Return an event's clip, FLAC; raises NoHistoryError where there is none to play."""
-        if not (self._here and self._private):
-            raise NoHistoryError("clips are played on this machine, or after a password")
+        if not (self._here and trusted):
+            raise NoHistoryError("clips are played on the listener's machine, to who may hear them")
         try:
             path = await asyncio.to_thread(marking.clip, self._past.path, event)
             return await asyncio.to_thread(path.read_bytes)
@@ -50,14 +51,14 @@ class Marking:
             said = await asyncio.to_thread(work, *of)
             return {"said": said, "problem": await asyncio.to_thread(_reload)}
 
-    def _of(self, event: str) -> dict[str, Any] | None:
+    def _of(self, event: str, trusted: bool) -> dict[str, Any] | None:
         try:
             kept = marking.moment(self._past.path, marking.find(self._past.path, event).id)
         except UsageError:  # of the level, which is no label
             return None
         mark = Marks().find(event)
         return {
-            "clip": kept.clip is not None and self._private,
+            "clip": kept.clip is not None and trusted,
             "mark": mark and {"verdict": mark.verdict, "was": mark.was, "said": marking.said(mark)},
         }
 

@@ -2,43 +2,46 @@
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from streamtwl import folders
 from streamtwl.config import WebSettings
 from streamtwl.endpoints import is_local
-from streamtwl.errors import SinkError, UsageError
+from streamtwl.errors import JournalError, SinkError, UsageError
 from streamtwl.messages import JOURNALLED, AnyMessage, encode
+from streamtwl.services.server import Once
 from streamtwl.services.service import Feed, Figures
+from streamtwl.services.web import credentials
 from streamtwl.services.web.access import Access, Password
 from streamtwl.services.web.api import ASSETS, Api
+from streamtwl.services.web.connections import BACKLOG, CONNECTIONS, OF_ONE, Impatient, Listening
 from streamtwl.services.web.live import Hub
 from streamtwl.services.web.marks import Marking
 from streamtwl.services.web.past import Past
+from streamtwl.services.web.peers import plain
 from streamtwl.sinks.journal import Entry, Journal
 from streamtwl.sinks.repeats import Repeated, Repeats, entry
 
 _log = logging.getLogger(__name__)
 
-CONNECTIONS = 200  # at once; beyond that 503
-BACKLOG = 128
 KEEP_ALIVE_S = 20
 END_S = 1  # for answers under way
 BATCH_S = 0.5  # from one commit to a journal of our own to the next
 PATIENCE_S = 5.0  # with it
 BATCH = 2000  # messages that wait for it at most
-PASSWORD, TOKEN = "STREAMTWL_WEB_PASSWORD", "STREAMTWL_WEB_TOKEN"
-SHORTEST_TOKEN = 20  # characters
+AGAIN_S = 60.0  # from one try to open it to the next
+
+_once_an_hour = Once(3600.0)
 
 
 class Web:
@@ -50,34 +53,34 @@ class Web:
         """Raises UsageError for an address that others reach and nothing protects."""
         self._host, self._port = _address(settings.address)
         self._settings = settings
-        if settings.certificate_key and not settings.certificate:
-            raise UsageError("services.web.certificate_key: it takes a certificate, too")
-        secret = _secret("password_file", settings.password_file, PASSWORD)
-        token = _secret("token_file", settings.token_file, TOKEN)
-        if token and not secret:
-            raise UsageError("services.web: a token is for programs; it takes a password, too")
-        if token and len(token) < SHORTEST_TOKEN:
-            raise UsageError(
-                f"services.web: a token takes {SHORTEST_TOKEN} characters or more, as "
-                "`openssl rand -hex 20` makes them"
-            )
+        password, token = credentials.password_and_token(settings)
+        self._tls = credentials.tls_files(settings)
         local = is_local(f"tcp://{self._host}:{self._port}")
-        if not (local or secret or settings.proxy):
+        if not (local or password or settings.proxy):
             raise UsageError(
                 f"--web {settings.address}: others reach this address: set a password "
-                f"(${PASSWORD}, or password_file under [services.web] in the pipeline), or name "
-                "the proxy before it (proxy)"
+                f"(${credentials.PASSWORD}, or password_file under [services.web] in the "
+                "pipeline), or name the proxy before it (proxy)"
             )
-        self._private = bool(secret) or (local and not settings.proxy)
+        self._proxy = _proxy(settings.proxy)
+        if self._proxy and not (password or settings.names):
+            raise UsageError(
+                "services.web.proxy without a password takes names, too: those by which the page "
+                'is called up at the proxy, as names = ["ears.lan"]'
+            )
+        self._key = "" if password or self._proxy else credentials.key()
         self._access = Access(
-            password=Password(secret) if secret else None,
-            proxy=_proxy(settings.proxy),
-            hosts=_hosts(self._host),
+            password=Password(password) if password else None,
+            proxy=self._proxy,
+            hosts=_hosts(self._host, settings),
             encrypted=bool(settings.certificate),
             token=token,
+            key=self._key,
         )
         self._hub = Hub()
         self.address: str | None = None  # of the page, once it is there
+        self.link = ""  # the same, with the key
+        self._listening: Listening | None = None
         self._dropped = 0  # messages that a journal of our own had no room for
 
     def figures(self) -> Figures:
@@ -86,26 +89,26 @@ class Web:
             "pages": float(len(self._hub.pages)),
             "dropped": float(self._hub.dropped + self._dropped),
             "refused": float(self._access.refused),
+            "refused_connections": float(self._listening.refused if self._listening else 0),
         }
 
     async def run(self, feed: Feed) -> None:
-        """Serve; raises SinkError where the address is in use, UsageError for bad TLS files."""
+        """Serve; raises SinkError where the address is in use, or TLS files are bad meanwhile."""
         here = is_local(feed.connect)
         kept = folders.expand(self._settings.journal) if self._settings.journal else None
         past = Past(kept, self._hub if here or kept is not None else None, owned=not here)
-        self._hub.begin(feed.figures, spectrogram=here and self._private)
-        marking = Marking(past, here, self._private)
-        routes = Api(self._hub, past, self._access, here, marking).app()
+        self._hub.begin(feed.figures, spectrogram=here)
+        routes = Api(self._hub, past, self._access, here, Marking(past, here)).app()
         routes.add_exception_handler(404, _nothing_there)
+        routes.add_exception_handler(405, _not_so)
+        routes.add_exception_handler(ClientDisconnect, _cut_off)
         app = self._access.wrap(routes)
-        listening = _bind(self._host, self._port)
-        server = _Server(self._config(app))
-        host, port = listening.getsockname()[:2]
-        scheme = "https" if self._settings.certificate else "http"
-        shown = f"[{host}]" if ":" in host else host
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        self.address = f"{scheme}://{shown}:{port}"
-        _log.warning("the page is at %s", self.address)
+        config = self._config(app)
+        listening = self._listening = _bind(
+            self._host, self._port, CONNECTIONS if self._proxy else OF_ONE
+        )
+        server = _Server(config)
+        self._say_where(*listening.getsockname()[:2])
         tasks = [
             asyncio.create_task(server.serve(sockets=[listening])),
             asyncio.create_task(self._follow(feed, None if here else kept)),
@@ -126,6 +129,15 @@ class Web:
                 await asyncio.wait_for(asyncio.shield(tasks[0]), END_S + 0.5)
             listening.close()
 
+    def _say_where(self, host: str, port: int) -> None:
+        scheme = "https" if self._settings.certificate else "http"
+        shown = f"[{host}]" if ":" in host else host
+        self.address = f"{scheme}://{shown}:{port}"
+        self.link = f"{self.address}/?key={self._key}" if self._key else self.address
+        everywhere = host in ("0.0.0.0", "::")
+        name = self.link.replace(shown, socket.gethostname()) if everywhere else self.link
+        _log.warning("the page is at %s", name)
+
     async def _follow(self, feed: Feed, kept: Path | None) -> None:
         """Pass the listener's messages to the pages, and into a journal of our own."""
         queue: asyncio.Queue[AnyMessage] = asyncio.Queue(BATCH)
@@ -135,6 +147,8 @@ class Web:
                 async for message in messages:
                     self._hub.take(message)
                     if keeping is not None and isinstance(message, JOURNALLED):
+                        if keeping.done():
+                            keeping.result()  # which raises
                         if queue.full():
                             self._dropped += 1
                         else:
@@ -144,12 +158,11 @@ class Web:
                 keeping.cancel()
 
     def _config(self, app: Any) -> uvicorn.Config:
-        """Return the server's settings; raises UsageError for TLS files that cannot be used."""
-        settings = self._settings
-        certificate, key = (
-            str(folders.expand(each)) if each else None
-            for each in (settings.certificate, settings.certificate_key)
-        )
+        """Return the server's settings; raises SinkError for TLS files that became unusable."""
+        for name in ("uvicorn", "uvicorn.error"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("uvicorn.error").addFilter(_once_an_hour)
+        certificate, key = self._tls
         config = uvicorn.Config(
             app,
             lifespan="off",
@@ -157,9 +170,8 @@ class Web:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            http="h11",
+            http=Impatient,
             ws="none",
-            limit_concurrency=CONNECTIONS,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=END_S,
@@ -167,12 +179,10 @@ class Web:
             ssl_keyfile=key,
         )
         try:
+            credentials.tls_files(self._settings)
             config.load()
-        except OSError as error:  # ssl's errors are some
-            raise UsageError(
-                f"services.web.certificate {settings.certificate}, certificate_key "
-                f"{settings.certificate_key}: {error.strerror or error}"
-            ) from None
+        except (UsageError, OSError) as error:
+            raise SinkError(str(error)) from None
         return config
 
 
@@ -191,12 +201,22 @@ async def _nothing_there(request: Request, _error: Exception) -> Response:
     return FileResponse(ASSETS / "index.html", 404, {"cache-control": "no-cache"})
 
 
+async def _not_so(request: Request, _error: Exception) -> Response:
+    """Answer a method that an address does not take."""
+    return JSONResponse({"error": f"{request.url.path} does not take {request.method}"}, 405)
+
+
+async def _cut_off(_request: Request, _error: Exception) -> Response:
+    """Answer one whose request is too long, or who has gone."""
+    return JSONResponse({"error": "the request is too long, or was cut off"}, 413)
+
+
 async def _keep(queue: asyncio.Queue[AnyMessage], path: Path) -> None:
     """Write messages into a journal of our own: the listener's is on another machine.
 
     As the listener does: repeats as a summary.
     """
-    journal = await asyncio.to_thread(Journal, path)
+    journal = await _opened(path)
     repeats = Repeats(replayed=False)
     try:
         while True:
@@ -212,6 +232,19 @@ async def _keep(queue: asyncio.Queue[AnyMessage], path: Path) -> None:
         journal.close()
 
 
+async def _opened(path: Path) -> Journal:
+    """Return a journal, as soon as it can be one."""
+    said = False
+    while True:
+        try:
+            return await asyncio.to_thread(Journal, path)
+        except JournalError as error:
+            if not said:
+                _log.warning("services.web.journal: %s; it is tried again", error)
+            said = True
+        await asyncio.sleep(AGAIN_S)
+
+
 def _entries(repeats: Repeats, message: AnyMessage) -> list[Entry]:
     if repeats.is_repeat(message) and isinstance(message, Repeated):
         return repeats.hold(message, b"")
@@ -223,25 +256,12 @@ def _address(named: str) -> tuple[str, int]:
     host, _, port = named.rpartition(":")
     if not port.isdecimal() or int(port) > 65_535:
         raise UsageError(f"--web '{named}': it takes [HOST:]PORT, as 127.0.0.1:8765")
-    return host.strip("[]").replace("*", "0.0.0.0") or "127.0.0.1", int(port)
-
-
-def _secret(option: str, file: str, variable: str) -> str:
-    """Return a secret, "" where there is none; raises UsageError."""
-    if not file:
-        return os.environ.get(variable, "")
-    path = folders.expand(file)
+    host = host.strip("[]").replace("*", "0.0.0.0") or "127.0.0.1"
     try:
-        lines = path.read_text().splitlines()
-        mode = path.stat().st_mode
-    except (OSError, UnicodeDecodeError) as error:
-        problem = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"services.web.{option} {path}: {problem}") from None
-    if mode & 0o077:
-        raise UsageError(f"services.web.{option} {path}: others can read it: chmod 600 {path}")
-    if not lines or not lines[0]:
-        raise UsageError(f"services.web.{option} {path}: its first line is empty")
-    return lines[0]
+        host.encode("idna")
+    except UnicodeError:
+        raise UsageError(f"--web '{named}': '{host}' is no name of a host") from None
+    return host, int(port)
 
 
 def _proxy(named: str) -> str | None:
@@ -249,26 +269,28 @@ def _proxy(named: str) -> str | None:
     if not named:
         return None
     try:
-        return str(ipaddress.ip_address(named))
+        return plain(str(ipaddress.ip_address(named)))
     except ValueError:
         raise UsageError(f"services.web.proxy '{named}': it takes an IP address") from None
 
 
-def _hosts(host: str) -> frozenset[str]:
+def _hosts(host: str, settings: WebSettings) -> frozenset[str]:
     """Return the names by which a page without a password may be called up.
 
     Others could be the names of a stranger's site that resolve to this machine (DNS rebinding).
     """
-    return frozenset({"localhost", "127.0.0.1", "::1", host})
+    if settings.proxy:
+        return frozenset(name.lower() for name in settings.names)
+    return frozenset({"localhost", "127.0.0.1", "::1", host, *map(str.lower, settings.names)})
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, of_one: int) -> Listening:
     """Return a socket that is bound; raises SinkError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        bound = socket.socket(family, kind, protocol)
+        bound = Listening(of_one, family, kind, protocol)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
@@ -277,5 +299,10 @@ def _bind(host: str, port: int) -> socket.socket:
             bound.close()
             raise
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SinkError(
+                f"{host}:{port} is in use, perhaps by another streamtwl: choose one, as "
+                f"--web {port + 1}"
+            ) from None
         raise SinkError(f"--web {host}:{port}: {error.strerror or error}") from None
     return bound
