@@ -34,6 +34,7 @@ class Story:
 
     def __init__(self, publisher: Publisher, journal: Path, source: str = "kitchen") -> None:
         self._publisher, self._journal, self._source = publisher, journal, source
+        self.session = SESSION
         self.seq: dict[str, int] = {}
         self._status = status(0)
         self.began = time.time() - 3600.0
@@ -43,7 +44,7 @@ class Story:
         at = self.began + position / 16_000
         return {
             "source": self._source,
-            "session": SESSION,
+            "session": self.session,
             "seq": seq,
             "position": position,
             "captured_at": at,
@@ -80,7 +81,7 @@ class Story:
         self._publisher.emit(
             Event(
                 **self._common("event", end or start),
-                id=f"{SESSION}-{self._source}-{number}",
+                id=f"{self.session}-{self._source}-{number}",
                 phase=phase,
                 label=name,
                 start=start,
