@@ -323,6 +323,7 @@ def test_contrast_is_enough_in_both_colours():
         ):
             assert contrast(colours[ground], colours[text]) >= 4.5, (ground, text)
         assert contrast(colours["accent-soft"], colours["ink"]) >= 4.5
+        assert min(contrast(colours[ground], colours["edge"]) for ground in ("paper", "sheet")) >= 3
 
 
 # --- who may see it ---

@@ -1,5 +1,6 @@
 // Which view is shown, and the connection to the listener. No library, no build step.
 import { el, getJson, session } from "./base.js"
+import * as event from "./event.js"
 import * as health from "./health.js"
 import * as history from "./history.js"
 import * as live from "./live.js"
@@ -13,7 +14,7 @@ const logout = document.getElementById("logout")
 const views = [
   { path: /^\/$/, name: "live", title: "Live", view: live },
   { path: /^\/history$/, name: "history", title: "History", view: history },
-  { path: /^\/event\/(.+)$/, name: "history", title: "A sound", view: { show: history.showEvent } },
+  { path: /^\/event\/(.+)$/, name: "history", title: "A sound", view: event },
   { path: /^\/health$/, name: "health", title: "Health", view: health },
   { path: /^\/settings$/, name: "settings", title: "Settings", view: settings },
 ]
@@ -75,7 +76,11 @@ function connect() {
     }
   })
   for (const kind of ["all", "hop", "event", "status", "level", "mel"]) {
-    stream.addEventListener(kind, (sent) => live.take(kind, JSON.parse(sent.data), announce))
+    stream.addEventListener(kind, (sent) => {
+      const content = JSON.parse(sent.data)
+      live.take(kind, content, announce)
+      dispatchEvent(new CustomEvent(`stream-${kind}`, { detail: content }))
+    })
   }
 }
 
