@@ -72,6 +72,8 @@ export function confidence(event, hops) {
     el("svg:line", { class: "peak", x1: left, x2: wide, y1: y(event.peak), y2: y(event.peak) }),
   )
   chart.append(el("svg:text", { x: left, y: tall - 2 }, offset(first - event.start)), el("svg:text", { x: wide, y: tall - 2, "text-anchor": "end" }, offset(last - event.start)))
-  const caption = `As first decided; revised later. The dashed line is the event's peak as it is now, ${event.peak.toFixed(2)}.`
+  const scores = hops.filter((hop) => hop.position >= event.start && hop.position <= end).map(score)
+  const revised = Math.abs(Math.max(0, ...scores) - event.peak) > 0.005 ? "; revised later" : ""
+  const caption = `As first decided${revised}. The dashed line is the event's peak, ${event.peak.toFixed(2)}.`
   return el("figure", {}, chart, el("figcaption", { class: "soft" }, caption))
 }
