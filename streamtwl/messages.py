@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from streamtwl.errors import UNDECODABLE, MessageError, UnknownKind
 
-SCHEMA = "1.7"
+SCHEMA = "1.8"
 MAJOR = SCHEMA.partition(".")[0]
 SOURCE_NAME = re.compile("[a-z0-9_-]+")
 
@@ -143,6 +143,13 @@ class Hello(Message):
             "those that run elsewhere. New in 1.3."
         ),
     ] = {}
+    earlier: Annotated[
+        list[str],
+        Meta(
+            description="Sessions before this one that `replay` has messages of this source from, "
+            "oldest first, at most the newest 100. New in 1.8."
+        ),
+    ] = []
 
 
 class Patch(Message):

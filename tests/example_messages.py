@@ -56,9 +56,10 @@ def hello(
     replay: str | None = REPLAY,
     source: str = "mic",
     labels: tuple[str, ...] = ("Dog", "Cat"),
+    earlier: tuple[str, ...] = (),
 ) -> Hello:
     return Hello(
         source=source, session=session, seq=seq, position=0, captured_at=None,
         published_at=time.time(),
-        labels=list(labels), settings={}, models={}, replay=replay,
+        labels=list(labels), settings={}, models={}, replay=replay, earlier=list(earlier),
     )  # fmt: skip

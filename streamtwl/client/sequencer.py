@@ -34,7 +34,8 @@ class Sequencer:
     request.
 
     A stream begins at its first message received, at 0 where the source was followed before, or
-    after a position of `resume`: {(session, topic): the last seq delivered, -1 for none}.
+    after a position of `resume`: {(session, topic): the last seq delivered, -1 for none}. Sessions
+    that came and went meanwhile are followed too, as far as hello names them.
     Times are monotonic seconds, passed in by the caller.
     """
 
@@ -65,6 +66,8 @@ class Sequencer:
     def take(self, message: AnyMessage, now: float) -> None:
         """Take a live message."""
         source = self._source(message.source)
+        if isinstance(message, Hello):
+            self._fill_in(source, message)
         if message.session not in source.live_sessions:
             self._begin(source, message)
         if isinstance(message, Hello | Status):
@@ -79,6 +82,9 @@ class Sequencer:
                     stream.newest = max(stream.newest, seq)
                     self._settle(stream)
             _note(source.whole, message.session)
+            for topic in (f"{kind}/{message.source}/" for kind in REPLAYED):
+                if self._wanted(topic):  # it has had no message yet, if it is new to us
+                    self._stream(source, message.session, topic, 0)
         if self._lacking and not self._deadline:
             self._deadline = now + TIMEOUT_S
 
@@ -176,6 +182,22 @@ class Sequencer:
                 del self._sources[next(iter(self._sources))]
         return source
 
+    def _fill_in(self, source: Source, hello: Hello) -> None:
+        """Follow the sessions between the newest that was followed and the one that says hello."""
+        followed = {s.session for s in self._streams.values() if source_of(s.topic) == hello.source}
+        followed.update(source.whole, source.live_sessions)
+        known = [i for i, session in enumerate(hello.earlier) if session in followed]
+        missed = hello.earlier[known[-1] + 1 :] if known else []
+        for session in missed:
+            _note(source.whole, session)
+            for topic in (f"{kind}/{hello.source}/" for kind in REPLAYED):
+                if self._wanted(topic):
+                    self._stream(source, session, topic, 0).over = True
+        if missed:
+            for key in [s.key for s in self._streams.values() if s.session == hello.session]:
+                self._streams[key] = self._streams.pop(key)  # it comes after them
+            self._line_up(hello.source)
+
     def _begin(self, source: Source, message: AnyMessage) -> None:
         """Begin a session: those before it are over, and it is followed from its start."""
         name, session = message.source, message.session
@@ -185,16 +207,19 @@ class Sequencer:
             for topic in (f"{kind}/{name}/" for kind in REPLAYED):
                 if old in source.whole and self._wanted(topic):
                     self._stream(source, old, topic, 0)  # its first message may be what we missed
-        for stream in list(self._streams.values()):
-            if source_of(stream.topic) != name:
-                continue
-            if stream.session != session:
+        for stream in self._streams.values():
+            if source_of(stream.topic) == name and stream.session != session:
                 stream.over = True
                 stream.done = stream.done or not can_be_replayed(stream.topic)
-            self._queue_up(stream)
-            self._settle(stream)
+        self._line_up(name)
         if followed:
             _note(source.whole, session)
+
+    def _line_up(self, source: str) -> None:
+        """Have the streams of a source wait for those before them, and deliver what is next."""
+        for stream in [s for s in self._streams.values() if source_of(s.topic) == source]:
+            self._queue_up(stream)
+            self._settle(stream)
 
     def _stream(self, source: Source, session: str, topic: str, begin: int) -> TopicStream:
         stream = self._streams.get((session, topic))

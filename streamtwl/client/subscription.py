@@ -134,6 +134,11 @@ class Subscription:
         return self._sequencer.positions()
 
     @property
+    def opened(self) -> int:
+        """How many topics of sessions are or were followed: `positions` has one more of them."""
+        return self._sequencer.opened
+
+    @property
     def lacking(self) -> bool:
         """Whether messages are missing that may still come by replay."""
         return self._sequencer.lacking

@@ -78,7 +78,9 @@ class Feed:
         It goes on after `resume`, else, with `from_start`, where the session of a listener that
         started us began, else with what comes now. Raises UsageError.
         """
-        known = {**(self.begin if from_start else {}), **(resume or {})}
+        known = dict(resume or {})  # the oldest first
+        for topic, seq in (self.begin if from_start else {}).items():
+            known.setdefault(topic, seq)
         subscription = subscribe(
             self.connect, kinds, resume=known, server_key=self.server_key, key=self.key
         )

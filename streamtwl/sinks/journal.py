@@ -44,6 +44,10 @@ SELECT id FROM (SELECT id, at FROM messages ORDER BY id LIMIT {STEP})
 WHERE at < ? - (SELECT total(ahead) FROM leaps WHERE message > id)
 """
 _LEAST_WORTH = f"SELECT id FROM messages ORDER BY lasting, id LIMIT {STEP}"
+_SESSIONS = """
+SELECT session, topic FROM streams WHERE typeof(session) = 'text' AND typeof(topic) = 'text'
+ORDER BY id
+"""
 _FORGET_LEAPS = """
 DELETE FROM leaps WHERE NOT EXISTS (SELECT 1 FROM messages WHERE id < leaps.message)
 """
@@ -135,6 +139,19 @@ class Journal:
             _log.warning("not in the journal: %s", problem)
         self.problem = problem
         return False
+
+    def sessions(self) -> dict[str, list[str]]:
+        """Return the sessions that it has messages of, by source, oldest first; none if it cannot
+        be read."""
+        found: dict[str, dict[str, None]] = {}
+        with (
+            contextlib.suppress(sqlite3.Error, JournalError),
+            contextlib.closing(journal_file.reader(self.path)) as connection,
+        ):
+            for session, topic in connection.execute(_SESSIONS):
+                source = topic.partition("/")[2].removesuffix("/")
+                found.setdefault(source, {})[session] = None
+        return {source: list(sessions) for source, sessions in found.items()}
 
     def suspect(self) -> None:
         """Have the whole file checked soon: a reader found it damaged."""

@@ -31,6 +31,7 @@ QUEUE = 1000  # messages between the worker and the publisher's thread
 SUBSCRIBER_QUEUE = 1000  # messages that one slow subscriber may lag behind
 SUBSCRIPTION_BYTES = 1024  # beyond this ZeroMQ itself hangs up
 BATCH = 256  # messages that share a commit
+EARLIER = 100  # sessions that hello names
 LOSSLESS_PATIENCE_S = 5.0  # with one that does not read, where nothing is in real time
 LINGER_MS = 1000  # for what is unsent at the end
 PIPE_BYTES = 1 << 16
@@ -49,7 +50,8 @@ class Publisher(Sink):
     once, so `stalls` counts how often it began, and the jump in `seq` shows the subscriber how much
     it lost. With `lossless` (recordings as fast as they go) the sender is held back instead, up to
     5 s. A new subscriber is sent the newest hello and label of its topics; the others see them
-    again, and drop what they have seen by session, topic and seq.
+    again, and drop what they have seen by session, topic and seq. With a replay, hello names the
+    sessions that were in the journal before.
 
     With a journal, events, levels, and labels and states that change are committed before they are
     published, all that are queued in one batch; if that fails or takes over 20 ms (`lossless`: 5 s)
@@ -87,12 +89,14 @@ class Publisher(Sink):
         self.endpoint = self._bind(self._socket, bind, "--bind")
         self.replay: str | None = None  # the endpoint that replays messages
         self._replay_server: ReplayServer | None = None
+        self._earlier: dict[str, list[str]] = {}  # sessions in the journal, by source
         self._repeats = Repeats(bool(replay_bind)) if journal is not None else None
         if journal is not None and replay_bind:
             router = self._context.socket(zmq.ROUTER)
             ReplayServer.limit(router)
             self.replay = self._bind(router, replay_bind, "--replay-bind")
             held = self._repeats.held if self._repeats else None
+            self._earlier = journal.sessions()
             self._replay_server = ReplayServer(router, journal.path, journal.suspect, held)
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
@@ -137,6 +141,9 @@ class Publisher(Sink):
         for message in messages:
             repeat = self._repeats is not None and self._repeats.is_repeat(message)
             message = _marked(message, self.journals, repeat)  # should it fail, the thread says so
+            if isinstance(message, Hello):
+                earlier = self._earlier.get(message.source, [])[-EARLIER:]
+                message = msgspec.structs.replace(message, earlier=earlier)
             payload = encode(message, self._encoding)
             if self._lossless:
                 self._await_room()

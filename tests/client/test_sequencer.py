@@ -261,6 +261,74 @@ def test_after_a_restart_the_end_of_the_old_session_comes_first_and_then_the_new
     assert not one.lost
 
 
+def replayed(one: Sequencer, journal: dict[str, list[AnyMessage]]) -> list[tuple[str, str]]:
+    """Answer all requests from a journal: {session: its messages}; return what was requested."""
+    asked = []
+    while request := one.request(9.0):
+        asked.append((request.session, request.topic))
+        page = [m for m in journal.get(request.session, ()) if m.topic == request.topic]
+        one.answer(*answer(request, [m for m in page if m.seq >= request.from_]), 9.0)
+    return asked
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["resumed", "with the new one's beginning"])
+def test_sessions_that_came_and_went_meanwhile_are_had_in_their_order(begun):
+    resume = {("a", "event/mic/"): 0} | ({("d", "event/mic/"): -1} if begun else {})
+    one = Sequencer(only("event"), resume)
+    one.take(hello(0, "d", earlier=("before", "a", "b", "c")), 0.0)
+    one.take(event(0, "d"), 0.0)
+    journal = {
+        "a": [event(1, "a")], "b": [event(0, "b"), event(1, "b")], "c": [event(0, "c")],
+        "before": [event(0, "before")],
+    }  # fmt: skip
+    asked = replayed(one, journal)
+    assert [session for session, _ in asked] == ["a", "b", "c"]
+    had = [(session, seq) for session, _, seq in left(one)]
+    assert had == [("a", 1), ("b", 0), ("b", 1), ("c", 0), ("d", 0)]
+    one.take(hello(1, "d", earlier=("before", "a", "b", "c")), 60.0)  # it says so each minute
+    assert (replayed(one, journal), one.positions()) == ([], {("d", "event/mic/"): 0})
+    again = Sequencer(only("event"), one.positions())
+    again.take(hello(2, "d", earlier=("before", "a", "b", "c")), 0.0)
+    assert replayed(again, journal) == []
+    assert not one.lost
+
+
+def test_a_session_in_between_is_had_where_hello_comes_after_its_sessions_first_message():
+    one = Sequencer(only("event"), {("a", "event/mic/"): 0})
+    one.take(event(0, "c"), 0.0)
+    one.take(hello(0, "c", earlier=("a", "b")), 0.0)
+    one.take(event(1, "c"), 0.0)
+    assert [s for s, _ in replayed(one, {"b": [event(0, "b")]})] == ["a", "b"]
+    assert {(s, seq) for s, _, seq in left(one)} == {("b", 0), ("c", 0), ("c", 1)}
+
+
+def test_it_goes_on_in_between_if_it_is_killed_there():
+    one = Sequencer(only("event"), {("a", "event/mic/"): 0})
+    one.take(hello(0, "d", earlier=("a", "b", "c")), 0.0)
+    another = Sequencer(only("event"), one.positions())
+    another.take(hello(1, "d", earlier=("a", "b", "c")), 0.0)
+    another.take(event(0, "d"), 0.0)
+    replayed(another, {"b": [event(0, "b")], "c": [event(0, "c")]})
+    assert [session for session, _, _ in left(another)] == ["b", "c", "d"]
+
+
+@pytest.mark.parametrize("resume", [{}, {("x", "event/mic/"): 5}], ids=["new", "of elsewhere"])
+def test_earlier_sessions_are_not_had_by_one_who_never_was_there(resume):
+    one = Sequencer(only("event"), resume)
+    one.take(hello(0, "d", earlier=("a", "b")), 0.0)
+    one.take(event(0, "d"), 0.0)
+    assert {session for session, _ in replayed(one, {})} <= {"x"}
+    assert [session for session, _, _ in left(one)] == ["d"]
+
+
+def test_the_first_message_of_a_topic_is_missed_too_by_one_who_comes_back():
+    one = Sequencer(only("event"))
+    one.take(status(0, label=3), 0.0)
+    another = Sequencer(only("event"), one.positions())
+    another.take(status(9, label=9, event=0), 0.0)
+    assert another.request(0.0).from_ == 0
+
+
 def test_one_resumes_behind_what_one_had():
     one = Sequencer(only("label"), {("s", "label/mic/"): 3})
     one.take(status(9, label=5), 0.0)

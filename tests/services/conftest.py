@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -113,14 +113,26 @@ class Running:
 
 
 @pytest.fixture
-def listener(tmp_path, monkeypatch):
+def listening(tmp_path, monkeypatch):
+    """Return what runs a listener: `with listening(session) as one`; all share a journal."""
     monkeypatch.setenv("STREAMTWL_STATE", str(tmp_path / "state"))
     monkeypatch.setattr("streamtwl.sinks.publisher.COMMIT_S", PATIENCE_S)
-    with (
-        contextlib.closing(Journal(tmp_path / "journal.sqlite")) as journal,
-        contextlib.closing(Publisher(ANYWHERE, journal=journal, replay_bind=ANYWHERE)) as publisher,
-        contextlib.closing(Listener(publisher)) as one,
-    ):
+
+    @contextlib.contextmanager
+    def start(session: str = "s") -> Iterator[Listener]:
+        with (
+            contextlib.closing(Journal(tmp_path / "journal.sqlite")) as journal,
+            contextlib.closing(Publisher(ANYWHERE, "msgpack", False, journal, ANYWHERE)) as one,
+            contextlib.closing(Listener(one, session)) as listener,
+        ):
+            yield listener
+
+    return start
+
+
+@pytest.fixture
+def listener(listening):
+    with listening() as one:
         yield one
 
 

@@ -1,10 +1,12 @@
 """Alerts: rules, what they make of messages, actions that fail, restarts."""
 
+import contextlib
 import hashlib
 import hmac
 import http.server
 import json
 import logging
+import sqlite3
 import sys
 import threading
 import time
@@ -18,6 +20,7 @@ from streamtwl.messages import Event, Summary
 from streamtwl.services.alerts import make, rules, service
 from streamtwl.services.alerts.engine import REMEMBERED, Engine, Memory
 from streamtwl.services.alerts.rules import Rule
+from streamtwl.services.service import Feed
 from streamtwl.unrolling import unrolled
 from tests.example_messages import event, hello, label, status
 from tests.services.conftest import free_port, wait_until
@@ -499,6 +502,52 @@ def test_a_restart_loses_nothing_and_repeats_nothing(listener, running, hook, al
     wait_until(lambda: second.figures()["sent"] == 10)
     taken = [json.loads(body)["event"] for _, body, code in hook.got if code == 200]
     assert taken == [f"s-{number}" for number in range(10)]
+
+
+def positions(folder):
+    """Return where the service of the listener `ears` goes on when it is started again."""
+    path = folder / "state" / "services" / "alerts-ears.sqlite"
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as file:
+        return file.execute("SELECT session, seq FROM positions").fetchall()
+
+
+def test_what_sounds_first_while_no_service_is_there_comes_afterwards(
+    listener, running, hook, alerts, tmp_path
+):
+    one = alerts(webhook(hook), "hook")
+    feed = Feed(listener.publisher.endpoint, name="ears")
+    serving = running([one], feed)
+    wait_until(lambda: positions(tmp_path) == [("s", -1)])  # at once: it might be killed now
+    serving.close()
+    listener.sounds("Dog")
+    another = alerts(webhook(hook), "hook")
+    running([another], feed)
+    wait_until(lambda: another.figures()["sent"] == 1)
+
+
+def test_what_sounded_in_sessions_without_a_service_comes_afterwards(
+    listening, running, hook, alerts, tmp_path
+):
+    with listening("first") as listener:
+        listener.emit(hello(0, "first"))
+        one = alerts(webhook(hook), "hook")
+        serving = running([one], Feed(listener.publisher.endpoint, name="ears"))
+        wait_until(lambda: positions(tmp_path))
+        listener.sounds("Dog", number=0)
+        wait_until(lambda: one.figures()["sent"] == 1)
+        serving.close()
+        listener.sounds("Dog", number=1)
+    with listening("second") as listener:
+        listener.emit(hello(0, "second"))
+        listener.sounds("Dog", number=0)
+    with listening("third") as listener:
+        listener.emit(hello(0, "third"))
+        listener.sounds("Dog", number=0)
+        another = alerts(webhook(hook), "hook")
+        running([another], Feed(listener.publisher.endpoint, name="ears"))
+        wait_until(lambda: another.figures()["sent"] == 3)
+    taken = [json.loads(body)["event"] for _, body, _ in hook.got]
+    assert taken == ["first-0", "first-1", "second-0", "third-0"]
 
 
 def test_what_waits_for_an_action_that_is_no_more_is_said_and_not_kept(

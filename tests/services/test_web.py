@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import re
 import shutil
 import socket
@@ -189,7 +190,8 @@ def test_the_heat_map_takes_the_filters_of_the_list(served):
     assert (elsewhere["rows"], elsewhere["sources"]) == ([], ["kitchen"])
 
 
-def test_an_event_whose_listener_was_killed_is_not_open_for_ever(tmp_path):
+def test_an_event_whose_listener_was_killed_is_not_open_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(live, "AWAY_S", math.inf)  # whatever the machine's speed
     with serving(tmp_path) as one:
         one.story.hello()
         one.story.event(0, "onset", 10 * HOP, None, "Dog")
@@ -198,6 +200,9 @@ def test_an_event_whose_listener_was_killed_is_not_open_for_ever(tmp_path):
         one.told()
         one.wait(lambda: one.get(identity)[0] == 200)
         assert one.get(identity)[1]["event"]["open"]
+        with monkeypatch.context() as away:
+            away.setattr(live, "AWAY_S", 0.0)
+            assert not one.get(identity)[1]["event"]["open"]
         one.story.session, one.story.seq = "f" * 16, {}
         one.story.hello()
         one.story.event(0, "onset", 10 * HOP, None, "Cat")
@@ -273,6 +278,13 @@ def test_a_wrong_parameter_is_refused_in_a_line(served, query):
     status, found, _ = served.get(f"/api/events?{query}")
     assert status == 400
     assert len(found["error"].splitlines()) == 1
+
+
+def test_an_address_that_is_none_is_said_as_a_page_and_under_api_as_json(served):
+    status, page, headers = served.get("/nope")
+    assert (status, headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert b'href="/"' in page
+    assert served.get("/api/nope")[:2] == (404, {"error": "there is no /api/nope"})
 
 
 @pytest.mark.parametrize(
@@ -662,6 +674,58 @@ def test_a_new_session_of_a_source_begins_anew():
         hub.take(label_message(0, session))
     [hop] = hub.snapshot()["sources"]["mic"]["hops"]
     assert hop["session"] == "two"
+
+
+def test_a_source_of_which_nothing_comes_is_away_until_something_does(monkeypatch):
+    """A listener that was killed says no goodbye."""
+    monkeypatch.setattr(live, "LOOK_S", 0.001)
+    monkeypatch.setattr(live, "AWAY_S", 1000.0)
+    hub = Hub()
+    for source in ("killed", "alive"):
+        hub.take(msgspec.structs.replace(label_message(0), source=source))
+    page = hub.open(wants_frames=False)
+    hub.sources["killed"].heard_at -= 1200.0
+
+    async def news() -> bytes:
+        watching = asyncio.create_task(hub.watch())
+        had = b""
+        while b"event: away" not in had:
+            had += await page.take(60.0)
+        watching.cancel()
+        return had.partition(b"event: away")[2]
+
+    assert b'{"source":"killed","away_s":1200.' in asyncio.run(news())
+    away = {name: each["away_s"] for name, each in hub.snapshot()["sources"].items()}
+    assert away["killed"] >= 1200.0
+    assert away["alive"] is None
+    hub.take(msgspec.structs.replace(label_message(1), source="killed"))
+    assert hub.snapshot()["sources"]["killed"]["away_s"] is None
+
+
+@pytest.mark.parametrize("kept_s", [1000.0, 0.0])
+def test_a_page_that_is_loaded_again_has_what_was_drawn(monkeypatch, kept_s):
+    answer = Answer(mel=bytes(64), position=0, next=160)
+    monkeypatch.setattr(live.client, "mel", lambda *_: answer)
+    monkeypatch.setattr(live, "DRAW_S", 0.001)
+    monkeypatch.setattr(live, "KEPT_S", kept_s)
+    hub = Hub()
+    hub.begin(dict, spectrogram=True)
+    hub.take(label_message(0))
+
+    async def run() -> bytes:
+        drawing = asyncio.create_task(hub.draw())
+        first = hub.open(wants_frames=True)
+        while not hub._drawn:
+            await asyncio.sleep(0.001)
+        hub.close(first)
+        for _ in range(20):  # looks, while no page is there
+            await asyncio.sleep(0.001)
+        while not kept_s and hub._drawn:
+            await asyncio.sleep(0.001)
+        drawing.cancel()
+        return await hub.open(wants_frames=True).take(60.0)
+
+    assert (b"event: mel" in asyncio.run(run())) is bool(kept_s)
 
 
 def test_frames_of_a_new_session_and_of_other_sources_go_on(monkeypatch):

@@ -18,7 +18,7 @@ from streamtwl.control import mel
 from streamtwl.control.server import ControlServer
 from streamtwl.history import Wanted
 from streamtwl.marks.store import Marks
-from streamtwl.services.web import access
+from streamtwl.services.web import access, live
 from streamtwl.stages import SAMPLE_RATE, Block
 from tests.browser import PATIENCE_S, Browser, chromium
 from tests.services.test_web import HOSTILE, SECRET, tell
@@ -26,6 +26,14 @@ from tests.services.web import HOP, SESSION, serving
 
 pytestmark = pytest.mark.slow
 VIEWS = ("", "history", f"event/{SESSION}-kitchen-0", "health", "settings")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def never_away():
+    """The stories have no status each second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "AWAY_S", float("inf"))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +87,193 @@ def test_what_comes_is_shown_as_it_comes_and_second_thoughts_are_visible(page, b
     assert "77\u00a0%" in browser.run("document.querySelector('.now').innerText")
     served.story.event(9, "onset", 60 * HOP, None, "Dog")
     browser.wait("document.querySelector('.changes').innerText.includes('Dog began')")
-    assert browser.run("document.getElementById('announcer').innerText") == "Dog at kitchen"
+    browser.wait("document.getElementById('announcer').innerText === 'kitchen: Dog'")
     served.story.event(9, "revised", 60 * HOP, None, "Bark")
     browser.wait("document.querySelector('.changes').innerText.includes('Dog was Bark')")
     served.story.event(9, "revised", 60 * HOP, 60 * HOP, "Bark")
     browser.wait("document.querySelector('.changes').innerText.includes('there was no Bark')")
     browser.wait("document.querySelectorAll('.events tbody tr').length === 2")
+
+
+CONNECTION = "document.getElementById('connection').innerText"
+HURRY = "{ const real = setTimeout; window.setTimeout = (work, ms) => real(work, ms / 20) }"
+
+
+def test_a_listener_that_was_killed_is_shown_as_away_until_it_is_back(
+    tmp_path, browser, monkeypatch
+):
+    browser.problems.clear()
+    browser.look()
+    with serving(tmp_path) as one:
+        tell(one.story)
+        one.told()
+        browser.open(f"{one.web.address}/")
+        browser.wait(f"{CONNECTION} === 'connected'")
+        assert browser.run("document.querySelector('.state').innerText") == "listening"
+        one.story.event(3, "onset", 59 * HOP, None, "Dog")
+        browser.wait("document.querySelector('.events .open')")
+        monkeypatch.setattr(live, "AWAY_S", 0.0)
+        browser.wait(f"{CONNECTION} === 'listener away'")
+        said = browser.run("document.querySelector('.source.away .state').innerText")
+        assert said.startswith("nothing from the listener for ")
+        assert browser.run("document.querySelector('.events .open')") is None
+        assert "just now" not in browser.run("document.querySelector('.before').innerText")
+        browser.run("document.querySelector('nav a[data-view=health]').click()")
+        browser.wait("document.querySelector('section.away .problem')")
+        assert "was listening" in browser.run("document.querySelector('section.away').innerText")
+        browser.run("document.querySelector('nav a[data-view=live]').click()")
+        browser.wait("document.querySelector('.source.away')")
+        monkeypatch.setattr(live, "AWAY_S", float("inf"))
+        one.told()
+        browser.wait(f"{CONNECTION} === 'connected' && document.querySelector('.events .open')")
+        assert browser.run("document.querySelector('.source:not(.away) .state').innerText") == (
+            "listening"
+        )
+    assert browser.problems == []
+
+
+def test_new_sounds_are_one_sentence_and_can_be_switched_off(page, browser, served):
+    page()
+    browser.wait("document.querySelector('.five')")
+    browser.run("window.setTimeout = (work) => { window.due = work; return 1 }")
+    for number, label in enumerate(("Bark", "Bow-wow", "Growling", "Bark", "Howl", "Yip")):
+        served.story.event(20 + number, "onset", (70 + number) * HOP, None, label)
+    browser.wait("document.querySelector('.changes').innerText.includes('Yip began')")
+    assert browser.run("document.getElementById('announcer').innerText") == ""
+    browser.run("window.due()")
+    assert browser.run("document.getElementById('announcer').innerText") == (
+        "kitchen: Bark, Bow-wow and 3 more"
+    )
+    browser.run("window.due = null")
+    browser.run("document.querySelector('.announce input').click()")
+    served.story.event(26, "onset", 77 * HOP, None, "Roar")
+    browser.wait("document.querySelector('.changes').innerText.includes('Roar began')")
+    assert browser.run("window.due") is None
+    page()
+    assert not browser.run("document.querySelector('.announce input').checked")
+    browser.run("document.querySelector('.announce input').click()")
+    for number in range(7):
+        start = (70 + number) * HOP
+        served.story.event(20 + number, "revised", start, start, "Bark")
+    browser.wait("document.querySelectorAll('.events tbody tr').length === 2")
+
+
+def test_focus_stays_on_its_event_while_others_come_and_go(page, browser, served):
+    page()
+    browser.wait("document.querySelectorAll('.events tbody tr').length === 2")
+    browser.run("window.link = [...document.querySelectorAll('.events a')].at(-1); link.focus()")
+    browser.run("window.card = document.querySelector('.source')")
+    for number in range(14):  # more than the list has room for
+        served.story.event(40 + number, "onset", (70 + number) * HOP, None, f"Sound {number}")
+    browser.wait("document.querySelector('.events tbody tr').innerText.includes('Sound 13')")
+    assert browser.run("document.activeElement === window.link && link.innerText === 'Bark'")
+    for number in range(14):
+        start = (70 + number) * HOP
+        served.story.event(40 + number, "revised", start, start, f"Sound {number}")
+    browser.wait("document.querySelectorAll('.events tbody tr').length === 2")
+    assert browser.run("document.activeElement === window.link")
+    assert browser.run("document.querySelector('.source') === window.card")
+
+
+def test_a_hidden_page_lets_go_of_its_stream_and_connects_again(page, browser, served):
+    page()
+    pages = served.web._hub.pages
+    browser.wait("document.querySelector('.five')")
+    served.wait(lambda: len(pages) == 1, "the pages before have gone")
+    browser.run("window.card = document.querySelector('.source')")
+    browser.run(HURRY)
+    seen = """Object.defineProperty(document, 'hidden', {{ value: {}, configurable: true }})
+              document.dispatchEvent(new Event('visibilitychange'))"""
+    browser.run(seen.format("true"))
+    served.wait(lambda: not pages, "hidden")
+    served.story.hop(90 * HOP, "Cat", 0.66)
+    browser.run(seen.format("false"))
+    browser.wait("document.querySelector('.now').innerText.includes('Cat')")
+    assert len(pages) == 1
+    assert "Cat" in browser.run("document.querySelector('.changes').innerText")
+    assert browser.run("document.querySelector('.source') === window.card")
+    served.story.hop(91 * HOP, None, 0.3)
+
+
+def test_names_on_the_time_axis_do_not_overprint(page, browser, served):
+    page()
+    browser.wait("document.querySelector('.five')")
+    browser.run("""
+      window.texts = []
+      const { clearRect, fillText } = CanvasRenderingContext2D.prototype
+      const lanes = (context) => context.canvas.className === 'timeline'
+      CanvasRenderingContext2D.prototype.clearRect = function (...box) {
+        if (lanes(this)) { window.drawn = window.texts; window.texts = [] }
+        clearRect.apply(this, box)
+      }
+      CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+        if (lanes(this)) window.texts.push({ text, x, y, end: x + this.measureText(text).width })
+        fillText.call(this, text, x, y)
+      }""")
+    for number in range(6):
+        served.story.event(60 + number, "onset", (50 + number) * HOP, None, f"Long name {number}")
+    browser.wait("document.querySelector('.changes').innerText.includes('name 5 began')")
+    browser.wait("window.drawn?.filter((each) => each.text.startsWith('Long')).length >= 3")
+    drawn = browser.run("window.drawn")
+    assert len([each for each in drawn if each["text"].startswith("Long")]) == 3
+    for one in drawn:
+        for other in drawn:
+            apart = one["x"] >= other["end"] or other["x"] >= one["end"] or one["y"] != other["y"]
+            assert apart or one is other, (one, other)
+    for number in range(6):
+        start = (50 + number) * HOP
+        served.story.event(60 + number, "revised", start, start, f"Long name {number}")
+    browser.wait("document.querySelectorAll('.events tbody tr').length === 2")
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_a_cards_header_breaks_between_words(page, browser, width):
+    browser.look(width, 700)
+    page()
+    browser.wait("document.querySelector('.five')")
+    lines = "Math.round(document.querySelector('.source h2').getClientRects()[0].height / 24)"
+    for name, most in (("kitchen", 1), ("usb_microphone_in_the_far_greenhouse_north", 2)):
+        browser.run(f"document.querySelector('.source h2').textContent = '{name}'")
+        assert browser.run(lines) <= most
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_health_leaves_what_is_selected_and_says_a_problem_once(page, browser, served):
+    page("health")
+    browser.wait("document.querySelector('section')")
+    browser.run(HURRY)
+    browser.run("""
+      window.told = 0
+      new MutationObserver((all) => all.forEach(() => window.told++)).observe(
+        document.querySelector('[role=alert]'),
+        { childList: true, characterData: true, subtree: true },
+      )
+      const more = [...document.querySelectorAll('small')]
+      getSelection().selectAllChildren(more.find((e) => e.innerText.includes('.sqlite')))""")
+    served.story.status(3000 * HOP)
+    browser.wait("document.querySelector('main').innerText.includes('24\u00a0min')")
+    assert browser.run("getSelection().toString()") == str(served.journal)
+    browser.run("""
+      window.refused = 0
+      window.answered = fetch
+      window.fetch = () => { window.refused++; return Promise.reject(new TypeError('away')) }""")
+    browser.wait("window.refused > 3")
+    assert browser.run("window.told") == 1
+    assert "does not answer" in browser.run("document.querySelector('[role=alert]').innerText")
+    assert browser.run("document.querySelector('.away .facts') !== null")
+    browser.run("window.fetch = window.answered")
+    browser.wait("document.querySelector('[role=alert]').innerText === ''")
+    browser.wait("!document.querySelector('.away')")
+    assert browser.run("getSelection().toString()") == str(served.journal)
+
+
+def test_an_unknown_view_says_so(browser, served):
+    browser.look()
+    browser.open(f"{served.web.address}/nope")
+    browser.wait("document.querySelector('main[data-ready]')")
+    assert "There is nothing at /nope" in browser.run("document.querySelector('main').innerText")
+    browser.run("document.querySelector('main a').click()")
+    browser.wait("document.querySelector('.source')")
 
 
 def test_history_shows_the_events_of_the_journal(page, browser, served):
@@ -281,5 +470,10 @@ def test_one_logs_in_and_out(browser, tmp_path, monkeypatch):
                 browser.wait("document.getElementById('problem').innerText.includes('not the')")
         browser.wait("document.querySelector('.source')")
         browser.wait("!document.getElementById('logout').hidden")
+        browser.run("window.answered = fetch")
+        browser.run("window.fetch = () => Promise.reject(new TypeError('away'))")
+        browser.run("document.getElementById('logout').click()")
+        browser.wait("document.querySelector('main').innerText.includes('You are still logged in')")
+        browser.run("window.fetch = window.answered")
         browser.run("document.getElementById('logout').click()")
         browser.wait("location.pathname === '/login'")

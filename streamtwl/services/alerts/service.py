@@ -96,7 +96,7 @@ class AlertsService:
     async def _read_live(
         self, live: Subscription, events: Subscription, engine: Engine, outbox: Outbox
     ) -> None:
-        saved_at, met = time.monotonic(), ""
+        saved_at, opened, met = time.monotonic(), 0, ""
         async with live:
             async for message in live:
                 if not isinstance(message, Hello):  # which may be of the session's beginning
@@ -105,8 +105,9 @@ class AlertsService:
                     met = message.session
                     self._meet(message)
                 fired = [one for each in unrolled(message) for one in engine.take(each)]
-                if fired or time.monotonic() > saved_at + SAVE_S:
-                    saved_at = time.monotonic()
+                fresh = events.opened > opened  # else one killed now would begin anew
+                if fired or fresh or time.monotonic() > saved_at + SAVE_S:
+                    saved_at, opened = time.monotonic(), events.opened
                     self._put(fired, events.positions, engine, outbox)
 
     def _meet(self, hello: Hello) -> None:

@@ -144,7 +144,7 @@ class MqttService:
         self, live: Subscription, events: Subscription, outbox: Outbox, states: States
     ) -> None:
         """Take what states are of; nothing of the past."""
-        saved_at, met = time.monotonic(), ""
+        saved_at, opened, met = time.monotonic(), 0, ""
         async with live:
             async for message in live:
                 if isinstance(message, Hello):
@@ -153,8 +153,8 @@ class MqttService:
                     met = message.session
                     continue
                 states.take(message)
-                if time.monotonic() > saved_at + SAVE_S:
-                    saved_at = time.monotonic()
+                if events.opened > opened or time.monotonic() > saved_at + SAVE_S:
+                    saved_at, opened = time.monotonic(), events.opened
                     outbox.save(events.positions, states.memory)
                 if states.changes:
                     self._changed.set()

@@ -24,9 +24,12 @@ SOURCES = 50  # remembered
 HOPS = 250  # of each source, for a page that opens: two minutes
 EVENTS = 100  # of each source
 LATENCIES = 1200
+AWAY_S = 5.0  # without a message; a status comes each second
+LOOK_S = 1.0  # from one look for sources that are away to the next
 DRAW_S = 0.24  # from one look at new frames of the spectrogram to the next
 FRAMES = 1000  # at once
 DRAWN = 90  # pieces of each source's spectrogram, for a page that opens: 43 s
+KEPT_S = 60.0  # while no page shows it: one that is loaded again has it at once
 NO_SPECTROGRAM = "it is sound: only beside the listener, and behind a password of the page's own"
 RETRY_S = 5.0  # where there are none
 
@@ -80,6 +83,13 @@ class Sounding:
         self.hops: deque[dict[str, Any]] = deque(maxlen=HOPS)
         self.events: OrderedDict[str, Event] = OrderedDict()
         self.latencies: deque[float] = deque(maxlen=LATENCIES)  # ms
+        self.heard_at = time.monotonic()  # its newest message
+
+    @property
+    def away_s(self) -> float | None:
+        """For how long nothing has come of it, None while messages come."""
+        silent_s = time.monotonic() - self.heard_at
+        return round(silent_s, 1) if silent_s >= AWAY_S else None
 
     def hop(self, label: Label) -> dict[str, Any]:
         """Return a decision with what the backbones said of its window."""
@@ -130,7 +140,9 @@ class Hub:
         if known is None:
             known = self.sources[message.source] = Sounding()
             if len(self.sources) > SOURCES:
-                self.sources.popitem(last=False)
+                gone, _ = self.sources.popitem(last=False)
+                self._drawn.pop(gone, None)
+        known.heard_at = time.monotonic()
         if message.session != known.session:  # its positions begin anew
             known.session = message.session
             known.hops.clear()
@@ -185,6 +197,7 @@ class Hub:
         return {
             "sources": {
                 name: {
+                    "away_s": known.away_s,
                     "status": known.status and status_of(known.status),
                     "hops": [*known.hops],
                     "events": [event_of(each) for each in known.events.values() if not each.void],
@@ -197,16 +210,27 @@ class Hub:
             "no_spectrogram": self.no_spectrogram,
         }
 
+    async def watch(self) -> None:
+        """Tell the pages which sources are away, as long as they are."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for source, known in self.sources.items():
+                if (away_s := known.away_s) is not None:
+                    self._send("away", {"source": source, "away_s": away_s})
+
     async def draw(self) -> None:
         """Pass on frames of the spectrogram while a page shows it."""
+        wanted_at = time.monotonic()
         while True:
             await asyncio.sleep(DRAW_S)
             wanting = [page for page in self.pages if page.wants_frames]
-            if not wanting or not self.spectrogram:
-                self._next.clear()
-                self._again_at.clear()
-                self._drawn.clear()
+            if not wanting:
+                if time.monotonic() - wanted_at > KEPT_S:
+                    self._next.clear()
+                    self._again_at.clear()
+                    self._drawn.clear()
                 continue
+            wanted_at = time.monotonic()
             for source, known in [*self.sources.items()]:
                 if time.monotonic() < self._again_at.get(source, 0.0):
                     continue

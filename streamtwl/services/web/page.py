@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
 
 from streamtwl import folders
 from streamtwl.config import WebSettings
@@ -19,7 +21,7 @@ from streamtwl.errors import SinkError, UsageError
 from streamtwl.messages import JOURNALLED, AnyMessage, encode
 from streamtwl.services.service import Feed, Figures
 from streamtwl.services.web.access import Access, Password
-from streamtwl.services.web.api import Api
+from streamtwl.services.web.api import ASSETS, Api
 from streamtwl.services.web.live import Hub
 from streamtwl.services.web.marks import Marking
 from streamtwl.services.web.past import Past
@@ -93,7 +95,9 @@ class Web:
         past = Past(kept, self._hub if here or kept is not None else None, owned=not here)
         self._hub.begin(feed.figures, spectrogram=here and self._private)
         marking = Marking(past, here, self._private)
-        app = self._access.wrap(Api(self._hub, past, self._access, here, marking).app())
+        routes = Api(self._hub, past, self._access, here, marking).app()
+        routes.add_exception_handler(404, _nothing_there)
+        app = self._access.wrap(routes)
         listening = _bind(self._host, self._port)
         server = _Server(self._config(app))
         host, port = listening.getsockname()[:2]
@@ -106,6 +110,7 @@ class Web:
             asyncio.create_task(server.serve(sockets=[listening])),
             asyncio.create_task(self._follow(feed, None if here else kept)),
             asyncio.create_task(self._hub.draw()),
+            asyncio.create_task(self._hub.watch()),
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -177,6 +182,13 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+async def _nothing_there(request: Request, _error: Exception) -> Response:
+    """Answer for an address that is none: the page says so itself, with its links."""
+    if request.url.path.startswith("/api/"):
+        return JSONResponse({"error": f"there is no {request.url.path}"}, 404)
+    return FileResponse(ASSETS / "index.html", 404, {"cache-control": "no-cache"})
 
 
 async def _keep(queue: asyncio.Queue[AnyMessage], path: Path) -> None:

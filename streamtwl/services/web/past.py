@@ -101,9 +101,9 @@ class Past:
         return _those(await self._in(since, until), labels, source)
 
     def shown(self, event: Event) -> dict[str, Any]:
-        """Return an event as the pages have it; where its session is over, it is not open."""
+        """Return an event as the pages have it, open where its listener is there and it sounds."""
         known = self._hub.sources.get(event.source) if self._hub else None
-        goes_on = known is not None and known.session == event.session
+        goes_on = bool(known and known.session == event.session and known.away_s is None)
         return event_of(event) | {"open": event.end is None and goes_on}
 
     async def counts(

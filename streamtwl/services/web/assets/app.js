@@ -1,5 +1,5 @@
 // Which view is shown, and the connection to the listener. No library, no build step.
-import { el, getJson, session } from "./base.js"
+import { el, getJson, put, session } from "./base.js"
 import * as event from "./event.js"
 import * as health from "./health.js"
 import * as history from "./history.js"
@@ -8,7 +8,6 @@ import * as settings from "./settings.js"
 
 const main = document.getElementById("main")
 const connection = document.getElementById("connection")
-const announcer = document.getElementById("announcer")
 const logout = document.getElementById("logout")
 
 const views = [
@@ -18,13 +17,14 @@ const views = [
   { path: /^\/health$/, name: "health", title: "Health", view: health },
   { path: /^\/settings$/, name: "settings", title: "Settings", view: settings },
 ]
+const unknown = { path: /^/, name: "unknown", title: "Not found", view: { show: notFound } }
 
 let leave = () => {}
 
 async function show(focus) {
   leave()
   leave = () => {}
-  const found = views.find((each) => each.path.test(location.pathname)) ?? views[0]
+  const found = views.find((each) => each.path.test(location.pathname)) ?? unknown
   const [, identity] = location.pathname.match(found.path) ?? []
   document.title = `${found.title} – streamtwl`
   for (const link of document.querySelectorAll("nav a")) {
@@ -47,6 +47,13 @@ async function show(focus) {
   }
 }
 
+function notFound(main) {
+  main.append(
+    el("h1", {}, "Not found"),
+    el("p", { class: "empty" }, `There is nothing at ${location.pathname}. `, el("a", { href: "/" }, "To what sounds now")),
+  )
+}
+
 addEventListener("click", (clicked) => {
   const link = clicked.target.closest?.("a[href^='/']")
   if (!link || clicked.metaKey || clicked.ctrlKey || clicked.shiftKey || link.target) return
@@ -61,49 +68,70 @@ function history_push(address) {
   window.history.pushState(null, "", address)
 }
 
-// One stream for all views: what came is kept, so that Live is there at once. A page that is left
-// lets go of it: a browser has few connections to a server.
-let stream
+// One stream for all views: what came is kept, so that Live is there at once. A page that is left,
+// or hidden for a while, lets go of it: a browser has six connections to a server.
+const HIDDEN_MS = 30_000
+const RETRY_MS = 10_000
+let stream = null
+let later = 0 // the timer of what is next: to let go of it, or to connect again
 
 function connect() {
+  clearTimeout(later)
+  if (stream) return
   stream = new EventSource("/api/live?mel=1")
-  stream.addEventListener("open", () => said("connected", "good"))
   stream.addEventListener("error", async () => {
     said("no connection: trying again", "bad")
-    if (stream.readyState === EventSource.CLOSED) {
-      await session(true).catch(() => {}) // goes to the login, should the session be over
-      setTimeout(connect, 10_000)
-    }
+    main.classList.add("away")
+    if (stream?.readyState !== EventSource.CLOSED) return
+    stream = null
+    await session(true).catch(() => {}) // goes to the login, should the session be over
+    if (!document.hidden) later = setTimeout(connect, RETRY_MS)
   })
-  for (const kind of ["all", "hop", "event", "status", "level", "mel"]) {
+  for (const kind of ["all", "away", "hop", "event", "status", "level", "mel"]) {
     stream.addEventListener(kind, (sent) => {
       const content = JSON.parse(sent.data)
-      live.take(kind, content, announce)
+      live.take(kind, content)
+      said(...live.standing())
+      main.classList.remove("away")
       dispatchEvent(new CustomEvent(`stream-${kind}`, { detail: content }))
     })
   }
 }
 
-addEventListener("pagehide", () => stream.close())
+function letGo() {
+  clearTimeout(later)
+  stream?.close()
+  stream = null
+}
+
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(later)
+  if (document.hidden) later = setTimeout(letGo, HIDDEN_MS)
+  else connect()
+})
+addEventListener("pagehide", letGo)
 addEventListener("pageshow", (shown) => shown.persisted && connect())
 
 function said(text, kind) {
-  connection.textContent = text
+  put(connection, text)
   connection.className = `connection ${kind}`
 }
 
-function announce(text) {
-  announcer.textContent = text
-}
+const refused = el("p", { class: "problem", role: "alert" })
 
 session().then(({ password }) => {
   logout.hidden = !password
 }, () => {})
 logout.addEventListener("click", async () => {
-  const { csrf } = await session()
-  await getJson("/api/logout", { method: "POST", headers: { "x-csrf-token": csrf } })
-  location.replace("/login")
+  try {
+    const { csrf } = await session()
+    await getJson("/api/logout", { method: "POST", headers: { "x-csrf-token": csrf } })
+    location.replace("/login")
+  } catch (error) {
+    main.prepend(refused)
+    put(refused, `You are still logged in. ${error.message}`)
+  }
 })
 
-connect()
+if (!document.hidden) connect()
 show(false)

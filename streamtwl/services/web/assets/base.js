@@ -14,6 +14,56 @@ export function el(name, attributes = {}, ...children) {
   return made
 }
 
+/**
+ * Give a place these children, touching only what differs: focus, a selection and what was read
+ * aloud stay. A child is the one of the same `data-key`, else the next. Listeners are not taken over.
+ */
+export function renew(place, wanted) {
+  const focused = document.activeElement
+  const keyOf = (node) => node?.dataset?.key
+  const keys = new Set(wanted.map(keyOf))
+  const keyed = new Map()
+  for (const child of [...place.children]) {
+    if (keyOf(child) === undefined) continue
+    if (keys.has(keyOf(child))) keyed.set(keyOf(child), child)
+    else child.remove()
+  }
+  let at = place.firstChild
+  for (const node of wanted) {
+    const old = keyOf(node) === undefined ? at : keyed.get(keyOf(node))
+    if (old?.nodeName !== node.nodeName || keyOf(old) !== keyOf(node)) {
+      place.insertBefore(node, at)
+      continue
+    }
+    if (old !== at) {
+      place.insertBefore(old, at)
+      if (old.contains(focused)) focused.focus({ preventScroll: true })
+    }
+    become(old, node)
+    at = old.nextSibling
+  }
+  while (at) {
+    const next = at.nextSibling
+    at.remove()
+    at = next
+  }
+}
+
+function become(old, node) {
+  if (!(node instanceof Element)) {
+    if (old.nodeValue !== node.nodeValue) old.nodeValue = node.nodeValue
+    return
+  }
+  for (const { name } of [...old.attributes]) if (!node.hasAttribute(name)) old.removeAttribute(name)
+  for (const { name, value } of node.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value)
+  renew(old, [...node.childNodes])
+}
+
+/** Text that is set only where it is another: else a screen reader reads it again. */
+export function put(element, text) {
+  if (element.textContent !== text) element.textContent = text
+}
+
 /** JSON from our own API; throws an Error with the server's own words. */
 export async function getJson(path, options = {}) {
   let answer
@@ -34,7 +84,10 @@ export async function getJson(path, options = {}) {
 let asked
 export function session(anew = false) {
   if (anew) asked = undefined
-  asked ??= getJson("/api/session")
+  asked ??= getJson("/api/session").catch((error) => {
+    asked = undefined
+    throw error
+  })
   return asked
 }
 

@@ -1,21 +1,25 @@
 // Delays, losses, load, journal: what the listener and the services say of themselves.
-import { el, getJson, lasting, timeOf, unit } from "./base.js"
+import { el, getJson, lasting, put, renew, timeOf, unit } from "./base.js"
 import { fact } from "./history.js"
+import { silence } from "./live.js"
 
 const EVERY_MS = 2000
 
 export async function show(main) {
+  const problem = el("p", { class: "problem", role: "alert" })
   const place = el("div")
-  main.append(el("h1", {}, "Health"), place)
+  main.append(el("h1", {}, "Health"), problem, place)
   let over = false
   let waiting = 0
   async function update() {
     try {
       const health = await getJson("/api/health")
-      if (!over) place.replaceChildren(...sections(health))
+      put(problem, "")
+      renew(place, sections(health))
     } catch (error) {
-      place.replaceChildren(el("p", { class: "problem", role: "alert" }, error.message))
+      put(problem, error.message)
     }
+    place.classList.toggle("away", problem.textContent !== "")
     if (!over) waiting = setTimeout(update, EVERY_MS)
   }
   await update()
@@ -41,20 +45,22 @@ function sections(health) {
 
 function one(name, { status, latency_ms: latency, level }) {
   if (!status) return el("section", {}, el("h2", {}, name), el("p", { class: "soft" }, "No status yet."))
+  const silent = silence(name)
   const lost = [
     ["samples", status.dropped_samples], ["windows", status.dropped_windows], ["bad samples", status.bad_samples],
     ["messages", status.dropped_messages], ["not in the journal", status.journal_errors],
   ].filter(([, count]) => count)
   return el(
     "section",
-    {},
+    { class: silent && "away" },
     el("h2", {}, name),
+    silent && el("p", { class: "problem" }, silent),
     status.error && el("p", { class: "problem" }, status.error),
     status.journal && el("p", { class: "problem" }, status.journal),
     el(
       "dl",
       { class: "facts" },
-      fact("State", status.state, `as of ${timeOf(status.published_at)}`),
+      fact("State", silent ? `was ${status.state}` : status.state, `as of ${timeOf(status.published_at)}`),
       fact("Decision after the window's end", latency ? `${latency.p50} ms` : "–", latency && `p99 ${latency.p99} ms`),
       fact("Late decisions", String(status.late_hops), `of ${status.hops}`),
       fact("Lost", lost.length ? lost.map(([what, count]) => `${count} ${what}`).join(", ") : "nothing"),

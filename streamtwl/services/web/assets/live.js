@@ -1,5 +1,6 @@
 // What sounds now: one card a source. Positions are samples at 16 kHz from the source's start.
-import { el, hueOf, lasting, machineTime, percent, timeOf, unit } from "./base.js"
+import { announce, hush, toggle } from "./announcer.js"
+import { el, hueOf, lasting, machineTime, percent, put, renew, timeOf, unit } from "./base.js"
 import { eventTable } from "./events.js"
 
 const RATE = 16_000
@@ -12,6 +13,7 @@ const COLUMNS = 2048
 const HOPS = 400
 const EVENTS = 100
 const CHANGES = 6
+const NEWEST = 12 // events in the list
 const LANES = 3
 
 const sources = new Map()
@@ -23,6 +25,7 @@ class Source {
   constructor(name) {
     this.name = name
     this.session = null
+    this.away = null // seconds without a message, as the server says; null while they come
     this.status = null
     this.level = null
     this.windows = []
@@ -64,7 +67,7 @@ class Source {
     }
   }
 
-  event(event, announce) {
+  event(event) {
     const was = this.events.get(event.id)
     if (event.retracted) this.events.delete(event.id)
     else this.events.set(event.id, event)
@@ -72,7 +75,7 @@ class Source {
     const at = this.hops.at(-1)?.at ?? event.began_at
     if (event.phase === "onset") {
       this.change(at, `Event: ${event.label} began`)
-      announce(`${event.label} at ${this.name}`)
+      if (shown) announce(event.label, this.name)
     } else if (event.retracted) {
       this.change(at, `Second thoughts: there was no ${was?.label ?? event.label}`)
     } else if (event.phase === "offset") {
@@ -87,6 +90,18 @@ class Source {
         ? `Second thoughts: ${event.label} goes on`
         : `Second thoughts: ${event.label} ended sooner, ${lasting(event.seconds)}`)
     }
+  }
+
+  /** What its silence is called; null while messages come, or where it has ended. */
+  silence() {
+    if (this.away === null || this.status?.state === "ended") return null
+    return `nothing from the listener${this.away ? ` for ${lasting(this.away)}` : ""}`
+  }
+
+  /** Its events; whether one still sounds is not known while it is away. */
+  list() {
+    const events = [...this.events.values()]
+    return this.away === null ? events : events.map((event) => ({ ...event, open: false }))
   }
 
   change(at, text) {
@@ -143,12 +158,14 @@ class Source {
 }
 
 /** What the stream of the server says; kept whichever view is shown. */
-export function take(kind, content, announce) {
+export function take(kind, content) {
   if (kind === "all") {
     spectrogram = content.spectrogram
     noSpectrogram = content.no_spectrogram
+    for (const source of sources.values()) source.away = 0 // unless the server knows of it
     for (const [name, known] of Object.entries(content.sources)) {
       const source = of(name)
+      source.away = known.away_s
       source.status = known.status
       source.level = known.level
       source.windows = known.windows
@@ -156,28 +173,42 @@ export function take(kind, content, announce) {
       for (const hop of known.hops) source.hop(hop, false)
       source.lead = -Infinity
       source.events = new Map(known.events.map((each) => [each.id, each]))
-      if (!source.changes.length) history(source)
+      history(source)
     }
     shown?.build()
     return
   }
   const source = of(content.source)
-  if (kind === "hop") source.hop(content, true)
-  else if (kind === "event") source.event(content, announce)
-  else if (kind === "status") source.status = content
-  else if (kind === "level") source.level = content
-  else if (kind === "mel") {
+  if (kind === "mel") {
     const grey = Uint8Array.from(atob(content.frames), (letter) => letter.charCodeAt(0))
     source.frames(content.position, grey)
+    return
   }
-  if (kind !== "mel") shown?.update(source)
+  source.away = kind === "away" ? content.away_s : null
+  if (kind === "hop") source.hop(content, true)
+  else if (kind === "event") source.event(content)
+  else if (kind === "status") source.status = content
+  else if (kind === "level") source.level = content
+  shown?.update(source)
 }
 
-/** What changed before the page was opened. */
+/** What the header says of the listener, and whether that is good. */
+export function standing() {
+  if (!sources.size) return ["waiting for the listener", ""]
+  const all = [...sources.values()]
+  if (all.every((source) => source.away !== null)) return ["listener away", "bad"]
+  const silent = all.filter((source) => source.silence()).length
+  return silent ? [`${silent} of ${all.length} sources away`, "bad"] : ["connected", "good"]
+}
+
+export const silence = (name) => sources.get(name)?.silence() ?? null
+
+/** What changed before the page was opened, or while it was hidden. */
 function history(source) {
+  const known = source.changes[0]?.at ?? 0
   let before = null
   for (const hop of source.hops) {
-    if (before && before.label !== hop.label) {
+    if (before && before.label !== hop.label && hop.at > known) {
       source.change(hop.at, hop.label ? `${hop.label}, ${percent(hop.confidence)}` : "Quiet")
     }
     before = hop
@@ -194,13 +225,18 @@ function of(name) {
 
 export function show(main) {
   const cards = el("div", { class: "sources" })
-  const recent = el("section", { "aria-labelledby": "recent" })
-  main.append(el("h1", { class: "unseen" }, "Live"), cards, recent)
+  const recent = el("div")
+  main.append(
+    el("h1", { class: "unseen" }, "Live"),
+    cards,
+    el("section", { "aria-labelledby": "recent" }, el("h2", { id: "recent" }, "Just now"), toggle(), recent),
+  )
   shown = new View(cards, recent)
   shown.build()
   return () => {
     shown.stop()
     shown = null
+    hush()
   }
 }
 
@@ -209,6 +245,8 @@ class View {
     this.element = cards
     this.recent = recent
     this.cards = new Map()
+    this.empty = el("p", { class: "empty" }, "Nothing has come from the listener yet. Is `streamtwl listen` running?")
+    this.element.append(this.empty)
     this.over = false
     this.drawn = 0
     const still = matchMedia("(prefers-reduced-motion: reduce)")
@@ -224,10 +262,13 @@ class View {
   }
 
   build() {
-    this.cards = new Map([...sources.values()].map((source) => [source.name, new Card(source)]))
-    const cards = [...this.cards.values()].map((card) => card.element)
-    if (!cards.length) cards.push(el("p", { class: "empty" }, "Nothing has come from the listener yet. Is `streamtwl listen` running?"))
-    this.element.replaceChildren(...cards)
+    for (const [name, source] of sources) {
+      if (this.cards.has(name)) continue
+      const card = new Card(source)
+      this.cards.set(name, card)
+      this.element.append(card.element)
+    }
+    this.empty.hidden = sources.size > 0
     for (const card of this.cards.values()) card.update()
     this.list()
   }
@@ -238,13 +279,14 @@ class View {
   }
 
   list() {
-    const events = [...sources.values()].flatMap((source) => [...source.events.values()])
+    const events = [...sources.values()].flatMap((source) => source.list())
     events.sort((a, b) => b.began_at - a.began_at)
-    const newest = events.slice(0, 12)
+    const focused = document.activeElement?.closest("[data-key]")?.dataset.key // it stays
+    const newest = events.filter((each, i) => i < NEWEST || each.id === focused)
     const state = JSON.stringify(newest)
     if (state === this.listed) return
     this.listed = state
-    this.recent.replaceChildren(el("h2", { id: "recent" }, "Just now"), newest.length ? eventTable(newest) : el("p", { class: "soft" }, "No event yet."))
+    renew(this.recent, [newest.length ? eventTable(newest) : el("p", { class: "soft" }, "No event yet.")])
   }
 
   stop() {
@@ -264,7 +306,7 @@ class Card {
     this.confidence = el("span", { class: "confidence" })
     this.before = el("p", { class: "before" })
     this.spectrogram = el("canvas", { class: "spectrogram", role: "img", "aria-label": `Spectrogram of ${source.name}` })
-    this.timeline = el("canvas", { class: "timeline", role: "img", "aria-label": "Decisions and events of the last minute; the list below has them as text" })
+    this.timeline = el("canvas", { class: "timeline", role: "img", "aria-label": "Decisions and events on the same axis; the newest are listed below" })
     this.caption = el("figcaption")
     this.heard = el("div", { class: "hearing" })
     this.fives = []
@@ -284,10 +326,12 @@ class Card {
   update() {
     const { status, hops } = this.source
     const hop = hops.at(-1)
-    if (status) {
-      this.state.textContent = status.error ? `${status.state}: ${status.error}` : status.state
-      this.state.className = `state ${status.state}`
+    const silence = this.source.silence()
+    if (silence || status) {
+      this.state.textContent = silence ?? (status.error ? `${status.state}: ${status.error}` : status.state)
+      this.state.className = `state ${silence ? "lost" : status.state}`
     }
+    this.element.classList.toggle("away", this.source.away !== null)
     this.loudness(status, hop)
     if (!hop) {
       this.label.textContent = "…"
@@ -300,8 +344,9 @@ class Card {
     while (first > 0 && hops[first - 1].label === hop.label) first--
     const since = (hop.position - hops[first].position) / RATE
     const before = hops[first - 1]
+    const how = since > 1 ? `for ${lasting(since)}` : "just now"
     this.before.textContent =
-      (since > 1 ? `for ${lasting(since)}` : "just now") + (before ? `, before that ${before.label ?? "quiet"}` : "")
+      (this.source.away === null ? how : `at ${timeOf(hop.at)}`) + (before ? `, before that ${before.label ?? "quiet"}` : "")
     const columns = []
     if (hop.heard) columns.push([this.source.windows[0] ?? "first window", hop.heard])
     for (const other of hop.others ?? []) columns.push([other.window, other.top])
@@ -344,7 +389,7 @@ class Card {
     const caption = wants
       ? `${seconds} seconds; 125 Hz to 7.5 kHz`
       : `${seconds} seconds of level. No spectrogram: ${noSpectrogram ?? "none has come yet"}.`
-    if (this.caption.textContent !== caption) this.caption.textContent = caption
+    put(this.caption, caption)
     drawTimeline(fitted(this.timeline), source, edge, seconds)
   }
 }
@@ -465,21 +510,21 @@ function drawTimeline(context, source, edge, seconds) {
     }
     first = i + 1
   })
-  // events, in as many lanes as they need
+  // events, in as many lanes as they need; one without a free lane is a bar without its name
   context.fillStyle = line
   context.fillRect(0, row, width, ratio)
-  const ends = []
+  const ends = Array(LANES).fill(-Infinity)
   const events = [...source.events.values()].filter((each) => each.id.startsWith(source.session))
   events.sort((a, b) => a.start - b.start)
   for (const event of events) {
     const right = x(event.end ?? edge)
     const left = x(event.start)
     if (right < 0 || left > width) continue
-    let lane = ends.findIndex((end) => end <= left)
-    if (lane < 0) lane = ends.length < LANES ? ends.length : ends.indexOf(Math.min(...ends))
-    const wide = context.measureText(event.label).width + 10 * ratio
-    ends[lane] = Math.max(right, Math.max(0, left) + wide)
-    run(context, event.label, left, right, (1.5 + lane) * row, 7 * ratio, ink, ratio)
+    const free = ends.findIndex((end) => end <= left)
+    const lane = free >= 0 ? free : ends.indexOf(Math.min(...ends))
+    const wide = free >= 0 ? context.measureText(event.label).width + 10 * ratio : 0
+    ends[lane] = Math.max(ends[lane], right, Math.max(0, left) + wide)
+    run(context, event.label, left, right, (1.5 + lane) * row, 7 * ratio, free >= 0 && ink, ratio)
   }
   if (!events.length && !source.hops.some((hop) => hop.label)) {
     context.fillStyle = soft
@@ -494,9 +539,10 @@ function run(context, label, left, right, middle, thick, ink, ratio) {
   context.beginPath()
   context.roundRect(left, middle + 5 * ratio, Math.max(2 * ratio, right - left - ratio), thick / 2, thick / 4)
   context.fill()
-  if (thick > 5 * ratio || right - left > context.measureText(label).width) {
+  const from = Math.max(0, left)
+  if (ink && (thick > 5 * ratio || right - from > context.measureText(label).width)) {
     context.fillStyle = ink
-    context.fillText(label, Math.max(0, left), middle - 3 * ratio)
+    context.fillText(label, from, middle - 3 * ratio)
   }
 }
 
