@@ -204,7 +204,7 @@ def events(path: Path, wanted: Wanted) -> Iterator[Event]:
             onset = oldest[event.id].published_at
             event = msgspec.structs.replace(event, published_at=onset)
         if not event.void and began_at(event) <= wanted.until and labels.takes(event):
-            event = _up_to_now(path, event)
+            event = up_to_now(path, event)
             unknown_s = UNKNOWN_S if event.end is None else 0.0
             if max(0.0, ended_at(event)) + unknown_s >= wanted.since:
                 yield event
@@ -212,8 +212,11 @@ def events(path: Path, wanted: Wanted) -> Iterator[Event]:
         raise damage
 
 
-def _up_to_now(path: Path, event: Event) -> Event:
-    """Return an event without an end, up to the newest message on its source in its session."""
+def up_to_now(path: Path, event: Event) -> Event:
+    """Return an event without an end, up to the newest message on its source in its session.
+
+    Raises JournalError.
+    """
     if event.end is not None:
         return event
     with contextlib.closing(journal_file.reader(path)) as connection:

@@ -13,7 +13,7 @@ import re
 import sqlite3
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,12 +135,27 @@ def path_of(journal: Path) -> Path:
 
 def find(journal: Path, event: str) -> Moment:
     """Return what is kept of an event, also while a listener writes; raises JournalError."""
+    with _reader(journal) as connection:
+        return (connection and _found(connection, event)) or Moment(event, None)
+
+
+def with_clips(journal: Path, events: Sequence[str]) -> set[str]:
+    """Return those of some events that have a clip; raises JournalError."""
+    query = f"SELECT event, clip FROM moments WHERE event IN ({', '.join('?' * len(events))})"
+    with _reader(journal) as connection:
+        rows = connection.execute(query, events).fetchall() if connection else []
+    return {event for event, clip in rows if clip is not None and Path(clip).is_file()}
+
+
+@contextlib.contextmanager
+def _reader(journal: Path) -> Iterator[sqlite3.Connection | None]:
     path = path_of(journal)
     if not path.is_file():
-        return Moment(event, None)
+        yield None
+        return
     try:
         with contextlib.closing(journal_file.connect(path, "ro")) as connection:
-            return _found(connection, event) or Moment(event, None)
+            yield connection
     except sqlite3.Error as error:
         raise JournalError(f"cannot read {path} ({error}): remove it, a new one begins") from None
 

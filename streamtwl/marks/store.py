@@ -51,19 +51,15 @@ class Marks:
 
     def all(self) -> list[Mark]:
         """Return the marks, in the order of their making."""
-        if not self.path.exists():
-            return []
-        try:
-            with contextlib.closing(journal_file.connect(self.path, "ro")) as connection:
-                rows = connection.execute("SELECT * FROM marks ORDER BY rowid").fetchall()
-        except sqlite3.Error as error:
-            raise self._error(error) from None
         names = Mark.__struct_fields__
         return [
             Mark(**dict(zip(names, (*row[:-1], unpacked(row[-1])), strict=True)))
-            for row in rows
-            if row[1] in get_args(Verdict)
+            for row in self._rows("*")
         ]
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """Return the verdict on each event that is marked."""
+        return dict(self._rows("event, verdict"))
 
     def find(self, event: str) -> Mark | None:
         """Return the mark on an event, None where there is none."""
@@ -110,6 +106,16 @@ class Marks:
                     yield connection
         except (sqlite3.Error, OSError) as error:
             raise self._error(error) from None
+
+    def _rows(self, columns: str) -> list[tuple]:
+        if not self.path.exists():
+            return []
+        try:
+            with contextlib.closing(journal_file.connect(self.path, "ro")) as connection:
+                rows = connection.execute(f"SELECT {columns} FROM marks ORDER BY rowid").fetchall()
+        except sqlite3.Error as error:
+            raise self._error(error) from None
+        return [row for row in rows if row[1] in get_args(Verdict)]
 
     def _error(self, error: Exception) -> SoundsError:
         problem = getattr(error, "strerror", None) or error

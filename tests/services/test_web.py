@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import csv
 import http.client
+import io
 import itertools
 import json
+import math
 import re
 import shutil
 import socket
@@ -12,6 +15,7 @@ import ssl
 import subprocess
 import time
 import urllib.request
+from datetime import datetime
 
 import msgspec
 import pytest
@@ -19,12 +23,13 @@ import pytest
 pytest.importorskip("uvicorn")
 
 from streamtwl import history
+from streamtwl.clips.moments import Moments, write_clip
 from streamtwl.config import WebSettings
 from streamtwl.control.messages import Answer
 from streamtwl.errors import ControlError, SinkError, UsageError
 from streamtwl.history import Wanted
 from streamtwl.marks.store import Marks
-from streamtwl.services.web import access, api, connections, live, make, peers
+from streamtwl.services.web import access, api, connections, live, make, peers, table
 from streamtwl.services.web.access import Access, Password
 from streamtwl.services.web.api import ASSETS
 from streamtwl.services.web.live import QUEUE, Hub
@@ -109,18 +114,20 @@ def test_an_event_has_all_its_messages_and_the_decisions_around_it(served):
 
 def test_the_users_word_on_an_event_is_a_mark_and_can_be_taken_back(served, tmp_path, monkeypatch):
     monkeypatch.setenv("STREAMTWL_DATA", str(tmp_path))
-    key = {"authorization": f"Bearer {served.web._key}"}
+    key = served.key
     event = f"/api/events/{SESSION}-kitchen-0"
-    assert served.get(event)[1]["marking"] == {"clip": False, "mark": None}
-    status, found, _ = served.get(
-        f"{event}/mark", "POST", {"verdict": "wrong", "was": " Fridge "}, **key
-    )
+    marking = served.get(event, **key)[1]["marking"]
+    assert (marking["clip"], marking["mark"]) == (False, None)
+    assert "no clip was kept" in marking["no_clip"]
+    word = {"verdict": "wrong", "was": " Fridge "}
+    status, found, _ = served.get(f"{event}/mark", "POST", word, **key)
     assert (status, found["problem"]) == (200, "")
     [mark] = Marks().all()
     assert (mark.label, mark.verdict, mark.was) == ("Bark", "wrong", "Fridge")
     assert served.get(event)[1]["marking"]["mark"] == {
         "verdict": "wrong", "was": "Fridge", "said": found["said"]
     }  # fmt: skip
+    assert [each["mark"] for each in served.get("/api/events")[1]["events"]] == [None, "wrong"]
     assert served.get(f"{event}/mark", "DELETE", **key)[0] == 200
     assert Marks().all() == []
 
@@ -137,6 +144,100 @@ def test_the_users_word_on_an_event_is_a_mark_and_can_be_taken_back(served, tmp_
     elsewhere = {"origin": "https://evil.example"}
     assert served.get(f"{event}/mark", "POST", {"verdict": "right"}, **elsewhere, **key)[0] == 403
     assert Marks().all() == []
+
+
+def test_a_clip_can_be_sought_and_lists_say_where_there_is_one(tmp_path):
+    flac = bytes(range(100))
+    with serving(tmp_path) as one:
+        tell(one.story)
+        one.told()
+        event, *_ = history.events(one.journal, Wanted(labels=["Bark"]))
+        write_clip(tmp_path / "clip.flac", flac)
+        with contextlib.closing(Moments(one.journal)) as moments:
+            moments.add(event, 0.0, tmp_path / "clip.flac", {})
+        clip = f"/api/events/{event.id}/clip"
+        status, content, headers = one.get(clip, **one.key)
+        assert (status, content, headers["accept-ranges"]) == (200, flac, "bytes")
+        assert headers["content-type"] == "audio/flac"
+        status, content, headers = one.get(clip, range="bytes=10-19", **one.key)
+        assert (status, content) == (206, flac[10:20])
+        assert headers["content-range"] == "bytes 10-19/100"
+        assert one.get(clip, range="bytes=100-", **one.key)[0] == 416
+        listed = one.get("/api/events", **one.key)[1]["events"]
+        assert {each["label"]: each["clip"] for each in listed} == {HOSTILE: False, "Bark": True}
+        assert one.get(f"/api/events/{event.id}", **one.key)[1]["marking"]["no_clip"] is None
+        (tmp_path / "clip.flac").unlink()
+        assert one.get(clip, **one.key)[0] == 404
+
+
+def test_the_heat_map_is_cut_and_says_so_and_the_settings_count_all(tmp_path):
+    with serving(tmp_path) as one:
+        one.story.hello()
+        for number in range(30):
+            one.story.event(number, "onset", number * HOP, None, f"Label {number:02}")
+        one.told()
+        one.wait(lambda: one.get("/api/events")[1]["total"] == 30)
+        found = one.get("/api/counts")[1]
+        assert (found["labels"], len(found["rows"])) == (30, 24)
+        settings = one.get("/api/settings")[1]["thresholds"]
+        assert [each["events"] for each in settings if each["label"].startswith("Label")] == [
+            1
+        ] * 30
+
+
+def test_the_heat_map_takes_the_filters_of_the_list(served):
+    found = served.get("/api/counts?label=*ar*&source=kitchen")[1]
+    assert [row["label"] for row in found["rows"]] == ["Bark"]
+    assert (found["labels"], found["sources"]) == (1, ["kitchen"])
+    elsewhere = served.get("/api/counts?source=attic")[1]
+    assert (elsewhere["rows"], elsewhere["sources"]) == ([], ["kitchen"])
+
+
+def test_an_event_whose_listener_was_killed_is_not_open_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(live, "AWAY_S", math.inf)  # whatever the machine's speed
+    with serving(tmp_path) as one:
+        one.story.hello()
+        one.story.event(0, "onset", 10 * HOP, None, "Dog")
+        one.story.hop(20 * HOP)
+        identity = f"/api/events/{SESSION}-kitchen-0"
+        one.told()
+        one.wait(lambda: one.get(identity)[0] == 200)
+        assert one.get(identity)[1]["event"]["open"]
+        with monkeypatch.context() as away:
+            away.setattr(live, "AWAY_S", 0.0)
+            assert not one.get(identity)[1]["event"]["open"]
+        one.story.session, one.story.seq = "f" * 16, {}
+        one.story.hello()
+        one.story.event(0, "onset", 10 * HOP, None, "Cat")
+        one.story.status(60 * HOP)
+        one.wait(lambda: one.web._hub.sources["kitchen"].session == one.story.session)
+        one.wait(lambda: one.get(f"/api/events?since={time.time() - 7200}")[1]["total"] == 2)
+        listed = one.get(f"/api/events?since={time.time() - 7200}")[1]["events"]
+        assert {each["label"]: each["open"] for each in listed} == {"Dog": False, "Cat": True}
+        event = one.get(identity)[1]["event"]
+        dog = next(each for each in listed if each["label"] == "Dog")
+        assert not event["open"]
+        assert event["seconds"] == dog["seconds"] > 4  # up to its listener's last message
+
+
+def test_the_list_is_a_table_for_spreadsheets(served):
+    status, content, headers = served.get("/api/events.csv")
+    assert status == 200
+    assert headers["content-type"].startswith("text/csv")
+    assert "events.csv" in headers["content-disposition"]
+    rows = [*csv.DictReader(io.StringIO(content.decode()))]
+    listed = served.get("/api/events")[1]["events"]
+    assert [row["id"] for row in rows] == [each["id"] for each in listed]
+    assert datetime.fromisoformat(rows[0]["began_at"]).timestamp() == listed[0]["began_at"]
+    assert len(served.get("/api/events.csv?label=Bark")[1].splitlines()) == 2
+    assert served.get("/api/events.csv?since=x")[0] == 400
+
+
+@pytest.mark.parametrize("label", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_cell_of_the_table_is_a_formula(label):
+    event = live.event_of(msgspec.structs.replace(event_message(0), label=label, source="-x"))
+    [row] = csv.DictReader(io.StringIO(table.of([event]), newline=""))
+    assert (row["label"], row["source"]) == (f"'{label}", "'-x")
 
 
 def test_thresholds_say_what_they_would_have_done(served):
@@ -237,6 +338,7 @@ def test_contrast_is_enough_in_both_colours():
         ):
             assert contrast(colours[ground], colours[text]) >= 4.5, (ground, text)
         assert contrast(colours["accent-soft"], colours["ink"]) >= 4.5
+        assert min(contrast(colours[ground], colours["edge"]) for ground in ("paper", "sheet")) >= 3
 
 
 # --- who may see it ---

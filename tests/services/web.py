@@ -34,6 +34,7 @@ class Story:
 
     def __init__(self, publisher: Publisher, journal: Path, source: str = "kitchen") -> None:
         self._publisher, self._journal, self._source = publisher, journal, source
+        self.session = SESSION
         self.seq: dict[str, int] = {}
         self._status = status(0)
         self.began = time.time() - 3600.0
@@ -43,7 +44,7 @@ class Story:
         at = self.began + position / 16_000
         return {
             "source": self._source,
-            "session": SESSION,
+            "session": self.session,
             "seq": seq,
             "position": position,
             "captured_at": at,
@@ -80,7 +81,7 @@ class Story:
         self._publisher.emit(
             Event(
                 **self._common("event", end or start),
-                id=f"{SESSION}-{self._source}-{number}",
+                id=f"{self.session}-{self._source}-{number}",
                 phase=phase,
                 label=name,
                 start=start,
@@ -116,6 +117,11 @@ class Served:
     def connect(self) -> http.client.HTTPConnection:
         host, _, port = str(self.web.address).partition("://")[2].rpartition(":")
         return http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)
+
+    @property
+    def key(self) -> dict[str, str]:
+        """The header of one who may hear."""
+        return {"authorization": f"Bearer {self.web.link.partition('key=')[2]}"}
 
     def get(self, path: str, method: str = "GET", body: Any = None, **headers: str):
         """Return status, content (JSON, where it is) and headers."""

@@ -10,17 +10,18 @@ from typing import Any
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from streamtwl import __version__
 from streamtwl.errors import UNDECODABLE, JournalError, SoundsError, StreamtwlError, UsageError
-from streamtwl.services.web import settings
+from streamtwl.services.web import settings, table
 from streamtwl.services.web.access import Access, Receive, Scope, Send
 from streamtwl.services.web.live import Hub, quantiles, status_of
 from streamtwl.services.web.marks import Marking
 from streamtwl.services.web.operations import (
     Counted,
+    Listed,
     Live,
     Login,
     Period,
@@ -87,6 +88,7 @@ class Api:
             ("POST", "/api/logout", self._logout),
             ("GET", "/api/state", self._state),
             ("GET", "/api/events", self._events),
+            ("GET", "/api/events.csv", self._table),
             ("GET", "/api/events/{id}", self._event),
             ("GET", "/api/events/{id}/clip", self._clip),
             ("POST", "/api/events/{id}/mark", self._mark),
@@ -148,28 +150,33 @@ class Api:
         return self._hub.snapshot(_trusted(request))
 
     async def _events(self, request: Request) -> Any:
+        wanted = _query(request, Listed)
+        found = await self._past.events(*_span(wanted), *_those(wanted))
+        page = found[wanted.offset : wanted.offset + wanted.limit]
+        listed = [self._past.shown(each) for each in page]
+        shown = await self._marking.beside(listed, _trusted(request))
+        return {"total": len(found), "events": shown}
+
+    async def _table(self, request: Request) -> Any:
         wanted = _query(request, Period)
-        labels = [wanted.label] if wanted.label else []
-        since, until = _span(wanted)
-        return await self._past.events(
-            since,
-            until,
-            labels,
-            wanted.source or "*",
-            wanted.limit,
-            wanted.offset,
-        )
+        found = await self._past.events(*_span(wanted), *_those(wanted))
+        rows = map(self._past.shown, found)
+        content = await asyncio.to_thread(table.of, rows)
+        return Response(content, media_type="text/csv", headers=table.HEADERS)
 
     async def _event(self, request: Request) -> Any:
         identity = request.path_params["id"]
         found = await self._past.event(identity)
         if not found:
             return _json({"error": "there is no such event, or no more"}, 404)
-        return found | {"marking": await self._marking.of(identity, _trusted(request))}
+        known = self._hub.sources.get(found["event"]["source"])
+        labels = known.hello.labels if known and known.hello else []
+        marking = await self._marking.of(identity, _trusted(request))
+        return found | {"marking": marking, "labels": labels}
 
     async def _clip(self, request: Request) -> Any:
-        flac = await self._marking.clip(request.path_params["id"], _trusted(request))
-        return Response(flac, media_type="audio/flac")
+        path, status = await self._marking.clip(request.path_params["id"], _trusted(request))
+        return FileResponse(path, media_type="audio/flac", stat_result=status)
 
     async def _mark(self, request: Request) -> Any:
         try:
@@ -183,7 +190,7 @@ class Api:
 
     async def _counts(self, request: Request) -> Any:
         wanted = _query(request, Counted)
-        return await self._past.counts(wanted.period, _until(wanted.until))
+        return await self._past.counts(wanted.period, _until(wanted.until), *_those(wanted))
 
     async def _levels(self, request: Request) -> Any:
         wanted = _query(request, Period)
@@ -278,8 +285,9 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
 
 
 def _until(said: float) -> float:
-    """Return the end of a time, rounded so that pages that open together share what is read."""
-    return math.ceil((said or time.time()) / SHARED_S) * SHARED_S
+    """Return the end of a time; now is rounded so that pages that open together share what is
+    read."""
+    return said or math.ceil(time.time() / SHARED_S) * SHARED_S
 
 
 def _span(wanted: Period) -> tuple[float, float]:
@@ -288,6 +296,11 @@ def _span(wanted: Period) -> tuple[float, float]:
     if not until - LONGEST_S <= since <= until:
         raise UsageError(f"since {since:.0f}, until {until:.0f}: it takes up to 31 days")
     return since, until
+
+
+def _those(wanted: Period | Counted) -> tuple[list[str], str]:
+    """Return the labels and the source that are wanted."""
+    return [wanted.label] if wanted.label else [], wanted.source or "*"
 
 
 def _query(request: Request, kind: type) -> Any:

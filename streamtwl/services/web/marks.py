@@ -1,13 +1,20 @@
 """The user's word on an event, and its clip: the functions of `streamtwl review`, for the page."""
 
 import asyncio
+import contextlib
+import os
+from pathlib import Path
 from typing import Any
 
+from streamtwl.clips import moments
 from streamtwl.control import client
-from streamtwl.errors import ControlError, UsageError
+from streamtwl.errors import ControlError, JournalError, UsageError
 from streamtwl.marks import marking
 from streamtwl.marks.store import Marks, Verdict
 from streamtwl.services.web.past import NoHistoryError, Past
+
+NOT_TRUSTED = "a clip is sound: open the link that streamtwl printed at its start, or log in"
+NO_CLIP = "no clip was kept: somebody spoke, the limit was reached, or --clips is off"
 
 
 class Marking:
@@ -26,6 +33,10 @@ class Marking:
         None where it cannot be marked."""
         return await asyncio.to_thread(self._of, event, trusted) if self._here else None
 
+    async def beside(self, events: list[dict[str, Any]], trusted: bool) -> list[dict[str, Any]]:
+        """Return events with the verdict on each and whether it has a clip to play."""
+        return await asyncio.to_thread(self._beside, events, trusted) if self._here else events
+
     async def mark(self, event: str, verdict: Verdict, was: str) -> dict[str, Any]:
         """Mark an event; return what became of it, in words, and whether a listener knows."""
         return await self._change(self._mark, event, verdict, was)
@@ -34,13 +45,13 @@ class Marking:
         """Take an event's mark back."""
         return await self._change(self._undo, event)
 
-    async def clip(self, event: str, trusted: bool) -> bytes:
-        """Return an event's clip, FLAC; raises NoHistoryError where there is none to play."""
+    async def clip(self, event: str, trusted: bool) -> tuple[Path, os.stat_result]:
+        """Return where an event's clip is, FLAC; raises NoHistoryError where none is to play."""
         if not (self._here and trusted):
-            raise NoHistoryError("clips are played on the listener's machine, to who may hear them")
+            raise NoHistoryError(NOT_TRUSTED)
         try:
             path = await asyncio.to_thread(marking.clip, self._past.path, event)
-            return await asyncio.to_thread(path.read_bytes)
+            return path, await asyncio.to_thread(path.stat)
         except (UsageError, OSError) as error:
             raise NoHistoryError(str(error)) from None
 
@@ -57,10 +68,22 @@ class Marking:
         except UsageError:  # of the level, which is no label
             return None
         mark = Marks().find(event)
+        clip = kept.clip is not None and trusted
         return {
-            "clip": kept.clip is not None and trusted,
+            "clip": clip,
+            "no_clip": None if clip else NO_CLIP if trusted else NOT_TRUSTED,
             "mark": mark and {"verdict": mark.verdict, "was": mark.was, "said": marking.said(mark)},
         }
+
+    def _beside(self, events: list[dict[str, Any]], trusted: bool) -> list[dict[str, Any]]:
+        verdicts, clips = Marks().verdicts(), set[str]()
+        if trusted:
+            with contextlib.suppress(JournalError):  # a list is there without them, too
+                clips = moments.with_clips(self._past.path, [each["id"] for each in events])
+        return [
+            each | {"mark": verdicts.get(each["id"]), "clip": each["id"] in clips}
+            for each in events
+        ]
 
     def _mark(self, event: str, verdict: Verdict, was: str) -> str:
         path = self._past.path

@@ -14,19 +14,27 @@ from streamtwl.services.web.past import MOST_EVENTS
 LONGEST_PASSWORD = 1000
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
+Until = Annotated[float, Meta(ge=0, le=1e11, description="Unix seconds; 0: now.")]
+Pattern = Annotated[
+    str, Meta(max_length=200, description="With * and ? as in file names; empty: all.")
+]
+Source = Annotated[
+    str, Meta(max_length=100, pattern=f"^({SOURCE_NAME.pattern})?$", description="Empty: all.")
+]
 
 
 class Period(msgspec.Struct):
-    """A time, and which page of it."""
+    """Which events."""
 
     since: Annotated[float, Meta(ge=0, le=1e11, description="Unix seconds.")] = 0.0
-    until: Annotated[float, Meta(ge=0, le=1e11, description="Unix seconds; 0: now.")] = 0.0
-    label: Annotated[
-        str, Meta(max_length=200, description="With * and ? as in file names; empty: all.")
-    ] = ""
-    source: Annotated[
-        str, Meta(max_length=100, pattern=f"^({SOURCE_NAME.pattern})?$", description="Empty: all.")
-    ] = ""
+    until: Until = 0.0
+    label: Pattern = ""
+    source: Source = ""
+
+
+class Listed(Period):
+    """Which page of them."""
+
     limit: Annotated[int, Meta(ge=1, le=MOST_EVENTS)] = 100
     offset: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
 
@@ -37,7 +45,9 @@ class Counted(msgspec.Struct):
     period: Annotated[
         str, Meta(pattern="^(hour|day)$", description="hour: the last 24; day: the last 30.")
     ] = "hour"
-    until: Annotated[float, Meta(ge=0, le=1e11, description="Unix seconds; 0: now.")] = 0.0
+    until: Until = 0.0
+    label: Pattern = ""
+    source: Source = ""
 
 
 class Thresholds(msgspec.Struct):
@@ -75,7 +85,8 @@ OPERATIONS: dict[tuple[str, str], tuple[str, type | None]] = {
     ("post", "/api/logout"): ("End it.", None),
     ("get", "/api/state"): ("What sounds now: each source's newest decisions and events.", None),
     ("get", "/api/live"): ("The same as it comes: server-sent events.", Live),
-    ("get", "/api/events"): ("What sounded, newest first; the last day without `since`.", Period),
+    ("get", "/api/events"): ("What sounded, newest first; the last day without `since`.", Listed),
+    ("get", "/api/events.csv"): ("The same as a table, all of it.", Period),
     ("get", "/api/events/{id}"): (
         "All messages on an event, the decisions around it, its mark.",
         None,

@@ -1,20 +1,20 @@
 """What sounded: the journal, read only, on threads of its own."""
 
 import asyncio
-import bisect
 import contextlib
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from streamtwl import folders, history
-from streamtwl.errors import JournalError, MessageError, UsageError
+from streamtwl.errors import JournalError, MessageError
 from streamtwl.history import Wanted
 from streamtwl.label_filter import LabelFilter
 from streamtwl.messages import Event, Label, Level, decode
+from streamtwl.services.web import heat
 from streamtwl.services.web.live import Hub, dated, event_of
 from streamtwl.services.web.what_if import Hops
 from streamtwl.sinks import journal_file
@@ -27,8 +27,6 @@ KEPT_S = 6.0  # that a result serves others
 RESULTS = 4
 MOST_KEPT = 30_000  # events in a result that is kept
 MOST_EVENTS = 500  # in an answer
-PERIODS = {"hour": 24, "day": 30}  # columns of the heat map
-LABELS = 24  # rows of it
 AROUND_S = 6.0  # that is shown before and after an event
 MOST_HOPS = 2000
 DECISION = ("position", "label", "confidence", "top", "thoughts")  # what is shown of one
@@ -98,27 +96,33 @@ class Past:
         until: float,
         labels: Sequence[str] = (),
         source: str = "*",
-        limit: int = MOST_EVENTS,
-        offset: int = 0,
-    ) -> dict[str, Any]:
-        """Return a page of the events that sounded in a time, newest first, and how many there
-        are."""
-        of = LabelFilter(labels)
-        found = [
-            event
-            for event in await self._in(since, until)
-            if of.takes(event) and source in ("*", event.source)
-        ]
-        page = found[offset : offset + min(limit, MOST_EVENTS)]
-        return {"total": len(found), "events": [event_of(each) for each in page]}
+    ) -> list[Event]:
+        """Return the events that sounded in a time, newest first."""
+        return _those(await self._in(since, until), labels, source)
 
-    async def counts(self, period: str, until: float) -> dict[str, Any]:
+    def shown(self, event: Event) -> dict[str, Any]:
+        """Return an event as the pages have it, open where its listener is there and it sounds."""
+        known = self._hub.sources.get(event.source) if self._hub else None
+        goes_on = bool(known and known.session == event.session and known.away_s is None)
+        return event_of(event) | {"open": event.end is None and goes_on}
+
+    async def counts(
+        self, period: str, until: float, labels: Sequence[str] = (), source: str = "*"
+    ) -> dict[str, Any]:
         """Return how often and how long each label sounded, by hours or days up to `until`.
 
-        `columns` are the periods' beginnings, Unix seconds; `rows` the most frequent labels.
+        `columns` are the periods' beginnings, Unix seconds; `rows` the most frequent labels;
+        `labels` how many there are; `sources` those of all events in this time.
         """
-        columns = _beginnings(period, until)
-        return _counts(period, columns, await self._in(columns[0], until))
+        columns = heat.beginnings(period, until)
+        events = await self._in(columns[0], until)
+        sources = sorted({event.source for event in events})
+        return heat.cells(period, columns, _those(events, labels, source)) | {"sources": sources}
+
+    async def totals(self, until: float) -> dict[str, int]:
+        """Return how often each label sounded in 24 hours, the most frequent first."""
+        events = await self._in(heat.beginnings("hour", until)[0], until)
+        return dict(Counter(event.label for event in events).most_common())
 
     async def event(self, identity: str) -> dict[str, Any] | None:
         """Return all messages on an event, and the decisions around it; None: there is none."""
@@ -198,8 +202,9 @@ class Past:
             for each in sorted(decisions, key=lambda each: each["position"])
             if first <= each["position"] <= last
         ]
+        last_known = history.up_to_now(self.path, dated(newest, messages[0]))
         return {
-            "event": event_of(dated(newest, messages[0])),
+            "event": self.shown(last_known),
             "messages": [
                 event_of(each) | {"published_at": each.published_at, "position": each.position}
                 for each in messages
@@ -245,6 +250,11 @@ class Past:
             raise journal_file.unreadable(path, error) from None
 
 
+def _those(events: list[Event], labels: Sequence[str], source: str) -> list[Event]:
+    of = LabelFilter(labels)
+    return [each for each in events if of.takes(each) and source in ("*", each.source)]
+
+
 def _source(identity: str) -> str:
     """Return the source in an event's id."""
     return identity[_SESSION + 1 :].rpartition("-")[0].removesuffix("-loud")
@@ -254,59 +264,7 @@ def _decision(label: Label) -> dict[str, Any]:
     return {name: getattr(label, name) for name in DECISION}
 
 
-def _counts(period: str, columns: list[float], events: list[Event]) -> dict[str, Any]:
-    """Return how often and how long each label sounded in each column."""
-    cells: dict[str, dict[int, list[float]]] = {}
-    for event in events:
-        at = history.began_at(event)
-        column = max(0, bisect.bisect_right(columns, at) - 1)
-        cell = cells.setdefault(event.label, {}).setdefault(column, [0, 0.0])
-        cell[0] += 1
-        cell[1] += history.lasted_s(event)
-    totals = {
-        label: (
-            sum(int(cell[0]) for cell in row.values()),
-            sum(cell[1] for cell in row.values()),
-        )
-        for label, row in cells.items()
-    }
-    most = sorted(totals, key=lambda label: (-totals[label][0], label))
-    return {
-        "period": period,
-        "columns": columns,
-        "labels": len(most),
-        "events": sum(total for total, _ in totals.values()),
-        "rows": [
-            {
-                "label": label,
-                "events": totals[label][0],
-                "seconds": round(totals[label][1], 1),
-                "cells": [
-                    [column, cell[0], round(cell[1], 1)]
-                    for column, cell in sorted(cells[label].items())
-                ],
-            }
-            for label in most[:LABELS]
-        ],
-    }
-
-
 def _decoded(rows: sqlite3.Cursor) -> Iterator[Any]:
     for (payload,) in rows:
         with contextlib.suppress(MessageError):  # of a version to come
             yield decode(payload)
-
-
-def _beginnings(period: str, until: float) -> list[float]:
-    """Return the Unix seconds at which the hours or days up to `until` begin, of local time."""
-    try:
-        last = datetime.fromtimestamp(until).astimezone()
-    except (ValueError, OverflowError, OSError):
-        raise UsageError(f"until {until:g}: not a time") from None
-    count = PERIODS[period]
-    if period == "hour":
-        last = last.replace(minute=0, second=0, microsecond=0)
-        return [last.timestamp() - 3600 * back for back in range(count - 1, -1, -1)]
-    midnight = last.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
-    days = (midnight - timedelta(days=back) for back in range(count - 1, -1, -1))
-    return [day.astimezone().timestamp() for day in days]

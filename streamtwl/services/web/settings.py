@@ -38,10 +38,9 @@ async def _seen(past: Past, until: float) -> dict[str, int]:
     """Return the labels that came near in the last day, with the number of their events."""
     try:
         names = await past.labels()
-        counted = await past.counts("hour", until)
+        events = await past.totals(until)
     except JournalError:
         return {}
-    events = {row["label"]: row["events"] for row in counted["rows"]}
     return events | {name: 0 for name in names if name not in events}
 
 

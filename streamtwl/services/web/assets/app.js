@@ -1,5 +1,6 @@
 // Which view is shown, and the connection to the listener. No library, no build step.
 import { el, getJson, put, session } from "./base.js"
+import * as event from "./event.js"
 import * as health from "./health.js"
 import * as history from "./history.js"
 import * as live from "./live.js"
@@ -12,7 +13,7 @@ const logout = document.getElementById("logout")
 const views = [
   { path: /^\/$/, name: "live", title: "Live", view: live },
   { path: /^\/history$/, name: "history", title: "History", view: history },
-  { path: /^\/event\/(.+)$/, name: "history", title: "A sound", view: { show: history.showEvent } },
+  { path: /^\/event\/(.+)$/, name: "history", title: "A sound", view: event },
   { path: /^\/health$/, name: "health", title: "Health", view: health },
   { path: /^\/settings$/, name: "settings", title: "Settings", view: settings },
 ]
@@ -88,9 +89,11 @@ function connect() {
   })
   for (const kind of ["all", "away", "hop", "event", "status", "level", "mel"]) {
     stream.addEventListener(kind, (sent) => {
-      live.take(kind, JSON.parse(sent.data))
+      const content = JSON.parse(sent.data)
+      live.take(kind, content)
       said(...live.standing())
       main.classList.remove("away")
+      dispatchEvent(new CustomEvent(`stream-${kind}`, { detail: content }))
     })
   }
 }

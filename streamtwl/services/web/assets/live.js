@@ -1,6 +1,7 @@
 // What sounds now: one card a source. Positions are samples at 16 kHz from the source's start.
 import { announce, hush, toggle } from "./announcer.js"
 import { el, hueOf, lasting, machineTime, percent, put, renew, timeOf, unit } from "./base.js"
+import { eventTable } from "./events.js"
 
 const RATE = 16_000
 const SECONDS = () => (innerWidth < 640 ? 30 : 60) // on the time axis
@@ -414,36 +415,6 @@ class Five {
       row.bar.style.transform = `scaleX(${each?.score ?? 0})`
     })
   }
-}
-
-export function eventTable(events, dated = false) {
-  const several = new Set(events.map((each) => each.source)).size > 1
-  return el(
-    "table",
-    { class: "events" },
-    el(
-      "thead",
-      {},
-      el("tr", {}, el("th", { scope: "col" }, "Began"), el("th", { scope: "col" }, "Sound"),
-        several && el("th", { scope: "col", class: "wide" }, "Source"),
-        el("th", { scope: "col", class: "number" }, "Lasted"), el("th", { scope: "col", class: "number wide" }, "Peak")),
-    ),
-    el(
-      "tbody",
-      {},
-      events.map((each) =>
-        el(
-          "tr",
-          { "data-key": each.id },
-          el("td", {}, machineTime(each.began_at, dated ? `${dated(each.began_at)} ${timeOf(each.began_at)}` : timeOf(each.began_at))),
-          el("td", { class: "label" }, el("a", { href: `/event/${encodeURIComponent(each.id)}` }, each.label)),
-          several && el("td", { class: "wide soft" }, each.source),
-          el("td", { class: "number" }, each.open ? el("span", { class: "open" }, "now") : lasting(each.seconds)),
-          el("td", { class: "number wide" }, each.peak.toFixed(2)),
-        ),
-      ),
-    ),
-  )
 }
 
 // --- drawing ---

@@ -1,10 +1,10 @@
 // The user's word on an event: right, wrong, what it was; and its clip, where one is kept.
 import { el, getJson, session } from "./base.js"
 
-/** A section for an event; `marking` is what the API says of its mark and clip. */
-export function marks(event, { clip, mark }) {
+/** A section for an event; what the API says of its mark and clip, and the labels that there are. */
+export function marks(event, { clip, no_clip: noClip, mark }, labels) {
   const path = `/api/events/${encodeURIComponent(event.id)}`
-  const was = el("input", { type: "text", id: "was", maxlength: 200, autocomplete: "off", placeholder: "Kettle" })
+  const was = el("input", { type: "text", id: "was", maxlength: 200, autocomplete: "off", list: "labels", placeholder: "Kettle" })
   const said = el("p", { class: "said", role: "status" })
   const undo = el("button", { type: "button", class: "quiet", onclick: () => send("DELETE") }, "Take it back")
   const verdicts = ["right", "wrong"].map((verdict) =>
@@ -15,12 +15,14 @@ export function marks(event, { clip, mark }) {
     for (const button of verdicts) button.setAttribute("aria-pressed", String(button.dataset.verdict === verdict))
     said.textContent = words && words[0].toUpperCase() + words.slice(1)
     said.classList.toggle("problem", bad)
+    if (!verdict && document.activeElement === undo) verdicts[0].focus()
     undo.hidden = !verdict
   }
 
   async function send(method, word) {
     const section = said.parentElement
-    section.inert = true // a mark is learnt from at once, which takes a moment
+    if (section.ariaBusy === "true") return
+    section.ariaBusy = "true" // a mark is learnt from at once, which takes a moment
     said.textContent = "A moment"
     try {
       const { csrf } = await session()
@@ -31,7 +33,7 @@ export function marks(event, { clip, mark }) {
       show(mark?.verdict, error.message, true)
       return
     } finally {
-      section.inert = false
+      section.ariaBusy = "false"
     }
     mark = word
   }
@@ -45,6 +47,7 @@ export function marks(event, { clip, mark }) {
     ...verdicts,
     el("label", { for: "was" }, "It was"),
     was,
+    el("datalist", { id: "labels" }, labels.map((label) => el("option", { value: label }))),
     el("button", {}, "Say so"),
     undo,
   )
@@ -53,7 +56,10 @@ export function marks(event, { clip, mark }) {
     "section",
     { id: "marks", "data-event": event.id },
     el("h2", {}, `Was it ${event.label}?`),
-    clip && el("audio", { controls: true, preload: "none", src: `${path}/clip` }),
+    clip
+      ? el("div", { class: "tools" }, el("audio", { controls: true, preload: "none", src: `${path}/clip`, "aria-label": `Clip of ${event.label}` }),
+        el("a", { href: `${path}/clip`, download: `${event.id}.flac` }, "Download"))
+      : el("p", { class: "soft" }, `${noClip[0].toUpperCase()}${noClip.slice(1)}.`),
     form,
     said,
   )

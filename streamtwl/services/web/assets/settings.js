@@ -26,26 +26,38 @@ export async function show(main) {
 }
 
 function thresholds(settings) {
-  const place = el("div")
   const body = el("tbody")
+  const cut = el("p", { class: "soft", role: "status" })
   const search = el("input", { type: "search", placeholder: "Find a label", "aria-label": "Find a label", oninput: list })
   list()
   function list() {
     const named = search.value.trim().toLowerCase()
-    const rows = settings.thresholds.filter((each) => each.label.toLowerCase().includes(named)).slice(0, FIRST)
-    body.replaceChildren(...rows.map((each) =>
-      el("tr", {},
-        el("td", {}, el("button", { type: "button", class: "row", onclick: () => place.replaceChildren(trial(each)) }, each.label)),
-        el("td", { class: "number" }, String(each.events)),
-        el("td", { class: "number" }, each.wanted ? each.on.toFixed(2) : "left out"),
-        el("td", { class: "number wide" }, each.off.toFixed(2)))))
+    const found = settings.thresholds.filter((each) => each.label.toLowerCase().includes(named))
+    const rows = found.slice(0, FIRST)
+    body.replaceChildren(...rows.map(row))
+    cut.textContent = rows.length < found.length ? `${rows.length} of ${found.length} labels: search for others.`
+      : named && !rows.length ? "No such label in the last day." : ""
+  }
+  function row(each) {
+    const choice = el("button", { type: "button", class: "row", "aria-expanded": "false", onclick: () => {
+      const opens = choice.ariaExpanded === "false"
+      body.querySelector(".opened")?.remove()
+      for (const one of body.querySelectorAll("[aria-expanded]")) one.ariaExpanded = "false"
+      if (!opens) return
+      choice.ariaExpanded = "true"
+      choice.closest("tr").after(el("tr", { class: "opened" }, el("td", { colspan: 4 }, trial(each))))
+    } }, each.label)
+    return el("tr", {},
+      el("td", {}, choice),
+      el("td", { class: "number" }, String(each.events)),
+      el("td", { class: "number" }, each.wanted ? each.on.toFixed(2) : "left out"),
+      el("td", { class: "number wide" }, each.off.toFixed(2)))
   }
   return el(
     "section",
     { class: "rows", "aria-labelledby": "thresholds" },
     el("h2", { id: "thresholds" }, "Thresholds"),
     el("p", { class: "soft" }, "Choose a label to see what other thresholds would have done in the last day."),
-    place,
     el("div", { class: "tools" }, search),
     settings.thresholds.length
       ? el("table", { class: "events" },
@@ -53,6 +65,7 @@ function thresholds(settings) {
           el("th", { scope: "col", class: "number" }, "Begins at"), el("th", { scope: "col", class: "number wide" }, "Ends below"))),
         body)
       : el("p", { class: "empty" }, "The journal has no decision of the last day."),
+    cut,
   )
 }
 
