@@ -103,6 +103,40 @@ def test_the_heat_map_counts_what_history_counts(served):
     assert len(served.get("/api/counts?period=day")[1]["columns"]) == 30
 
 
+def test_a_cell_of_the_heat_map_is_the_list_of_what_began_in_it(tmp_path):
+    with serving(tmp_path) as one:
+        one.story.began = time.time() // 3600 * 3600 - 7200.0  # an hour
+        one.story.hello()
+        for number, (start, end) in enumerate([(3540, 3660), (7140, 7200), (7200, 7210)]):
+            span = start * 16_000, end * 16_000
+            one.story.event(number, "onset", span[0], None, "Dog")
+            one.story.event(number, "offset", *span, "Dog")
+        one.told()
+        one.wait(lambda: one.get("/api/events")[1]["total"] == 3)
+        found = one.get("/api/counts")[1]
+        [row] = found["rows"]
+        for column, count, _ in row["cells"]:
+            since = found["columns"][column]
+            cell = f"since={since}&until={since + 3600}&label=Dog&began=1"
+            assert one.get(f"/api/events?{cell}")[1]["total"] == count
+        assert sum(count for _, count, _ in row["cells"]) == 3
+
+
+def test_an_event_whose_id_others_begin_with_has_all_its_messages(tmp_path):
+    with serving(tmp_path) as one:
+        one.story.hello()
+        one.story.event(1, "onset", 0, None, "Dog")
+        for number in range(10, 70):  # ...-1 begins 10, 11, ...
+            one.story.event(number, "onset", HOP, None, "Cat")
+            one.story.event(number, "offset", HOP, 2 * HOP, "Cat")
+        one.story.event(1, "offset", 0, 100 * HOP, "Dog")
+        one.told()
+        path = f"/api/events/{SESSION}-kitchen-1"
+        one.wait(lambda: one.get(path)[0] == 200)
+        one.wait(lambda: len(one.get(path)[1]["messages"]) == 2)
+        assert one.get(path)[1]["event"]["seconds"] == pytest.approx(48.0)
+
+
 def test_an_event_has_all_its_messages_and_the_decisions_around_it(served):
     _, found, _ = served.get(f"/api/events/{SESSION}-kitchen-0")
     assert [each["phase"] for each in found["messages"]] == ["onset", "revised", "offset"]
@@ -269,13 +303,13 @@ def test_openapi_describes_every_operation(served):
     described = {(method, path) for path, each in document["paths"].items() for method in each}
     assert described == routes | {("get", "/api/live")}
     names = {each["name"] for each in document["paths"]["/api/events"]["get"]["parameters"]}
-    assert names == {"since", "until", "label", "source", "limit", "offset"}
+    assert names == {"since", "until", "label", "source", "began", "limit", "offset"}
 
 
 @pytest.mark.parametrize(
     "query",
     ["since=x", "since=nan", "since=-1", "since=1", "since=1e400", "limit=0", "limit=501",
-     "source=..", "source=*", f"label={'x' * 201}", "offset=-1"],
+     "source=..", "source=*", f"label={'x' * 201}", "offset=-1", "lable=x", "began=2"],
 )  # fmt: skip
 def test_a_wrong_parameter_is_refused_in_a_line(served, query):
     status, found, _ = served.get(f"/api/events?{query}")

@@ -24,6 +24,7 @@ from streamtwl.services.web.operations import (
     Listed,
     Live,
     Login,
+    Minutes,
     Period,
     Thresholds,
     Word,
@@ -151,7 +152,7 @@ class Api:
 
     async def _events(self, request: Request) -> Any:
         wanted = _query(request, Listed)
-        found = await self._past.events(*_span(wanted), *_those(wanted))
+        found = await self._past.events(*_span(wanted), *_those(wanted), bool(wanted.began))
         page = found[wanted.offset : wanted.offset + wanted.limit]
         listed = [self._past.shown(each) for each in page]
         shown = await self._marking.beside(listed, _trusted(request))
@@ -159,7 +160,7 @@ class Api:
 
     async def _table(self, request: Request) -> Any:
         wanted = _query(request, Period)
-        found = await self._past.events(*_span(wanted), *_those(wanted))
+        found = await self._past.events(*_span(wanted), *_those(wanted), bool(wanted.began))
         rows = map(self._past.shown, found)
         content = await asyncio.to_thread(table.of, rows)
         return Response(content, media_type="text/csv", headers=table.HEADERS)
@@ -193,8 +194,8 @@ class Api:
         return await self._past.counts(wanted.period, _until(wanted.until), *_those(wanted))
 
     async def _levels(self, request: Request) -> Any:
-        wanted = _query(request, Period)
-        return await self._past.levels(*_span(wanted))
+        wanted = _query(request, Minutes)
+        return await self._past.levels(*_span(wanted), wanted.source or "*")
 
     async def _settings(self, _request: Request) -> Any:
         return await settings.shown(self._hub, self._past, _until(0.0), self._here)
@@ -290,7 +291,7 @@ def _until(said: float) -> float:
     return said or math.ceil(time.time() / SHARED_S) * SHARED_S
 
 
-def _span(wanted: Period) -> tuple[float, float]:
+def _span(wanted: Minutes) -> tuple[float, float]:
     until = _until(wanted.until)
     since = wanted.since or until - DAY_S
     if not until - LONGEST_S <= since <= until:

@@ -32,7 +32,9 @@ def cells(period: str, columns: list[float], events: list[Event]) -> dict[str, A
     found: dict[str, dict[int, list[float]]] = {}
     for event in events:
         at = history.began_at(event)
-        column = max(0, bisect.bisect_right(columns, at) - 1)
+        column = bisect.bisect_right(columns, at) - 1
+        if column < 0:  # it began before
+            continue
         cell = found.setdefault(event.label, {}).setdefault(column, [0, 0.0])
         cell[0] += 1
         cell[1] += history.lasted_s(event)

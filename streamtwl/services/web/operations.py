@@ -23,13 +23,21 @@ Source = Annotated[
 ]
 
 
-class Period(msgspec.Struct):
-    """Which events."""
+class Minutes(msgspec.Struct, forbid_unknown_fields=True):
+    """Which time of which source."""
 
     since: Annotated[float, Meta(ge=0, le=1e11, description="Unix seconds.")] = 0.0
     until: Until = 0.0
-    label: Pattern = ""
     source: Source = ""
+
+
+class Period(Minutes):
+    """Which events."""
+
+    label: Pattern = ""
+    began: Annotated[
+        int, Meta(ge=0, le=1, description="1: those that began in this time, before `until`.")
+    ] = 0
 
 
 class Listed(Period):
@@ -39,7 +47,7 @@ class Listed(Period):
     offset: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
 
 
-class Counted(msgspec.Struct):
+class Counted(msgspec.Struct, forbid_unknown_fields=True):
     """Which heat map."""
 
     period: Annotated[
@@ -50,7 +58,7 @@ class Counted(msgspec.Struct):
     source: Source = ""
 
 
-class Thresholds(msgspec.Struct):
+class Thresholds(msgspec.Struct, forbid_unknown_fields=True):
     """Of a label."""
 
     label: Annotated[str, Meta(min_length=1, max_length=200)]
@@ -58,7 +66,7 @@ class Thresholds(msgspec.Struct):
     off: Probability
 
 
-class Live(msgspec.Struct):
+class Live(msgspec.Struct, forbid_unknown_fields=True):
     """What a live page gets."""
 
     mel: Annotated[int, Meta(ge=0, le=1, description="1: frames of the spectrogram too.")] = 0
@@ -95,11 +103,31 @@ OPERATIONS: dict[tuple[str, str], tuple[str, type | None]] = {
     ("post", "/api/events/{id}/mark"): ("Say that it is right, or wrong, or what it was.", Word),
     ("delete", "/api/events/{id}/mark"): ("Take that back.", None),
     ("get", "/api/counts"): ("How often each label sounded, by hour or by day.", Counted),
-    ("get", "/api/levels"): ("How loud each minute was.", Period),
+    ("get", "/api/levels"): ("How loud each minute was.", Minutes),
     ("get", "/api/settings"): ("Labels, thresholds, models, taught sounds.", None),
     ("get", "/api/what-if"): ("What these thresholds would have done in a day.", Thresholds),
     ("get", "/api/health"): ("Delays, losses, load, journal.", None),
 }
+
+KINDS = {  # of answers that are no JSON
+    "/api/live": "text/event-stream",
+    "/api/events.csv": "text/csv",
+    "/api/events/{id}/clip": "audio/flac",
+}
+SCHEMES = {
+    "cookie": {
+        "type": "apiKey", "in": "cookie", "name": "streamtwl_session_PORT",
+        "description": "Of a login, or of the link that is printed at the start.",
+    },
+    "csrf": {
+        "type": "apiKey", "in": "header", "name": "x-csrf-token",
+        "description": "What /api/session says, with the cookie.",
+    },
+    "token": {
+        "type": "http", "scheme": "bearer",
+        "description": "token_file's; of a page without a password the key in its link.",
+    },
+}  # fmt: skip
 
 
 @cache
@@ -110,7 +138,10 @@ def openapi() -> dict[str, Any]:
         operation: dict[str, Any] = {
             "summary": summary,
             "responses": {
-                "200": {"description": "It is there."},
+                "200": {
+                    "description": "It is there.",
+                    "content": {KINDS.get(path, "application/json"): {}},
+                },
                 "default": {
                     "description": "Why it is not.",
                     "content": {
@@ -134,7 +165,8 @@ def openapi() -> dict[str, Any]:
             _, defined = msgspec.json.schema_components([takes])
             schema = defined[takes.__name__]
             if method == "post":
-                operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+                content = {"application/json": {"schema": schema}}
+                operation["requestBody"] = {"required": True, "content": content}
             else:
                 parameters += [
                     {
@@ -145,6 +177,8 @@ def openapi() -> dict[str, Any]:
                     }
                     for name, of in schema["properties"].items()
                 ]
+        if method != "get" and path != "/api/login":
+            operation["security"] = [{"cookie": [], "csrf": []}, {"token": []}]
         if parameters:
             operation["parameters"] = parameters
         paths.setdefault(path, {})[method] = operation
@@ -152,4 +186,6 @@ def openapi() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "streamtwl", "version": __version__},
         "paths": paths,
+        "security": [{}, {"cookie": []}, {"token": []}],  # none, where there is no password
+        "components": {"securitySchemes": SCHEMES},
     }

@@ -6,13 +6,14 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from streamtwl import folders, history
 from streamtwl.errors import JournalError, MessageError
 from streamtwl.history import Wanted
-from streamtwl.label_filter import LabelFilter
+from streamtwl.label_filter import fits
 from streamtwl.messages import Event, Label, Level, decode
 from streamtwl.services.web import heat
 from streamtwl.services.web.live import Hub, dated, event_of
@@ -37,8 +38,9 @@ _SESSION = 16  # letters
 _OF_EVENT = """
 SELECT payload FROM messages
 WHERE stream = (SELECT id FROM streams WHERE session = ? AND topic = ?) AND instr(payload, ?)
-ORDER BY seq LIMIT 100
-"""
+ORDER BY seq
+"""  # those whose ids begin alike, too
+MOST_MESSAGES = 100  # on an event
 _AROUND = f"""
 SELECT payload FROM messages
 WHERE stream = (SELECT id FROM streams WHERE session = ? AND topic = ?) AND at BETWEEN ? AND ?
@@ -96,9 +98,13 @@ class Past:
         until: float,
         labels: Sequence[str] = (),
         source: str = "*",
+        began: bool = False,
     ) -> list[Event]:
-        """Return the events that sounded in a time, newest first."""
-        return _those(await self._in(since, until), labels, source)
+        """Return the events that sounded in a time, newest first; those that `began` in it."""
+        events = await self._in(since, until)
+        if began:
+            events = [each for each in events if since <= history.began_at(each) < until]
+        return await asyncio.to_thread(_those, events, labels, source)
 
     def shown(self, event: Event) -> dict[str, Any]:
         """Return an event as the pages have it, open where its listener is there and it sounds."""
@@ -116,8 +122,13 @@ class Past:
         """
         columns = heat.beginnings(period, until)
         events = await self._in(columns[0], until)
-        sources = sorted({event.source for event in events})
-        return heat.cells(period, columns, _those(events, labels, source)) | {"sources": sources}
+
+        def count() -> dict[str, Any]:
+            sources = sorted({event.source for event in events})
+            found = heat.cells(period, columns, _those(events, labels, source))
+            return found | {"sources": sources}
+
+        return await asyncio.to_thread(count)
 
     async def totals(self, until: float) -> dict[str, int]:
         """Return how often each label sounded in 24 hours, the most frequent first."""
@@ -129,10 +140,11 @@ class Past:
         newest = self._newest()
         return await self._read(lambda: self._event(identity, newest))
 
-    async def levels(self, since: float, until: float) -> list[dict[str, Any]]:
+    async def levels(self, since: float, until: float, source: str) -> list[dict[str, Any]]:
         """Return how loud each minute was."""
         wanted = Wanted("level", "*", (), since, until)
-        return await self._cached(wanted, lambda: self._levels(wanted))
+        minutes = await self._cached(wanted, lambda: self._levels(wanted))
+        return [each for each in minutes if source in ("*", each["source"])]
 
     async def what_if(self, label: str, on: float, off: float) -> dict[str, Any]:
         """Return what these thresholds would have done in the last day."""
@@ -171,11 +183,12 @@ class Past:
         session, source = identity[:_SESSION], _source(identity)
         with self._connection() as connection:
             key = (session, f"event/{source}/", identity.encode())
-            messages = [
+            its = (
                 message
                 for message in _decoded(connection.execute(_OF_EVENT, key))
                 if isinstance(message, Event) and message.id == identity
-            ]
+            )
+            messages = list(islice(its, MOST_MESSAGES))
             if not messages:
                 return None
             newest = messages[-1]
@@ -251,8 +264,9 @@ class Past:
 
 
 def _those(events: list[Event], labels: Sequence[str], source: str) -> list[Event]:
-    of = LabelFilter(labels)
-    return [each for each in events if of.takes(each) and source in ("*", each.source)]
+    names = {each.label for each in events}
+    wanted = {name for name in names if fits(name, labels)} if labels else names
+    return [e for e in events if e.label in wanted and source in ("*", e.source)]
 
 
 def _source(identity: str) -> str:

@@ -195,7 +195,7 @@ export async function show(main) {
     const { cell, source } = state
     const { until } = span()
     if (!cell) return filled({ since: columns[0], until, label: patternOf(state.label), source })
-    return filled({ since: cell.since, until: columns.find((at) => at > cell.since) ?? until, label: cell.label.replace(/[[*?]/g, "[$&]"), source })
+    return filled({ since: cell.since, until: columns.find((at) => at > cell.since) ?? until, label: cell.label.replace(/[[*?]/g, "[$&]"), source, began: 1 })
   }
 }
 
