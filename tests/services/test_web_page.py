@@ -277,6 +277,27 @@ def test_an_unknown_view_says_so(browser, served):
     browser.wait("document.querySelector('.source')")
 
 
+def test_a_view_that_is_left_while_it_loads_shows_nothing(page, browser):
+    page("history")
+    browser.run("""(() => {
+      const real = window.fetch
+      const held = new Promise((resolve) => { window.letGo = resolve })
+      window.fetch = async (path, options) => {
+        if (String(path).includes("/api/settings")) await held
+        return real(path, options)
+      }
+    })()""")
+    browser.run("document.querySelector('nav a[href=\"/settings\"]').click()")
+    browser.run("document.querySelector('nav a[href=\"/health\"]').click()")
+    browser.wait("document.querySelector('main').dataset.ready === 'health'")
+    browser.run("window.letGo()")
+    browser.run("window.fetch('/api/settings').then(() => { window.answered = true })")
+    browser.wait("window.answered")
+    browser.run("window.fetch('/api/settings').then(() => { window.answered = 2 })")
+    browser.wait("window.answered === 2")
+    assert "Thresholds" not in browser.run("document.querySelector('main').innerText")
+
+
 def test_history_shows_the_events_of_the_journal(page, browser, served):
     page("history")
     browser.wait("document.querySelectorAll('.events tbody tr').length")

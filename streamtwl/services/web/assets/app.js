@@ -31,7 +31,8 @@ async function show(focus) {
     if (link.dataset.view === found.name) link.setAttribute("aria-current", "page")
     else link.removeAttribute("aria-current")
   }
-  main.replaceChildren()
+  const place = el("div", { class: "view" }) // its own: one that is left while it loads shows nothing
+  main.replaceChildren(place)
   main.dataset.view = found.name
   main.removeAttribute("data-ready")
   if (focus) {
@@ -39,12 +40,13 @@ async function show(focus) {
     scrollTo(0, 0)
   }
   try {
-    leave = (await found.view.show(main, identity && decodeURIComponent(identity))) ?? (() => {})
-    main.dataset.ready = found.name
+    const over = (await found.view.show(place, identity && decodeURIComponent(identity))) ?? (() => {})
+    if (place.isConnected) leave = over
+    else over()
   } catch (error) {
-    main.append(el("p", { class: "problem", role: "alert" }, error.message))
-    main.dataset.ready = found.name
+    place.append(el("p", { class: "problem", role: "alert" }, error.message))
   }
+  if (place.isConnected) main.dataset.ready = found.name
 }
 
 function notFound(main) {
