@@ -7,7 +7,9 @@ from av.container import InputContainer
 
 # From 19 on PyAV takes tags (titles, station names) that are not UTF-8 without being asked to, and
 # has no such argument; before that they would be an error.
-_TAGS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_TAGS: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 
 
 def open_input(file: Any, **options: Any) -> InputContainer:
@@ -15,4 +17,5 @@ def open_input(file: Any, **options: Any) -> InputContainer:
 
     `options` are those of `av.open`, and what it raises is raised.
     """
-    return av.open(file, "r", **options, **_TAGS)
+    container: InputContainer = av.open(file, "r", **options, **_TAGS)
+    return container
