@@ -40,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(devices.devices)  # in the order of --help
-app.command(cls=serve.Command)(listen.listen)
+app.command(cls=listen.Command)(listen.listen)
 app.command()(subscribe.subscribe)
 app.command(cls=serve.Command)(serve.serve)
 app.add_typer(alerts.app, name="alerts")
