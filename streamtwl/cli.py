@@ -116,6 +116,8 @@ def main() -> None:
         code = 130
     except BrokenPipeError:  # the reader of standard output has gone
         code = 1
+    except SystemExit as ended:  # typer's own for that
+        code = ended.code
     with contextlib.suppress(BrokenPipeError, StreamtwlError):  # what failed has been said
         standard_output.flush_stdout()
     sys.exit(code if isinstance(code, int) else 0)
