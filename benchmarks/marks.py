@@ -167,6 +167,7 @@ class Listener:
         """Return the events that `listen` publishes of a scene, in its own journal."""
         self._runs += 1
         self.journal = self._scratch / f"{self._runs}" / "journal.sqlite"
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
         file = self._scratch / "scene.wav"
         soundfile.write(file, np.concatenate(scene.pieces), SAMPLE_RATE, subtype="FLOAT")
         command = [sys.executable, "-m", "streamtwl", "listen", str(file), "--fast", "--quiet"]

@@ -40,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(devices.devices)  # in the order of --help
-app.command(cls=serve.Command)(listen.listen)
+app.command(cls=listen.Command)(listen.listen)
 app.command()(subscribe.subscribe)
 app.command(cls=serve.Command)(serve.serve)
 app.add_typer(alerts.app, name="alerts")
@@ -116,6 +116,8 @@ def main() -> None:
         code = 130
     except BrokenPipeError:  # the reader of standard output has gone
         code = 1
+    except SystemExit as ended:  # typer's own for that
+        code = ended.code
     with contextlib.suppress(BrokenPipeError, StreamtwlError):  # what failed has been said
         standard_output.flush_stdout()
     sys.exit(code if isinstance(code, int) else 0)

@@ -8,6 +8,7 @@ reader of 1.1 also reads 1.2 and 1.0; any other change makes a new major version
 readers refuse. `tests/schema/` keeps a snapshot of every version.
 """
 
+import inspect
 import math
 import re
 from typing import Annotated, Any, Literal
@@ -437,6 +438,9 @@ def json_schema() -> dict[str, Any]:
     (messages, *_), definitions = msgspec.json.schema_components(
         [AnyMessage, ReplayRequest, ReplayHeader], ref_template="#/$defs/{name}"
     )
+    for each in definitions.values():  # docstrings: Python 3.13 takes their indentation off
+        if "description" in each:
+            each["description"] = inspect.cleandoc(each["description"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"streamtwl {SCHEMA}",

@@ -63,10 +63,10 @@ class WallClock:
     def _in_zone(self, began: datetime) -> datetime:
         if self._zone is not None:
             return began.replace(tzinfo=self._zone)
-        here = began.astimezone()
-        if here.replace(tzinfo=None) == began:
-            return here
-        return began.replace(fold=1).astimezone()  # in the hour that spring leaves out
+        # Not astimezone(): of the hour that spring leaves out each version of Python makes another
+        whole = began.replace(microsecond=0)
+        in_utc = datetime.fromtimestamp(whole.timestamp(), UTC).replace(tzinfo=None)
+        return began.replace(tzinfo=timezone(whole - in_utc))
 
     def _by_name(self, name: str) -> datetime | None:
         seconds = UNIX_SECONDS.fullmatch(name)

@@ -1,19 +1,44 @@
 """The wheel holds all that `listen` needs, and nothing that is not ours."""
 
+import itertools
 import os
 import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from streamtwl.models.registry import CHECKPOINTS, WEIGHTS
 from tests.conftest import PATIENCE_S
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+def test_what_make_installs_is_what_a_wheel_may_be_installed_with():
+    lines = (REPOSITORY / "constraints.txt").read_text()
+    found = re.findall(r"^([\w.-]+)==(\S+)", lines, re.MULTILINE)
+    pinned = {canonicalize_name(name): version for name, version in found}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = itertools.chain.from_iterable(project["optional-dependencies"].values())
+    wanted = [*project["dependencies"], *extras]
+    checked = [each for each in map(Requirement, wanted) if canonicalize_name(each.name) in pinned]
+    assert len(checked) > 30
+    for each in checked:
+        assert pinned[canonicalize_name(each.name)] in each.specifier, each
+
+
+def test_a_version_of_pyav_that_nobody_has_tried_is_not_installed():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    [av] = [each for each in map(Requirement, project["dependencies"]) if each.name == "av"]
+    assert "18.1.0" in av.specifier
+    assert "19.0.2" in av.specifier
+    assert "20.0.0" not in av.specifier
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ _SIZES = {
 class Part:
     """A whole file by itself: all of a file on disk, or one of several that were joined."""
 
-    file: Any  # for av.open: read, and seek and tell where that is possible
+    file: Any  # for open_input: read, and seek and tell where that is possible
     options: dict[str, str] = field(default_factory=dict)  # of FFmpeg's demuxer
     promised_s: float | None = None  # seconds of sound, where the header is better read here
     problem: str | None = None  # why FFmpeg will not open it, where that is known

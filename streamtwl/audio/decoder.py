@@ -15,6 +15,7 @@ import numpy as np
 from av.container import InputContainer
 
 from streamtwl.audio.container import Part, parts
+from streamtwl.audio.opening import open_input
 from streamtwl.audio.pcm import to_float
 from streamtwl.errors import AudioError
 
@@ -187,9 +188,8 @@ def _open_part(part: Part, name: str) -> InputContainer:
         raise AudioError(f"'{name}' is a list of other files, as {url}: name those")
 
     try:
-        return av.open(
+        return open_input(
             part.file,
-            metadata_errors="replace",
             buffer_size=BUFFER_BYTES,
             io_open=refuse,
             container_options={"protocol_whitelist": "none", **part.options},
@@ -237,7 +237,7 @@ def wav_format(header: bytes) -> tuple[str, int, int]:
     problem = "no sound in it can be read"
     try:
         whole = next(parts(io.BytesIO(header))).file
-        with av.open(whole, format="wav", metadata_errors="replace") as container:
+        with open_input(whole, format="wav") as container:
             codec = container.streams.audio[0].codec_context
             if codec is not None and codec.channels:
                 return codec.name, codec.sample_rate, codec.channels

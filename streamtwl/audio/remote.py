@@ -20,6 +20,7 @@ import av.error
 from av.container import InputContainer
 
 from streamtwl.audio.network_address import Address
+from streamtwl.audio.opening import open_input
 from streamtwl.errors import AudioError, UnreachableError
 
 OPEN_TIMEOUT_S = 10.0
@@ -41,9 +42,8 @@ def open_remote(address: Address) -> tuple[InputContainer, bool]:
         return _open_rtsp(address)
     client = _Client(address)
     try:
-        container = av.open(
+        container = open_input(
             address.bare,
-            metadata_errors="replace",
             io_open=client.open,
             options=LIST_OPTIONS,
             container_options={"protocol_whitelist": "none", "analyzeduration": PROBE_US},
@@ -58,9 +58,8 @@ def open_remote(address: Address) -> tuple[InputContainer, bool]:
 def _open_rtsp(address: Address) -> tuple[InputContainer, bool]:
     authorities = ssl.get_default_verify_paths().cafile
     try:
-        container = av.open(
+        container = open_input(
             address.with_user,
-            metadata_errors="replace",
             container_options={
                 "protocol_whitelist": RTSP_PROTOCOLS,
                 "rtsp_transport": "tcp",

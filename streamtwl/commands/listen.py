@@ -3,10 +3,11 @@
 import math
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from streamtwl.commands import serve
 from streamtwl.commands.models import pull_backbone
 from streamtwl.commands.options import (
     Channel,
@@ -21,17 +22,20 @@ from streamtwl.commands.options import (
     pipeline_settings,
     start_logging,
 )
-from streamtwl.commands.serve import (
-    Alerts,
-    Metrics,
-    Mqtt,
-    MqttLabels,
-    MqttPasswordFile,
-    Web,
-)
-from streamtwl.commands.serve import changes as services_changes
+from streamtwl.commands.serve import Alerts, Metrics, Mqtt, MqttLabels, MqttPasswordFile, Web
 from streamtwl.config import DEFAULT_PIPELINE
 from streamtwl.errors import UsageError
+
+# how --help groups the options; a test holds that each is in one group
+PANELS = {
+    "Sources": "device file stdin demo fast format rate channels channel name shard",
+    "Decisions": "pipeline labels reasoner endpoint preset model hop samples traces think budget "
+    "seed provider",
+    "Publishing": "bind replay_bind curve keys insecure",
+    "Journal and clips": "journal no_journal clips clips_days clips_mb",
+    "Services": "mqtt mqtt_labels mqtt_password_file web alerts metrics",
+    "Running": "no_control as_json quiet duration offline log_level help",
+}
 
 Encoding = StrEnum("Encoding", ["s16le", "s24le", "s32le", "f32le", "u8"])
 ThinkMode = StrEnum("ThinkMode", ["off", "fixed", "anytime"])
@@ -171,8 +175,9 @@ ReplayBind = Annotated[
 Journal = Annotated[
     Path | None,
     typer.Option(
-        help="Keep what is published in this SQLite file, for `streamtwl history` and for replay. "
-        "(default: journal.sqlite in the user's state folder, or in $STREAMTWL_STATE)",
+        help="Keep what is published in this SQLite file, for `streamtwl history` and for replay; "
+        "its folder has to be there. (default: journal.sqlite in the user's state folder, or in "
+        "$STREAMTWL_STATE)",
         show_default=False,
     ),
 ]
@@ -246,6 +251,18 @@ Duration = Annotated[
 ]
 
 
+class Command(serve.Command):
+    """The command with its options in groups."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options, each with its group for --help."""
+        params: list[Any] = [*super().get_params(ctx)]
+        panels = {name: panel for panel, names in PANELS.items() for name in names.split()}
+        for param in params:
+            param.rich_help_panel = panels.get(param.name)
+        return params
+
+
 def listen(
     sources: Sources = None,
     device: Device = None,
@@ -297,6 +314,14 @@ def listen(
 ) -> None:
     """Listen, name the sounds, and publish them over ZeroMQ.
 
+    \b
+    streamtwl listen --labels everyday --web
+    streamtwl listen mic:USB rtsp://camera/1 --mqtt mqtt://broker
+
+    The first listens to the default microphone, and shows what it names on a page at
+    http://127.0.0.1:8765; the second listens to two sources and sends their events to a broker.
+    docs/using.md explains the options, docs/reach.md the services.
+
     Without a source the default microphone is used. A network source that is lost is connected to
     again; user and password may stand in its address, and are shown nowhere.
 
@@ -338,7 +363,7 @@ def listen(
         "clips.folder": str(clips) if clips else None,
         "clips.max_age_days": clips_days,
         "clips.max_mb": clips_mb,
-        **services_changes(mqtt, mqtt_labels, mqtt_password_file, web, alerts, metrics),
+        **serve.changes(mqtt, mqtt_labels, mqtt_password_file, web, alerts, metrics),
     }
     start_logging(log_level.value)
     settings = pipeline_settings(pipeline, changes)

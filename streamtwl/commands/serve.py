@@ -22,7 +22,7 @@ Mqtt = Annotated[
         metavar="URL",
         help="An MQTT broker to publish events and states to, for Home Assistant and others: "
         "mqtt://user@host:1883 or mqtts://. Its password is in $STREAMTWL_MQTT_PASSWORD, or in "
-        "the file of --mqtt-password-file.",
+        "the file of --mqtt-password-file. (docs/reach.md)",
         show_default=False,
     ),
 ]
@@ -44,7 +44,7 @@ Web = Annotated[
     typer.Option(
         metavar="[ADDRESS]",
         help="A web page of what sounds, at [HOST:]PORT. (without an address: "
-        f"{ADDRESSES['--web']}, for this machine only)",
+        f"{ADDRESSES['--web']}, for this machine only; docs/web.md)",
         show_default=False,
     ),
 ]
@@ -61,7 +61,7 @@ Metrics = Annotated[
     typer.Option(
         metavar="[ADDRESS]",
         help="Figures for Prometheus, under /metrics at [HOST:]PORT. (without an address: "
-        f"{ADDRESSES['--metrics']}, for this machine only)",
+        f"{ADDRESSES['--metrics']}, for this machine only; docs/reach.md)",
         show_default=False,
     ),
 ]

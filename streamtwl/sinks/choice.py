@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from streamtwl import folders, plugins
 from streamtwl.clips.keeper import ClipSettings, Keeper
 from streamtwl.config import Settings
+from streamtwl.errors import UsageError
 from streamtwl.security import ServerKeys, keys_folder
 from streamtwl.sinks.journal import DAY_S, MB, Journal
 from streamtwl.sinks.journal_file import default_path
@@ -68,7 +70,11 @@ def _journal(settings: Settings) -> Journal | None:
     journal = settings.journal
     if not journal.enabled:
         return None
-    path = folders.expand(journal.path) if journal.path else default_path()
+    if journal.path:
+        path = folders.expand(journal.path)
+        _require_folder(path.parent, f"the journal {path}")
+    else:
+        path = default_path()
     return Journal(path, journal.max_age_days, journal.max_mb)
 
 
@@ -77,8 +83,25 @@ def _keeper(settings: Settings, journal: Path, lossless: bool) -> Keeper:
     if not clips.folder:
         return Keeper(journal, None, lossless)
     folder = folders.expand(clips.folder).absolute()
+    _require_folder(folder.parent, f"the clips {folder}")
     wanted = ClipSettings(folder, clips.max_age_days * DAY_S, clips.max_mb * MB)
     return Keeper(journal, wanted, lossless)
+
+
+def _require_folder(folder: Path, for_what: str) -> None:
+    """Raise UsageError where there is no such folder.
+
+    One that was named is not made: it may be on a disk that is not mounted, and what was to be
+    kept there would fill the one below it.
+    """
+    try:
+        os.stat(folder)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{for_what}: there is no folder {folder}: make it with `mkdir -p`, or mount its disk"
+        ) from None
+    except OSError:  # it is there, and what may not be written is said by what writes it
+        pass
 
 
 def _keys(settings: Settings) -> ServerKeys | None:

@@ -57,12 +57,19 @@ def silence_stdout() -> None:
 
 
 def flush_stdout() -> None:
-    """Write what is buffered; if that fails, write no more. Raises SinkError, BrokenPipeError."""
+    """Write what is buffered; if that fails, write no more. Raises SinkError, BrokenPipeError.
+
+    Typer hides a reader that has gone. From Python 3.13 on, what is then still buffered would be
+    said to fail when the interpreter ends.
+    """
     try:
         sys.stdout.flush()
+        gone = _hung_up(STDOUT)
     except (BrokenPipeError, SinkError):
         silence_stdout()
         raise
+    if gone:
+        silence_stdout()
 
 
 class _Stdout(io.FileIO):
