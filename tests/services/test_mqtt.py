@@ -1,9 +1,9 @@
 """MQTT: topics and states; with a real broker, its restarts and refusals."""
 
 import asyncio
+import contextlib
 import json
 import logging
-import re
 import shutil
 import subprocess
 import time
@@ -15,14 +15,18 @@ paho = pytest.importorskip("paho.mqtt.client")
 
 from streamtwl.config import MqttSettings  # noqa: E402
 from streamtwl.errors import UsageError  # noqa: E402
-from streamtwl.services.mqtt import service  # noqa: E402
+from streamtwl.services.mqtt import sender  # noqa: E402
+from streamtwl.services.mqtt.broker import Broker, _password  # noqa: E402
+from streamtwl.services.mqtt.sender import Sender  # noqa: E402
 from streamtwl.services.mqtt.service import MqttService, make  # noqa: E402
 from streamtwl.services.mqtt.states import Memory, States  # noqa: E402
-from streamtwl.services.mqtt.topics import Topics, slug  # noqa: E402
+from streamtwl.services.mqtt.topics import Topics  # noqa: E402
+from streamtwl.services.outbox import Outbox  # noqa: E402
+from streamtwl.services.service import Feed  # noqa: E402
+from tests.conftest import PATIENCE_S  # noqa: E402
 from tests.example_messages import event, label, status  # noqa: E402
 from tests.services.conftest import wait_until  # noqa: E402
 
-HOSTILE = ["#", "+/+", "a/../b", "Dog\n", "", "$SYS", "Hü\u0000nd", "x" * 500, '{{ 1 }}"<b>']
 TOPICS = Topics("streamtwl", "homeassistant")
 
 
@@ -80,36 +84,12 @@ def reader():
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Try again soon."""
-    monkeypatch.setattr(service, "BACK_OFF_S", (0.05,))
-    monkeypatch.setattr(service, "LOOK_S", 0.05)
+    monkeypatch.setattr(sender, "BACK_OFF_S", (0.05,))
+    monkeypatch.setattr(sender, "LOOK_S", 0.05)
 
 
 def settings(broker, *labels: str, user: str = "") -> MqttSettings:
     return MqttSettings(url=f"mqtt://{user}127.0.0.1:{broker.port}", labels=list(labels))
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_label_is_one_harmless_level_of_a_topic(name):
-    assert re.fullmatch("[a-z0-9_]{1,60}", slug(name))
-    for topic, payload in TOPICS.discovered("mic", [name]):
-        assert re.fullmatch(r"homeassistant/\w+/[a-zA-Z0-9_-]+/config", topic)
-        assert re.fullmatch(r"[\w/]+", payload["state_topic"])
-
-
-def test_two_labels_never_share_a_topic():
-    assert slug("Doorbell") == "doorbell"
-    assert slug("Speech synthesizer") == "speech_synthesizer"
-    assert len({slug(each) for each in [*HOSTILE, "Dog", "dog!", "a b", "a_b", "a-b"]}) >= 13
-
-
-def test_labels_that_differ_in_case_alone_share_one():
-    assert slug("DOG") == slug("dog")
-
-
-@pytest.mark.parametrize("prefix", ["", "#", "a/+", "/a", "a\n", "a//b", "x" * 101])
-def test_a_prefix_that_cannot_be_is_refused(prefix):
-    with pytest.raises(UsageError, match=r"services\.mqtt\.prefix"):
-        Topics(prefix, "")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +103,12 @@ def test_a_prefix_that_cannot_be_is_refused(prefix):
         ("mqtt://host:0", "it takes mqtt://"),
         ("mqtt://a host", "it takes mqtt://"),
         ("mqtt://host\0", "it takes mqtt://"),
+        ("mqtt://a..b", "it takes mqtt://"),
+        (f"mqtt://{'a' * 70}.org", "it takes mqtt://"),
+        ("ears:secret@broker", "it takes mqtt://"),
+        ("mqtt//ears:secret@broker", "it takes mqtt://"),
+        ("mqtt://broker?password=secret", "it takes mqtt://"),
+        (f"mqtt://{'u' * 70_000}@host", "the user is longer than 65535 bytes"),
     ],
 )
 def test_an_address_that_cannot_be_is_refused_without_its_secret(url, why):
@@ -132,7 +118,7 @@ def test_an_address_that_cannot_be_is_refused_without_its_secret(url, why):
 
 
 def test_a_user_may_have_any_letter():
-    assert service.Broker(MqttSettings(url="mqtt://me%40home@host"))._user == "me@home"
+    assert Broker(MqttSettings(url="mqtt://me%40home@host"))._user == "me@home"
 
 
 def test_certificates_without_tls_are_refused():
@@ -140,129 +126,97 @@ def test_certificates_without_tls_are_refused():
         make(MqttSettings(url="mqtt://host", ca_file="ca.pem"))
 
 
+@pytest.mark.parametrize(
+    ("password", "why"),
+    [("p\udcff", "the password is not UTF-8"), ("ü" * 40_000, "longer than 65535 bytes")],
+)
+def test_a_password_that_mqtt_cannot_carry_is_refused(monkeypatch, password, why):
+    monkeypatch.setattr("os.environ", {"STREAMTWL_MQTT_PASSWORD": password})
+    with pytest.raises(UsageError, match=why):
+        make(MqttSettings(url="mqtt://ears@127.0.0.1"))
+
+
 def test_a_password_comes_from_the_environment_or_a_file(monkeypatch, tmp_path):
     (tmp_path / "password").write_text("of the file\nand more")
     monkeypatch.setenv("STREAMTWL_MQTT_PASSWORD", "of the environment")
-    assert service._password("") == "of the environment"
-    assert service._password(str(tmp_path / "password")) == "of the file"
+    assert _password("") == "of the environment"
+    assert _password(str(tmp_path / "password")) == "of the file"
     with pytest.raises(UsageError, match="cannot read the password file"):
-        service._password(str(tmp_path / "absent"))
+        _password(str(tmp_path / "absent"))
     with pytest.raises(UsageError, match="without a user"):
         make(MqttSettings(url="mqtt://host"))
+
+
+@pytest.fixture
+def outbox(tmp_path, monkeypatch):
+    monkeypatch.setenv("STREAMTWL_STATE", str(tmp_path))
+    with contextlib.closing(Outbox("mqtt", Feed("tcp://127.0.0.1:1"))) as one:
+        yield one
+
+
+def sending(outbox: Outbox, states: States, *labels: str) -> Sender:
+    counts = {"sent": 0, "reconnects": 0, "refused": 0}
+    return Sender(Broker(MqttSettings(url="mqtt://host")), TOPICS, labels, outbox, states, counts)
+
+
+class Client:
+    """Keeps what is published; `meanwhile(topic)` happens while the broker confirms it."""
+
+    def __init__(self, meanwhile) -> None:
+        self.retained: dict[str, bytes] = {}
+        self.events: list[bytes] = []
+        self._meanwhile = meanwhile
+
+    async def publish(self, topic: str, payload: bytes, _qos: int, retain: bool) -> None:
+        if retain:
+            self.retained[topic] = payload
+        else:
+            self.events.append(payload)
+        self._meanwhile(topic)
 
 
 def now(message, **more):
     return msgspec.structs.replace(message, published_at=time.time(), **more)
 
 
-def of_label(states: States, name: str) -> bytes:
-    return states.all[TOPICS.label("mic", name)]
-
-
-def test_a_binary_sensor_follows_its_events():
-    states = States(TOPICS, ["Dog", "Cat"], Memory())
-    dog = {"id": "1", "label": "Dog", "end": None}
-    states.take(now(event(0), **dog))
-    assert (of_label(states, "Dog"), of_label(states, "Cat")) == (b"ON", b"OFF")
-    states.take(now(event(1), **dog | {"label": "Cat", "phase": "revised"}))
-    assert (of_label(states, "Dog"), of_label(states, "Cat")) == (b"OFF", b"ON")
-    states.take(now(event(2), **dog | {"label": "Cat", "phase": "offset", "end": 9}))
-    assert (of_label(states, "Dog"), of_label(states, "Cat")) == (b"OFF", b"OFF")
-
-
-def test_a_binary_sensor_follows_the_kinds_of_its_sound_too():
-    states = States(TOPICS, ["Dog", "Smoke alarm", "Bark"], Memory())
-    states.take(now(event(0), id="1", label="Whimper (dog)", end=None))
-    assert [of_label(states, each) for each in ("Dog", "Bark")] == [b"ON", b"OFF"]
-    states.take(now(event(1), id="2", label="Smoke detector, smoke alarm", end=None))
-    assert of_label(states, "Smoke alarm") == b"ON"
-
-
-def test_an_everyday_sound_is_not_on_for_another():
-    states = States(TOPICS, ["Door", "Doorbell", "Animal"], Memory())
-    states.take(now(event(0), id="1", label="Ding-dong", end=None))
-    assert of_label(states, "Doorbell") == b"ON"
-    assert of_label(states, "Door") == b"OFF"
-    states.take(now(event(1), id="2", label="Dog", end=None))
-    assert of_label(states, "Animal") == b"ON"  # a category, with all of its kinds
-
-
-def test_what_is_history_switches_nothing_on():
-    states = States(TOPICS, ["Dog"], Memory())
-    dog = {"id": "1", "label": "Dog", "published_at": time.time() - 3600}
-    states.take(msgspec.structs.replace(event(0), end=None, **dog))
-    states.take(msgspec.structs.replace(event(1), end=9, phase="offset", **dog))
-    states.take(now(status(0)))
-    assert (TOPICS.label("mic", "Dog"), b"ON") not in states.changes
-    assert of_label(states, "Dog") == b"OFF"
-
-
-def test_a_listener_whose_clock_is_wrong_switches_all_the_same():
-    states = States(TOPICS, ["Dog"], Memory())
-    for leap in (-86_400, 86_400):
-        then = {"published_at": time.time() + leap}
-        states.take(msgspec.structs.replace(status(0), **then))
-        states.take(msgspec.structs.replace(event(0), id="1", label="Dog", end=None, **then))
-        assert of_label(states, "Dog") == b"ON"
-        states.take(msgspec.structs.replace(event(1), id="1", label="Dog", end=9, **then))
-        assert of_label(states, "Dog") == b"OFF"
-
-
-def test_a_sound_of_a_listener_that_was_killed_ends_with_the_next_session():
-    states = States(TOPICS, ["Dog"], Memory())
-    states.take(now(status(0, "a")))
-    states.take(now(event(0, "a"), label="Dog", end=None))
-    assert of_label(states, "Dog") == b"ON"
-    states.take(now(status(0, "b")))
-    states.take(now(label(0, "b")))
-    assert of_label(states, "Dog") == b"OFF"
-
-
-def test_an_event_of_an_old_session_that_comes_late_does_not_last():
-    states = States(TOPICS, ["Dog"], Memory())
-    states.take(now(status(0, "a")))
-    states.take(now(status(0, "b")))
-    states.take(now(event(0, "a"), label="Dog", end=None))
-    states.take(now(event(0, "b"), label="Dog", end=None, id="b-1"))
-    assert list(states.memory.sounding["mic"]) == ["b-1"]
-
-
-def test_the_level_is_published_unweighted_and_a_weighted():
-    states = States(TOPICS, [], Memory())
-    states.take(now(status(0), level_dbfs=-31.26, level_dba=52.34))
-    state = json.loads(states.all["streamtwl/mic/state"])
-    assert (state["level_dbfs"], state["level_dba"]) == (-31.3, 52.3)
-    announced = dict(TOPICS.discovered("mic", []))
-    config = announced["homeassistant/sensor/streamtwl_mic_level_dba/config"]
-    assert (config["device_class"], config["unit_of_measurement"]) == ("sound_pressure", "dBA")
-
-
-def test_a_listener_that_says_nothing_is_not_available(monkeypatch):
-    states = States(TOPICS, [], Memory())
-    states.take(now(status(0)))
-    assert states.all["streamtwl/mic/availability"] == b"online"
-    monkeypatch.setattr("streamtwl.services.mqtt.states.GONE_S", -1.0)
-    states.look()
-    assert states.all["streamtwl/mic/availability"] == b"offline"
-
-
-def test_a_state_that_changes_during_a_greeting_stays():
+def test_a_state_that_changes_during_a_greeting_stays(outbox):
     states = States(TOPICS, ["Dog"], Memory())
     states.take(now(status(0), state="listening"))
-    retained: dict[str, bytes] = {}
 
-    class Client:
-        async def publish(self, topic: str, payload: bytes, _qos: int, _retain: bool) -> None:
-            retained[topic] = payload
-            if topic.endswith("/availability"):
-                states.take(now(event(1), phase="onset", label="Dog", end=None))
-                retained.update(states.changes)  # as `_send` does meanwhile
-                states.changes.clear()
+    def meanwhile(topic: str) -> None:
+        if topic.endswith("/availability"):
+            states.take(now(event(0), phase="onset", label="Dog", end=None))
 
-    asyncio.run(make(MqttSettings(url="mqtt://host"))._greet(Client(), None, states))
-    retained.update(states.changes)
+    client = Client(meanwhile)
+    asyncio.run(sending(outbox, states, "Dog")._greet(client))
+    retained = client.retained | dict(states.changes)
     assert {topic: retained[topic] for topic in states.all} == states.all
-    assert of_label(states, "Dog") == b"ON"
+    assert states.all["streamtwl/mic/label/dog"] == b"ON"
+
+
+def test_an_event_that_is_saved_while_a_state_is_confirmed_does_not_wait(outbox, monkeypatch):
+    monkeypatch.setattr(sender, "LOOK_S", 10 * PATIENCE_S)
+    states = States(TOPICS, [], Memory())
+    states.take(now(status(0)))
+    one = sending(outbox, states)
+
+    async def run() -> None:
+        def meanwhile(topic: str) -> None:
+            if topic.endswith("/state") and b"Cat" in states.all[topic]:
+                outbox.save({}, states.memory, [("e", msgspec.json.encode(now(event(0))))])
+                one.changed.set()
+
+        client = Client(meanwhile)
+        task = asyncio.create_task(one._send(client))
+        await asyncio.sleep(0.1)  # it has sent all, and waits
+        states.take(now(label(0, name="Cat")))
+        one.changed.set()
+        async with asyncio.timeout(PATIENCE_S):
+            while not client.events:
+                await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(run())
 
 
 @pytest.mark.slow
@@ -278,11 +232,16 @@ def test_events_and_states_reach_a_broker(listener, mosquitto, reader, running, 
     assert [each["phase"] for each in reading.events] == ["onset", "offset"]
     assert not reading.events[0]["late"]
     assert json.loads(reading.states["streamtwl/mic/state"])["last_sound"] == "Dog"
-    assert reading.states["streamtwl/status"] == b"online"
-    config = json.loads(reading.states["homeassistant/binary_sensor/streamtwl_mic_dog/config"])
+    [ourselves] = [topic for topic in reading.states if topic.startswith("streamtwl/status/")]
+    assert reading.states[ourselves] == b"online"
+    config = json.loads(reading.states["homeassistant/binary_sensor/streamtwl_mic-dog/config"])
     assert config["state_topic"] == "streamtwl/mic/label/dog"
+    listener.sounds("Dog", number=2)
+    wait_until(lambda: reading.states["streamtwl/mic/label/dog"] == b"ON")
     one.close()
-    wait_until(lambda: reading.states["streamtwl/status"] == b"offline")
+    for topic in (ourselves, "streamtwl/mic/availability"):
+        wait_until(lambda each=topic: reading.states[each] == b"offline")
+    wait_until(lambda: reading.states["streamtwl/mic/label/dog"] == b"OFF")
 
 
 @pytest.mark.slow
@@ -291,7 +250,7 @@ def test_home_assistant_is_announced_to_again_and_what_is_gone_is_taken_back(
 ):
     broker = mosquitto()
     reading = reader(broker)
-    config = "homeassistant/binary_sensor/streamtwl_mic_dog/config"
+    config = "homeassistant/binary_sensor/streamtwl_mic-dog/config"
     one = running([make(settings(broker, "Dog"))], listener.feed)
     wait_until(lambda: reading.states.get(config))
     reading.history.clear()
@@ -302,6 +261,7 @@ def test_home_assistant_is_announced_to_again_and_what_is_gone_is_taken_back(
     one.close()
     running([make(settings(broker))], listener.feed)
     wait_until(lambda: reading.states[config] == b"")
+    wait_until(lambda: reading.states["streamtwl/mic/label/dog"] == b"")
 
 
 @pytest.mark.slow
@@ -370,7 +330,7 @@ def test_a_wrong_password_is_said_once_and_tried_again(
     said = [each.getMessage() for each in caplog.records]
     assert len([each for each in said if "uthori" in each]) == 1, said
     assert "wrong-one" not in "".join(said)
-    serving._broker._password = "right"
+    serving.__password = "right"
     wait_until(lambda: serving.figures()["sent"] == 1)
 
 
