@@ -61,8 +61,8 @@ class Reader:
         else:
             self.states[message.topic] = message.payload
 
-    def publish(self, topic: str, payload: str) -> None:
-        self._client.publish(topic, payload, 1)
+    def publish(self, topic: str, payload: str, retain: bool = False) -> None:
+        self._client.publish(topic, payload, 1, retain)
 
     def close(self) -> None:
         self._client.loop_stop()
@@ -330,8 +330,47 @@ def test_a_wrong_password_is_said_once_and_tried_again(
     said = [each.getMessage() for each in caplog.records]
     assert len([each for each in said if "uthori" in each]) == 1, said
     assert "wrong-one" not in "".join(said)
-    serving.__password = "right"
+    serving._broker._password = "right"
     wait_until(lambda: serving.figures()["sent"] == 1)
+
+
+@pytest.mark.slow
+def test_a_message_that_the_broker_does_not_take_is_left_out(
+    listener, mosquitto, reader, running, quick, caplog
+):
+    broker = mosquitto("", "max_packet_size 2000")
+    reading = reader(broker)
+    serving = make(settings(broker))
+    with caplog.at_level(logging.WARNING, "streamtwl"):
+        running([serving], listener.feed)
+        listener.sounds("Dog", number=1)
+        listener.sounds("x" * 3000, number=2)
+        listener.sounds("Cat", number=3)
+        wait_until(lambda: len(reading.events) == 2)
+        wait_until(lambda: " again" in caplog.text)
+    assert [each["label"] for each in reading.events] == ["Dog", "Cat"]
+    assert (serving.figures()["refused"], serving.figures()["sent"]) == (1, 2)
+    said = [each.getMessage() for each in caplog.records]
+    assert len(said) == 3, said  # it broke, what is left out, it is there again
+
+
+@pytest.mark.slow
+def test_two_listeners_share_a_prefix(listening, mosquitto, reader, running, quick):
+    broker = mosquitto()
+    reading = reader(broker)
+    with listening("a", "hall") as first, listening("b") as second:
+        one = running([make(settings(broker))], first.feed)
+        running([make(settings(broker))], second.feed)
+        wait_until(lambda: reading.states.get("streamtwl/mic/availability") == b"online")
+        wait_until(lambda: reading.states.get("streamtwl/hall/availability") == b"online")
+        one.close()
+        wait_until(lambda: reading.states["streamtwl/hall/availability"] == b"offline")
+        config = json.loads(reading.states["homeassistant/sensor/streamtwl_mic-last_sound/config"])
+        of_both = [each["topic"] for each in config["availability"]]
+        assert [reading.states[each] for each in of_both] == [b"online", b"online"]
+        # and one clears what was its own once, and is the other's now
+        reading.publish("streamtwl/mic/availability", "", retain=True)
+        wait_until(lambda: reading.states["streamtwl/mic/availability"] == b"online")
 
 
 @pytest.mark.slow
@@ -356,6 +395,11 @@ def test_tls_with_a_certificate_of_ones_own(
     one.close()
     running([make(MqttSettings(url=url))], listener.feed)
     wait_until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
+    running(
+        [make(MqttSettings(url=f"mqtts://localhost:{mosquitto().port}"))],
+        Feed(listener.publisher.endpoint, name="other"),
+    )
+    wait_until(lambda: "is it mqtt://, without TLS?" in caplog.text)
     with pytest.raises(UsageError, match=r"services.mqtt.ca_file .*: No such file"):
         make(MqttSettings(url=url, ca_file=str(tmp_path / "absent")))
 
