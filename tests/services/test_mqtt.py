@@ -15,7 +15,7 @@ paho = pytest.importorskip("paho.mqtt.client")
 
 from streamtwl.config import MqttSettings  # noqa: E402
 from streamtwl.errors import UsageError  # noqa: E402
-from streamtwl.services.mqtt import sender  # noqa: E402
+from streamtwl.services.mqtt import sender, service  # noqa: E402
 from streamtwl.services.mqtt.broker import Broker, _password  # noqa: E402
 from streamtwl.services.mqtt.sender import Sender  # noqa: E402
 from streamtwl.services.mqtt.service import MqttService, make  # noqa: E402
@@ -155,7 +155,7 @@ def outbox(tmp_path, monkeypatch):
 
 
 def sending(outbox: Outbox, states: States, *labels: str) -> Sender:
-    counts = {"sent": 0, "reconnects": 0, "refused": 0}
+    counts = {"sent": 0, "reconnects": 0, "given_up": 0}
     return Sender(Broker(MqttSettings(url="mqtt://host")), TOPICS, labels, outbox, states, counts)
 
 
@@ -295,6 +295,23 @@ def test_what_a_broker_missed_comes_once_when_it_is_back(
 
 
 @pytest.mark.slow
+def test_what_sounds_after_a_first_start_comes_at_the_next(
+    listener, mosquitto, reader, running, quick, monkeypatch
+):
+    """A service that was ended, or killed, before any event: where it was is known all the same."""
+    monkeypatch.setattr(service, "SAVE_S", 10 * PATIENCE_S)
+    broker = mosquitto("", "allow_zero_length_clientid false")
+    reading = reader(broker)
+    first = make(settings(broker))
+    one = running([first], listener.feed)
+    wait_until(lambda: first._outbox and ("s", "event/mic/") in first._outbox.positions)
+    one.close()
+    listener.sounds("Dog")
+    running([make(settings(broker))], Feed(listener.publisher.endpoint))
+    wait_until(lambda: reading.events)
+
+
+@pytest.mark.slow
 def test_a_service_that_is_killed_loses_nothing(listener, mosquitto, reader, start_cli):
     broker, kills = mosquitto(), 3
     reading = reader(broker)
@@ -349,7 +366,7 @@ def test_a_message_that_the_broker_does_not_take_is_left_out(
         wait_until(lambda: len(reading.events) == 2)
         wait_until(lambda: " again" in caplog.text)
     assert [each["label"] for each in reading.events] == ["Dog", "Cat"]
-    assert (serving.figures()["refused"], serving.figures()["sent"]) == (1, 2)
+    assert (serving.figures()["given_up"], serving.figures()["sent"]) == (1, 2)
     said = [each.getMessage() for each in caplog.records]
     assert len(said) == 3, said  # it broke, what is left out, it is there again
 

@@ -37,7 +37,7 @@ class Sender:
         states: States,
         counts: dict[str, int],
     ) -> None:
-        """`counts`: what it adds to, "sent", "reconnects" and "refused"."""
+        """`counts`: what it adds to, "sent", "reconnects" and "given_up"."""
         self.outbox, self.states = outbox, states
         self.changed = asyncio.Event()
         self.connected = False
@@ -82,7 +82,7 @@ class Sender:
         if self._tries < TRIES:
             return
         self._refused.append(broken)
-        self._counts["refused"] += 1
+        self._counts["given_up"] += 1
         self._failures = 0
         topic, payload = broken
         _log.warning(

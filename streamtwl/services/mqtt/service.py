@@ -45,7 +45,7 @@ class MqttService:
         self._labels = list(dict.fromkeys(settings.labels))
         self._outbox: Outbox | None = None
         self._sender: Sender | None = None
-        self._counts = {"sent": 0, "reconnects": 0, "refused": 0, "lost": 0}
+        self._counts = {"sent": 0, "reconnects": 0, "given_up": 0, "lost": 0}
 
     def figures(self) -> Figures:
         """Return what was sent, what waits and what was lost, and whether the broker is there."""
