@@ -119,14 +119,16 @@ class Running:
 
 @pytest.fixture
 def listening(tmp_path, monkeypatch):
-    """Return what runs a listener: `with listening(session) as one`; a source's share a journal."""
+    """Return what runs a listener: `with listening(session) as one`; they share a journal."""
     monkeypatch.setenv("STREAMTWL_STATE", str(tmp_path / "state"))
     monkeypatch.setattr("streamtwl.sinks.publisher.COMMIT_S", PATIENCE_S)
 
     @contextlib.contextmanager
-    def start(session: str = "s", source: str = "mic") -> Iterator[Listener]:
+    def start(
+        session: str = "s", source: str = "mic", file: str = "journal.sqlite"
+    ) -> Iterator[Listener]:
         with (
-            contextlib.closing(Journal(tmp_path / f"journal-{source}.sqlite")) as journal,
+            contextlib.closing(Journal(tmp_path / file)) as journal,
             contextlib.closing(Publisher(ANYWHERE, "msgpack", False, journal, ANYWHERE)) as one,
             contextlib.closing(Listener(one, session, source)) as listener,
         ):

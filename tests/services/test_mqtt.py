@@ -375,7 +375,7 @@ def test_a_message_that_the_broker_does_not_take_is_left_out(
 def test_two_listeners_share_a_prefix(listening, mosquitto, reader, running, quick):
     broker = mosquitto()
     reading = reader(broker)
-    with listening("a", "hall") as first, listening("b") as second:
+    with listening("a", "hall", "hall.sqlite") as first, listening("b") as second:
         one = running([make(settings(broker))], first.feed)
         running([make(settings(broker))], second.feed)
         wait_until(lambda: reading.states.get("streamtwl/mic/availability") == b"online")
