@@ -385,9 +385,11 @@ def test_two_listeners_share_a_prefix(listening, mosquitto, reader, running, qui
         config = json.loads(reading.states["homeassistant/sensor/streamtwl_mic-last_sound/config"])
         of_both = [each["topic"] for each in config["availability"]]
         assert [reading.states[each] for each in of_both] == [b"online", b"online"]
-        # and one clears what was its own once, and is the other's now
-        reading.publish("streamtwl/mic/availability", "", retain=True)
-        wait_until(lambda: reading.states["streamtwl/mic/availability"] == b"online")
+        for given_up in ("offline", ""):  # what was another's source once, and is ours now
+            seen = len(reading.history)
+            reading.publish("streamtwl/mic/availability", given_up, retain=True)
+            again = ("streamtwl/mic/availability", b"online")
+            wait_until(lambda seen=seen, again=again: again in reading.history[seen:])
 
 
 @pytest.mark.slow

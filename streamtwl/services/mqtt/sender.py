@@ -110,16 +110,18 @@ class Sender:
 
     async def _listen(self, client: aiomqtt.Client) -> None:
         """Have all published again where Home Assistant was started, or another listener at this
-        prefix has cleared a source that is ours now; notice the end."""
+        prefix gives up a source that is ours now; notice the end."""
         if self._topics.birth:
             await client.subscribe(self._topics.birth)
         await client.subscribe(self._topics.of("+", "availability"))
-        ours = self._topics.of("{}", "availability").format
+        available = self._topics.of("{}", "availability").format
         async for message in client.messages:
-            topic = str(message.topic)
-            born = topic == self._topics.birth and message.payload == ONLINE and not message.retain
-            cleared = not message.payload and topic in map(ours, self.states.sources)
-            if born or cleared:
+            topic, said = str(message.topic), message.payload
+            born = topic == self._topics.birth and said == ONLINE
+            ours = topic in map(available, self.states.sources)
+            online = self.states.all.get(topic) == ONLINE
+            given_up = ours and (not said or (online and said != ONLINE))
+            if (born or given_up) and not message.retain:
                 self._greeted = None
                 self.changed.set()
 
