@@ -10,7 +10,7 @@ Discovery is as https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery 
 keys of the pages "MQTT binary sensor" (binary_sensor.mqtt) and "MQTT sensor" (sensor.mqtt): one
 retained message for each entity. All were accepted by the schemas of Home Assistant 2024.3.3
 (`homeassistant.components.mqtt`), which knows all keys but `default_entity_id` (new in 2025.10, in
-place of `object_id`) and leaves out what it does not know.
+place of `object_id`) and leaves out what it does not know; 2026.11.0 makes the entities of them.
 """
 
 import hashlib
