@@ -39,6 +39,14 @@ def check_bind(endpoint: str, option: str, allowed: bool) -> None:
         )
 
 
+def can_be_host(host: str) -> bool:
+    """Whether a host is an address or a name that can be looked up."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:  # an empty label, or one of over 63 letters
+        return False
+
+
 def is_local(endpoint: str) -> bool:
     """Whether only this machine reaches an endpoint; ZeroMQ itself refuses what is not one."""
     transport, separator, _ = endpoint.partition("://")

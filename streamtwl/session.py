@@ -134,6 +134,13 @@ class Session:
     def _measure(self, level: LevelSettings) -> None:
         """Give each stream a meter; raises ConfigError for a threshold that nothing can reach."""
         self._reporter.loud = level.enabled and level.loud_dba is not None
+        named = [name for name in level.calibration_db if name != "*"]
+        if unknown := [name for name in named if name not in self._names]:
+            _log.warning(
+                "level.calibration_db: no source here is called %s: there is %s",
+                ", ".join(map(repr, unknown)),
+                ", ".join(self._names),
+            )
         for stream in self._streams if level.enabled else []:
             name = stream.source.name
             offset_db = level.offset_db(name)

@@ -89,6 +89,8 @@ class Stream:
         if self.error is not None or self.source.state == "ended":
             self.ended = True
             blocks.append(self._block(self._flush(), last=True))
+            if self.meter is not None:
+                self.meter.finish()
         return blocks
 
     def _take(self, chunk: Chunk) -> list[Block]:

@@ -22,7 +22,9 @@ BLOCK_S = 0.25  # of sound that is filtered at once, at least
 STEP_S = 0.01  # of sound whose mean power is taken at once
 FAST_S = 0.125  # time constant F
 SAMPLED_STEPS = 10  # from one sample of the fast level to the next, for L10, L90 and "loud"
+SETTLED_S = 0.5  # of a stretch, before a fast level counts as the highest: four time constants
 MINUTE_S = 60.0
+LEAST_S = 3.0  # of the last minute, to be one
 FLOOR_DB = -120.0  # relative to full scale
 KEPT = 60  # minutes and crossings that nobody has taken
 FALLS_DB = 3.0  # below the threshold, before "loud" is over
@@ -34,7 +36,7 @@ class Minute:
     """A minute of sound, whatever gaps are in it. All levels but the last are A-weighted."""
 
     position: int  # of its end
-    seconds: float
+    seconds: float  # fewer where the stream ended
     leq_db: float
     l10_db: float  # that the fast level exceeds for a tenth of the time
     l90_db: float
@@ -73,8 +75,9 @@ class LevelMeter:
         self._start = 0  # position of the stretch's first step
         self._steps = 0  # since then
         self._fast = 0.0  # power
+        self._highest = 0.0  # of it, since the last sample, where it has settled
         self._pending: list[np.ndarray] = []
-        self._waiting = 0  # samples in them
+        self._waiting = 0  # samples in them; those of the filter's memory have been taken
         self._rest = np.empty(0), np.empty(0)  # of a step: weighted, as it is
 
     def begin(self, position: int, rate: int) -> None:
@@ -83,14 +86,23 @@ class LevelMeter:
         self._rate, self._step = rate, round(STEP_S * rate)
         skipped = _weighting(rate)[0]  # samples, until the filter is full
         self._start = position + round(skipped / rate * SAMPLE_RATE)
-        self._steps, self._fast = 0, 0.0
+        self._steps, self._fast, self._highest = 0, 0.0, 0.0
 
     def end(self) -> None:
         """The sound broke off: what is loud is over."""
+        if self._waiting > _weighting(self._rate)[0]:
+            rest = np.concatenate(self._pending)
+            self._filter(np.pad(rest, (0, _weighting(self._rate)[1] - len(rest))), len(rest))
         self._pending, self._waiting, self._rest = [], 0, (np.empty(0), np.empty(0))
         self.fast_db = None
         if self._loud is not None:
             self._loud.end()
+
+    def finish(self) -> None:
+        """The stream is over: what there is of a minute is one."""
+        self.end()
+        if len(self._minute.sampled) * SAMPLED_STEPS * STEP_S >= LEAST_S:
+            self._close_minute()
 
     def push(self, samples: np.ndarray) -> None:
         """Take float32[n] of the stretch, at its rate."""
@@ -102,10 +114,15 @@ class LevelMeter:
         before = size - response  # samples a block
         pending = np.concatenate(self._pending)
         while len(pending) >= size:
-            weighted = np.fft.irfft(np.fft.rfft(pending[:size]) * _spectrum(self._rate), size)
-            self._take(weighted[response:], pending[response:size])
+            self._filter(pending[:size], size)
             pending = pending[before:]
         self._pending, self._waiting = [pending], len(pending)
+
+    def _filter(self, block: np.ndarray, end: int) -> None:
+        """Weigh a block as long as the FFT; take it up to `end`."""
+        response, size = _weighting(self._rate)
+        weighted = np.fft.irfft(np.fft.rfft(block) * _spectrum(self._rate), size)
+        self._take(weighted[response:end], block[response:end])
 
     def _take(self, weighted: np.ndarray, plain: np.ndarray) -> None:
         step = self._step
@@ -124,31 +141,38 @@ class LevelMeter:
             share = max(1 - kept, 1 / (self._steps + 1))
             self._fast += share * (power - self._fast)
             self._steps += 1
-            self._minute.add(power, plain_power, self._fast)
+            if self._steps * STEP_S > SETTLED_S:
+                self._highest = max(self._highest, self._fast)
+            self._minute.add(power, plain_power)
             if self._steps % SAMPLED_STEPS == 0:
                 self._sample()
 
     def _sample(self) -> None:
-        since = self._steps * self._step / self._rate
-        position = self._start + round(since * SAMPLE_RATE)
+        highest, self._highest = self._highest, 0.0
         self.fast_db = self._db(self._fast)
         self._minute.sampled.append(self._fast)
+        self._minute.highest = max(self._minute.highest, highest)
         if self._loud is not None:
-            self._loud.take(position, self.fast_db)
+            self._loud.take(self._position, self._db(max(highest, self._fast)))
         if len(self._minute.sampled) * SAMPLED_STEPS * STEP_S >= MINUTE_S:
-            self._close_minute(position)
+            self._close_minute()
 
-    def _close_minute(self, position: int) -> None:
+    @property
+    def _position(self) -> int:
+        """Of the end of the last step."""
+        return self._start + round(self._steps * self._step / self._rate * SAMPLE_RATE)
+
+    def _close_minute(self) -> None:
         sums, self._minute = self._minute, _Sums()
         l90, l10 = np.quantile(sums.sampled, (0.1, 0.9))
         self.minutes.append(
             Minute(
-                position,
+                self._position,
                 round(sums.steps * STEP_S, 2),
                 self._db(sums.power / sums.steps),
                 self._db(float(l10)),
                 self._db(float(l90)),
-                self._db(sums.highest),
+                self._db(sums.highest or max(sums.sampled)),  # of nothing but short stretches
                 _db(sums.plain / sums.steps),
             )
         )
@@ -165,11 +189,10 @@ class _Sums:
         self.power = self.plain = self.highest = 0.0
         self.sampled: list[float] = []  # fast powers, at most MINUTE_S of them
 
-    def add(self, power: float, plain: float, fast: float) -> None:
+    def add(self, power: float, plain: float) -> None:
         self.steps += 1
         self.power += power
         self.plain += plain
-        self.highest = max(self.highest, fast)
 
 
 class _Loud:

@@ -121,6 +121,14 @@ def changes(
     }
 
 
+def check(changed: dict[str, Any], url: str) -> None:
+    """Raise UsageError for options of --mqtt where there is no broker."""
+    for name in ("labels", "password_file"):
+        if changed.get(f"services.mqtt.{name}") and not url:
+            option = f"--mqtt-{name.replace('_', '-')}"
+            raise UsageError(f"{option} needs a broker: --mqtt mqtt://host")
+
+
 def serve(
     connect: Annotated[
         str, typer.Option(help="ZeroMQ endpoint of a listening streamtwl.")
@@ -159,7 +167,9 @@ def serve(
     settings = config.load(pipeline) if pipeline else config.Settings()
     wanted = changes(mqtt, mqtt_labels, mqtt_password_file, web, alerts, metrics)
     given = {name: value for name, value in wanted.items() if value is not None}
-    services = choice.make(config.override(settings, given).services)
+    settings = config.override(settings, given)
+    check(given, settings.services.mqtt.url)
+    services = choice.make(settings.services)
     if not services:
         raise UsageError("nothing to serve: use --mqtt, --web, --alerts or --metrics")
     server.run(services, Feed(connect, server_key, key))

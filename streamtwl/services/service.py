@@ -1,5 +1,6 @@
 """What a service is, and where it gets the listener's messages from."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,21 +16,33 @@ Figures = Mapping[str, float]  # what a service counts, as sent, lost, waiting
 
 
 LATE_S = 30.0  # after its publication a message is history
+STEADY_S = 5.0  # to which differences of two clocks are alike
+SURE_S = 15.0  # for which a greater one lasts, before it is taken for the clock's
 
 
 class Lateness:
-    """Says which messages are history, whatever the listener's clock is beside ours."""
+    """Says which messages are history, whatever the listener's clock is beside ours.
+
+    What comes in time comes with the smallest difference. A greater one is of messages that were
+    held up or are replayed, and falls as these catch up; one that stays is of a clock that was set.
+    """
 
     def __init__(self) -> None:
-        self._ahead_s = 0.0  # of the listener's clock, and the way here
+        self._ahead_s = math.inf  # of the listener's clock, and the way here
+        self._other_s, self._since = math.nan, 0.0  # the newest, and since when it is like that
 
     def take(self, live: AnyMessage) -> None:
-        """Take a message that has just been published."""
-        self._ahead_s = time.time() - live.published_at
+        """Take a message that has, as a rule, just been published."""
+        ahead_s, now = time.time() - live.published_at, time.monotonic()
+        if not abs(ahead_s - self._other_s) < STEADY_S:
+            self._other_s, self._since = ahead_s, now
+        if ahead_s < self._ahead_s or now > self._since + SURE_S:
+            self._ahead_s = ahead_s
 
     def is_late(self, published_at: float) -> bool:
         """Return whether it was published long ago, by the listener's clock."""
-        return time.time() - published_at - self._ahead_s > LATE_S
+        ahead_s = self._ahead_s if math.isfinite(self._ahead_s) else 0.0
+        return time.time() - published_at - ahead_s > LATE_S
 
 
 class Service(Protocol):

@@ -105,6 +105,36 @@ def test_loud_is_dated_to_a_tenth_of_a_second(rate, quiet_s):
     assert -0.1 <= onset.start / SAMPLE_RATE - quiet_s <= 0.01
 
 
+def test_a_short_burst_is_loud_wherever_it_falls():
+    """Of 20 ms: its fast level is over -19 dB for a few hundredths of a second, in any tenth."""
+    burst = tone(1000, 48_000, 0.02, -10.0)
+    for late_s in np.arange(0, 0.1, 0.013):
+        before = np.zeros(round((2 + late_s) * 48_000), np.float32)
+        meter = measured(before, burst, np.zeros(62 * 48_000, np.float32), rate=48_000, loud_db=-19)
+        assert meter.minutes[0].max_db == pytest.approx(-18.4, abs=0.5)
+        assert [each.phase for each in meter.crossings] == ["onset", "offset"], late_s
+
+
+def test_the_beginning_of_a_stretch_is_not_the_loudest():
+    """The mean of the first hundredths of a second is that of a burst, if there is one."""
+    first = round(RESPONSE_S * 8000)  # what the filter takes to fill
+    sound = np.concatenate([np.zeros(first, np.float32), tone(1000, 8000, 0.01)])
+    [minute] = measured(sound, tone(1000, 8000, 61.0, -60.0)).minutes
+    assert minute.max_db < -40
+
+
+def test_a_stream_that_ends_has_a_shorter_minute():
+    meter = measured(tone(1000, 8000, 90.0))
+    meter.finish()
+    whole, rest = meter.minutes
+    assert (whole.seconds, rest.seconds) == pytest.approx((60, 30), abs=0.1)
+    assert rest.leq_db == pytest.approx(-20, abs=0.1)
+    assert rest.position == pytest.approx(90 * SAMPLE_RATE, abs=0.02 * SAMPLE_RATE)
+    short = measured(tone(1000, 8000, 2.0))
+    short.finish()
+    assert not short.minutes
+
+
 def test_a_gap_ends_what_is_loud_and_no_filter_reaches_across_it():
     class Twice(Source):
         def start(self) -> None:
@@ -168,6 +198,17 @@ def test_levels_are_published_of_a_recording(yamnet, wav, pipeline):
     assert "Loud" in next(each for each in taken if isinstance(each, streamtwl.Hello)).labels
     last = [each for each in taken if isinstance(each, streamtwl.Status)][-1]
     assert last.last_seq["level/steps/"] == 0
+
+
+def test_a_short_recording_has_a_level_and_a_name_that_is_no_source_is_said(
+    yamnet, wav, pipeline, caplog
+):
+    file = wav("a.wav", tone(1000, 16_000, 10.0))
+    name = pipeline("calibration_db = { b = 100.0 }")
+    [level] = streamtwl.listen(str(file), kinds=("level",), pipeline=name, fast=True)
+    assert level.seconds == pytest.approx(10, abs=0.1)
+    assert not level.calibrated
+    assert "level.calibration_db: no source here is called 'b': there is a" in caplog.text
 
 
 def test_a_threshold_that_nothing_reaches_is_refused(yamnet, wav, pipeline):

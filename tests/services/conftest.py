@@ -41,8 +41,8 @@ def free_port() -> int:
 class Listener:
     """A publisher with a journal that says each 50 ms what it has published."""
 
-    def __init__(self, publisher: Publisher, session: str = "s") -> None:
-        self.publisher, self.session = publisher, session
+    def __init__(self, publisher: Publisher, session: str = "s", source: str = "mic") -> None:
+        self.publisher, self.session, self.source = publisher, session, source
         self._seqs = itertools.count()
         self._newest = -1
         self._lock = threading.Lock()
@@ -81,7 +81,12 @@ class Listener:
                 seq = next(self._states)
                 newest = {"event": self._newest} if self._newest >= 0 else {}
                 one = status(seq, self.session, self.publisher.replay, **newest)
-                self.publisher.emit(msgspec.structs.replace(one, published_at=time.time()))
+                last_seq = {
+                    topic.replace("/mic/", f"/{self.source}/"): each
+                    for topic, each in one.last_seq.items()
+                }
+                more = {"source": self.source, "last_seq": last_seq}
+                self.publisher.emit(msgspec.structs.replace(one, published_at=time.time(), **more))
 
     def close(self) -> None:
         self._over.set()
@@ -114,16 +119,18 @@ class Running:
 
 @pytest.fixture
 def listening(tmp_path, monkeypatch):
-    """Return what runs a listener: `with listening(session) as one`; all share a journal."""
+    """Return what runs a listener: `with listening(session) as one`; they share a journal."""
     monkeypatch.setenv("STREAMTWL_STATE", str(tmp_path / "state"))
     monkeypatch.setattr("streamtwl.sinks.publisher.COMMIT_S", PATIENCE_S)
 
     @contextlib.contextmanager
-    def start(session: str = "s") -> Iterator[Listener]:
+    def start(
+        session: str = "s", source: str = "mic", file: str = "journal.sqlite"
+    ) -> Iterator[Listener]:
         with (
-            contextlib.closing(Journal(tmp_path / "journal.sqlite")) as journal,
+            contextlib.closing(Journal(tmp_path / file)) as journal,
             contextlib.closing(Publisher(ANYWHERE, "msgpack", False, journal, ANYWHERE)) as one,
-            contextlib.closing(Listener(one, session)) as listener,
+            contextlib.closing(Listener(one, session, source)) as listener,
         ):
             yield listener
 

@@ -38,8 +38,11 @@ def test_the_page_names_every_key_of_a_rule_and_every_action():
 def test_the_files_for_home_assistant_and_compose_are_yaml():
     yaml.add_constructor("!input", lambda loader, node: node.value, yaml.SafeLoader)
     blueprint = yaml.safe_load((ROOT / "packaging/home-assistant/sound.yaml").read_text())
-    text = str({key: blueprint[key] for key in ("trigger", "action")})
+    text = str({key: blueprint[key] for key in ("triggers", "actions")})
     assert all(name in text for name in blueprint["blueprint"]["input"])
+    [shown] = re.findall(r"```yaml\n(automation:.*?)```", PAGE, re.DOTALL)
+    [automation] = yaml.safe_load(shown)["automation"]
+    assert {"triggers", "conditions", "actions"} <= automation.keys()
     compose = yaml.safe_load((ROOT / "packaging/compose.home.yaml").read_text())
     for service in compose["services"].values():
         for volume in service.get("volumes", []):

@@ -9,6 +9,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import msgspec
 import pytest
 
 pytest.importorskip("prometheus_client")
@@ -17,6 +18,7 @@ from streamtwl.config import MetricsSettings
 from streamtwl.errors import UsageError
 from streamtwl.services import server
 from streamtwl.services.metrics import address, make
+from tests.example_messages import event, hello, label, status
 from tests.services.conftest import free_port, wait_until
 
 PACKAGING = Path(__file__).parents[2] / "packaging" / "prometheus"
@@ -59,8 +61,54 @@ def test_events_delays_and_states_are_there(listener, served):
     text = fetched(served)
     assert value(text, "up") is None  # a label is escaped
     assert value(text, 'streamtwl_level_dbfs{source="mic"}') == -20
-    assert value(text, 'streamtwl_service{figure="lost",service="metrics"}') == 0
+    assert value(text, 'streamtwl_service_total{figure="lost",service="metrics"}') == 0
     assert value(text, 'streamtwl_arrival_delay_seconds_bucket{kind="event",le="+Inf"}') >= 5
+
+
+def figures_of(*messages) -> dict[str, float]:
+    """Return the samples of the metrics after these messages."""
+    one = make(MetricsSettings(address="127.0.0.1:1"))
+    for message in messages:
+        one._take(message)
+    found: dict[str, float] = {}
+    for family in one._registry.collect():
+        for sample in family.samples:
+            labels = ",".join(sample.labels[each] for each in sorted(sample.labels))
+            found[f"{sample.name} {labels}"] = sample.value
+    return found
+
+
+def test_a_muted_microphone_is_up_and_silent():
+    figures = figures_of(msgspec.structs.replace(status(0), state="silent"))
+    assert (figures["streamtwl_up mic"], figures["streamtwl_silent mic"]) == (1, 1)
+    figures = figures_of(msgspec.structs.replace(status(0), state="lost"))
+    assert (figures["streamtwl_up mic"], figures["streamtwl_silent mic"]) == (0, 0)
+
+
+def test_a_source_that_the_newest_session_does_not_have_is_forgotten(monkeypatch):
+    monkeypatch.setattr("streamtwl.services.roll.GONE_S", -1.0)
+    gone = [hello(0, "a"), status(0, "a"), event(0, "a"), label(0, "a")]
+    figures = figures_of(*gone, msgspec.structs.replace(status(0, "b"), source="hall"))
+    assert "streamtwl_up hall" in figures
+    assert not [name for name in figures if "mic" in name]
+    assert "streamtwl_up mic" in figures_of(*gone, status(1, "a"))
+
+
+def test_levels_and_memory_are_in_the_units_of_their_names():
+    figures = figures_of(msgspec.structs.replace(status(0), level_dba=52.5, memory_mb=3.5))
+    assert figures["streamtwl_level_dba mic"] == 52.5
+    assert figures["streamtwl_memory_bytes mic"] == 3.5e6
+    assert figures["streamtwl_bad_samples_total mic"] == 0
+    assert "streamtwl_level_dba mic" not in figures_of(status(0))
+
+
+def test_a_label_is_counted_from_zero_as_far_as_there_is_room():
+    figures = figures_of(hello(0), event(0))
+    assert figures["streamtwl_events_total Dog,mic"] == 1
+    assert figures["streamtwl_events_total Cat,mic"] == 0
+    many = tuple(f"label {number}" for number in range(521))
+    figures = figures_of(*(hello(0, source=name, labels=many) for name in ("a", "b", "c")))
+    assert sum(name.startswith("streamtwl_events_total") for name in figures) == 521
 
 
 def test_a_source_that_says_nothing_is_down(served, monkeypatch):
@@ -78,7 +126,7 @@ def test_a_port_in_use_is_said_in_one_line(listener, served, running, caplog, mo
 def test_an_address():
     assert address("9765", "--metrics") == ("127.0.0.1", 9765)
     assert address("[::1]:9765", "--metrics") == ("::1", 9765)
-    for wrong in ("", "x", "1:", "h:0", "h:70000", "h:²"):
+    for wrong in ("", "x", "1:", "h:0", "h:70000", "h:²", "a..b:9000", f"{'a' * 70}:9000"):
         with pytest.raises(UsageError, match=r"\[HOST:\]PORT"):
             address(wrong, "--metrics")
 
@@ -97,6 +145,25 @@ def test_the_dashboard_and_the_rules_name_what_is_there(listener, served):
     assert len(expressions) > 10
     for text in (" ".join(expressions), (PACKAGING / "alerts.yml").read_text()):
         assert names_in(text) <= there | {"streamtwl"}
+
+
+def promtool(*arguments, **more) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("no promtool: apt-get install prometheus")
+    done = subprocess.run(["promtool", *arguments], capture_output=True, **more)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+
+
+def test_prometheus_has_no_objection_to_the_names(listener, served):
+    listener.sounds("Dog")
+    wait_until(lambda: "streamtwl_events_total{" in fetched(served))
+    promtool("check", "metrics", input=fetched(served).encode())
+
+
+def test_the_rules_act_on_what_they_are_for(tmp_path):
+    shutil.copy(PACKAGING / "alerts.yml", tmp_path)
+    shutil.copy(Path(__file__).with_name("alerts_test.yml"), tmp_path)
+    promtool("test", "rules", tmp_path / "alerts_test.yml")
 
 
 @pytest.mark.slow
@@ -133,7 +200,7 @@ def test_a_real_prometheus_scrapes_it_and_takes_the_rules(listener, served, tmp_
         wait_until(lambda: result('streamtwl_events_total{label="Dog"} == 1'))
         assert result("streamtwl_up == 1")
         rules = json.loads(fetched(port, "/api/v1/rules"))["data"]["groups"][0]["rules"]
-        assert len(rules) == 8
+        assert len(rules) == 10
         dashboard = json.loads((PACKAGING / "grafana.json").read_text())
         for panel in dashboard["panels"]:
             for target in panel["targets"]:

@@ -1,9 +1,9 @@
 """MQTT: topics and states; with a real broker, its restarts and refusals."""
 
 import asyncio
+import contextlib
 import json
 import logging
-import re
 import shutil
 import subprocess
 import time
@@ -15,14 +15,18 @@ paho = pytest.importorskip("paho.mqtt.client")
 
 from streamtwl.config import MqttSettings  # noqa: E402
 from streamtwl.errors import UsageError  # noqa: E402
-from streamtwl.services.mqtt import service  # noqa: E402
+from streamtwl.services.mqtt import sender, service  # noqa: E402
+from streamtwl.services.mqtt.broker import Broker  # noqa: E402
+from streamtwl.services.mqtt.sender import Sender  # noqa: E402
 from streamtwl.services.mqtt.service import MqttService, make  # noqa: E402
 from streamtwl.services.mqtt.states import Memory, States  # noqa: E402
-from streamtwl.services.mqtt.topics import Topics, slug  # noqa: E402
+from streamtwl.services.mqtt.topics import Topics  # noqa: E402
+from streamtwl.services.outbox import Outbox  # noqa: E402
+from streamtwl.services.service import Feed  # noqa: E402
+from tests.conftest import PATIENCE_S  # noqa: E402
 from tests.example_messages import event, label, status  # noqa: E402
 from tests.services.conftest import wait_until  # noqa: E402
 
-HOSTILE = ["#", "+/+", "a/../b", "Dog\n", "", "$SYS", "Hü\u0000nd", "x" * 500, '{{ 1 }}"<b>']
 TOPICS = Topics("streamtwl", "homeassistant")
 
 
@@ -57,8 +61,8 @@ class Reader:
         else:
             self.states[message.topic] = message.payload
 
-    def publish(self, topic: str, payload: str) -> None:
-        self._client.publish(topic, payload, 1)
+    def publish(self, topic: str, payload: str, retain: bool = False) -> None:
+        self._client.publish(topic, payload, 1, retain)
 
     def close(self) -> None:
         self._client.loop_stop()
@@ -80,189 +84,84 @@ def reader():
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Try again soon."""
-    monkeypatch.setattr(service, "BACK_OFF_S", (0.05,))
-    monkeypatch.setattr(service, "LOOK_S", 0.05)
+    monkeypatch.setattr(sender, "BACK_OFF_S", (0.05,))
+    monkeypatch.setattr(sender, "LOOK_S", 0.05)
 
 
 def settings(broker, *labels: str, user: str = "") -> MqttSettings:
     return MqttSettings(url=f"mqtt://{user}127.0.0.1:{broker.port}", labels=list(labels))
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_label_is_one_harmless_level_of_a_topic(name):
-    assert re.fullmatch("[a-z0-9_]{1,60}", slug(name))
-    for topic, payload in TOPICS.discovered("mic", [name]):
-        assert re.fullmatch(r"homeassistant/\w+/[a-zA-Z0-9_-]+/config", topic)
-        assert re.fullmatch(r"[\w/]+", payload["state_topic"])
+@pytest.fixture
+def outbox(tmp_path, monkeypatch):
+    monkeypatch.setenv("STREAMTWL_STATE", str(tmp_path))
+    with contextlib.closing(Outbox("mqtt", Feed("tcp://127.0.0.1:1"))) as one:
+        yield one
 
 
-def test_two_labels_never_share_a_topic():
-    assert slug("Doorbell") == "doorbell"
-    assert slug("Speech synthesizer") == "speech_synthesizer"
-    assert len({slug(each) for each in [*HOSTILE, "Dog", "dog!", "a b", "a_b", "a-b"]}) >= 13
+def sending(outbox: Outbox, states: States, *labels: str) -> Sender:
+    counts = {"sent": 0, "reconnects": 0, "given_up": 0}
+    return Sender(Broker(MqttSettings(url="mqtt://host")), TOPICS, labels, outbox, states, counts)
 
 
-def test_labels_that_differ_in_case_alone_share_one():
-    assert slug("DOG") == slug("dog")
+class Client:
+    """Keeps what is published; `meanwhile(topic)` happens while the broker confirms it."""
 
+    def __init__(self, meanwhile) -> None:
+        self.retained: dict[str, bytes] = {}
+        self.events: list[bytes] = []
+        self._meanwhile = meanwhile
 
-@pytest.mark.parametrize("prefix", ["", "#", "a/+", "/a", "a\n", "a//b", "x" * 101])
-def test_a_prefix_that_cannot_be_is_refused(prefix):
-    with pytest.raises(UsageError, match=r"services\.mqtt\.prefix"):
-        Topics(prefix, "")
-
-
-@pytest.mark.parametrize(
-    ("url", "why"),
-    [
-        ("mqtt://user:secret@host", "a password in an address"),
-        ("mqtt://user:sec/ret@host", "not an address"),
-        ("http://host", "it takes mqtt://"),
-        ("mqtt://", "it takes mqtt://"),
-        ("mqtt://host/topic", "it takes mqtt://"),
-        ("mqtt://host:0", "it takes mqtt://"),
-        ("mqtt://a host", "it takes mqtt://"),
-        ("mqtt://host\0", "it takes mqtt://"),
-    ],
-)
-def test_an_address_that_cannot_be_is_refused_without_its_secret(url, why):
-    with pytest.raises(UsageError, match=why) as refusal:
-        make(MqttSettings(url=url))
-    assert "sec" not in str(refusal.value).replace("see", "")
-
-
-def test_a_user_may_have_any_letter():
-    assert service.Broker(MqttSettings(url="mqtt://me%40home@host"))._user == "me@home"
-
-
-def test_certificates_without_tls_are_refused():
-    with pytest.raises(UsageError, match=r"ca_file is of mqtts://"):
-        make(MqttSettings(url="mqtt://host", ca_file="ca.pem"))
-
-
-def test_a_password_comes_from_the_environment_or_a_file(monkeypatch, tmp_path):
-    (tmp_path / "password").write_text("of the file\nand more")
-    monkeypatch.setenv("STREAMTWL_MQTT_PASSWORD", "of the environment")
-    assert service._password("") == "of the environment"
-    assert service._password(str(tmp_path / "password")) == "of the file"
-    with pytest.raises(UsageError, match="cannot read the password file"):
-        service._password(str(tmp_path / "absent"))
-    with pytest.raises(UsageError, match="without a user"):
-        make(MqttSettings(url="mqtt://host"))
+    async def publish(self, topic: str, payload: bytes, _qos: int, retain: bool) -> None:
+        if retain:
+            self.retained[topic] = payload
+        else:
+            self.events.append(payload)
+        self._meanwhile(topic)
 
 
 def now(message, **more):
     return msgspec.structs.replace(message, published_at=time.time(), **more)
 
 
-def of_label(states: States, name: str) -> bytes:
-    return states.all[TOPICS.label("mic", name)]
-
-
-def test_a_binary_sensor_follows_its_events():
-    states = States(TOPICS, ["Dog", "Cat"], Memory())
-    dog = {"id": "1", "label": "Dog", "end": None}
-    states.take(now(event(0), **dog))
-    assert (of_label(states, "Dog"), of_label(states, "Cat")) == (b"ON", b"OFF")
-    states.take(now(event(1), **dog | {"label": "Cat", "phase": "revised"}))
-    assert (of_label(states, "Dog"), of_label(states, "Cat")) == (b"OFF", b"ON")
-    states.take(now(event(2), **dog | {"label": "Cat", "phase": "offset", "end": 9}))
-    assert (of_label(states, "Dog"), of_label(states, "Cat")) == (b"OFF", b"OFF")
-
-
-def test_a_binary_sensor_follows_the_kinds_of_its_sound_too():
-    states = States(TOPICS, ["Dog", "Smoke alarm", "Bark"], Memory())
-    states.take(now(event(0), id="1", label="Whimper (dog)", end=None))
-    assert [of_label(states, each) for each in ("Dog", "Bark")] == [b"ON", b"OFF"]
-    states.take(now(event(1), id="2", label="Smoke detector, smoke alarm", end=None))
-    assert of_label(states, "Smoke alarm") == b"ON"
-
-
-def test_an_everyday_sound_is_not_on_for_another():
-    states = States(TOPICS, ["Door", "Doorbell", "Animal"], Memory())
-    states.take(now(event(0), id="1", label="Ding-dong", end=None))
-    assert of_label(states, "Doorbell") == b"ON"
-    assert of_label(states, "Door") == b"OFF"
-    states.take(now(event(1), id="2", label="Dog", end=None))
-    assert of_label(states, "Animal") == b"ON"  # a category, with all of its kinds
-
-
-def test_what_is_history_switches_nothing_on():
-    states = States(TOPICS, ["Dog"], Memory())
-    dog = {"id": "1", "label": "Dog", "published_at": time.time() - 3600}
-    states.take(msgspec.structs.replace(event(0), end=None, **dog))
-    states.take(msgspec.structs.replace(event(1), end=9, phase="offset", **dog))
-    states.take(now(status(0)))
-    assert (TOPICS.label("mic", "Dog"), b"ON") not in states.changes
-    assert of_label(states, "Dog") == b"OFF"
-
-
-def test_a_listener_whose_clock_is_wrong_switches_all_the_same():
-    states = States(TOPICS, ["Dog"], Memory())
-    for leap in (-86_400, 86_400):
-        then = {"published_at": time.time() + leap}
-        states.take(msgspec.structs.replace(status(0), **then))
-        states.take(msgspec.structs.replace(event(0), id="1", label="Dog", end=None, **then))
-        assert of_label(states, "Dog") == b"ON"
-        states.take(msgspec.structs.replace(event(1), id="1", label="Dog", end=9, **then))
-        assert of_label(states, "Dog") == b"OFF"
-
-
-def test_a_sound_of_a_listener_that_was_killed_ends_with_the_next_session():
-    states = States(TOPICS, ["Dog"], Memory())
-    states.take(now(status(0, "a")))
-    states.take(now(event(0, "a"), label="Dog", end=None))
-    assert of_label(states, "Dog") == b"ON"
-    states.take(now(status(0, "b")))
-    states.take(now(label(0, "b")))
-    assert of_label(states, "Dog") == b"OFF"
-
-
-def test_an_event_of_an_old_session_that_comes_late_does_not_last():
-    states = States(TOPICS, ["Dog"], Memory())
-    states.take(now(status(0, "a")))
-    states.take(now(status(0, "b")))
-    states.take(now(event(0, "a"), label="Dog", end=None))
-    states.take(now(event(0, "b"), label="Dog", end=None, id="b-1"))
-    assert list(states.memory.sounding["mic"]) == ["b-1"]
-
-
-def test_the_level_is_published_unweighted_and_a_weighted():
-    states = States(TOPICS, [], Memory())
-    states.take(now(status(0), level_dbfs=-31.26, level_dba=52.34))
-    state = json.loads(states.all["streamtwl/mic/state"])
-    assert (state["level_dbfs"], state["level_dba"]) == (-31.3, 52.3)
-    announced = dict(TOPICS.discovered("mic", []))
-    config = announced["homeassistant/sensor/streamtwl_mic_level_dba/config"]
-    assert (config["device_class"], config["unit_of_measurement"]) == ("sound_pressure", "dBA")
-
-
-def test_a_listener_that_says_nothing_is_not_available(monkeypatch):
-    states = States(TOPICS, [], Memory())
-    states.take(now(status(0)))
-    assert states.all["streamtwl/mic/availability"] == b"online"
-    monkeypatch.setattr("streamtwl.services.mqtt.states.GONE_S", -1.0)
-    states.look()
-    assert states.all["streamtwl/mic/availability"] == b"offline"
-
-
-def test_a_state_that_changes_during_a_greeting_stays():
+def test_a_state_that_changes_during_a_greeting_stays(outbox):
     states = States(TOPICS, ["Dog"], Memory())
     states.take(now(status(0), state="listening"))
-    retained: dict[str, bytes] = {}
 
-    class Client:
-        async def publish(self, topic: str, payload: bytes, _qos: int, _retain: bool) -> None:
-            retained[topic] = payload
-            if topic.endswith("/availability"):
-                states.take(now(event(1), phase="onset", label="Dog", end=None))
-                retained.update(states.changes)  # as `_send` does meanwhile
-                states.changes.clear()
+    def meanwhile(topic: str) -> None:
+        if topic.endswith("/availability"):
+            states.take(now(event(0), phase="onset", label="Dog", end=None))
 
-    asyncio.run(make(MqttSettings(url="mqtt://host"))._greet(Client(), None, states))
-    retained.update(states.changes)
+    client = Client(meanwhile)
+    asyncio.run(sending(outbox, states, "Dog")._greet(client))
+    retained = client.retained | dict(states.changes)
     assert {topic: retained[topic] for topic in states.all} == states.all
-    assert of_label(states, "Dog") == b"ON"
+    assert states.all["streamtwl/mic/label/dog"] == b"ON"
+
+
+def test_an_event_that_is_saved_while_a_state_is_confirmed_does_not_wait(outbox, monkeypatch):
+    monkeypatch.setattr(sender, "LOOK_S", 10 * PATIENCE_S)
+    states = States(TOPICS, [], Memory())
+    states.take(now(status(0)))
+    one = sending(outbox, states)
+
+    async def run() -> None:
+        def meanwhile(topic: str) -> None:
+            if topic.endswith("/state") and b"Cat" in states.all[topic]:
+                outbox.save({}, states.memory, [("e", msgspec.json.encode(now(event(0))))])
+                one.changed.set()
+
+        client = Client(meanwhile)
+        task = asyncio.create_task(one._send(client))
+        await asyncio.sleep(0.1)  # it has sent all, and waits
+        states.take(now(label(0, name="Cat")))
+        one.changed.set()
+        async with asyncio.timeout(PATIENCE_S):
+            while not client.events:
+                await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(run())
 
 
 @pytest.mark.slow
@@ -278,11 +177,16 @@ def test_events_and_states_reach_a_broker(listener, mosquitto, reader, running, 
     assert [each["phase"] for each in reading.events] == ["onset", "offset"]
     assert not reading.events[0]["late"]
     assert json.loads(reading.states["streamtwl/mic/state"])["last_sound"] == "Dog"
-    assert reading.states["streamtwl/status"] == b"online"
-    config = json.loads(reading.states["homeassistant/binary_sensor/streamtwl_mic_dog/config"])
+    [ourselves] = [topic for topic in reading.states if topic.startswith("streamtwl/status/")]
+    assert reading.states[ourselves] == b"online"
+    config = json.loads(reading.states["homeassistant/binary_sensor/streamtwl_mic-dog/config"])
     assert config["state_topic"] == "streamtwl/mic/label/dog"
+    listener.sounds("Dog", number=2)
+    wait_until(lambda: reading.states["streamtwl/mic/label/dog"] == b"ON")
     one.close()
-    wait_until(lambda: reading.states["streamtwl/status"] == b"offline")
+    for topic in (ourselves, "streamtwl/mic/availability"):
+        wait_until(lambda each=topic: reading.states[each] == b"offline")
+    wait_until(lambda: reading.states["streamtwl/mic/label/dog"] == b"OFF")
 
 
 @pytest.mark.slow
@@ -291,7 +195,7 @@ def test_home_assistant_is_announced_to_again_and_what_is_gone_is_taken_back(
 ):
     broker = mosquitto()
     reading = reader(broker)
-    config = "homeassistant/binary_sensor/streamtwl_mic_dog/config"
+    config = "homeassistant/binary_sensor/streamtwl_mic-dog/config"
     one = running([make(settings(broker, "Dog"))], listener.feed)
     wait_until(lambda: reading.states.get(config))
     reading.history.clear()
@@ -302,6 +206,7 @@ def test_home_assistant_is_announced_to_again_and_what_is_gone_is_taken_back(
     one.close()
     running([make(settings(broker))], listener.feed)
     wait_until(lambda: reading.states[config] == b"")
+    wait_until(lambda: reading.states["streamtwl/mic/label/dog"] == b"")
 
 
 @pytest.mark.slow
@@ -332,6 +237,23 @@ def test_what_a_broker_missed_comes_once_when_it_is_back(
     assert [each["seq"] for each in reading.events] == list(range(400))
     said = [each.getMessage() for each in caplog.records if "wait for it" in each.getMessage()]
     assert len(said) <= 3  # by each of the two, and where the connection broke
+
+
+@pytest.mark.slow
+def test_what_sounds_after_a_first_start_comes_at_the_next(
+    listener, mosquitto, reader, running, quick, monkeypatch
+):
+    """A service that was ended, or killed, before any event: where it was is known all the same."""
+    monkeypatch.setattr(service, "SAVE_S", 10 * PATIENCE_S)
+    broker = mosquitto("", "allow_zero_length_clientid false")
+    reading = reader(broker)
+    first = make(settings(broker))
+    one = running([first], listener.feed)
+    wait_until(lambda: first._outbox and ("s", "event/mic/") in first._outbox.positions)
+    one.close()
+    listener.sounds("Dog")
+    running([make(settings(broker))], Feed(listener.publisher.endpoint))
+    wait_until(lambda: reading.events)
 
 
 @pytest.mark.slow
@@ -369,9 +291,51 @@ def test_a_wrong_password_is_said_once_and_tried_again(
         time.sleep(0.5)
     said = [each.getMessage() for each in caplog.records]
     assert len([each for each in said if "uthori" in each]) == 1, said
+    assert "the password in $STREAMTWL_MQTT_PASSWORD" in "".join(said)
     assert "wrong-one" not in "".join(said)
     serving._broker._password = "right"
     wait_until(lambda: serving.figures()["sent"] == 1)
+
+
+@pytest.mark.slow
+def test_a_message_that_the_broker_does_not_take_is_left_out(
+    listener, mosquitto, reader, running, quick, caplog
+):
+    broker = mosquitto("", "max_packet_size 2000")
+    reading = reader(broker)
+    serving = make(settings(broker))
+    with caplog.at_level(logging.WARNING, "streamtwl"):
+        running([serving], listener.feed)
+        listener.sounds("Dog", number=1)
+        listener.sounds("x" * 3000, number=2)
+        listener.sounds("Cat", number=3)
+        wait_until(lambda: len(reading.events) == 2)
+        wait_until(lambda: " again" in caplog.text)
+    assert [each["label"] for each in reading.events] == ["Dog", "Cat"]
+    assert (serving.figures()["given_up"], serving.figures()["sent"]) == (1, 2)
+    said = [each.getMessage() for each in caplog.records]
+    assert len(said) == 3, said  # it broke, what is left out, it is there again
+
+
+@pytest.mark.slow
+def test_two_listeners_share_a_prefix(listening, mosquitto, reader, running, quick):
+    broker = mosquitto()
+    reading = reader(broker)
+    with listening("a", "hall", "hall.sqlite") as first, listening("b") as second:
+        one = running([make(settings(broker))], first.feed)
+        running([make(settings(broker))], second.feed)
+        wait_until(lambda: reading.states.get("streamtwl/mic/availability") == b"online")
+        wait_until(lambda: reading.states.get("streamtwl/hall/availability") == b"online")
+        one.close()
+        wait_until(lambda: reading.states["streamtwl/hall/availability"] == b"offline")
+        config = json.loads(reading.states["homeassistant/sensor/streamtwl_mic-last_sound/config"])
+        of_both = [each["topic"] for each in config["availability"]]
+        assert [reading.states[each] for each in of_both] == [b"online", b"online"]
+        for given_up in ("offline", ""):  # what was another's source once, and is ours now
+            seen = len(reading.history)
+            reading.publish("streamtwl/mic/availability", given_up, retain=True)
+            again = ("streamtwl/mic/availability", b"online")
+            wait_until(lambda seen=seen, again=again: again in reading.history[seen:])
 
 
 @pytest.mark.slow
@@ -396,6 +360,11 @@ def test_tls_with_a_certificate_of_ones_own(
     one.close()
     running([make(MqttSettings(url=url))], listener.feed)
     wait_until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
+    running(
+        [make(MqttSettings(url=f"mqtts://localhost:{mosquitto().port}"))],
+        Feed(listener.publisher.endpoint, name="other"),
+    )
+    wait_until(lambda: "is it mqtt://, without TLS?" in caplog.text)
     with pytest.raises(UsageError, match=r"services.mqtt.ca_file .*: No such file"):
         make(MqttSettings(url=url, ca_file=str(tmp_path / "absent")))
 

@@ -108,6 +108,13 @@ def test_a_users_mistake_ends_it():
         serve(Stub(UsageError("no such thing")), Feed("tcp://127.0.0.1:1"), lambda: False)
 
 
+@pytest.mark.parametrize("command", ["serve", "listen"])
+def test_options_of_a_broker_that_is_not_named_are_refused(cli, command):
+    done = cli(command, "--mqtt-labels", "Dog")
+    assert done.returncode == UsageError.exit_code
+    assert "--mqtt-labels needs a broker: --mqtt mqtt://host" in done.stderr
+
+
 def test_nothing_runs_that_is_not_switched_on():
     assert choice.make(ServicesSettings()) == []
 

@@ -131,7 +131,7 @@ class _Mqtt:
 
     def __init__(self, action: Action) -> None:
         self._mqtt: Any = importlib.import_module("aiomqtt")
-        from streamtwl.services.mqtt.service import Broker
+        from streamtwl.services.mqtt.broker import Broker
         from streamtwl.services.mqtt.topics import check_prefix
 
         address, slashes, rest = action.mqtt.partition("://")

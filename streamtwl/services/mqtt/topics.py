@@ -1,6 +1,6 @@
 """MQTT's topics, and what Home Assistant discovers under them.
 
-    PREFIX/status                      online, offline (last will)
+    PREFIX/status/INSTANCE             online, offline (last will) of one `serve`
     PREFIX/SOURCE/availability         online while its source listens, else offline
     PREFIX/SOURCE/event                each event message, JSON; not retained
     PREFIX/SOURCE/state                the label in force, the last sound, the level, JSON
@@ -10,7 +10,7 @@ Discovery is as https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery 
 keys of the pages "MQTT binary sensor" (binary_sensor.mqtt) and "MQTT sensor" (sensor.mqtt): one
 retained message for each entity. All were accepted by the schemas of Home Assistant 2024.3.3
 (`homeassistant.components.mqtt`), which knows all keys but `default_entity_id` (new in 2025.10, in
-place of `object_id`) and leaves out what it does not know.
+place of `object_id`) and leaves out what it does not know; 2026.11.0 makes the entities of them.
 """
 
 import hashlib
@@ -39,9 +39,13 @@ def slug(label: str) -> str:
     Labels are a user's or a model's: they may hold wildcards, slashes, anything.
     """
     plain = re.sub("[^a-z0-9]+", "_", label.lower()).strip("_")[:40]
-    if plain and plain == label.lower().replace(" ", "_"):
+    if plain and plain.replace("_", " ") == label.lower():
         return plain
-    return f"{plain}_{hashlib.sha256(label.encode('utf-8', 'replace')).hexdigest()[:8]}".strip("_")
+    return f"{plain}_{_hash(label)}".strip("_")
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
 
 
 class Topics:
@@ -51,8 +55,15 @@ class Topics:
         """Raises ConfigError for a prefix that cannot be; `discovery` may be empty: none."""
         self._prefix = check_prefix(prefix, "services.mqtt.prefix")
         self._discovery = discovery and check_prefix(discovery, "services.mqtt.discovery")
-        self.status = f"{prefix}/status"
+        if prefix == discovery:
+            raise ConfigError(
+                f"services.mqtt.prefix and .discovery are both {prefix!r}: that is Home Assistant's"
+            )
         self.birth = f"{discovery}/status" if discovery else ""  # Home Assistant's own
+
+    def status(self, instance: str) -> str:
+        """Return the topic of the last will; every instance has one, as listeners may share all."""
+        return f"{self._prefix}/status/{instance}"
 
     def of(self, source: str, what: str) -> str:
         """Return a topic of a source."""
@@ -62,18 +73,22 @@ class Topics:
         """Return the topic of a label's binary sensor."""
         return self.of(source, f"label/{slug(label)}")
 
-    def discovered(self, source: str, labels: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    def discovered(
+        self, source: str, labels: Sequence[str], instance: str
+    ) -> Iterator[tuple[str, Any]]:
         """Yield topic and payload of each entity of a source."""
         if not self._discovery:
             return
-        node = f"{self._prefix}_{source}".replace("/", "_").replace(".", "_")
         common = {
-            "availability": [{"topic": self.status}, {"topic": self.of(source, "availability")}],
+            "availability": [
+                {"topic": self.status(instance)},
+                {"topic": self.of(source, "availability")},
+            ],
             "availability_mode": "all",
             "qos": 1,
             "origin": {"name": "streamtwl", "sw_version": streamtwl.__version__},
             "device": {
-                "identifiers": [node],
+                "identifiers": [self._unique(source)],
                 "name": f"streamtwl {source}",
                 "manufacturer": "streamtwl",
                 "model": "Sound",
@@ -81,7 +96,7 @@ class Topics:
             },
         }
         for label in labels:
-            yield self._entity("binary_sensor", node, slug(label), common, {
+            yield self._entity("binary_sensor", source, slug(label), common, {
                 "name": label[:LONGEST],
                 "state_topic": self.label(source, label),
                 "payload_on": ON.decode(),
@@ -100,7 +115,7 @@ class Topics:
                 {"unit_of_measurement": "dBA", "device_class": "sound_pressure", **measured},
             ),
         ):
-            yield self._entity("sensor", node, key, common, {
+            yield self._entity("sensor", source, key, common, {
                 "name": name,
                 "state_topic": state,
                 "value_template": f"{{{{ value_json.{key} }}}}",
@@ -108,10 +123,26 @@ class Topics:
             })  # fmt: skip
 
     def _entity(
-        self, component: str, node: str, key: str, common: dict[str, Any], own: dict[str, Any]
+        self, component: str, source: str, key: str, common: dict[str, Any], own: dict[str, Any]
     ) -> tuple[str, dict[str, Any]]:
-        unique = f"{node}_{key}"
+        node = self._node(source)
+        # of "kitchen" and "smoke_alarm" another one than of "kitchen_smoke" and "alarm"
+        unique = f"{self._unique(source)}-{key}"
         return (
             f"{self._discovery}/{component}/{unique}/config",
-            {**own, "unique_id": unique, "default_entity_id": f"{component}.{unique}", **common},
+            {
+                **own,
+                "unique_id": unique,
+                "default_entity_id": f"{component}.{node}_{key}",
+                **common,
+            },
         )
+
+    def _node(self, source: str) -> str:
+        return f"{self._prefix}_{source}".replace("/", "_").replace(".", "_")
+
+    def _unique(self, source: str) -> str:
+        """Return the id of a source's device: of another prefix and source another one."""
+        node = self._node(source)
+        plain = re.fullmatch("[A-Za-z0-9]+", self._prefix)  # it ends at the first "_"
+        return node if plain else f"{node}_{_hash(self.of(source, ''))}"
