@@ -23,8 +23,6 @@ from streamtwl.commands.options import (
     start_logging,
 )
 from streamtwl.commands.serve import Alerts, Metrics, Mqtt, MqttLabels, MqttPasswordFile, Web
-from streamtwl.commands.serve import changes as services_changes
-from streamtwl.commands.serve import check as check_services
 from streamtwl.config import DEFAULT_PIPELINE
 from streamtwl.errors import UsageError
 
@@ -369,7 +367,7 @@ def listen(
     }
     start_logging(log_level.value)
     settings = pipeline_settings(pipeline, changes)
-    check_services(changes, settings.services.mqtt.url)
+    serve.check(changes, settings.services.mqtt.url)
     listening.mind_clips(settings)
     pull_backbone(settings)
     listening.run(
