@@ -17,8 +17,9 @@ import pytest
 from streamtwl.config import AlertsSettings
 from streamtwl.errors import ConfigError, UsageError
 from streamtwl.messages import Event, Summary
-from streamtwl.services.alerts import make, rules, service
-from streamtwl.services.alerts.engine import REMEMBERED, Engine, Memory
+from streamtwl.services.alerts import make, performer, rules
+from streamtwl.services.alerts.engine import REMEMBERED, Engine
+from streamtwl.services.alerts.memory import Memory
 from streamtwl.services.alerts.rules import Rule
 from streamtwl.services.service import Feed
 from streamtwl.unrolling import unrolled
@@ -87,8 +88,8 @@ def test_an_event_that_is_revised_to_the_label_fires():
 
 def test_lasting_fires_as_soon_as_it_has():
     sound, engine = Sound(), Engine([rule(label="Dog", lasting_s=3)])
-    assert fired(engine, sound.event("onset", 0, 1), sound.label(2.9)) == []
-    assert fired(engine, sound.label(3.1), sound.label(3.6)) == ["s-1"]
+    assert fired(engine, sound.event("onset", 0, 1), sound.label(3.9)) == []  # found after 1 s
+    assert fired(engine, sound.label(4.1), sound.label(4.6)) == ["s-1"]
     short = (sound.event("onset", 10, 11, n=2), sound.event("offset", 10, 12, n=2))
     assert fired(engine, *short, sound.label(20)) == []
 
@@ -354,7 +355,7 @@ def test_a_label_that_the_listener_never_names_is_said(listener, running, alerts
 def alerts(tmp_path, monkeypatch):
     """Make the service of a rule for dogs, with the actions given as TOML."""
     pytest.importorskip("httpx2")
-    monkeypatch.setattr(service, "BACK_OFF_S", (0.02,))
+    monkeypatch.setattr(performer, "BACK_OFF_S", (0.02,))
 
     def make_one(actions: str, *names: str):
         path = tmp_path / "rules.toml"
@@ -478,8 +479,8 @@ def test_an_alert_over_mqtt(listener, running, mosquitto, alerts):
 
 
 def test_tries_are_bounded(listener, running, alerts, monkeypatch):
-    monkeypatch.setattr(service, "TRIES", 3)
-    one = alerts('[action.run]\ncommand = ["/nonexistent/program"]\n', "run")
+    monkeypatch.setattr(performer, "TRIES", 3)
+    one = alerts('[action.run]\ncommand = ["false"]\n', "run")
     running([one], listener.feed)
     listener.sounds("Dog")
     wait_until(lambda: one.figures()["given_up"] == 1)
