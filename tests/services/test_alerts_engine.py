@@ -232,6 +232,12 @@ def test_an_old_sessions_onset_that_comes_by_replay_lasts_no_more():
     assert fired(engine, *map(new.status, range(2, 70))) == ["-"]
 
 
+def test_an_old_sessions_event_without_its_labels_is_confirmed_by_its_length():
+    old, new = Sound("a"), Sound("b", NOON + 15)
+    engine = Engine([rule(confirmed=4)])
+    assert fired(engine, old.status(1), new.status(1), old.event("offset", 5, 8)) == ["a-1"]
+
+
 def test_an_onset_before_the_first_state_of_its_session_lasts():
     old, new = Sound("a"), Sound("b", NOON + 15)
     engine = Engine([rule(lasting_s=3)])

@@ -28,6 +28,8 @@ RULES = [
     rule(name="calm", cooldown_s=100),
     rule(name="silent", label="Dog", silence_s=40),
     rule(name="over", label="Pump", lasting_s=6, silence_after_s=30),
+    rule(name="pause", silence_s=5),
+    rule(name="ended", label="Dog", silence_after_s=4),
 ]
 
 
@@ -99,9 +101,9 @@ def journal(messages, tmp_path_factory):
     return path
 
 
-def acted(messages) -> list[tuple]:
+def acted(messages, rules) -> list[tuple]:
     """Return what rules make of messages in this order."""
-    engine = Engine(RULES)
+    engine = Engine(rules)
     firings = [firing for message in messages for firing in engine.take(message)]
     return sorted(
         (each.rule, round(each.at), each.event or "", each.label or "", each.count)
@@ -122,9 +124,11 @@ def as_they_come(messages, events_late_s: float):
 def test_a_trial_agrees_with_what_was_done(messages, journal, events_late_s):
     read = [*history.messages(journal, history.Wanted("*"))]
     assert len(read) < len(messages) / 3  # most are in summaries
-    tried = acted(in_order(read))
-    assert {rule_ for rule_, *_ in tried} == {each.name for each in RULES}
-    assert tried == acted(as_they_come(messages, events_late_s))
+    # until its onset is read, a sound is none: a short silence may be over by then
+    rules = [each for each in RULES if each.name != "pause" or events_late_s <= 0]
+    tried = acted(in_order(read), rules)
+    assert {rule_ for rule_, *_ in tried} == {each.name for each in rules}
+    assert tried == acted(as_they_come(messages, events_late_s), rules)
 
 
 def test_messages_of_a_journal_come_in_their_order(messages, journal):
