@@ -1,11 +1,14 @@
-"""Alerts: files of rules, actions that fail, restarts."""
+"""Alerts: actions, those that fail, restarts."""
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
 import http.server
+import importlib.util
 import json
 import logging
+import socket
 import sqlite3
 import sys
 import threading
@@ -13,57 +16,13 @@ import threading
 import pytest
 
 from streamtwl.config import AlertsSettings
-from streamtwl.errors import ConfigError, UsageError
-from streamtwl.messages import Event
-from streamtwl.services.alerts import make, performer, rules
+from streamtwl.errors import UsageError
+from streamtwl.services.alerts import actions, make, performer, rules
+from streamtwl.services.alerts.actions import ActionError
 from streamtwl.services.service import Feed
+from tests.conftest import PATIENCE_S
 from tests.example_messages import hello
 from tests.services.conftest import free_port, wait_until
-
-RULES = """\
-[[rule]]
-name = "first"
-actions = ["a"]
-
-[[rule]]
-name = "second"
-label = "Dog"
-{}
-actions = ["a"]
-
-[action.a]
-{}
-"""
-
-
-@pytest.mark.parametrize(
-    ("line", "action", "said"),
-    [
-        ("lastings = 3", "", r"line 8: \[rule\]: lastings: there is no such key; it takes name, "),
-        ("lasting_s = 'x'", "", r"line 8: \[rule\]: lasting_s: Expected `float`, got `str`"),
-        ("times = 0", "", r"line 8: \[rule\]: times: Expected `int` >= 1"),
-        ("hours = '25:00-26:00'", "", r"line 8: \[rule\]: hours: it takes hours as 22:00-06:00"),
-        ("silence_s = 1\nlasting_s = 1", "", r"line 8: \[rule\]: silence_s: times, lasting_s"),
-        ("lasting_s = ", "", r"is not TOML: Invalid value \(at line 8"),
-        ("", "", r"line 11: \[action.a\]: it takes one of apprise, webhook, command, mqtt, not 0"),
-        ("", "webhook = 'ftp://x'", r"line 12: \[action.a\]: webhook: it takes http"),
-        ("", "webhook = 'http://'", r"line 12: \[action.a\]: webhook: http: it takes an address"),
-        ("", "webhook = 'http://h:99999/'", r"line 12: \[action.a\]: webhook: .*not an address"),
-        ("", 'command = ["a\\u0000b"]', r"line 12: \[action.a\]: command: .*without \\0"),
-        ("", "command = ['']", r"line 12: \[action.a\]: command: it takes a program"),
-        ("times = 2\nwithin_s = 0", "", r"line 9: \[rule\]: within_s: it is 0"),
-        ("", "apprise = '$NOT_SET_HERE'", "line 12: .*the variable NOT_SET_HERE is not set"),
-        ("", "command = ['x']\n[[rules]]", "line 13: rules: it takes "),
-        ("", "command = ['x']\n[[rule]]\nname='3'\nactions=['b']", r"line 15: .*no \[action.b\]"),
-        ("", "command = ['x']\n[[rule]]\nname='first'\nactions=['a']", "line 14: .*two rules"),
-        ("", "command = ['x']\n[[rule]]\nname='3'", r"line 13: \[rule\]: actions: it is missing"),
-    ],
-)  # fmt: skip
-def test_a_rule_that_does_not_parse_names_line_and_key(tmp_path, line, action, said):
-    path = tmp_path / "rules.toml"
-    path.write_text(RULES.format(line, action))
-    with pytest.raises(ConfigError, match=said):
-        rules.load(path)
 
 
 class Hook(http.server.BaseHTTPRequestHandler):
@@ -71,6 +30,9 @@ class Hook(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.endless:
+            self.answer_for_ever()
+            return
         code = self.server.codes.pop(0) if self.server.codes else 200
         if code == 0:
             self.server.hang.wait(60)
@@ -78,7 +40,17 @@ class Hook(http.server.BaseHTTPRequestHandler):
         self.server.got.append((dict(self.headers), body, code))
         self.send_response(code)
         self.send_header("Content-Length", "0")
+        self.send_header("Set-Cookie", "tracked=1")
         self.end_headers()
+
+    def answer_for_ever(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.server.begun.set()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b" " * 1_000_000)
+        self.server.broken_off.set()
 
     def log_message(self, *_arguments) -> None:
         pass
@@ -87,7 +59,8 @@ class Hook(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def hook():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Hook)
-    server.got, server.codes, server.hang = [], [], threading.Event()
+    server.got, server.codes, server.hang, server.endless = [], [], threading.Event(), False
+    server.begun, server.broken_off = threading.Event(), threading.Event()
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -317,19 +290,105 @@ def test_what_waits_for_an_action_that_is_no_more_is_said_and_not_kept(
     assert second.figures()["waiting"] == 0
 
 
-def test_what_would_have_fired_comes_from_the_journal(cli, listener, tmp_path):
-    for number, name in enumerate(["Dog", "Cat", "Dog"]):
-        onset: Event = listener.sounds(name, number=number)
-        assert onset.label == name
-    (tmp_path / "rules.toml").write_text(
-        '[[rule]]\nname = "dog"\nlabel = "dog"\nactions = ["a"]\n[action.a]\ncommand = ["x"]\n'
-    )
-    journal = ("--journal", tmp_path / "journal.sqlite")
-    wait_until(lambda: "Cat" in cli("history", *journal).stdout)
-    result = cli("alerts", "test", "--since", "1h", tmp_path / "rules.toml", *journal)
-    assert result.returncode == 0, result.stderr
-    assert [line.split(",")[0] for line in result.stdout.splitlines()] == ["dog: Dog at mic"] * 2
-    (tmp_path / "rules.toml").write_text("[[rule]]\nnam = 1\n")
-    result = cli("alerts", "test", tmp_path / "rules.toml", *journal)
-    assert result.returncode == 2
-    assert "line 2: [rule]: nam: there is no such key" in result.stderr
+def test_an_apprise_address_that_is_two_is_refused(alerts):
+    pytest.importorskip("apprise")
+    with pytest.raises(UsageError, match=r"\[action.note\]: apprise: these are 2 addresses"):
+        alerts('[action.note]\napprise = "json://h, json://k"\n', "note")
+
+
+FIRING = json.dumps({"text": "x", "id": "1", "label": "Dog"}).encode()
+
+
+def give_up_when(begun: threading.Event, perform: actions.Perform) -> None:
+    """Perform an action, and cancel it when it has begun, as a timeout does."""
+
+    async def run() -> None:
+        task = asyncio.create_task(perform(FIRING))
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(run())
+
+
+def test_apprise_is_ended_with_its_time(hook):
+    pytest.importorskip("apprise")
+    hook.endless = True
+    action = rules.Action(apprise=f"json://127.0.0.1:{hook.server_port}/")
+    give_up_when(hook.begun, actions.make("note", action))
+    assert hook.broken_off.wait(PATIENCE_S)
+
+
+def test_apprise_has_little_memory(hook):
+    """An endless answer ends it, long before its time is over."""
+    pytest.importorskip("apprise")
+    hook.endless = True
+    action = rules.Action(apprise=f"json://127.0.0.1:{hook.server_port}/")
+    with pytest.raises(ActionError, match="did not take"):
+        asyncio.run(actions.make("note", action)(FIRING))
+    assert hook.broken_off.wait(PATIENCE_S)
+
+
+def test_a_command_that_is_ended_takes_along_what_it_started():
+    began = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        child = f"import socket; socket.create_connection({server.getsockname()!r}).recv(1)"
+        script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+        accepted = []
+
+        def accept() -> None:
+            accepted.append(server.accept()[0])
+            began.set()
+
+        threading.Thread(target=accept, daemon=True).start()
+        action = rules.Action(command=[sys.executable, "-c", script])
+        give_up_when(began, actions.make("run", action))
+        with accepted[0] as connection:
+            connection.settimeout(PATIENCE_S)
+            assert connection.recv(1) == b""  # it is gone
+
+
+def test_a_command_does_not_get_the_secrets_of_others(
+    listener, running, hook, alerts, tmp_path, monkeypatch
+):
+    secret = ("HOOK_SECRET", "STREAMTWL_TOKEN", "STREAMTWL_WEB_PASSWORD", "STREAMTWL_X_KEY")
+    for name in (*secret, "OTHER"):
+        monkeypatch.setenv(name, "s3cret")
+    script = f"import json, os; json.dump(dict(os.environ), open(r'{tmp_path}/got', 'w'))"
+    command = json.dumps([sys.executable, "-c", script])
+    run = f"[action.run]\ncommand = {command}\n"
+    one = alerts(run + webhook(hook, 'secret = "$HOOK_SECRET"'), "run")
+    running([one], listener.feed)
+    listener.sounds("Dog")
+    wait_until(lambda: one.figures()["sent"] == 1)
+    got = json.loads((tmp_path / "got").read_text())
+    assert (got["OTHER"], got["STREAMTWL_LABEL"]) == ("s3cret", "Dog")
+    assert not set(got) & set(secret)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "socks5://u:s3cret@127.0.0.1:1"), ("HTTPS_PROXY", "foo://u:s3cret@x")],
+)
+def test_a_proxy_that_cannot_be_is_refused(hook, alerts, monkeypatch, name, value):
+    if name == "ALL_PROXY" and importlib.util.find_spec("socksio"):
+        pytest.skip("here it can be")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=r"\[action.hook\]: a proxy that the env") as error:
+        alerts(webhook(hook), "hook")
+    assert "s3cret" not in str(error.value)
+
+
+def test_libraries_log_no_address_and_no_cookie_is_kept(
+    listener, running, hook, alerts, caplog, monkeypatch
+):
+    with caplog.at_level(logging.DEBUG):
+        one = alerts(webhook(hook), "hook")
+        running([one], listener.feed)
+        for number in range(2):
+            listener.sounds("Dog", number=number)
+        wait_until(lambda: one.figures()["sent"] == 2)
+        with pytest.raises(UsageError):
+            alerts('[action.note]\napprise = "tgram://key=k/nonsense nonsense://key=k"\n', "note")
+    assert "key=k" not in caplog.text
+    assert not any("Cookie" in headers for headers, *_ in hook.got)

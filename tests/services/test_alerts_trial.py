@@ -16,6 +16,7 @@ from streamtwl.sinks.repeats import Repeats, entry
 from tests.conftest import PATIENCE_S
 from tests.example_messages import event, label
 from tests.services.alerts import NOON, RATE, Sound, rule
+from tests.services.conftest import wait_until
 
 HOP_S, SEEN_S = 0.48, 1.28  # SEEN_S: from a sound to the decision that finds it, or its end
 LASTS_S = 600
@@ -145,3 +146,49 @@ def test_a_clock_set_back_holds_no_message_back():
     assert [next(ordered).seq for _ in range(5)] == [0, 1, 2, 3, 4]
     assert len([*ordered]) == 295
     assert [*in_order([label(0)])]
+
+
+def test_what_would_have_fired_comes_from_the_journal(cli, listener, tmp_path):
+    for number, name in enumerate(["Dog", "Cat", "Dog"]):
+        onset: Event = listener.sounds(name, number=number)
+        assert onset.label == name
+    (tmp_path / "rules.toml").write_text(
+        '[[rule]]\nname = "dog"\nlabel = "dog"\nactions = ["a"]\n[action.a]\ncommand = ["true"]\n'
+    )
+    journal = ("--journal", tmp_path / "journal.sqlite")
+    wait_until(lambda: "Cat" in cli("history", *journal).stdout)
+    result = cli("alerts", "test", "--since", "1h", tmp_path / "rules.toml", *journal)
+    assert result.returncode == 0, result.stderr
+    said = [line.split("  ", 1)[1].split(",")[0] for line in result.stdout.splitlines()]
+    assert said == ["mic        dog: Dog at mic"] * 2
+    assert result.stderr == ""
+    (tmp_path / "rules.toml").write_text("[[rule]]\nnam = 1\n")
+    result = cli("alerts", "test", tmp_path / "rules.toml", *journal)
+    assert result.returncode == 2
+    assert "line 2: [rule]: nam: there is no such key" in result.stderr
+
+
+def test_a_trial_says_what_serve_would_refuse_and_needs_no_variables(cli, listener, tmp_path):
+    listener.sounds("Dog")
+    path, journal = tmp_path / "rules.toml", ("--journal", tmp_path / "journal.sqlite")
+    path.write_text("""
+[[rule]]
+name = "a dog"
+label = ["Dgo", "Dog"]
+confidence = 1.0
+actions = ["phone", "run"]
+[action.phone]
+apprise = "$NOT_SET_HERE"
+[action.run]
+command = ["/no/such/program"]
+""")
+    wait_until(lambda: "Dog" in cli("history", *journal).stdout)
+    result = cli("alerts", "test", "--since", "1h", path, *journal)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "[action.phone]: the variable NOT_SET_HERE is not set: not checked" in result.stderr
+    assert "[action.run]: command: there is no program '/no/such/program'" in result.stderr
+    assert "rule 'a dog': no sound is called 'Dgo' (did you mean: Dog" in result.stderr
+    assert "no rule would have acted: 1 events since" in result.stderr
+    result = cli("serve", "--alerts", path)
+    assert result.returncode == 2
+    assert "line 8: [action.phone]: apprise: the variable NOT_SET_HERE is not set" in result.stderr

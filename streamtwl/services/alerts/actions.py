@@ -129,7 +129,7 @@ class _Webhook:
             self._client = httpx.AsyncClient(
                 timeout=action.timeout_s, follow_redirects=False, cookies=no_cookies
             )
-        except (ValueError, ImportError) as error:
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
             raise UsageError(f"a proxy that the environment names: {error}") from None
 
     async def __call__(self, firing: bytes) -> None:
