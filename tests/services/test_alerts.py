@@ -17,11 +17,11 @@ import pytest
 
 from streamtwl.config import AlertsSettings
 from streamtwl.errors import UsageError
-from streamtwl.services.alerts import actions, make, performer, rules
+from streamtwl.services.alerts import actions, make, performer, rules, service
 from streamtwl.services.alerts.actions import ActionError
 from streamtwl.services.service import Feed
 from tests.conftest import PATIENCE_S
-from tests.example_messages import hello
+from tests.example_messages import hello, status
 from tests.services.conftest import free_port, wait_until
 
 
@@ -392,3 +392,23 @@ def test_libraries_log_no_address_and_no_cookie_is_kept(
             alerts('[action.note]\napprise = "tgram://key=k/nonsense nonsense://key=k"\n', "note")
     assert "key=k" not in caplog.text
     assert not any("Cookie" in headers for headers, *_ in hook.got)
+
+
+def test_a_state_waits_for_the_events_before_it(monkeypatch):
+    """They come by another subscription, which may be behind."""
+    monkeypatch.setattr(service, "BESIDE_S", PATIENCE_S)
+
+    class Events:
+        positions: ClassVar = {("s", "event/mic/"): 3}
+
+    async def run() -> None:
+        waiting = asyncio.create_task(service._have_come(Events(), status(0, event=4)))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        Events.positions["s", "event/mic/"] = 4
+        async with asyncio.timeout(PATIENCE_S):
+            await waiting
+        monkeypatch.setattr(service, "BESIDE_S", 0.0)
+        await service._have_come(Events(), status(1, event=5))  # which is lost, say
+
+    asyncio.run(run())

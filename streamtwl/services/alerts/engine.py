@@ -85,6 +85,8 @@ class Engine:
             track.counted.event = event
         if over or event.end is not None:
             track.end(event, clock)
+            if over or not rule.confirmed:  # else the label of that decision may be to come
+                del track.open[event.id]
         while len(track.open) > OPEN:
             del track.open[next(iter(track.open))]
         return fired
@@ -103,10 +105,13 @@ class Engine:
 
     def _label(self, rule: Rule, track: Track, clock: Clock, label: Label) -> list[Firing]:
         fired = []
-        for sounding in track.open.values():
-            if label.session == sounding.event.session:
+        for sounding in [*track.open.values()]:
+            event = sounding.event
+            if label.session == event.session:
                 sounding.hear(label)
                 fired += self._qualify(rule, track, clock, sounding, label.position)
+                if event.end is not None and label.position >= event.position:
+                    del track.open[event.id]
         return fired
 
     def _status(
@@ -114,8 +119,9 @@ class Engine:
     ) -> list[Firing]:
         """Count sound in which there was nothing of the rule's label."""
         for sounding in [*track.open.values()]:
-            if clock.is_over(sounding.event):
-                track.end(sounding.event, clock)  # a listener that was killed ended none
+            if clock.is_over(sounding.event):  # a listener that was killed ended none
+                track.end(sounding.event, clock)
+                del track.open[sounding.event.id]
         if not rule.of_silence or track.sounds(status.session):
             return []
         if since is not None:

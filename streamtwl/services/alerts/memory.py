@@ -63,11 +63,11 @@ class Track(msgspec.Struct):
 
     def sounds(self, session: str) -> bool:
         """Whether its label sounds; an event of a session that is over does not."""
-        return any(each.event.session == session for each in self.open.values())
+        lasting = (each.event for each in self.open.values() if each.event.end is None)
+        return any(event.session == session for event in lasting)
 
     def end(self, event: Event, clock: "Clock") -> None:
         """Take the end of an event, or a newer one of the same."""
-        self.open.pop(event.id, None)
         ended = event.session, event.position if event.end is None else event.end
         if ended[0] != self.ended[0] or ended[1] > self.ended[1]:
             self.ended, self.fired_silence = ended, False

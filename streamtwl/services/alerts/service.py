@@ -11,7 +11,7 @@ from streamtwl import folders
 from streamtwl.client import Subscription
 from streamtwl.config import AlertsSettings
 from streamtwl.label_filter import unknown_names
-from streamtwl.messages import Hello
+from streamtwl.messages import Event, Hello, Status, topic
 from streamtwl.services.alerts import actions, rules
 from streamtwl.services.alerts.engine import Engine, Firing
 from streamtwl.services.alerts.memory import Memory
@@ -22,6 +22,8 @@ from streamtwl.unrolling import unrolled
 
 _log = logging.getLogger(__name__)
 
+BESIDE_S = 0.5  # for events that come beside a state: less than from one state to the next
+LOOK_S = 0.01
 SAVE_S = 10.0  # from one writing of position and state to the next, where nothing applies
 
 
@@ -104,6 +106,8 @@ class AlertsService:
                 elif met != message.session:
                     met = message.session
                     self._meet(message)
+                if isinstance(message, Status) and any(rule.of_silence for rule in self._rules):
+                    await _have_come(events, message)
                 fired = [one for each in unrolled(message) for one in engine.take(each)]
                 self._save(fired, events, events.positions, engine, outbox)
 
@@ -138,3 +142,13 @@ class AlertsService:
         self._counts["fired"] += len(fired)
         for name, _ in entries:
             self._performers[name].wake.set()
+
+
+async def _have_come(events: Subscription, status: Status) -> None:
+    """Wait a moment for the events that were published before a state: to it they are no silence."""
+    named = topic(Event, status.source)
+    newest, until = status.last_seq.get(named, -1), time.monotonic() + BESIDE_S
+    while events.positions.get((status.session, named), -1) < newest:
+        if time.monotonic() > until:
+            return
+        await asyncio.sleep(LOOK_S)
