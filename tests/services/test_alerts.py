@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -398,17 +399,16 @@ def test_a_state_waits_for_the_events_before_it(monkeypatch):
     """They come by another subscription, which may be behind."""
     monkeypatch.setattr(service, "BESIDE_S", PATIENCE_S)
 
-    class Events:
-        positions: ClassVar = {("s", "event/mic/"): 3}
+    events = SimpleNamespace(positions={("s", "event/mic/"): 3})
 
     async def run() -> None:
-        waiting = asyncio.create_task(service._have_come(Events(), status(0, event=4)))
+        waiting = asyncio.create_task(service._have_come(events, status(0, event=4)))
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        Events.positions["s", "event/mic/"] = 4
+        events.positions["s", "event/mic/"] = 4
         async with asyncio.timeout(PATIENCE_S):
             await waiting
         monkeypatch.setattr(service, "BESIDE_S", 0.0)
-        await service._have_come(Events(), status(1, event=5))  # which is lost, say
+        await service._have_come(events, status(1, event=5))  # which is lost, say
 
     asyncio.run(run())

@@ -276,6 +276,17 @@ def test_what_confirms_does_not_depend_on_what_comes_first(first):
     assert fired(engine, sound.label(1.5)) == ["s-1"]
 
 
+@pytest.mark.parametrize("first", ["label", "event"])
+def test_the_label_of_the_last_decision_counts_whichever_comes_first(first):
+    sound, engine = Sound(), Engine([rule(confirmed=2)])
+    assert fired(engine, sound.event("onset", 0, 1), sound.label(1)) == []
+    last = [sound.label(1.5), sound.event("offset", 0, 1.5, end=RATE)]
+    assert fired(engine, *(last if first == "label" else last[::-1])) == ["s-1"]
+    more = sound.event("onset", 2, 3, n=2), sound.event("offset", 2, 4, n=2), sound.label(4.5)
+    assert fired(engine, sound.label(3), *more, sound.label(5)) == []
+    assert not engine.memory.tracks["r\nmic"].open
+
+
 def test_a_leftover_revision_makes_no_second_silence():
     sound, engine = Sound(), Engine([rule(silence_s=5)])
     bark = sound.event("onset", 8, 9), sound.event("offset", 8, 10)

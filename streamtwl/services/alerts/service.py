@@ -145,7 +145,7 @@ class AlertsService:
 
 
 async def _have_come(events: Subscription, status: Status) -> None:
-    """Wait a moment for the events that were published before a state: to it they are no silence."""
+    """Wait a moment for the events that were published before a state, which else means silence."""
     named = topic(Event, status.source)
     newest, until = status.last_seq.get(named, -1), time.monotonic() + BESIDE_S
     while events.positions.get((status.session, named), -1) < newest:
