@@ -20,6 +20,7 @@ from streamtwl.config import AlertsSettings
 from streamtwl.errors import UsageError
 from streamtwl.services.alerts import actions, make, performer, rules, service
 from streamtwl.services.alerts.actions import ActionError
+from streamtwl.services.outbox import Outbox
 from streamtwl.services.service import Feed
 from tests.conftest import PATIENCE_S
 from tests.example_messages import hello, status
@@ -412,3 +413,17 @@ def test_a_state_waits_for_the_events_before_it(monkeypatch):
         await service._have_come(events, status(1, event=5))  # which is lost, say
 
     asyncio.run(run())
+
+
+def test_events_that_lead_to_nothing_do_not_write_all_that_is_known(
+    listener, running, alerts, monkeypatch
+):
+    one, saved, save = alerts('[action.run]\ncommand = ["true"]\n', "run"), [], Outbox.save
+    monkeypatch.setattr(service, "SAVE_S", PATIENCE_S)
+    monkeypatch.setattr(Outbox, "save", lambda *of: (saved.append(of), save(*of)))
+    running([one], listener.feed)
+    for number in range(20):
+        listener.sounds("Cat", number=number)
+    listener.sounds("Dog", number=20)
+    wait_until(lambda: one.figures()["sent"] == 1)
+    assert len(saved) <= 4  # as it meets the listener, and for what fired
