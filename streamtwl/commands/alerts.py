@@ -1,5 +1,6 @@
 """`streamtwl alerts`: try rules on what sounded."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -30,17 +31,26 @@ def try_rules(
 ) -> None:
     """Print when the rules would have applied, from the journal; nothing is sent."""
     from streamtwl import history
+    from streamtwl.messages import Event
+    from streamtwl.services.alerts import trial
     from streamtwl.services.alerts.engine import Engine
     from streamtwl.services.alerts.rules import load
     from streamtwl.sinks.journal_file import default_path
     from streamtwl.sinks.standard_output import print_line
-    from streamtwl.unrolling import unrolled
 
     start_logging(log_level.value)
-    engine = Engine(load(rules).rules)
+    loaded, path = load(rules, serving=False), journal or default_path()
+    for problem in trial.problems(loaded, path):
+        print(f"streamtwl: {problem}", file=sys.stderr)
+    engine, fired, events = Engine(loaded.rules), 0, 0
     wanted = history.query("*", "", [], since, until)
-    summaries = history.messages(journal or default_path(), wanted)
-    for message in (each for summary in summaries for each in unrolled(summary)):
+    for message in trial.in_order(history.messages(path, wanted)):
+        events += isinstance(message, Event) and message.phase == "onset"
         for firing in engine.take(message):
-            if not print_line(f"{firing.rule}: {firing.text}"):
+            fired += 1
+            at = history.local(firing.at).isoformat(" ", "seconds")
+            if not print_line(f"{at}  {firing.source:<10} {firing.rule}: {firing.text}"):
                 return
+    if not fired:
+        when = history.local(wanted.since).isoformat(" ", "minutes")
+        print(f"streamtwl: no rule would have acted: {events} events since {when}", file=sys.stderr)

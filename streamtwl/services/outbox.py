@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     target: str
     payload: bytes
     tries: int  # that failed
-    due: float  # Unix seconds of the next
+    due: float  # Unix seconds of the next; 0: at once
 
 
 class Outbox:
@@ -113,8 +113,7 @@ class Outbox:
     ) -> None:
         """Write all of it, or nothing; raises SinkError."""
         with self._failing(), self._db:
-            now = time.time()
-            rows = [(target, payload, 0, now) for target, payload in entries]
+            rows = [(target, payload, 0, 0.0) for target, payload in entries]
             self._db.executemany(
                 "INSERT INTO entries (target, payload, tries, due) VALUES (?, ?, ?, ?)", rows
             )
@@ -133,15 +132,13 @@ class Outbox:
                 )
                 self.dropped += over
 
-    def first(self, target: str | None = None) -> Entry | None:
-        """Return the oldest entry (of a target), due or not."""
-        query = "SELECT id, target, payload, tries, due FROM entries"
-        rows = (
-            self._rows(f"{query} ORDER BY id LIMIT 1")
-            if target is None
-            else self._rows(f"{query} WHERE target = ? ORDER BY id LIMIT 1", target)
-        )
-        return next((Entry(*row) for row in rows), None)
+    def first(self) -> Entry | None:
+        """Return the oldest entry, due or not."""
+        return self._entry("ORDER BY id LIMIT 1")
+
+    def next_due(self, target: str) -> Entry | None:
+        """Return a target's oldest entry that is due; where none is, the first that will be."""
+        return self._entry("WHERE target = ? ORDER BY max(due, ?), id LIMIT 1", target, time.time())
 
     def keep(self, targets: Iterable[str]) -> int:
         """Delete all entries but those of these targets; return how many went."""
@@ -165,7 +162,11 @@ class Outbox:
                 (time.time() + wait_s, entry.id),
             )
 
-    def _rows(self, query: str, *values: str) -> list[Any]:
+    def _entry(self, which: str, *values: object) -> Entry | None:
+        query = f"SELECT id, target, payload, tries, due FROM entries {which}"
+        return next((Entry(*row) for row in self._rows(query, *values)), None)
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
         with self._failing():
             return self._db.execute(query, values).fetchall()
 

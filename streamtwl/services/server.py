@@ -68,8 +68,14 @@ class Once(logging.Filter):
 _once = Once(REPEAT_S)
 
 
-async def serve(services: Sequence[Service], feed: Feed, stop: asyncio.Event) -> None:
-    """Run the services until `stop`; raises UsageError of one of them."""
+async def serve(
+    services: Sequence[Service], feed: Feed, stop: asyncio.Event, refuse: bool = True
+) -> None:
+    """Run the services until `stop`.
+
+    Raises UsageError of one that cannot start, as where its port is in use; unless `refuse`: it is
+    tried again then, as it is where it fails later, and the others run.
+    """
 
     def figures() -> dict[str, Figures]:
         return {service.name: service.figures() for service in services}
@@ -77,7 +83,7 @@ async def serve(services: Sequence[Service], feed: Feed, stop: asyncio.Event) ->
     feed.figures = figures
     logging.getLogger(subscription.__name__).addFilter(_once)  # each service has one
     stopping = asyncio.create_task(stop.wait())
-    tasks = [asyncio.create_task(_keep_up(service, feed)) for service in services]
+    tasks = [asyncio.create_task(_keep_up(service, feed, refuse)) for service in services]
     try:
         await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -89,22 +95,32 @@ async def serve(services: Sequence[Service], feed: Feed, stop: asyncio.Event) ->
             task.result()
 
 
-async def _keep_up(service: Service, feed: Feed) -> None:
-    """Run a service, and again after a while where it fails."""
+async def _keep_up(service: Service, feed: Feed, refuse: bool) -> None:
+    """Run a service, and again after a while where it fails; `refuse`: UsageError at first."""
     failures, said = 0, ""
     while True:
         began = time.monotonic()
         try:
             await service.run(feed)
             return
-        except UsageError:
-            raise
-        except (StreamtwlError, OSError) as error:
+        except Exception as error:
+            if refuse and isinstance(error, UsageError):
+                raise
+            refuse = False
             failures = 0 if time.monotonic() > began + CALM_S else failures
-            if said != (said := str(error)) or not failures:
-                _log.warning("%s: %s: it is tried again", service.name, error)
+            if said != (said := _why(error)) or not failures:
+                _log.warning("%s: %s: it is tried again", service.name, said)
+                _log.debug("%s", service.name, exc_info=True)
         await asyncio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
         failures += 1
+
+
+def _why(error: Exception) -> str:
+    """Return an error in one line; one that nobody expected with its type."""
+    text = " ".join(str(error).split())
+    return (
+        text if isinstance(error, StreamtwlError | OSError) else f"{type(error).__name__}: {text}"
+    )
 
 
 def run(services: Sequence[Service], feed: Feed) -> None:
@@ -155,7 +171,7 @@ async def _until_end(services: Sequence[Service], feed: Feed, stdin: int) -> Non
     loop.add_reader(stdin, look)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     draining = asyncio.create_task(drain())
-    await serve(services, feed, stop)
+    await serve(services, feed, stop, refuse=False)
     draining.cancel()
 
 

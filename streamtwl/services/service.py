@@ -53,8 +53,8 @@ class Service(Protocol):
     async def run(self, feed: "Feed") -> None:
         """Serve until it is cancelled.
 
-        A StreamtwlError or OSError is logged, and `run` is called again after a while; a UsageError
-        ends the program. Nothing here may block: the services share one thread.
+        What it raises is logged, and `run` is called again after a while; a UsageError of the
+        first call ends `serve`. Nothing here may block: the services share one thread.
         """
         ...
 

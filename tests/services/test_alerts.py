@@ -1,317 +1,30 @@
-"""Alerts: rules, what they make of messages, actions that fail, restarts."""
+"""Alerts: actions, those that fail, restarts."""
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
 import http.server
+import importlib.util
 import json
 import logging
+import socket
 import sqlite3
 import sys
 import threading
-import time
+from types import SimpleNamespace
 
-import msgspec
 import pytest
 
 from streamtwl.config import AlertsSettings
-from streamtwl.errors import ConfigError, UsageError
-from streamtwl.messages import Event, Summary
-from streamtwl.services.alerts import make, rules, service
-from streamtwl.services.alerts.engine import REMEMBERED, Engine, Memory
-from streamtwl.services.alerts.rules import Rule
+from streamtwl.errors import UsageError
+from streamtwl.services.alerts import actions, make, performer, rules, service
+from streamtwl.services.alerts.actions import ActionError
+from streamtwl.services.outbox import Outbox
 from streamtwl.services.service import Feed
-from streamtwl.unrolling import unrolled
-from tests.example_messages import event, hello, label, status
+from tests.conftest import PATIENCE_S
+from tests.example_messages import hello, status
 from tests.services.conftest import free_port, wait_until
-
-NOON = 1_764_331_200.0  # a Friday in November
-RATE = 16_000
-
-
-class Sound:
-    """Messages of a listener, by seconds of sound."""
-
-    def __init__(self, session: str = "s", at: float = NOON) -> None:
-        self.session, self.at, self._seq = session, at, 0
-
-    def event(self, phase: str, start: float, now: float, name: str = "Dog", n: int = 1, **more):
-        self._seq += 1
-        end = None if phase == "onset" or phase == "revised" else round(now * RATE)
-        fields = {"phase": phase, "label": name, "id": f"{self.session}-{n}", "end": end}
-        fields |= {"start": round(start * RATE), **self._now(now)} | more
-        return msgspec.structs.replace(event(self._seq, self.session), **fields)
-
-    def label(self, now: float, name: str | None = "Dog"):
-        return msgspec.structs.replace(label(0, self.session, name=name), **self._now(now))
-
-    def status(self, now: float, state: str = "listening"):
-        return msgspec.structs.replace(status(0, self.session), state=state, **self._now(now))
-
-    def _now(self, now: float):
-        wall = self.at + now
-        return {"position": round(now * RATE), "captured_at": wall, "published_at": wall}
-
-
-def rule(**fields) -> Rule:
-    return msgspec.convert({"name": "r", "actions": ["a"]} | fields, Rule)
-
-
-def fired(engine: Engine, *messages) -> list[str]:
-    return [firing.event or "-" for message in messages for firing in engine.take(message)]
-
-
-def test_an_event_of_the_label_fires_once():
-    sound, engine = Sound(), Engine([rule(label=["Dog*", "Cat"])])
-    onset, bark = sound.event("onset", 1, 2), sound.event("revised", 1, 3)
-    assert fired(engine, onset, bark, sound.event("offset", 1, 4), bark) == ["s-1"]
-    assert fired(engine, sound.event("onset", 5, 6, "Siren", 2)) == []
-    assert fired(engine, sound.event("onset", 7, 8, "cat", 3)) == ["s-3"]
-
-
-def test_an_event_that_outlasts_many_others_fires_once():
-    sound, engine = Sound(), Engine([rule(label="*")])
-    fired(engine, sound.event("onset", 0, 1, "Loud", n=0))
-    for number in range(1, 3 * REMEMBERED):
-        fired(engine, sound.event("offset", number, number + 0.5, n=number))
-        assert fired(engine, sound.event("revised", 0, number + 0.6, "Loud", n=0)) == []
-    [track] = engine.memory.tracks.values()
-    assert len(track.done) <= REMEMBERED + 2
-
-
-def test_an_event_that_is_revised_to_the_label_fires():
-    sound, engine = Sound(), Engine([rule(label="Doorbell")])
-    assert fired(engine, sound.event("onset", 1, 2, "Dog")) == []
-    assert fired(engine, sound.event("revised", 1, 3, "Doorbell")) == ["s-1"]
-
-
-def test_lasting_fires_as_soon_as_it_has():
-    sound, engine = Sound(), Engine([rule(label="Dog", lasting_s=3)])
-    assert fired(engine, sound.event("onset", 0, 1), sound.label(2.9)) == []
-    assert fired(engine, sound.label(3.1), sound.label(3.6)) == ["s-1"]
-    short = (sound.event("onset", 10, 11, n=2), sound.event("offset", 10, 12, n=2))
-    assert fired(engine, *short, sound.label(20)) == []
-
-
-def test_so_often_within():
-    sound, engine = Sound(), Engine([rule(times=3, within_s=10)])
-
-    def bark(at: float, n: int):
-        return sound.event("onset", at, at, n=n), sound.event("offset", at, at + 0.5, n=n)
-
-    assert fired(engine, *bark(0, 1), *bark(6, 2), *bark(12, 3)) == []
-    assert fired(engine, *bark(15, 4)) == ["s-4"]
-    assert fired(engine, *bark(16, 5)) == []  # a new count
-
-
-def test_confirmed_counts_hops_with_the_label_in_force():
-    sound, engine = Sound(), Engine([rule(confirmed=2)])
-    onset = sound.event("onset", 0, 1)
-    assert fired(engine, onset, sound.label(1), sound.label(1.5, None)) == []
-    assert fired(engine, sound.label(2)) == ["s-1"]
-
-
-def test_confirmed_and_silence_count_what_a_summary_stands_for():
-    sound = Sound()
-    hops = Summary(1, round(2.5 * RATE), NOON + 2.5, 4, 0.5, 0.5, ["Dog"], [[0, 500]] * 4)
-    labels = msgspec.structs.replace(sound.label(4.0), seq=4, summary=hops)
-    states = msgspec.structs.replace(
-        sound.status(124.0), seq=121, summary=Summary(1, 5 * RATE, NOON + 5, 120)
-    )
-    engine = Engine(
-        [rule(label="Dog", confirmed=4), rule(name="quiet", label="Dog", silence_s=100.0)]
-    )
-    said = [
-        sound.status(0),
-        sound.event("onset", 1, 2),
-        labels,
-        sound.event("offset", 1, 4),
-        states,
-    ]
-    found = [fired(engine, *unrolled(each)) for each in said]
-    assert [each for each in found if each] == [["s-1"], ["-"]]
-    assert found[2] == ["s-1"]
-
-
-def test_a_late_event_is_confirmed_by_its_length():
-    sound, engine = Sound(), Engine([rule(confirmed=4)])
-    short = sound.event("offset", 0, 1), sound.event("offset", 0, 1.5)
-    assert [each for message in short for each in engine.take(message, late=True)] == []
-    assert len(engine.take(sound.event("offset", 5, 8, n=2), late=True)) == 1
-
-
-def test_what_a_late_event_is_confirmed_by_follows_the_listeners_hop():
-    sound, engine = Sound(), Engine([rule(confirmed=4)])
-    engine.take(msgspec.structs.replace(hello(0), settings={"hop_s": 0.96}))
-    assert engine.take(sound.event("offset", 0, 3), late=True) == []
-    assert len(engine.take(sound.event("offset", 5, 9, n=2), late=True)) == 1
-
-
-def test_events_that_are_late_keep_their_distance():
-    """What comes from the journal in one go did not happen in one go."""
-    sound, engine = Sound(), Engine([rule(times=2, within_s=10), rule(name="q", cooldown_s=100)])
-    assert fired(engine, sound.status(1000)) == []
-    late = [sound.event("onset", at, at + 1, n=at) for at in (100, 150, 300)]
-    got = [(each.rule, each.event) for message in late for each in engine.take(message, late=True)]
-    assert got == [("q", "s-100"), ("q", "s-300")]
-
-
-def test_late_events_of_an_old_session_among_states_of_the_new_one():
-    """A service that was away: the backlog comes while the next session is under way."""
-    rules_ = [
-        rule(times=2, within_s=10),
-        rule(name="q", cooldown_s=100),
-        rule(name="s", silence_s=50),
-    ]
-    old, new = Sound("a"), Sound("b", NOON + 5000)
-    engine = Engine(rules_)
-    assert fired(engine, old.status(1), new.status(1)) == []
-    late = [old.event("onset", at, at + 1, n=at) for at in (100, 150, 300, 305)]
-    got = []
-    for number, message in enumerate(late):
-        got += [(each.rule, each.event) for each in engine.take(message, late=True)]
-        got += [(each.rule, each.event) for each in engine.take(new.status(2 + number))]
-    assert got == [("q", "a-100"), ("q", "a-300"), ("r", "a-305")]
-    # none of them lasts: the silence of the new session counts
-    assert fired(engine, *map(new.status, range(6, 60))) == ["-"]
-
-
-def test_a_clock_set_back_between_sessions_mutes_nothing():
-    engine = Engine([rule(cooldown_s=100)])
-    assert fired(engine, Sound("a").event("onset", 0, 1)) == ["a-1"]
-    assert fired(engine, Sound("b", NOON - 1e8).event("onset", 0, 1)) == ["b-1"]
-
-
-def test_confidence_cooldown_and_source():
-    sound = Sound()
-    engine = Engine([rule(confidence=0.7, cooldown_s=60, source="mi?")])
-    assert fired(engine, sound.event("onset", 0, 1, peak=0.6)) == []
-    assert fired(engine, sound.event("revised", 0, 2, peak=0.8)) == ["s-1"]
-    assert fired(engine, sound.event("onset", 30, 31, n=2, peak=0.9)) == []
-    assert fired(engine, sound.event("onset", 90, 91, n=3, peak=0.9)) == ["s-3"]
-    other = sound.event("onset", 0, 1, n=4, peak=0.9, source="garden")
-    assert fired(engine, other) == []
-
-
-@pytest.mark.parametrize(
-    ("hours", "at", "wanted"),
-    [("22:00-06:00", "23:30", True), ("22:00-06:00", "05:59", True),
-     ("22:00-06:00", "06:00", False), ("08:00-24:00", "23:59", True),
-     (["07:00-08:00", "12:00-13:00"], "12:30", True)],
-)  # fmt: skip
-def test_hours_are_local(hours, at, wanted):
-    hour, minute = map(int, at.split(":"))
-    midnight = time.mktime((2026, 11, 28, hour, minute, 0, 0, 0, -1))
-    assert rule(hours=hours).awake(midnight) == wanted
-
-
-def test_the_washing_machine_has_finished():
-    sound = Sound()
-    engine = Engine([rule(label="Washing*", lasting_s=60, silence_after_s=120)])
-    states = [sound.status(at) for at in range(0, 300)]
-    assert fired(engine, *states) == []  # nothing was there before
-    onset = sound.event("onset", 300, 301, "Washing machine")
-    offset = sound.event("offset", 300, 400, "Washing machine")
-    running = [sound.status(at) for at in range(301, 400)]
-    silence = [sound.status(at) for at in range(400, 700)]
-    fired_at = [
-        message.position / RATE
-        for message in [onset, sound.label(370, None), *running, offset, *silence]
-        if engine.take(message)
-    ]
-    assert len(fired_at) == 1
-    assert fired_at[0] == pytest.approx(520, abs=2)
-
-
-def test_no_sound_from_the_pump_for_an_hour():
-    sound, engine = Sound(), Engine([rule(label="Pump", silence_s=3600)])
-    assert fired(engine, *map(sound.status, range(0, 3590, 10))) == []
-    assert fired(engine, *map(sound.status, range(3600, 9000, 10))) == ["-"]  # once
-    on, off = sound.event("onset", 9000, 9001, "Pump"), sound.event("offset", 9000, 9010, "Pump")
-    assert fired(engine, on, off, *map(sound.status, range(9010, 12000, 10))) == []
-    assert fired(engine, *map(sound.status, range(12000, 13000, 10))) == ["-"]
-
-
-def test_a_microphone_that_is_away_is_no_silence():
-    sound, engine = Sound(), Engine([rule(label="Pump", silence_s=100)])
-    lost = [sound.status(at, "lost") for at in range(0, 500)]
-    muted = [sound.status(at, "silent") for at in range(500, 900)]
-    assert fired(engine, *lost, *muted, sound.status(901), sound.status(1500)) == []
-
-
-def test_a_clock_that_leaps_moves_no_duration():
-    sound, engine = Sound(), Engine([rule(times=2, within_s=10), rule(name="q", silence_s=50)])
-    first = sound.event("onset", 0, 1), sound.event("offset", 0, 1.5)
-    assert fired(engine, *first, sound.status(2)) == []
-    sound.at += 86_400 * 365  # the wall clock leaps ahead by a year
-    assert fired(engine, sound.status(3), sound.event("onset", 4, 5, n=2)) == ["s-2"]
-    sound.at -= 86_400 * 700  # and back
-    assert fired(engine, sound.event("offset", 4, 6, n=2), sound.status(7)) == []
-    assert fired(engine, *map(sound.status, range(8, 70))) == ["-"]
-
-
-def test_what_is_counted_outlives_a_restart_and_a_new_session():
-    rule_ = rule(times=2, within_s=60)
-    first = Engine([rule_])
-    sound = Sound()
-    assert fired(first, sound.event("onset", 0, 1), sound.event("offset", 0, 2)) == []
-    kept = msgspec.json.decode(msgspec.json.encode(first.memory), type=Memory)
-    second = Engine([rule_], kept)
-    assert fired(second, sound.event("onset", 0, 1)) == []  # the same again
-    later = Sound("t", NOON + 30)
-    assert fired(second, later.event("onset", 0, 1)) == ["t-1"]
-
-
-def test_a_text_puts_in_what_it_names_and_nothing_else():
-    sound, engine = Sound(), Engine([rule(text="{label} {0.__class__} {nope} }{ 100 %")])
-    [firing] = engine.take(sound.event("onset", 0, 1, "{source}"))
-    assert firing.text == "{source} {0.__class__} {nope} }{ 100 %"
-
-
-RULES = """\
-[[rule]]
-name = "first"
-actions = ["a"]
-
-[[rule]]
-name = "second"
-label = "Dog"
-{}
-actions = ["a"]
-
-[action.a]
-{}
-"""
-
-
-@pytest.mark.parametrize(
-    ("line", "action", "said"),
-    [
-        ("lastings = 3", "", r"line 8: \[rule\]: lastings: there is no such key; it takes name, "),
-        ("lasting_s = 'x'", "", r"line 8: \[rule\]: lasting_s: Expected `float`, got `str`"),
-        ("times = 0", "", r"line 8: \[rule\]: times: Expected `int` >= 1"),
-        ("hours = '25:00-26:00'", "", r"line 8: \[rule\]: hours: it takes hours as 22:00-06:00"),
-        ("silence_s = 1\nlasting_s = 1", "", r"line 8: \[rule\]: silence_s: times, lasting_s"),
-        ("lasting_s = ", "", r"is not TOML: Invalid value \(at line 8"),
-        ("", "", r"line 11: \[action.a\]: it takes one of apprise, webhook, command, mqtt, not 0"),
-        ("", "webhook = 'ftp://x'", r"line 12: \[action.a\]: webhook: it takes http"),
-        ("", "webhook = 'http://'", r"line 12: \[action.a\]: webhook: http: it takes an address"),
-        ("", "webhook = 'http://h:99999/'", r"line 12: \[action.a\]: webhook: .*not an address"),
-        ("", 'command = ["a\\u0000b"]', r"line 12: \[action.a\]: command: .*without \\0"),
-        ("", "command = ['']", r"line 12: \[action.a\]: command: it takes a program"),
-        ("times = 2\nwithin_s = 0", "", r"line 9: \[rule\]: within_s: it is 0"),
-        ("", "apprise = '$NOT_SET_HERE'", "line 12: .*the variable NOT_SET_HERE is not set"),
-        ("", "command = ['x']\n[[rules]]", "line 13: rules: it takes "),
-        ("", "command = ['x']\n[[rule]]\nname='3'\nactions=['b']", r"line 15: .*no \[action.b\]"),
-        ("", "command = ['x']\n[[rule]]\nname='first'\nactions=['a']", "line 14: .*two rules"),
-        ("", "command = ['x']\n[[rule]]\nname='3'", r"line 13: \[rule\]: actions: it is missing"),
-    ],
-)  # fmt: skip
-def test_a_rule_that_does_not_parse_names_line_and_key(tmp_path, line, action, said):
-    path = tmp_path / "rules.toml"
-    path.write_text(RULES.format(line, action))
-    with pytest.raises(ConfigError, match=said):
-        rules.load(path)
 
 
 class Hook(http.server.BaseHTTPRequestHandler):
@@ -319,6 +32,9 @@ class Hook(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.endless:
+            self.answer_for_ever()
+            return
         code = self.server.codes.pop(0) if self.server.codes else 200
         if code == 0:
             self.server.hang.wait(60)
@@ -326,7 +42,17 @@ class Hook(http.server.BaseHTTPRequestHandler):
         self.server.got.append((dict(self.headers), body, code))
         self.send_response(code)
         self.send_header("Content-Length", "0")
+        self.send_header("Set-Cookie", "tracked=1")
         self.end_headers()
+
+    def answer_for_ever(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.server.begun.set()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b" " * 1_000_000)
+        self.server.broken_off.set()
 
     def log_message(self, *_arguments) -> None:
         pass
@@ -335,7 +61,8 @@ class Hook(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def hook():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Hook)
-    server.got, server.codes, server.hang = [], [], threading.Event()
+    server.got, server.codes, server.hang, server.endless = [], [], threading.Event(), False
+    server.begun, server.broken_off = threading.Event(), threading.Event()
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -354,7 +81,7 @@ def test_a_label_that_the_listener_never_names_is_said(listener, running, alerts
 def alerts(tmp_path, monkeypatch):
     """Make the service of a rule for dogs, with the actions given as TOML."""
     pytest.importorskip("httpx2")
-    monkeypatch.setattr(service, "BACK_OFF_S", (0.02,))
+    monkeypatch.setattr(performer, "BACK_OFF_S", (0.02,))
 
     def make_one(actions: str, *names: str):
         path = tmp_path / "rules.toml"
@@ -478,8 +205,8 @@ def test_an_alert_over_mqtt(listener, running, mosquitto, alerts):
 
 
 def test_tries_are_bounded(listener, running, alerts, monkeypatch):
-    monkeypatch.setattr(service, "TRIES", 3)
-    one = alerts('[action.run]\ncommand = ["/nonexistent/program"]\n', "run")
+    monkeypatch.setattr(performer, "TRIES", 3)
+    one = alerts('[action.run]\ncommand = ["false"]\n', "run")
     running([one], listener.feed)
     listener.sounds("Dog")
     wait_until(lambda: one.figures()["given_up"] == 1)
@@ -565,19 +292,138 @@ def test_what_waits_for_an_action_that_is_no_more_is_said_and_not_kept(
     assert second.figures()["waiting"] == 0
 
 
-def test_what_would_have_fired_comes_from_the_journal(cli, listener, tmp_path):
-    for number, name in enumerate(["Dog", "Cat", "Dog"]):
-        onset: Event = listener.sounds(name, number=number)
-        assert onset.label == name
-    (tmp_path / "rules.toml").write_text(
-        '[[rule]]\nname = "dog"\nlabel = "dog"\nactions = ["a"]\n[action.a]\ncommand = ["x"]\n'
-    )
-    journal = ("--journal", tmp_path / "journal.sqlite")
-    wait_until(lambda: "Cat" in cli("history", *journal).stdout)
-    result = cli("alerts", "test", "--since", "1h", tmp_path / "rules.toml", *journal)
-    assert result.returncode == 0, result.stderr
-    assert [line.split(",")[0] for line in result.stdout.splitlines()] == ["dog: Dog at mic"] * 2
-    (tmp_path / "rules.toml").write_text("[[rule]]\nnam = 1\n")
-    result = cli("alerts", "test", tmp_path / "rules.toml", *journal)
-    assert result.returncode == 2
-    assert "line 2: [rule]: nam: there is no such key" in result.stderr
+def test_an_apprise_address_that_is_two_is_refused(alerts):
+    pytest.importorskip("apprise")
+    with pytest.raises(UsageError, match=r"\[action.note\]: apprise: these are 2 addresses"):
+        alerts('[action.note]\napprise = "json://h, json://k"\n', "note")
+
+
+FIRING = json.dumps({"text": "x", "id": "1", "label": "Dog"}).encode()
+
+
+def give_up_when(begun: threading.Event, perform: actions.Perform) -> None:
+    """Perform an action, and cancel it when it has begun, as a timeout does."""
+
+    async def run() -> None:
+        task = asyncio.create_task(perform(FIRING))
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(run())
+
+
+def test_apprise_is_ended_with_its_time(hook):
+    pytest.importorskip("apprise")
+    hook.endless = True
+    action = rules.Action(apprise=f"json://127.0.0.1:{hook.server_port}/")
+    give_up_when(hook.begun, actions.make("note", action))
+    assert hook.broken_off.wait(PATIENCE_S)
+
+
+def test_apprise_has_little_memory(hook):
+    """An endless answer ends it, long before its time is over."""
+    pytest.importorskip("apprise")
+    hook.endless = True
+    action = rules.Action(apprise=f"json://127.0.0.1:{hook.server_port}/")
+    with pytest.raises(ActionError, match="did not take"):
+        asyncio.run(actions.make("note", action)(FIRING))
+    assert hook.broken_off.wait(PATIENCE_S)
+
+
+def test_a_command_that_is_ended_takes_along_what_it_started():
+    began = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        child = f"import socket; socket.create_connection({server.getsockname()!r}).recv(1)"
+        script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+        accepted = []
+
+        def accept() -> None:
+            accepted.append(server.accept()[0])
+            began.set()
+
+        threading.Thread(target=accept, daemon=True).start()
+        action = rules.Action(command=[sys.executable, "-c", script])
+        give_up_when(began, actions.make("run", action))
+        with accepted[0] as connection:
+            connection.settimeout(PATIENCE_S)
+            assert connection.recv(1) == b""  # it is gone
+
+
+def test_a_command_does_not_get_the_secrets_of_others(
+    listener, running, hook, alerts, tmp_path, monkeypatch
+):
+    secret = ("HOOK_SECRET", "STREAMTWL_TOKEN", "STREAMTWL_WEB_PASSWORD", "STREAMTWL_X_KEY")
+    for name in (*secret, "OTHER"):
+        monkeypatch.setenv(name, "s3cret")
+    script = f"import json, os; json.dump(dict(os.environ), open(r'{tmp_path}/got', 'w'))"
+    command = json.dumps([sys.executable, "-c", script])
+    run = f"[action.run]\ncommand = {command}\n"
+    one = alerts(run + webhook(hook, 'secret = "$HOOK_SECRET"'), "run")
+    running([one], listener.feed)
+    listener.sounds("Dog")
+    wait_until(lambda: one.figures()["sent"] == 1)
+    got = json.loads((tmp_path / "got").read_text())
+    assert (got["OTHER"], got["STREAMTWL_LABEL"]) == ("s3cret", "Dog")
+    assert not set(got) & set(secret)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "socks5://u:s3cret@127.0.0.1:1"), ("HTTPS_PROXY", "foo://u:s3cret@x")],
+)
+def test_a_proxy_that_cannot_be_is_refused(hook, alerts, monkeypatch, name, value):
+    if name == "ALL_PROXY" and importlib.util.find_spec("socksio"):
+        pytest.skip("here it can be")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=r"\[action.hook\]: a proxy that the env") as error:
+        alerts(webhook(hook), "hook")
+    assert "s3cret" not in str(error.value)
+
+
+def test_libraries_log_no_address_and_no_cookie_is_kept(
+    listener, running, hook, alerts, caplog, monkeypatch
+):
+    with caplog.at_level(logging.DEBUG):
+        one = alerts(webhook(hook), "hook")
+        running([one], listener.feed)
+        for number in range(2):
+            listener.sounds("Dog", number=number)
+        wait_until(lambda: one.figures()["sent"] == 2)
+        with pytest.raises(UsageError):
+            alerts('[action.note]\napprise = "tgram://key=k/nonsense nonsense://key=k"\n', "note")
+    assert "key=k" not in caplog.text
+    assert not any("Cookie" in headers for headers, *_ in hook.got)
+
+
+def test_a_state_waits_for_the_events_before_it(monkeypatch):
+    """They come by another subscription, which may be behind."""
+    monkeypatch.setattr(service, "BESIDE_S", PATIENCE_S)
+
+    events = SimpleNamespace(positions={("s", "event/mic/"): 3})
+
+    async def run() -> None:
+        waiting = asyncio.create_task(service._have_come(events, status(0, event=4)))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        events.positions["s", "event/mic/"] = 4
+        async with asyncio.timeout(PATIENCE_S):
+            await waiting
+        monkeypatch.setattr(service, "BESIDE_S", 0.0)
+        await service._have_come(events, status(1, event=5))  # which is lost, say
+
+    asyncio.run(run())
+
+
+def test_events_that_lead_to_nothing_do_not_write_all_that_is_known(
+    listener, running, alerts, monkeypatch
+):
+    one, saved, save = alerts('[action.run]\ncommand = ["true"]\n', "run"), [], Outbox.save
+    monkeypatch.setattr(service, "SAVE_S", PATIENCE_S)
+    monkeypatch.setattr(Outbox, "save", lambda *of: (saved.append(of), save(*of)))
+    running([one], listener.feed)
+    for number in range(20):
+        listener.sounds("Cat", number=number)
+    listener.sounds("Dog", number=20)
+    wait_until(lambda: one.figures()["sent"] == 1)
+    assert len(saved) <= 4  # as it meets the listener, and for what fired

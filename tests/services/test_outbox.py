@@ -34,11 +34,13 @@ def test_what_is_saved_is_there_again():
         one.save({KEY: 7}, State(3), [("a", b"1"), ("b", b"2"), ("a", b"3")])
     with opened() as one:
         assert (one.positions, one.state(State), one.waiting) == ({KEY: 7}, State(3), 3)
-        first = one.first("a")
+        first = one.next_due("a")
         one.failed(first, 60)
-        assert one.first("a").tries == 1
-        one.done(first)
-        assert one.first("a").payload == b"3"
+        assert one.first().tries == 1
+        third = one.next_due("a")  # before the one that waits
+        assert third.payload == b"3"
+        one.done(third)
+        assert one.next_due("a").payload == b"1"  # which is not due: there is none
 
 
 def test_two_cannot_use_one():

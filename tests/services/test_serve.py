@@ -47,12 +47,12 @@ def publisher(tmp_path):
         yield one
 
 
-def serve(service, feed, until):
+def serve(service, feed, until, refuse=True):
     """Run one service until a condition holds."""
 
     async def run():
         stop = asyncio.Event()
-        serving = asyncio.create_task(server.serve([service], feed, stop))
+        serving = asyncio.create_task(server.serve([service], feed, stop, refuse))
         async with asyncio.timeout(PATIENCE_S):
             while not serving.done() and not until():
                 await asyncio.sleep(0.01)
@@ -101,6 +101,24 @@ def test_a_service_that_fails_is_tried_again_and_said_once(monkeypatch, caplog):
         "stub: the broker is away: it is tried again",
         "stub: no: it is tried again",
     ]
+
+
+def test_an_error_that_nobody_expected_ends_no_other_service(monkeypatch, caplog):
+    monkeypatch.setattr(server, "BACK_OFF_S", (0.01,))
+    stub = Stub(ValueError("year 33658\nis out of range"))
+    with caplog.at_level(logging.WARNING):
+        serve(stub, Feed("tcp://127.0.0.1:1"), lambda: not stub.failures)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["stub: ValueError: year 33658 is out of range: it is tried again"]
+
+
+def test_beside_a_listener_one_that_cannot_start_ends_no_other(monkeypatch, caplog):
+    monkeypatch.setattr(server, "BACK_OFF_S", (0.01,))
+    stub = Stub(
+        UsageError("another streamtwl serves it"), UsageError("another streamtwl serves it")
+    )
+    serve(stub, Feed("tcp://127.0.0.1:1"), lambda: not stub.failures, refuse=False)
+    assert caplog.text.count("stub: another streamtwl serves it: it is tried again") == 1
 
 
 def test_a_users_mistake_ends_it():

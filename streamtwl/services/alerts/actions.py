@@ -9,20 +9,26 @@ import hashlib
 import hmac
 import importlib
 import json
+import logging
 import os
 import re
+import shutil
+import signal
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 from streamtwl.audio.network_address import Address
 from streamtwl.config import MqttSettings
 from streamtwl.errors import SinkError, UsageError
+from streamtwl.services.alerts import notify
 from streamtwl.services.alerts.rules import Action
 
 Perform = Callable[[bytes], Awaitable[None]]  # takes a Firing as JSON
 SIGNATURE, TIMESTAMP, DELIVERY = "X-Streamtwl-Signature", "X-Streamtwl-Timestamp", "X-Streamtwl-Id"
-SECRETS = re.compile(r"STREAMTWL_\w*_(PASSWORD|TOKEN)")  # that a command does not get
+SECRETS = re.compile(r"STREAMTWL_\w*(PASSWORD|TOKEN|SECRET|KEY)")  # that a command does not get
 PASSING = (408, 425, 429)  # refusals that may pass
 TITLE = "streamtwl"
 
@@ -35,33 +41,77 @@ class ActionError(SinkError):
         self.passing = passing
 
 
-def make(name: str, action: Action) -> Perform:
-    """Return what performs an action; raises UsageError, ModuleNotFoundError without the extra."""
-    if action.webhook:
-        return _Webhook(action)
-    if action.command:
-        return _Command(action)
+def make(name: str, action: Action, secrets: Collection[str] = ()) -> Perform:
+    """Return what performs an action; `secrets`: variables that no program gets.
+
+    Raises UsageError, ModuleNotFoundError without the extra.
+    """
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in secrets and not SECRETS.fullmatch(key)
+    }
     try:
-        return _Apprise(action.apprise) if action.apprise else _Mqtt(action)
+        if action.webhook:
+            return _Webhook(action)
+        if action.command:
+            return _Command(action, kept)
+        return _Apprise(action.apprise, kept) if action.apprise else _Mqtt(action)
     except UsageError as error:
         raise UsageError(f"[action.{name}]: {error}") from None
+
+
+def _silence(*loggers: str) -> None:
+    """Have libraries say nothing: they would say whole addresses, with their secrets."""
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+async def _run(
+    command: Sequence[str], environment: Mapping[str, str], given: bytes | None = None
+) -> int:
+    """Run a program, `given` on its stdin, and return its exit code; if cancelled, end it.
+
+    With it ends what it has started.
+    """
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        stdin=quiet if given is None else asyncio.subprocess.PIPE,
+        stdout=quiet,
+        stderr=quiet,
+        start_new_session=True,
+    )
+    try:
+        await process.communicate(given)
+        return await process.wait()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise
 
 
 class _Apprise:
     """Any of the services that apprise knows; nothing of its is written to the disk."""
 
-    def __init__(self, url: str) -> None:
-        apprise: Any = importlib.import_module("apprise")
-        asset = apprise.AppriseAsset(storage_mode=apprise.PersistentStoreMode.MEMORY)
-        self._apprise = apprise.Apprise(asset=asset)
-        if not self._apprise.add(url):
-            raise UsageError(
+    def __init__(self, url: str, environment: Mapping[str, str]) -> None:
+        _silence("apprise")
+        self._url, self._environment = url, environment
+        count = len(notify.opened(url))
+        if count != 1:
+            why = (
                 "apprise takes no such address: see https://github.com/caronc/apprise/wiki"
+                if not count
+                else f"apprise: these are {count} addresses: each takes an action of its own"
             )
+            raise UsageError(why)
 
     async def __call__(self, firing: bytes) -> None:
         text = json.loads(firing)["text"]
-        if not await self._apprise.async_notify(body=text, title=TITLE):
+        given = json.dumps({"url": self._url, "title": TITLE, "text": text}).encode()
+        if await _run([sys.executable, "-P", notify.__file__], self._environment, given):
             raise ActionError("the service did not take the notification")
 
 
@@ -70,10 +120,17 @@ class _Webhook:
 
     def __init__(self, action: Action) -> None:
         httpx: Any = importlib.import_module("httpx2")
+        _silence("httpx2", "httpcore2")
         self._errors = (httpx.HTTPError, httpx.InvalidURL)
         self._address = str(Address(action.webhook))  # without user, path and query
         self._url, self._secret = action.webhook, action.secret.encode()
-        self._client = httpx.AsyncClient(timeout=action.timeout_s, follow_redirects=False)
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        try:
+            self._client = httpx.AsyncClient(
+                timeout=action.timeout_s, follow_redirects=False, cookies=no_cookies
+            )
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            raise UsageError(f"a proxy that the environment names: {error}") from None
 
     async def __call__(self, firing: bytes) -> None:
         stamp = str(int(time.time()))
@@ -98,8 +155,10 @@ class _Webhook:
 class _Command:
     """A program of the user's, with the firing in its environment: STREAMTWL_LABEL and so on."""
 
-    def __init__(self, action: Action) -> None:
-        self._command = action.command
+    def __init__(self, action: Action, environment: Mapping[str, str]) -> None:
+        self._command, self._environment = action.command, environment
+        if shutil.which(self._command[0]) is None:
+            raise UsageError(f"command: there is no program '{self._command[0]}'")
 
     async def __call__(self, firing: bytes) -> None:
         values = {
@@ -107,21 +166,10 @@ class _Command:
             for name, value in json.loads(firing).items()
             if value is not None
         }
-        kept = {name: value for name, value in os.environ.items() if not SECRETS.fullmatch(name)}
-        quiet = asyncio.subprocess.DEVNULL
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command, env=kept | values, stdin=quiet, stdout=quiet, stderr=quiet
-            )
+            code = await _run(self._command, {**self._environment, **values})
         except OSError as error:
             raise ActionError(f"{self._command[0]}: {error.strerror}") from None
-        try:
-            code = await process.wait()
-        except asyncio.CancelledError:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                process.kill()
-            await process.wait()
-            raise
         if code:
             raise ActionError(f"{self._command[0]} ended with exit code {code}")
 

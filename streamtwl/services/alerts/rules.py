@@ -3,26 +3,27 @@
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from datetime import datetime, time
+from datetime import time
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from streamtwl.audio.network_address import Address
 from streamtwl.errors import ConfigError, UsageError
+from streamtwl.history import local
 from streamtwl.label_filter import fits
+from streamtwl.services.alerts.places import Places
 
 Seconds = Annotated[float, Meta(ge=0, le=30 * 86_400)]
 Count = Annotated[int, Meta(ge=1, le=1000)]
-HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)")
-T = TypeVar("T")
+HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)", re.ASCII)
 TEXT = "{label} at {source}, {time}"
 SILENCE = "{rule}: silent at {source}, {time}"
 HOOK = re.compile(r"https?://")
+SECRET = ("apprise", "webhook", "secret", "mqtt")  # keys that may name a variable
 
 
 class Rule(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -83,7 +84,7 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     def awake(self, at: float) -> bool:
         """Whether Unix seconds are in its hours, in local time."""
-        now = datetime.fromtimestamp(at).time()
+        now = local(at).time()
         spans = [tuple(map(_clock, each.split("-"))) for each in _listed(self.hours)]
         return not spans or any(
             begin <= now < end if begin < end else now >= begin or now < end for begin, end in spans
@@ -108,9 +109,7 @@ class Action(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("secret: it is of a webhook")
         if self.command and (not self.command[0] or "\0" in "".join(self.command)):
             raise ValueError("command: it takes a program and its arguments, without \\0")
-        for name in ("apprise", "webhook", "secret", "mqtt"):
-            setattr(self, name, _value(name, getattr(self, name)))
-        if self.webhook:
+        if self.webhook and not self.webhook.startswith("$"):
             _check_address(self.webhook)
 
 
@@ -119,18 +118,21 @@ class Rules(msgspec.Struct):
 
     rules: list[Rule]
     actions: dict[str, Action]
+    variables: set[str]  # that the file names
+    unset: dict[str, str]  # action: its variable that is not set
 
 
-def load(path: Path) -> Rules:
-    """Read a file of rules; raises ConfigError that names the line and the key."""
+def load(path: Path, serving: bool = True) -> Rules:
+    """Read a file of rules; raises ConfigError that names the line and the key.
+
+    Unless `serving` a variable may be absent: its name stands for it.
+    """
+    text = _read(path)
     try:
-        text = path.read_text()
         document = tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"rules {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"rules {path} is not TOML: {error}") from None
-    place = _Places(path, text)
+    place = Places(path, text)
     for name in document:
         if name not in ("rule", "action"):
             raise place.error(name, "it takes [[rule]] and [action.NAME]", "")
@@ -140,11 +142,58 @@ def load(path: Path) -> Rules:
     if not isinstance(named, dict):
         raise place.error("action", "it takes [action.NAME]", "")
     rules = [place.convert(table, Rule, "rule", nth) for nth, table in enumerate(tables)]
-    actions = {
-        name: place.convert(table, Action, f"action.{name}") for name, table in named.items()
-    }
-    seen: set[str] = set()
-    for nth, rule in enumerate(rules):
+    loaded = Rules(rules, {}, set(), {})
+    for name, table in named.items():
+        if isinstance(table, dict):
+            table = _with_values(name, table, place, loaded, serving)
+        loaded.actions[name] = place.convert(table, Action, f"action.{name}")
+    _check_names(loaded, place)
+    return loaded
+
+
+def _read(path: Path) -> str:
+    """Return the file; raises ConfigError."""
+    try:
+        content = path.read_bytes()
+        return content.decode()
+    except OSError as error:
+        raise ConfigError(f"rules {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"rules {path}, line {line}: it is not UTF-8") from None
+
+
+def _with_values(
+    action: str, table: dict[str, Any], place: Places, loaded: Rules, serving: bool
+) -> dict[str, Any]:
+    """Return an action's table with the values of the variables that it names."""
+    table = dict(table)
+    for key in SECRET:
+        said = table.get(key)
+        if not isinstance(said, str) or not said.startswith("$"):
+            continue
+        loaded.variables.add(said[1:])
+        value = os.environ.get(said[1:], "")
+        problem = "" if value else "not set"
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            problem = "not UTF-8"
+        if not problem:
+            table[key] = value
+        elif serving:
+            raise place.error(key, f"the variable {said[1:]} is {problem}", f"action.{action}")
+        else:
+            loaded.unset[action] = said[1:]
+    return table
+
+
+def _check_names(loaded: Rules, place: Places) -> None:
+    """Raise ConfigError for an action that is not there or there twice, and for equal names."""
+    actions, seen = loaded.actions, set[str]()
+    for nth, rule in enumerate(loaded.rules):
+        if len(set(rule.actions)) < len(rule.actions):
+            raise place.error("actions", "it has the same one twice", "rule", nth)
         for each in rule.actions:
             if each not in actions:
                 there = ", ".join(actions) or "none"
@@ -153,59 +202,6 @@ def load(path: Path) -> Rules:
         if rule.name in seen:
             raise place.error("name", f"there are two rules '{rule.name}'", "rule", nth)
         seen.add(rule.name)
-    return Rules(rules, actions)
-
-
-class _Places:
-    """Where keys are in a file, for errors."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self._path, self._lines = path, text.splitlines()
-
-    def convert(self, table: Any, type_: type[T], section: str, nth: int = 0) -> T:
-        """Return the table as that type; raises ConfigError."""
-        try:
-            return msgspec.convert(table, type_)
-        except msgspec.ValidationError as error:
-            found = re.fullmatch(r"(.*?)(?: - at `\$\.?([^`]*)`)?", str(error), re.DOTALL)
-            assert found is not None
-            why, key = found[1], re.sub(r"\W.*", "", found[2] or "")
-            if unknown := re.search("unknown field `(.*)`", why):
-                key, takes = unknown[1], ", ".join(getattr(type_, "__struct_fields__", ()))
-                why = f"there is no such key; it takes {takes}"
-            elif absent := re.search("required field `(.*)`", why):
-                key, why = absent[1], "it is missing"
-            elif not key and (own := re.match(r"(\w+): (.*)", why)):
-                key, why = own[1], own[2]
-            raise self.error(key, why, section, nth) from None
-
-    def error(self, key: str, why: str, section: str, nth: int = 0) -> ConfigError:
-        """Return the error on a key of the nth section of that name."""
-        where = next(self._where(key, section, nth), None)
-        line = f", line {where}" if where else ""
-        named = ": ".join(filter(None, (f"[{section}]" if section else "", key)))
-        return ConfigError(f"rules {self._path}{line}: {named}: {why}")
-
-    def _where(self, key: str, section: str, nth: int) -> Iterator[int]:
-        """Yield the number of the key's line, or else of its section's."""
-        named, begun = "", None
-        count = -1
-        for number, line in enumerate(self._lines, 1):
-            if header := re.match(r"\s*\[+\s*(.*?)\s*\]+\s*(#.*)?$", line):
-                named = header[1].replace('"', "").replace("'", "")
-                count += named == section
-                if named == section and count == nth:
-                    begun = number
-            elif (
-                named == section
-                and (not section or count == nth)
-                and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]", line)
-            ):
-                yield number
-            if not section and re.match(rf"\s*\[+\s*{re.escape(key)}\b", line):
-                yield number
-        if begun:
-            yield begun
 
 
 def _listed(one: str | list[str]) -> list[str]:
@@ -224,12 +220,3 @@ def _check_address(webhook: str) -> None:
 
 def _clock(said: str) -> time:
     return time.max if said == "24:00" else time.fromisoformat(said)
-
-
-def _value(key: str, said: str, variables: Mapping[str, str] = os.environ) -> str:
-    """Return a value, or that of the variable that it names; raises ValueError."""
-    if not said.startswith("$"):
-        return said
-    if not variables.get(said[1:]):
-        raise ValueError(f"{key}: the variable {said[1:]} is not set")
-    return variables[said[1:]]

@@ -11,26 +11,20 @@ from streamtwl import folders
 from streamtwl.client import Subscription
 from streamtwl.config import AlertsSettings
 from streamtwl.label_filter import unknown_names
-from streamtwl.messages import Hello
+from streamtwl.messages import Event, Hello, Status, topic
 from streamtwl.services.alerts import actions, rules
-from streamtwl.services.alerts.actions import ActionError, Perform
-from streamtwl.services.alerts.engine import Engine, Firing, Memory
-from streamtwl.services.outbox import Entry, Outbox, after
+from streamtwl.services.alerts.engine import Engine, Firing
+from streamtwl.services.alerts.memory import Memory
+from streamtwl.services.alerts.performer import Performer
+from streamtwl.services.outbox import Outbox, after
 from streamtwl.services.service import Feed, Figures, Lateness, Positions
 from streamtwl.unrolling import unrolled
 
 _log = logging.getLogger(__name__)
 
-BACK_OFF_S = (
-    5.0,
-    15.0,
-    60.0,
-    300.0,
-    900.0,
-    3600.0,
-)  # after each failure; the last one from then on
-TRIES = 12  # of an action on a firing: over six hours
-SAVE_S = 10.0  # from one writing of the position to the next, where nothing applies
+BESIDE_S = 0.5  # for events that come beside a state: less than from one state to the next
+LOOK_S = 0.01
+SAVE_S = 10.0  # from one writing of position and state to the next, where nothing applies
 
 
 class AlertsService:
@@ -42,15 +36,21 @@ class AlertsService:
         """Raises ConfigError, UsageError, ModuleNotFoundError where an extra is missing."""
         loaded = rules.load(folders.expand(settings.rules))
         self._rules = loaded.rules
-        used = {name for rule in loaded.rules for name in rule.actions}
-        self._actions = {name: action for name, action in loaded.actions.items() if name in used}
-        self._perform: dict[str, Perform] = {
-            name: actions.make(name, action) for name, action in self._actions.items()
-        }
         self._outbox: Outbox | None = None
         self._lateness = Lateness()
-        self._wake = {name: asyncio.Event() for name in self._actions}
+        self._saved = 0.0, 0  # monotonic, and how many topics were followed then
         self._counts = {"fired": 0, "sent": 0, "failed": 0, "given_up": 0, "lost": 0}
+        used = {name for rule in loaded.rules for name in rule.actions}
+        self._performers = {
+            name: Performer(
+                name,
+                actions.make(name, action, loaded.variables),
+                action.timeout_s,
+                self._counts,
+            )
+            for name, action in loaded.actions.items()
+            if name in used
+        }
 
     def figures(self) -> Figures:
         """Return what fired, what was sent, failed and was given up, what waits and was lost."""
@@ -65,13 +65,13 @@ class AlertsService:
         """Read and act until cancelled."""
         with contextlib.closing(Outbox(self.name, feed)) as outbox:
             self._outbox = outbox
-            if gone := outbox.keep(self._actions):
+            if gone := outbox.keep(self._performers):
                 _log.warning("alerts: %d that waited are of actions that no rule has now", gone)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     self._read(feed, outbox, tasks)
-                    for name in self._actions:
-                        tasks.create_task(self._act(name, outbox))
+                    for performer in self._performers.values():
+                        tasks.create_task(performer.run(outbox))
             except ExceptionGroup as group:
                 raise group.exceptions[0] from None
             finally:
@@ -79,6 +79,7 @@ class AlertsService:
 
     def _read(self, feed: Feed, outbox: Outbox, tasks: asyncio.TaskGroup) -> None:
         """Read events from where we were, and what goes on beside them, live."""
+        self._saved = 0.0, 0
         engine = Engine(self._rules, outbox.state(Memory))
         events = feed.open(["event"], outbox.positions, from_start=True)
         hops = any(rule.lasting_s or rule.confirmed for rule in self._rules)
@@ -90,13 +91,14 @@ class AlertsService:
         async with events:
             async for message in events:
                 late = self._lateness.is_late(message.published_at)
-                self._put(engine.take(message, late), after(events, message), engine, outbox)
+                fired = engine.take(message, late)
+                self._save(fired, events, after(events, message), engine, outbox)
                 self._counts["lost"] = events.lost.total()
 
     async def _read_live(
         self, live: Subscription, events: Subscription, engine: Engine, outbox: Outbox
     ) -> None:
-        saved_at, opened, met = time.monotonic(), 0, ""
+        met = ""
         async with live:
             async for message in live:
                 if not isinstance(message, Hello):  # which may be of the session's beginning
@@ -104,11 +106,10 @@ class AlertsService:
                 elif met != message.session:
                     met = message.session
                     self._meet(message)
+                if isinstance(message, Status) and any(rule.of_silence for rule in self._rules):
+                    await _have_come(events, message)
                 fired = [one for each in unrolled(message) for one in engine.take(each)]
-                fresh = events.opened > opened  # else one killed now would begin anew
-                if fired or fresh or time.monotonic() > saved_at + SAVE_S:
-                    saved_at, opened = time.monotonic(), events.opened
-                    self._put(fired, events.positions, engine, outbox)
+                self._save(fired, events, events.positions, engine, outbox)
 
     def _meet(self, hello: Hello) -> None:
         """Say which of the rules' labels the listener never names."""
@@ -116,10 +117,23 @@ class AlertsService:
             for problem in unknown_names(rule.labels, hello.labels):
                 _log.warning("alerts: rule '%s': %s", rule.name, problem)
 
-    def _put(
-        self, fired: list[Firing], positions: Positions, engine: Engine, outbox: Outbox
+    def _save(
+        self,
+        fired: list[Firing],
+        events: Subscription,
+        positions: Positions,
+        engine: Engine,
+        outbox: Outbox,
     ) -> None:
-        """Put what fired into the outbox, with the position and the state that led to it."""
+        """Put what fired into the outbox, with the position and the state that led to it.
+
+        Where nothing did they are written now and then: what comes once more leads to the same.
+        """
+        saved_at, opened = self._saved
+        fresh = events.opened > opened  # else one killed now would begin anew
+        if not (fired or fresh or time.monotonic() > saved_at + SAVE_S):
+            return
+        self._saved = time.monotonic(), events.opened
         actions_of = {rule.name: rule.actions for rule in self._rules}
         entries = [
             (name, msgspec.json.encode(each)) for each in fired for name in actions_of[each.rule]
@@ -127,50 +141,14 @@ class AlertsService:
         outbox.save(positions, engine.memory, entries)
         self._counts["fired"] += len(fired)
         for name, _ in entries:
-            self._wake[name].set()
+            self._performers[name].wake.set()
 
-    async def _act(self, name: str, outbox: Outbox) -> None:
-        """Perform an action on all firings that wait for it, in their order."""
-        said = ""
-        while True:
-            entry = outbox.first(name)
-            if entry is None:
-                self._wake[name].clear()
-                await self._wake[name].wait()
-                continue
-            # a clock that leaps back does not keep it waiting for long
-            wait_s = min(entry.due - time.time(), BACK_OFF_S[-1])
-            if wait_s > 0 and entry.tries:
-                await asyncio.sleep(min(wait_s, BACK_OFF_S[min(entry.tries, len(BACK_OFF_S)) - 1]))
-            why = await self._try(name, entry)
-            if why is None:
-                outbox.done(entry)
-                self._counts["sent"] += 1
-                said = ""
-                continue
-            self._failed(name, entry, outbox, why)
-            if said != str(why):
-                _log.warning("action '%s' failed: %s", name, why)
-            said = str(why)
 
-    async def _try(self, name: str, entry: Entry) -> ActionError | None:
-        """Perform an action once; return why it failed."""
-        timeout_s = self._actions[name].timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._perform[name](entry.payload)
-        except ActionError as error:
-            return error
-        except TimeoutError:
-            return ActionError(f"no answer within {timeout_s:g} s")
-        return None
-
-    def _failed(self, name: str, entry: Entry, outbox: Outbox, why: ActionError) -> None:
-        self._counts["failed"] += 1
-        if why.passing and entry.tries + 1 < TRIES:
-            outbox.failed(entry, BACK_OFF_S[min(entry.tries, len(BACK_OFF_S) - 1)])
+async def _have_come(events: Subscription, status: Status) -> None:
+    """Wait a moment for the events that were published before a state, which else means silence."""
+    named = topic(Event, status.source)
+    newest, until = status.last_seq.get(named, -1), time.monotonic() + BESIDE_S
+    while events.positions.get((status.session, named), -1) < newest:
+        if time.monotonic() > until:
             return
-        outbox.done(entry)
-        self._counts["given_up"] += 1
-        rule = msgspec.json.decode(entry.payload)["rule"]
-        _log.warning("action '%s' on rule '%s' is given up: %s", name, rule, why)
+        await asyncio.sleep(LOOK_S)
