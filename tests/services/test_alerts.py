@@ -256,7 +256,7 @@ def test_what_sounded_in_sessions_without_a_service_comes_afterwards(
     listening, running, hook, alerts, tmp_path
 ):
     with listening("first") as listener:
-        listener.emit(hello(0, "first"))
+        listener.emit(hello(0, "first", listener.publisher.replay))
         one = alerts(webhook(hook), "hook")
         serving = running([one], Feed(listener.publisher.endpoint, name="ears"))
         wait_until(lambda: positions(tmp_path))
@@ -265,10 +265,10 @@ def test_what_sounded_in_sessions_without_a_service_comes_afterwards(
         serving.close()
         listener.sounds("Dog", number=1)
     with listening("second") as listener:
-        listener.emit(hello(0, "second"))
+        listener.emit(hello(0, "second", listener.publisher.replay))
         listener.sounds("Dog", number=0)
     with listening("third") as listener:
-        listener.emit(hello(0, "third"))
+        listener.emit(hello(0, "third", listener.publisher.replay))
         listener.sounds("Dog", number=0)
         another = alerts(webhook(hook), "hook")
         running([another], Feed(listener.publisher.endpoint, name="ears"))
