@@ -7,11 +7,14 @@ comes after a gap is held until the gap is filled or given up. A stream waits fo
 but that of its own topic in the session before.
 """
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from streamtwl.client.stream import REPLAYED, TopicStream, can_be_replayed, source_of
 from streamtwl.messages import AnyMessage, Hello, ReplayHeader, ReplayRequest, Status
+
+_log = logging.getLogger(__name__)
 
 HELD = 10_000  # messages behind gaps, of all streams; beyond it they are requested again
 STREAMS = 1000  # remembered
@@ -53,6 +56,8 @@ class Sequencer:
         self._streams: dict[tuple[str, str], TopicStream] = {}
         self._sources: dict[str, Source] = {}
         self._lacking: dict[tuple[str, str], TopicStream] = {}  # in the order of requests
+        self._missed: dict[str, deque[str]] = {}  # topic: sessions that are to be followed yet
+        self._filled: dict[str, str] = {}  # topic: the session whose hello said which
         self._held = 0
         self._asked: TopicStream | None = None  # its `request` is under way
         self._deadline = 0.0  # for the answer, or for a replay endpoint to request from
@@ -70,6 +75,9 @@ class Sequencer:
             self._fill_in(source, message)
         if message.session not in source.live_sessions:
             self._begin(source, message)
+        if isinstance(message, Hello):
+            for topic in (f"{kind}/{message.source}/" for kind in REPLAYED):
+                self._advance(topic)
         if isinstance(message, Hello | Status):
             self.askable = message.replay is not None
         topic = message.topic
@@ -183,20 +191,34 @@ class Sequencer:
         return source
 
     def _fill_in(self, source: Source, hello: Hello) -> None:
-        """Follow the sessions between the newest that was followed and the one that says hello."""
+        """Note the sessions between the newest that was followed and the one that says hello."""
         followed = {s.session for s in self._streams.values() if source_of(s.topic) == hello.source}
         followed.update(source.whole, source.live_sessions)
         known = [i for i, session in enumerate(hello.earlier) if session in followed]
-        missed = hello.earlier[known[-1] + 1 :] if known else []
-        for session in missed:
-            _note(source.whole, session)
-            for topic in (f"{kind}/{hello.source}/" for kind in REPLAYED):
-                if self._wanted(topic):
-                    self._stream(source, session, topic, 0).over = True
-        if missed:
-            for key in [s.key for s in self._streams.values() if s.session == hello.session]:
-                self._streams[key] = self._streams.pop(key)  # it comes after them
-            self._line_up(hello.source)
+        if hello.earlier and not known and followed - {hello.session}:
+            _log.warning(
+                "%s: sessions may have been missed as a whole: there were too many, or it has "
+                "another journal now",
+                hello.source,
+            )
+        for topic in (f"{kind}/{hello.source}/" for kind in REPLAYED):
+            if known and self._wanted(topic) and self._filled.get(topic) != hello.session:
+                its = [i for i in known if (hello.earlier[i], topic) in self._streams]
+                self._missed[topic] = deque(hello.earlier[(its or known)[-1] + 1 :])
+            self._filled[topic] = hello.session  # it says so each minute
+
+    def _advance(self, topic: str) -> None:
+        """Follow the next of the sessions that were missed, when those before it are had."""
+        its = [s for s in self._streams.values() if s.topic == topic]
+        if any(s.over and not s.done for s in its) or not self._missed.get(topic):
+            return
+        one = self._open(self._missed[topic].popleft(), topic, 0)
+        one.over = True
+        for stream in its:
+            if not stream.over:  # it comes after all of them
+                self._streams[stream.key] = self._streams.pop(stream.key)
+                self._queue_up(stream)
+        self._settle(one)
 
     def _begin(self, source: Source, message: AnyMessage) -> None:
         """Begin a session: those before it are over, and it is followed from its start."""
@@ -303,10 +325,11 @@ class Sequencer:
         self._pass_to(stream, 1 + (stream.newest if to is None else to))
         if to is None and stream.over:
             stream.done = True
-            for other in self._streams.values():
-                if other.before is stream:
-                    other.before = None
-                    self._settle(other)
+            self._advance(stream.topic)
+            for other in [s for s in self._streams.values() if s.before is stream]:
+                other.before = None
+                self._queue_up(other)
+                self._settle(other)
         self._settle(stream)
 
     def _failed(self, now: float, pause_s: float) -> None:

@@ -57,7 +57,8 @@ class Once(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a line is new."""
-        text, now = record.getMessage(), time.monotonic()
+        error = record.exc_info[1] if record.exc_info else None
+        text, now = f"{record.getMessage()} {error!r}", time.monotonic()
         again = now < self._logged_at.get(text, -self._repeat_s) + self._repeat_s
         if not again:
             fresh = {line: at for line, at in self._logged_at.items() if now < at + self._repeat_s}
@@ -90,6 +91,7 @@ async def serve(
         for task in [stopping, *tasks]:
             task.cancel()
         done, _ = await asyncio.wait(tasks, timeout=FLUSH_S)
+        logging.getLogger(subscription.__name__).removeFilter(_once)
     for task in done:
         if not task.cancelled():
             task.result()

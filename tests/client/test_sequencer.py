@@ -321,6 +321,44 @@ def test_earlier_sessions_are_not_had_by_one_who_never_was_there(resume):
     assert [session for session, _, _ in left(one)] == ["d"]
 
 
+def test_many_sources_and_sessions_are_had_whole():
+    """More topics than are remembered: those of a session are followed when the one before is."""
+    sources, missed = [f"s{number}" for number in range(40)], ("b", "c", "d", "e", "f", "g", "h")
+    kinds = ("label", "event", "status", "level")
+
+    def its(session: str, topic: str, seq: int) -> AnyMessage:
+        kind, source, _ = topic.split("/")
+        made = label(seq, session, source) if kind == "label" else event(seq, session)
+        return msgspec.structs.replace(made, source=source)
+
+    one = Sequencer(only(*kinds), {("a", f"{k}/{s}/"): 0 for k in kinds for s in sources})
+    for source in sources:
+        one.take(hello(0, "z", source=source, earlier=("a", *missed)), 0.0)
+    asked = []
+    while request := one.request(9.0):
+        asked.append((request.session, request.topic))
+        wanted = request.topic.startswith(("label", "event"))
+        seq = 1 if request.session == "a" else 0
+        page = [its(request.session, request.topic, seq)] if wanted else []
+        one.answer(*answer(request, page), 9.0)
+    assert len(asked) == len(set(asked)) == len(sources) * len(kinds) * (1 + len(missed))
+    had: dict[str, list[str]] = {}
+    for session, topic, _ in left(one):
+        had.setdefault(topic, []).append(session)
+    assert list(had.values()) == [["a", *missed]] * len(sources) * 2
+    assert not one.lost
+
+
+def test_one_who_was_away_for_too_many_sessions_is_warned(caplog):
+    one = Sequencer(only("event"), {("a", "event/mic/"): 0})
+    one.take(hello(0, "z", earlier=tuple(map(str, range(100)))), 0.0)
+    assert "mic: sessions may have been missed" in caplog.text
+    new = Sequencer(only("event"))
+    caplog.clear()
+    new.take(hello(0, "z", earlier=("x", "y")), 0.0)
+    assert not caplog.text
+
+
 def test_the_first_message_of_a_topic_is_missed_too_by_one_who_comes_back():
     one = Sequencer(only("event"))
     one.take(status(0, label=3), 0.0)

@@ -471,6 +471,26 @@ def test_who_has_not_opened_the_link_hears_nothing_and_changes_nothing(served, t
     assert served.get("/api/state", authorization=f"bearer {key}")[1]["spectrogram"]
 
 
+def test_letters_of_any_language_in_an_address(served):
+    for path in ("/?x=%C3%BC", "/history?label=M%C3%B6we", "/?key=M%C3%B6we"):
+        assert served.get(path)[0] == (403 if "key" in path else 200)
+    assert served.get("/api/events?label=M%C3%B6we")[1]["total"] == 0
+
+
+def test_a_page_whose_key_cannot_be_kept_has_one_for_the_run(monkeypatch, caplog):
+    monkeypatch.setenv("STREAMTWL_STATE", "/proc/nothing")
+    first, second = (make(WebSettings(address="8765")) for _ in range(2))
+    assert first._key != second._key
+    assert "the page's key is for this run only" in caplog.text
+
+
+def test_strangers_leave_room_for_who_may_hear():
+    hub = Hub()
+    opened = [hub.open(False, of=f"10.0.0.{number}") for number in range(40)]
+    assert [page is not None for page in opened] == [True] * 32 + [False] * 8
+    assert hub.open(True, trusted=True, of="10.0.0.1") is not None
+
+
 def test_a_page_that_is_started_again_has_the_same_link(tmp_path, monkeypatch):
     monkeypatch.setenv("STREAMTWL_STATE", str(tmp_path))
     first, second = (make(WebSettings(address="8765")) for _ in range(2))
@@ -976,15 +996,15 @@ def test_frames_of_a_new_session_and_of_other_sources_go_on(monkeypatch):
 
 def test_too_many_pages_are_refused():
     hub = Hub()
-    assert all(hub.open(False, of=f"10.0.0.{page // 32}") for page in range(64))
-    assert hub.open(False, of="10.0.0.2") is None
+    assert all(hub.open(False, trusted=True, of=f"10.0.0.{page // 32}") for page in range(64))
+    assert hub.open(False, trusted=True, of="10.0.0.2") is None
 
 
 def test_one_network_cannot_have_all_pages():
     hub = Hub()
-    assert all(hub.open(False, of="10.0.0.1") for _ in range(32))
-    assert hub.open(False, of="10.0.0.1") is None
-    assert hub.open(False, of="10.0.0.2") is not None
+    assert all(hub.open(False, trusted=True, of="10.0.0.1") for _ in range(32))
+    assert hub.open(False, trusted=True, of="10.0.0.1") is None
+    assert hub.open(False, trusted=True, of="10.0.0.2") is not None
 
 
 def test_a_page_that_opens_while_the_service_ends_ends_too():

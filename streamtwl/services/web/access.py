@@ -220,7 +220,8 @@ class Access:
     ) -> tuple[int, str, dict] | None:
         path, state = scope["path"], scope["state"]
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and path.startswith("/api/"):
+        mine = self._token or self._password is not None  # else it is for the proxy
+        if mine and scheme.lower() == "bearer" and path.startswith("/api/"):
             given = bearer.strip().encode("latin-1")
             state["trusted"] = bool(self._token) and hmac.compare_digest(given, self._token)
             refusal = 401, "this is not the token", {"www-authenticate": "Bearer"}
@@ -249,10 +250,12 @@ class Access:
 
     def _with_key(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, dict] | None:
         """Begin the session of one who opens the link with the key; else do nothing."""
-        given = parse_qs(scope["query_string"]).get(b"key") if self._key else None
-        if given is None or scope["path"].startswith("/api/"):
+        if not self._key or scope["path"].startswith("/api/"):
             return None
-        if not hmac.compare_digest(given[0], self._key.encode()):
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("key")
+        if given is None:
+            return None
+        if not hmac.compare_digest(given[0].encode(), self._key.encode()):
             return 403, "this is not the key: open the link that streamtwl printed at its start", {}
         cookie = self.cookie(scope, _derived(self._key, "session"))
         return 303, "this way", {"location": "/", "set-cookie": cookie}

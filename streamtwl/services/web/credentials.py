@@ -1,6 +1,6 @@
 """What protects the page: its password, the token of programs, the key of its link, TLS files."""
 
-import contextlib
+import logging
 import os
 import secrets
 import ssl
@@ -9,6 +9,8 @@ from pathlib import Path
 from streamtwl import folders
 from streamtwl.config import WebSettings
 from streamtwl.errors import UsageError
+
+_log = logging.getLogger(__name__)
 
 PASSWORD, TOKEN = "STREAMTWL_WEB_PASSWORD", "STREAMTWL_WEB_TOKEN"
 SHORTEST_TOKEN = 20  # characters
@@ -31,20 +33,25 @@ def password_and_token(settings: WebSettings) -> tuple[str, str]:
 def key() -> str:
     """Return the key of this user's pages, which is made where there is none; raises UsageError.
 
-    It is kept, so that a link and a session outlive a restart.
+    It is kept, so that a link and a session outlive a restart; where it cannot be, it is a new one.
     """
     path = folders.state() / "services" / "web-key"
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
         new = path.with_name(f"web-key.{os.getpid()}")
-        new.touch(mode=0o600)
-        new.write_text(f"{secrets.token_urlsafe(24)}\n")
-        with contextlib.suppress(FileExistsError):
-            os.link(new, path)  # as a whole, or not at all
-        new.unlink()
-        return _first_line("the page's key", path)
-    except OSError as error:
-        raise UsageError(f"cannot write the page's key {path}: {error.strerror}") from None
+        made = secrets.token_urlsafe(24)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            new.touch(mode=0o600)
+            new.write_text(f"{made}\n")
+            new.replace(path)  # as a whole, or not at all
+        except OSError as error:
+            _log.warning(
+                "the page's key is for this run only, %s cannot be written: %s",
+                path,
+                error.strerror,
+            )
+            return made
+    return _first_line("the page's key", path)
 
 
 def tls_files(settings: WebSettings) -> tuple[str | None, str | None]:

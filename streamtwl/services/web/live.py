@@ -19,7 +19,7 @@ from streamtwl.errors import ControlError
 from streamtwl.messages import AnyMessage, Event, Hello, Label, Level, Patch, Status
 from streamtwl.services.service import Figures
 
-PAGES, OF_ONE = 64, 32  # open at once; of one network
+PAGES, OF_ONE = 64, 32  # open at once; of one network, and of all who may not hear
 QUEUE = 200  # messages that a page may lag behind: a minute of two sources
 SOURCES = 50  # remembered
 HOPS = 250  # of each source, for a page that opens: two minutes
@@ -42,8 +42,8 @@ _log = logging.getLogger(__name__)
 class Page:
     """What one open page is still to get."""
 
-    def __init__(self, wants_frames: bool, of: str = "") -> None:
-        self.wants_frames = wants_frames
+    def __init__(self, wants_frames: bool, trusted: bool = False, of: str = "") -> None:
+        self.wants_frames, self.trusted = wants_frames, trusted
         self.of = of  # which network
         self.missed = 0  # messages
         self.over = False
@@ -186,9 +186,11 @@ class Hub:
 
         `of`: whose it is.
         """
-        if len(self.pages) >= PAGES or sum(page.of == of for page in self.pages) >= OF_ONE:
+        like = sum(page.of == of and page.trusted == trusted for page in self.pages)
+        strangers = 0 if trusted else sum(not page.trusted for page in self.pages)
+        if len(self.pages) >= PAGES or max(like, strangers) >= OF_ONE:
             return None
-        page = Page(wants_frames and self.spectrogram and trusted, of)
+        page = Page(wants_frames and self.spectrogram and trusted, trusted, of)
         self.pages.add(page)
         page.put(_chunk("all", self.snapshot(trusted)))
         if page.wants_frames:
