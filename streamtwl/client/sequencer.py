@@ -30,6 +30,8 @@ class Source:
     def __init__(self) -> None:
         self.live_sessions: deque[str] = deque(maxlen=SESSIONS)  # that sent live messages
         self.whole: deque[str] = deque(maxlen=SESSIONS)  # those whose new topics begin at 0
+        self.missed: dict[str, deque[str]] = {}  # topic: sessions that are to be followed yet
+        self.filled_in = ""  # the session whose hello said which
 
 
 class Sequencer:
@@ -56,8 +58,6 @@ class Sequencer:
         self._streams: dict[tuple[str, str], TopicStream] = {}
         self._sources: dict[str, Source] = {}
         self._lacking: dict[tuple[str, str], TopicStream] = {}  # in the order of requests
-        self._missed: dict[str, deque[str]] = {}  # topic: sessions that are to be followed yet
-        self._filled: dict[str, str] = {}  # topic: the session whose hello said which
         self._held = 0
         self._asked: TopicStream | None = None  # its `request` is under way
         self._deadline = 0.0  # for the answer, or for a replay endpoint to request from
@@ -192,27 +192,31 @@ class Sequencer:
 
     def _fill_in(self, source: Source, hello: Hello) -> None:
         """Note the sessions between the newest that was followed and the one that says hello."""
+        if source.filled_in == hello.session:  # it says so each minute
+            return
+        source.filled_in = hello.session
         followed = {s.session for s in self._streams.values() if source_of(s.topic) == hello.source}
         followed.update(source.whole, source.live_sessions)
         known = [i for i, session in enumerate(hello.earlier) if session in followed]
-        if hello.earlier and not known and followed - {hello.session}:
+        if known:
+            for topic in (f"{kind}/{hello.source}/" for kind in REPLAYED):
+                its = [i for i in known if (hello.earlier[i], topic) in self._streams]
+                if self._wanted(topic):
+                    source.missed[topic] = deque(hello.earlier[(its or known)[-1] + 1 :])
+        elif hello.earlier and followed - {hello.session}:
             _log.warning(
                 "%s: sessions may have been missed as a whole: there were too many, or it has "
                 "another journal now",
                 hello.source,
             )
-        for topic in (f"{kind}/{hello.source}/" for kind in REPLAYED):
-            if known and self._wanted(topic) and self._filled.get(topic) != hello.session:
-                its = [i for i in known if (hello.earlier[i], topic) in self._streams]
-                self._missed[topic] = deque(hello.earlier[(its or known)[-1] + 1 :])
-            self._filled[topic] = hello.session  # it says so each minute
 
     def _advance(self, topic: str) -> None:
         """Follow the next of the sessions that were missed, when those before it are had."""
         its = [s for s in self._streams.values() if s.topic == topic]
-        if any(s.over and not s.done for s in its) or not self._missed.get(topic):
+        missed = self._source(source_of(topic)).missed.get(topic)
+        if not missed or any(s.over and not s.done for s in its):
             return
-        one = self._open(self._missed[topic].popleft(), topic, 0)
+        one = self._open(missed.popleft(), topic, 0)
         one.over = True
         for stream in its:
             if not stream.over:  # it comes after all of them

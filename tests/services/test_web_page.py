@@ -22,7 +22,7 @@ from streamtwl.services.web import access, live
 from streamtwl.stages import SAMPLE_RATE, Block
 from tests.browser import PATIENCE_S, Browser, chromium
 from tests.services.test_web import HOSTILE, SECRET, tell
-from tests.services.web import HOP, SESSION, serving
+from tests.services.web import HOP, SESSION, TOP, serving
 
 pytestmark = pytest.mark.slow
 VIEWS = ("", "history", f"event/{SESSION}-kitchen-0", "health", "settings")
@@ -86,6 +86,10 @@ def test_what_comes_is_shown_as_it_comes_and_second_thoughts_are_visible(page, b
     served.story.hop(61 * HOP, "Dog", 0.77)
     browser.wait("document.querySelector('.now').innerText.includes('Dog')")
     assert "77\u00a0%" in browser.run("document.querySelector('.now').innerText")
+    served.story.hop(62 * HOP, "Dog", 0.78, TOP[:3])
+    third = "document.querySelectorAll('.five')[2]"
+    browser.wait(f"{third}.querySelector('h3').innerText === \"the trace's samples\"")
+    assert browser.run(f"{third}.querySelectorAll('li:not([hidden])').length") == 3
     served.story.event(9, "onset", 60 * HOP, None, "Dog")
     browser.wait("document.querySelector('.changes').innerText.includes('Dog began')")
     browser.wait("document.getElementById('announcer').innerText === 'kitchen: Dog'")

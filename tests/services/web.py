@@ -60,7 +60,9 @@ class Story:
             Hello(**self._common("hello", 0), labels=["Dog", "Cat"], settings=settings, models={})
         )
 
-    def hop(self, position: int, name: str | None = "Dog", score: float = 0.8) -> None:
+    def hop(
+        self, position: int, name: str | None = "Dog", score: float = 0.8, drawn: Any = ()
+    ) -> None:
         top = [Scored(name or "Dog", score), *TOP[1:]]
         self._publisher.emit(
             Patch(
@@ -68,6 +70,7 @@ class Story:
                 top=TOP,
                 level_dbfs=-30.0,
                 others=[WindowTop("mn04:3", TOP)],
+                drawn=list(drawn),
             )
         )
         self._publisher.emit(

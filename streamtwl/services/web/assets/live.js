@@ -350,6 +350,7 @@ class Card {
     const columns = []
     if (hop.heard) columns.push([this.source.windows[0] ?? "first window", hop.heard])
     for (const other of hop.others ?? []) columns.push([other.window, other.top])
+    if (hop.drawn?.length) columns.push(["the trace's samples", hop.drawn])
     columns.push(["decision", hop.top])
     this.five(columns)
     const listed = JSON.stringify(this.source.changes)
@@ -409,6 +410,7 @@ class Five {
     this.name.textContent = name
     this.rows.forEach((row, i) => {
       const each = top[i]
+      row.element.hidden = i >= 3 && !each // a trace names three
       row.text.textContent = each?.label ?? ""
       row.text.title = each?.label ?? ""
       row.value.textContent = each ? each.score.toFixed(2) : ""
