@@ -5,6 +5,7 @@ started again: `rate()` and `increase()` know that.
 """
 
 import contextlib
+import errno
 import time
 from collections.abc import Iterable, Iterator
 
@@ -117,8 +118,10 @@ class MetricsService:
         try:
             server, thread = start_http_server(self._port, self._host, self._registry)
         except OSError as error:
+            other = f": choose another, as --metrics {self._port + 1}"
             raise SinkError(
                 f"cannot listen at {self._host}:{self._port}: {error.strerror}"
+                f"{other if error.errno == errno.EADDRINUSE else ''}"
             ) from None
         try:
             kinds = ["event", "hello", "label", "status"]

@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from streamtwl import folders
 from streamtwl.config import WebSettings
-from streamtwl.endpoints import is_local
+from streamtwl.endpoints import can_be_host, is_local
 from streamtwl.errors import JournalError, SinkError, UsageError
 from streamtwl.messages import JOURNALLED, AnyMessage, encode
 from streamtwl.services.server import Once
@@ -257,10 +257,8 @@ def _address(named: str) -> tuple[str, int]:
     if not port.isdecimal() or int(port) > 65_535:
         raise UsageError(f"--web '{named}': it takes [HOST:]PORT, as 127.0.0.1:8765")
     host = host.strip("[]").replace("*", "0.0.0.0") or "127.0.0.1"
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        raise UsageError(f"--web '{named}': '{host}' is no name of a host") from None
+    if not can_be_host(host):
+        raise UsageError(f"--web '{named}': '{host}' is no name of a host")
     return host, int(port)
 
 
