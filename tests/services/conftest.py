@@ -20,6 +20,7 @@ from streamtwl.services import server
 from streamtwl.services.service import Feed
 from streamtwl.sinks.journal import Journal
 from streamtwl.sinks.publisher import Publisher
+from tests.browser import Browser, chromium
 from tests.conftest import PATIENCE_S
 from tests.example_messages import event, status
 
@@ -152,6 +153,15 @@ def running():
             return stack.enter_context(contextlib.closing(Running(services, feed)))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if chromium() is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    one = Browser()
+    yield one
+    one.close()
 
 
 class Mosquitto:

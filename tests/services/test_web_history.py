@@ -10,7 +10,6 @@ pytest.importorskip("uvicorn")
 from streamtwl.clips.moments import Moments, write_clip
 from streamtwl.messages import Event
 from streamtwl.services.web import settings
-from tests.browser import Browser, chromium
 from tests.services.web import HOP, SESSION, Story, serving
 
 pytestmark = pytest.mark.slow
@@ -52,15 +51,6 @@ def served(tmp_path_factory):
             )  # fmt: skip
             moments.add(dog, 0.0, folder / "clip.flac", {})
         yield one
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if chromium() is None:
-        pytest.skip("no chromium: apt-get install chromium")
-    one = Browser()
-    yield one
-    one.close()
 
 
 @pytest.fixture

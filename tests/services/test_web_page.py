@@ -20,7 +20,7 @@ from streamtwl.history import Wanted
 from streamtwl.marks.store import Marks
 from streamtwl.services.web import access, live
 from streamtwl.stages import SAMPLE_RATE, Block
-from tests.browser import PATIENCE_S, Browser, chromium
+from tests.browser import PATIENCE_S
 from tests.services.test_web import HOSTILE, SECRET, tell
 from tests.services.web import HOP, SESSION, TOP, serving
 
@@ -42,15 +42,6 @@ def served(tmp_path_factory):
         tell(one.story)
         one.told()
         yield one
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if chromium() is None:
-        pytest.skip("no chromium: apt-get install chromium")
-    one = Browser()
-    yield one
-    one.close()
 
 
 @pytest.fixture
