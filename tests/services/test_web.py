@@ -290,6 +290,7 @@ def test_settings_levels_health_and_state(served):
     assert (minute["leq_dba"], minute["l90_dba"]) == (50.0, 40.0)
     _, health, _ = served.get("/api/health")
     assert health["journal"] == str(served.journal)
+    assert "away_s" in health["sources"]["kitchen"]
     assert health["sources"]["kitchen"]["latency_ms"] == {"p50": 12.0, "p99": 12.0}
     kitchen = served.get("/api/state")[1]["sources"]["kitchen"]
     assert {each["label"] for each in kitchen["events"]} == {"Bark", HOSTILE}

@@ -214,6 +214,7 @@ class Api:
         return {
             "sources": {
                 name: {
+                    "away_s": known.away_s,
                     "status": known.status and status_of(known.status),
                     "latency_ms": quantiles(known.latencies),
                     "level": known.level,
