@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import statistics
 import sys
@@ -53,6 +54,7 @@ def main() -> None:
     hops, events = (2000, 100) if options.quick else (180_000, 10_000)
     seconds = 1.0 if options.quick else options.seconds
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["STREAMTWL_STATE"] = folder  # the page's key is the benchmark's own
         path = Path(folder) / "journal.sqlite"
         write_day(path, hops, events)
         print(json.dumps({"journal_mb": round(path.stat().st_size / 1e6, 1), "events": events}))
