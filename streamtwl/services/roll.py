@@ -16,7 +16,7 @@ class Roll:
         """`known` are those of before, whose session is not known."""
         now = time.monotonic()
         self._session, self._since = "", now  # the newest
-        self._newest = dict.fromkeys(known, ("", now))  # session, and when it was heard
+        self._newest = dict.fromkeys(known, ("", now))  # session, and when it came
 
     def take(self, source: str, session: str) -> None:
         """Note that a source has published now, in a session."""

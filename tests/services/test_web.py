@@ -29,7 +29,7 @@ from streamtwl.control.messages import Answer
 from streamtwl.errors import ControlError, SinkError, UsageError
 from streamtwl.history import Wanted
 from streamtwl.marks.store import Marks
-from streamtwl.services.web import access, api, connections, live, make, peers, table
+from streamtwl.services.web import access, api, connections, live, make, peers, shown, table
 from streamtwl.services.web.access import Access, Password
 from streamtwl.services.web.api import ASSETS
 from streamtwl.services.web.live import QUEUE, Hub
@@ -269,7 +269,7 @@ def test_the_list_is_a_table_for_spreadsheets(served):
 
 @pytest.mark.parametrize("label", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
 def test_no_cell_of_the_table_is_a_formula(label):
-    event = live.event_of(msgspec.structs.replace(event_message(0), label=label, source="-x"))
+    event = shown.event_of(msgspec.structs.replace(event_message(0), label=label, source="-x"))
     [row] = csv.DictReader(io.StringIO(table.of([event]), newline=""))
     assert (row["label"], row["source"]) == (f"'{label}", "'-x")
 
@@ -920,7 +920,7 @@ def test_a_source_of_which_nothing_comes_is_away_until_something_does(monkeypatc
     for source in ("killed", "alive"):
         hub.take(msgspec.structs.replace(label_message(0), source=source))
     page = hub.open(wants_frames=False)
-    hub.sources["killed"].heard_at -= 1200.0
+    hub.sources["killed"].received_at -= 1200.0
 
     async def news() -> bytes:
         watching = asyncio.create_task(hub.watch())

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 
 import msgspec
 
@@ -14,6 +15,7 @@ _log = logging.getLogger(__name__)
 
 BACK_OFF_S = (5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)  # after each failure; the last from then on
 TRIES = 12  # of an action on a firing: over six hours
+SAID = 20  # failures remembered: they are other people's words
 END_S = 1.5  # that one under way has when all ends: less than FLUSH_S of the server
 
 
@@ -29,7 +31,7 @@ class Performer:
         """`counts` has `sent`, `failed` and `given_up`."""
         self._name, self._perform, self._timeout_s = name, perform, timeout_s
         self._counts = counts
-        self._said: set[str] = set()  # of failures, since it succeeded
+        self._said: deque[str] = deque(maxlen=SAID)  # of failures, since it succeeded
         self.wake = asyncio.Event()  # where there is one more
 
     async def run(self, outbox: Outbox) -> None:
@@ -91,7 +93,7 @@ class Performer:
 
     def _say(self, what: str) -> None:
         if what not in self._said:
-            self._said.add(what)
+            self._said.append(what)
             _log.warning("action '%s' %s", self._name, what)
 
 

@@ -212,7 +212,8 @@ class Access:
     def _session(self, token: str) -> Session | None:
         session = self._sessions.get(token)
         if session is not None and session.until < time.monotonic():
-            session = self._sessions.pop(token) and None
+            del self._sessions[token]
+            return None
         return session
 
     def _without_session(

@@ -17,7 +17,7 @@ from streamtwl import __version__
 from streamtwl.errors import UNDECODABLE, JournalError, SoundsError, StreamtwlError, UsageError
 from streamtwl.services.web import settings, table
 from streamtwl.services.web.access import Access, Receive, Scope, Send
-from streamtwl.services.web.live import Hub, quantiles, status_of
+from streamtwl.services.web.live import Hub
 from streamtwl.services.web.marks import Marking
 from streamtwl.services.web.operations import (
     Counted,
@@ -32,6 +32,7 @@ from streamtwl.services.web.operations import (
 )
 from streamtwl.services.web.past import NoHistoryError, Past
 from streamtwl.services.web.peers import network
+from streamtwl.services.web.shown import quantiles, status_of
 
 ASSETS = Path(__file__).parent / "assets"
 KINDS = {

@@ -18,6 +18,7 @@ from streamtwl.control import client
 from streamtwl.errors import ControlError
 from streamtwl.messages import AnyMessage, Event, Hello, Label, Level, Patch, Status
 from streamtwl.services.service import Figures
+from streamtwl.services.web.shown import dated, event_of, status_of
 
 PAGES, OF_ONE = 64, 32  # open at once; of one network, and of all who may not hear
 QUEUE = 200  # messages that a page may lag behind: a minute of two sources
@@ -89,12 +90,12 @@ class Sounding:
         self.hops: deque[dict[str, Any]] = deque(maxlen=HOPS)
         self.events: OrderedDict[str, Event] = OrderedDict()
         self.latencies: deque[float] = deque(maxlen=LATENCIES)  # ms
-        self.heard_at = time.monotonic()  # its newest message
+        self.received_at = time.monotonic()  # its newest message
 
     @property
     def away_s(self) -> float | None:
         """For how long nothing has come of it, None while messages come."""
-        silent_s = time.monotonic() - self.heard_at
+        silent_s = time.monotonic() - self.received_at
         return round(silent_s, 1) if silent_s >= AWAY_S else None
 
     def hop(self, label: Label) -> dict[str, Any]:
@@ -149,7 +150,7 @@ class Hub:
             if len(self.sources) > SOURCES:
                 gone, _ = self.sources.popitem(last=False)
                 self._drawn.pop(gone, None)
-        known.heard_at = time.monotonic()
+        known.received_at = time.monotonic()
         if message.session != known.session:  # its positions begin anew
             known.session = message.session
             known.hops.clear()
@@ -287,50 +288,6 @@ class Hub:
         if gone and time.monotonic() > self._said_at + SAID_S:
             self._said_at = time.monotonic()
             _log.warning("web: a page does not read: the oldest of what waits for it is dropped")
-
-
-def dated(event: Event, first: Event) -> Event:
-    """Return an event as `history` dates it: one in a recording by the first message on it."""
-    if event.captured_at is not None or event is first:
-        return event
-    return msgspec.structs.replace(event, published_at=first.published_at)
-
-
-def event_of(event: Event) -> dict[str, Any]:
-    """Return an event as the pages have it, with its times of day."""
-    from streamtwl.history import began_at, lasted_s  # which needs SQLite
-
-    return {
-        "id": event.id,
-        "source": event.source,
-        "label": event.label,
-        "phase": event.phase,
-        "began_at": round(began_at(event), 2),
-        "seconds": round(lasted_s(event), 2),
-        "start": event.start,
-        "end": event.end,
-        "peak": round(event.peak, 3),
-        "mean": round(event.mean, 3),
-        "open": event.end is None,
-        "retracted": event.void,
-    }
-
-
-def status_of(status: Status) -> dict[str, Any]:
-    """Return a status as the pages have it."""
-    plain = msgspec.to_builtins(status)
-    for name in ("last_seq", "replay", "seq", "schema", "kind"):
-        plain.pop(name, None)
-    return plain
-
-
-def quantiles(values: deque[float]) -> dict[str, float] | None:
-    """Return median and 99th percentile, None of nothing."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    last = len(ordered) - 1
-    return {"p50": round(ordered[last // 2], 1), "p99": round(ordered[round(0.99 * last)], 1)}
 
 
 def _windows(hello: Hello | None) -> list[str]:

@@ -16,7 +16,8 @@ from streamtwl.history import Wanted
 from streamtwl.label_filter import fits
 from streamtwl.messages import Event, Label, Level, decode
 from streamtwl.services.web import heat
-from streamtwl.services.web.live import Hub, dated, event_of
+from streamtwl.services.web.live import Hub
+from streamtwl.services.web.shown import dated, event_of
 from streamtwl.services.web.what_if import Hops
 from streamtwl.sinks import journal_file
 from streamtwl.sinks.repeats import STRETCH_S
